@@ -1,0 +1,7 @@
+//! AI.
+/// .
+#[derive(Clone, Debug, PartialEq)]
+pub struct AiService;
+/// .
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenPolicy;

@@ -1,0 +1,109 @@
+//! Listeners: a bound address with its protocol, host names and TLS settings.
+//!
+//! One Gateway listener becomes one [`Listener`]; several may share an address and port and are
+//! then told apart by host name (SNI or `Host`). Sockets are opened per address and port by the
+//! data plane, see `dataplane/src/listener.rs`.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use crate::Hostname;
+use crate::policy::SecurityPolicy;
+use crate::resource::{Metadata, Resource};
+
+/// A port binding of a Gateway (or ListenerSet), or of a mesh Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique name: `namespace/gateway/listener`, or `mesh/namespace/service/port`.
+    pub name: Arc<str>,
+    /// Addresses to bind; never empty. `0.0.0.0` or `::` for all of a family.
+    pub addresses: Vec<IpAddr>,
+    /// Port to bind.
+    pub port: NonZeroU16,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+    /// Hosts it serves (SNI for TLS, `Host` for HTTP); empty means every host.
+    pub hostnames: Vec<Hostname>,
+    /// TLS settings; present exactly when the protocol needs them.
+    pub tls: Option<ListenerTls>,
+    /// Keys `gateway` and `namespace` for a Gateway's listener, `nantian.dev/…` for the mesh.
+    pub metadata: Metadata,
+    /// `namespace/name` of the secret the gateway shows to TLS backends, when there is one.
+    pub backend_client_certificate: Option<Arc<str>>,
+    /// Authentication, limits and the like for everything that enters here.
+    pub security_policy: Option<Arc<SecurityPolicy>>,
+}
+
+impl Resource for Listener {
+    fn key(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenerProtocol {
+    /// HTTP/1.1 and HTTP/2 with prior knowledge, in plain text.
+    Http,
+    /// HTTP/1.1 and HTTP/2 over TLS that ends here.
+    Https,
+    /// As [`Self::Https`] with TLS settings, as [`Self::Http`] without; the name only tells intent.
+    Grpc,
+    /// HTTP/3 over QUIC.
+    Http3,
+    /// Bytes over TCP.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// TLS that is routed by SNI and not ended here.
+    TlsPassthrough,
+    /// TLS that ends here, bytes inside.
+    Tls,
+}
+
+/// TLS settings of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTls {
+    /// Forward the encrypted bytes instead of ending TLS here.
+    pub passthrough: bool,
+    /// `namespace/name` of the certificates, in order of preference; empty only with passthrough.
+    pub certificate_refs: Vec<Arc<str>>,
+    /// Host names asked for by SNI; empty means the listener's host names.
+    pub sni_hosts: Vec<Hostname>,
+    /// Lowest version accepted.
+    pub min_version: TlsVersion,
+    /// Highest version accepted; never below `min_version`.
+    pub max_version: TlsVersion,
+    /// How client certificates are judged; absent means none is asked for.
+    pub client_validation: Option<ClientValidation>,
+}
+
+/// A TLS version that the gateway speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// How client certificates are judged (Gateway API `FrontendTLSValidation`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientValidation {
+    /// PEM texts of the trust anchors; empty only with [`ClientValidationMode::RejectAll`].
+    pub ca_pems: Vec<String>,
+    /// What happens to a client without a valid certificate.
+    pub mode: ClientValidationMode,
+}
+
+/// What happens to a client without a valid certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientValidationMode {
+    /// Its handshake fails.
+    AllowValidOnly,
+    /// It is let in; the backend is not told a client identity.
+    AllowInsecureFallback,
+    /// Nobody is let in, because no trust anchor could be read (`RejectClientCertificate`).
+    RejectAll,
+}

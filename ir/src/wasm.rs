@@ -1,0 +1,4 @@
+//! Wasm plugins.
+/// .
+#[derive(Clone, Debug, PartialEq)]
+pub struct WasmPlugin;

@@ -1,0 +1,1 @@
+//! The generated messages and stubs of `gateway.control.v1`, and nothing else.
