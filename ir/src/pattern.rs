@@ -42,10 +42,8 @@ impl Pattern {
         if source.len() > Self::SOURCE_BYTES_MAX {
             return Err(PatternError::TooLong);
         }
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{source})$"))
-            .size_limit(Self::PROGRAM_BYTES_MAX)
-            .dfa_size_limit(Self::PROGRAM_BYTES_MAX)
-            .build();
+        // On its own first, so that `a)|(b` cannot close the group it is put into.
+        let compiled = compile(source).and_then(|_| compile(&format!("^(?:{source})$")));
         match compiled {
             Ok(regex) => Ok(Self {
                 source: source.into(),
@@ -71,6 +69,13 @@ impl Pattern {
     pub fn as_str(&self) -> &str {
         &self.source
     }
+}
+
+fn compile(source: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(source)
+        .size_limit(Pattern::PROGRAM_BYTES_MAX)
+        .dfa_size_limit(Pattern::PROGRAM_BYTES_MAX)
+        .build()
 }
 
 impl PartialEq for Pattern {
