@@ -1,1 +1,9 @@
-//! .
+//! What the data plane tells about itself: outcomes, metrics, the access log and its own log.
+//!
+//! Everything on the request path here is a few atomic additions or bytes appended to a buffer of
+//! the calling thread; nothing waits on a reader, a disk or a lock that another request holds for
+//! long. The crate knows nothing of configuration: names of listeners and routes are handed in.
+
+pub mod reason;
+
+pub use reason::{Reason, Side};
