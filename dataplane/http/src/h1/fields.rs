@@ -1,0 +1,264 @@
+//! The field section shared by request heads, response heads and trailers: finding its end without
+//! ever searching a byte twice, and parsing its lines into a `HeaderMap` whose values share the
+//! bytes of the head. Fields that decide about framing, persistence and the host are noted while they
+//! pass by, so no caller has to look them up again.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use memchr::memchr;
+
+use super::error::HeadError;
+use super::hop_by_hop::{is_allowed_in_trailers, list};
+use super::{BodyLength, HeadLimits};
+
+/// Room kept in a new map for the fields a proxy adds.
+const FIELDS_TO_ADD: usize = 4;
+
+/// Looks for the empty line that ends a section which begins at `base`, and gives the index after it.
+///
+/// `scan` holds how far the buffer has been searched and is moved on, so that a dripped head costs no
+/// more than one that comes at once. Every check depends on a prefix of the bytes alone and is made
+/// in the order of the bytes: the result is the same wherever the input was cut.
+pub(super) fn section_end(
+    buf: &[u8],
+    base: usize,
+    scan: &mut usize,
+    first_line_max: usize,
+    limits: &HeadLimits,
+) -> Result<Option<usize>, HeadError> {
+    let first_line_max = first_line_max.min(limits.head_bytes_max);
+    let mut from = (*scan).max(base);
+    while let Some(distance) = buf.get(from..).and_then(|rest| memchr(b'\n', rest)) {
+        let lf = from + distance;
+        if lf - base > first_line_max && is_one_line(buf, base, lf) {
+            return Err(HeadError::UriTooLong);
+        }
+        if lf - base >= limits.head_bytes_max {
+            return Err(HeadError::HeadTooLarge);
+        }
+        if lf == base || buf[lf - 1] != b'\r' {
+            return Err(HeadError::BareLf);
+        }
+        from = lf + 1;
+        if lf - base == 1 || buf[lf - 2] == b'\n' {
+            *scan = from;
+            return Ok(Some(from));
+        }
+    }
+    *scan = buf.len();
+    let held = buf.len().saturating_sub(base);
+    if held > first_line_max && is_one_line(buf, base, buf.len()) {
+        return Err(HeadError::UriTooLong);
+    }
+    if held >= limits.head_bytes_max {
+        return Err(HeadError::HeadTooLarge);
+    }
+    Ok(None)
+}
+
+fn is_one_line(buf: &[u8], base: usize, end: usize) -> bool {
+    buf.get(base..end)
+        .is_none_or(|line| memchr(b'\n', line).is_none())
+}
+
+/// What the fields say about the message itself.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) host: Option<HeaderValue>,
+    content_length: Option<HeaderValue>,
+    transfer_encoding: Option<HeaderValue>,
+    pub(super) expect: Option<HeaderValue>,
+    pub(super) upgrade: Option<HeaderValue>,
+    pub(super) upgrade_is_repeated: bool,
+    pub(super) connection_close: bool,
+    pub(super) connection_keep_alive: bool,
+    pub(super) connection_upgrade: bool,
+}
+
+impl Noted {
+    /// How the fields frame the body, when they do.
+    pub(super) fn body_length(&self, version: Version) -> Result<Option<BodyLength>, HeadError> {
+        match (&self.transfer_encoding, &self.content_length) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(HeadError::ContentLengthAndTransferEncoding),
+            (None, Some(length)) => content_length(length).map(|n| Some(BodyLength::Length(n))),
+            (Some(_), None) if version < Version::HTTP_11 => {
+                Err(HeadError::TransferEncodingInHttp10)
+            }
+            (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                Ok(Some(BodyLength::Chunked))
+            }
+            (Some(_), None) => Err(HeadError::BadTransferEncoding),
+        }
+    }
+
+    /// Whether the connection outlives the message, as far as its sender is concerned (RFC 9112 9.3).
+    pub(super) fn keep_alive(&self, version: Version) -> bool {
+        !self.connection_close && (version >= Version::HTTP_11 || self.connection_keep_alive)
+    }
+
+    /// Takes note of a field. False when the field must not be added to the map.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, HeadError> {
+        // The length sorts out almost every other field with one comparison.
+        match name.as_str().len() {
+            4 if name == HOST => {
+                if self.host.replace(value.clone()).is_some() {
+                    return Err(HeadError::RepeatedHost);
+                }
+            }
+            6 if name == EXPECT => {
+                if self.expect.replace(value.clone()).is_some() {
+                    return Err(HeadError::UnknownExpectation);
+                }
+            }
+            7 if name == UPGRADE => {
+                self.upgrade_is_repeated |= self.upgrade.replace(value.clone()).is_some();
+            }
+            10 if name == CONNECTION => self.note_connection(value),
+            14 if name == CONTENT_LENGTH => {
+                if let Some(first) = &self.content_length {
+                    return if first == value {
+                        Ok(false)
+                    } else {
+                        Err(HeadError::DifferingContentLengths)
+                    };
+                }
+                self.content_length = Some(value.clone());
+            }
+            17 if name == TRANSFER_ENCODING => {
+                if self.transfer_encoding.replace(value.clone()).is_some() {
+                    return Err(HeadError::BadTransferEncoding);
+                }
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn note_connection(&mut self, value: &HeaderValue) {
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.connection_close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.connection_keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.connection_upgrade = true;
+            }
+        }
+    }
+}
+
+/// Parses the field lines of a head from `at` on. `section` ends with the empty line, and all its lines
+/// end with CRLF; `section_end` has seen to both.
+pub(super) fn parse(
+    section: &Bytes,
+    at: usize,
+    limits: &HeadLimits,
+) -> Result<(HeaderMap, Noted), HeadError> {
+    let mut noted = Noted::default();
+    let map = parse_lines(section, at, limits, |name, value| noted.note(name, value))?;
+    Ok((map, noted))
+}
+
+/// Parses a trailer section, in which no field says anything about the message.
+pub(super) fn parse_trailers(section: &Bytes, limits: &HeadLimits) -> Result<HeaderMap, HeadError> {
+    parse_lines(section, 0, limits, |name, _| {
+        Ok(is_allowed_in_trailers(name))
+    })
+}
+
+fn parse_lines(
+    section: &Bytes,
+    mut at: usize,
+    limits: &HeadLimits,
+    mut is_kept: impl FnMut(&HeaderName, &HeaderValue) -> Result<bool, HeadError>,
+) -> Result<HeaderMap, HeadError> {
+    let lines = section.get(at..).unwrap_or_default();
+    let count = memchr::memchr_iter(b'\n', lines).count().saturating_sub(1);
+    if count > limits.fields_max {
+        return Err(HeadError::TooManyFields);
+    }
+    if count == 0 {
+        return Ok(HeaderMap::new());
+    }
+    let mut map = HeaderMap::with_capacity(count + FIELDS_TO_ADD);
+    for _ in 0..count {
+        let rest = section.get(at..).unwrap_or_default();
+        let Some(lf) = memchr(b'\n', rest) else { break };
+        let line = &rest[..lf.saturating_sub(1)];
+        let Some(colon) = memchr(b':', line) else {
+            return Err(missing_colon(line));
+        };
+        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| bad_name(&line[..colon]))?;
+        let value = shared_value(section, at, line, colon)?;
+        at += lf + 1;
+        if is_kept(&name, &value)? {
+            map.try_append(name, value)
+                .map_err(|_| HeadError::TooManyFields)?;
+        }
+    }
+    Ok(map)
+}
+
+/// The value of a line without the white space around it, sharing the bytes of the section.
+fn shared_value(
+    section: &Bytes,
+    line_start: usize,
+    line: &[u8],
+    colon: usize,
+) -> Result<HeaderValue, HeadError> {
+    let (mut start, mut end) = (colon + 1, line.len());
+    while start < end && matches!(line[start], b' ' | b'\t') {
+        start += 1;
+    }
+    while start < end && matches!(line[end - 1], b' ' | b'\t') {
+        end -= 1;
+    }
+    let bytes = section.slice(line_start + start..line_start + end);
+    HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::BadFieldValue)
+}
+
+#[cold]
+fn missing_colon(line: &[u8]) -> HeadError {
+    match line.first() {
+        Some(b' ' | b'\t') => HeadError::ObsoleteFold,
+        _ => HeadError::MissingColon,
+    }
+}
+
+#[cold]
+fn bad_name(name: &[u8]) -> HeadError {
+    match (name.first(), name.last()) {
+        (Some(b' ' | b'\t'), _) => HeadError::ObsoleteFold,
+        (_, Some(b' ' | b'\t')) => HeadError::SpaceBeforeColon,
+        _ => HeadError::BadFieldName,
+    }
+}
+
+/// RFC 9110 8.6: one or more digits, and nothing that could overflow anywhere on the way.
+fn content_length(value: &HeaderValue) -> Result<u64, HeadError> {
+    let digits = value.as_bytes();
+    if digits.is_empty() {
+        return Err(HeadError::BadContentLength);
+    }
+    let mut length: u64 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(HeadError::BadContentLength);
+        }
+        length = length
+            .checked_mul(10)
+            .and_then(|n| n.checked_add(u64::from(digit - b'0')))
+            .filter(|n| *n <= i64::MAX as u64)
+            .ok_or(HeadError::BadContentLength)?;
+    }
+    Ok(length)
+}
+
+/// RFC 9110 5.6.2.
+pub(super) const fn is_token_byte(byte: u8) -> bool {
+    matches!(byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`'
+        | b'|' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+}

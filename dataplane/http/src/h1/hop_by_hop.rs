@@ -1,0 +1,122 @@
+//! Fields that belong to one connection and must not be forwarded, and fields that must not come
+//! as trailers. The proxy calls `strip_hop_by_hop` on every head it passes on, whatever the protocol;
+//! the codec itself filters trailers in both directions.
+
+use http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    COOKIE, DATE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Meant for the next hop alone (RFC 9110 7.6.1). HTTP2-Settings belongs to an upgrade to h2c, which is
+/// never passed on.
+static HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Removes the fields of this hop, and those that Connection names (RFC 9110 7.6.1).
+///
+/// A caller that wants to go on with `TE: trailers` or with an upgrade reads these first and adds them
+/// again. Trailer stays, because trailers are forwarded; Proxy-Authenticate and Proxy-Authorization stay,
+/// because this gateway is not the proxy they speak to.
+///
+/// Connection cannot remove fields that the message means something else without: RFC 9110 forbids
+/// senders to name fields meant for all recipients, and removing them on request lets a client hide
+/// credentials, framing or its origin from the backend.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(named) = named_by_connection(headers) {
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The fields named by Connection that are neither removed anyway nor protected. `None` is the usual case.
+fn named_by_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
+    let mut named = None;
+    for value in headers.get_all(CONNECTION) {
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
+                continue;
+            }
+            let Ok(name) = HeaderName::from_bytes(option) else {
+                continue;
+            };
+            if !HOP_BY_HOP.contains(&name) && !is_protected(&name) && headers.contains_key(&name) {
+                named.get_or_insert_with(Vec::new).push(name);
+            }
+        }
+    }
+    named
+}
+
+fn is_protected(name: &HeaderName) -> bool {
+    static PROTECTED: [HeaderName; 15] = [
+        HOST,
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        AUTHORIZATION,
+        WWW_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_AUTHENTICATE,
+        COOKIE,
+        SET_COOKIE,
+        CACHE_CONTROL,
+        DATE,
+        AGE,
+        FORWARDED,
+        EXPECT,
+    ];
+    PROTECTED.contains(name)
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str() == "x-real-ip"
+}
+
+/// Whether a field may come after the body (RFC 9110 6.5.1). Fields that frame or route the message,
+/// authenticate, modify the request, control the response or describe the content may not: whoever reads
+/// them behind the head that was already acted upon would act on something else.
+pub fn is_allowed_in_trailers(name: &HeaderName) -> bool {
+    if HOP_BY_HOP.contains(name) || is_protected(name) || *name == TRAILER {
+        return false;
+    }
+    let name = name.as_str();
+    !name.starts_with("if-")
+        && !matches!(
+            name,
+            "accept-ranges"
+                | "authentication-info"
+                | "content-location"
+                | "content-range"
+                | "content-security-policy"
+                | "expires"
+                | "location"
+                | "max-forwards"
+                | "pragma"
+                | "proxy-authentication-info"
+                | "range"
+                | "retry-after"
+                | "vary"
+                | "via"
+                | "warning"
+        )
+}
+
+/// The members of a comma-separated value, without the white space around them; empty ones are left out.
+pub(super) fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
