@@ -1,1 +1,8 @@
-//! .
+//! Pure state machines against overload and failure.
+//!
+//! Time and randomness are arguments and nothing here waits, so every behaviour can be tested
+//! without a clock. [`backoff`] says how long to wait before trying again; [`admission`] lets in
+//! no more at once than a limit. Waiting, logging and counting are the callers'.
+
+pub mod backoff;
+pub mod admission;
