@@ -1,0 +1,243 @@
+//! The access log: one line per request, written without ever holding a request up.
+//!
+//! Each worker thread has a [`Writer`], which formats lines into a buffer of its own and hands the
+//! buffer to a bounded queue; one thread takes from the queue and owns the file. When the disk or
+//! the reader of a pipe does not keep up, the queue fills and lines are dropped and counted. What a
+//! line looks like is in `access_log/format.rs`, where it goes in `access_log/sink.rs`.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+mod format;
+mod sink;
+
+pub use format::Record;
+pub use sink::Sink;
+
+use format::JsonFormat;
+
+use crate::metrics::AccessLogMetrics;
+use crate::queue::{Chunk, Limits, Queue};
+
+/// A writer's buffer is handed on when it holds this much.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// A writer's buffer is handed on when its oldest line is older than this.
+const AGE_MAX: Duration = Duration::from_millis(200);
+
+/// How the access log is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where lines go.
+    pub sink: Sink,
+    /// Share of requests that are logged, 0 to 1; those that ended with 500 and above always are.
+    pub sample_rate: f64,
+    /// How many bytes may wait for the sink before lines are dropped.
+    pub queue_bytes: usize,
+    /// Where lines, drops and faults are counted; `Metrics::access_log` belongs here.
+    pub counts: Arc<AccessLogMetrics>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sink: Sink::Stdout,
+            sample_rate: 1.0,
+            queue_bytes: 8 * 1024 * 1024,
+            counts: Arc::default(),
+        }
+    }
+}
+
+/// The access log of the process; clones are the same log.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// Absent when the log is off.
+    shared: Option<Arc<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Queue,
+    threshold: u64,
+    counts: Arc<AccessLogMetrics>,
+}
+
+impl AccessLog {
+    /// Starts the writer thread; fails only when there can be no thread.
+    ///
+    /// A sink that cannot be opened is not an error here: it is logged, counted and tried again.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        let Settings {
+            sink,
+            sample_rate,
+            queue_bytes,
+            counts,
+        } = settings;
+        let limits = Limits {
+            bytes: queue_bytes,
+            lines: u64::MAX,
+        };
+        let shared = Arc::new(Shared {
+            queue: Queue::new(limits),
+            threshold: sampling_threshold(sample_rate),
+            counts,
+        });
+        let thread = std::thread::Builder::new().name("access-log".to_owned());
+        thread.spawn({
+            let shared = Arc::clone(&shared);
+            move || sink::run(sink, &shared.queue, &shared.counts)
+        })?;
+        Ok(Self {
+            shared: Some(shared),
+        })
+    }
+
+    /// A log that writes nothing.
+    pub const fn disabled() -> Self {
+        Self { shared: None }
+    }
+
+    /// A writer for the calling thread to keep.
+    pub fn writer(&self) -> Writer {
+        let shared = self.shared.clone();
+        let local = Local {
+            buffer: Vec::new(),
+            lines: 0,
+            oldest: None,
+            format: JsonFormat::default(),
+            random: RandomState::new().hash_one(0),
+        };
+        Writer {
+            shared,
+            local: RefCell::new(local),
+        }
+    }
+
+    /// Opens the file again, after it was moved away by log rotation.
+    pub fn reopen(&self) {
+        if let Some(shared) = &self.shared {
+            shared.queue.ask_reopen();
+        }
+    }
+
+    /// Writes out what waits and ends the writer thread; false when `patience` ran out first.
+    ///
+    /// Writers should be flushed or dropped before; what they write later is dropped and counted.
+    pub fn stop(&self, patience: Duration) -> bool {
+        self.shared
+            .as_ref()
+            .is_none_or(|shared| shared.queue.drain(patience))
+    }
+}
+
+/// Formats and buffers the lines of one worker thread. It is not `Sync`.
+///
+/// Dropping it hands its lines on.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Option<Arc<Shared>>,
+    local: RefCell<Local>,
+}
+
+#[derive(Debug)]
+struct Local {
+    buffer: Vec<u8>,
+    lines: u64,
+    /// When the first line in the buffer was written.
+    oldest: Option<SystemTime>,
+    format: JsonFormat,
+    random: u64,
+}
+
+impl Writer {
+    /// Adds a line, or leaves it out by sampling. Never waits.
+    pub fn write(&self, record: &Record<'_>) {
+        let Some(shared) = &self.shared else { return };
+        // Nothing below calls back into this writer, so the borrow cannot fail.
+        let mut local = self.local.borrow_mut();
+        if record.status < 500 && local.next_random() >= shared.threshold {
+            return;
+        }
+        if local.buffer.capacity() == 0 {
+            local.buffer.reserve_exact(BUFFER_BYTES);
+        }
+        let Local { buffer, format, .. } = &mut *local;
+        format.write(buffer, record);
+        local.lines += 1;
+        let now = record
+            .timestamp
+            .checked_add(record.latency)
+            .unwrap_or(record.timestamp);
+        let oldest = *local.oldest.get_or_insert(now);
+        let age = now.duration_since(oldest).unwrap_or_default();
+        if local.buffer.len() >= BUFFER_BYTES - format::LINE_USUAL || age > AGE_MAX {
+            local.hand_on(shared);
+        }
+    }
+
+    /// Hands on what is buffered; to be called when the worker is idle, and a few times a second.
+    pub fn flush(&self) {
+        if let Some(shared) = &self.shared {
+            self.local.borrow_mut().hand_on(shared);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Local {
+    fn hand_on(&mut self, shared: &Shared) {
+        if self.lines == 0 {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        self.oldest = None;
+        // A few lines are copied, so that a queue of half-empty buffers does not hold more memory
+        // than its limit says.
+        let bytes = if self.buffer.len() < BUFFER_BYTES / 2 {
+            let bytes = self.buffer.as_slice().to_vec();
+            self.buffer.clear();
+            self.buffer.shrink_to(BUFFER_BYTES);
+            bytes
+        } else {
+            std::mem::take(&mut self.buffer)
+        };
+        let refused = shared.queue.push(Chunk { bytes, lines }).is_err();
+        if refused {
+            shared.counts.dropped_lines.add(lines);
+        }
+        shared.counts.queue_bytes.set(shared.queue.bytes());
+    }
+
+    /// The next number of an xorshift sequence; good enough to sample by.
+    fn next_random(&mut self) -> u64 {
+        let mut x = self.random | 1;
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random = x;
+        x
+    }
+}
+
+/// The number below which a random `u64` must be for a line to be written.
+fn sampling_threshold(rate: f64) -> u64 {
+    // The conversion saturates; a rate that is no number counts as 0.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "saturates at the bounds, as meant"
+    )]
+    let threshold = (rate * u64::MAX as f64) as u64;
+    threshold
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! What a line of the access log says, as JSON written by hand.
+//!
+//! A general serialiser would cost several times as much per request. Text from clients and
+//! backends may hold any bytes: quotes, backslashes and control characters are escaped, bytes that
+//! are not UTF-8 are replaced by U+FFFD, long fields are cut, so a line is always one line of JSON.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use crate::reason::Reason;
+
+/// How much of a field from a client or backend is written; the rest is cut.
+const FIELD_BYTES_MAX: usize = 4096;
+
+/// Room for a line with fields of usual length.
+pub(super) const LINE_USUAL: usize = 1024;
+
+/// What is known about a request when it has ended. Empty and absent fields are left out.
+#[derive(Clone, Debug)]
+pub struct Record<'a> {
+    /// When the request began.
+    pub timestamp: SystemTime,
+    /// From there to the last byte of the response.
+    pub latency: Duration,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The client's address.
+    pub client_ip: IpAddr,
+    /// The request's method.
+    pub method: &'a str,
+    /// Host or authority, as sent.
+    pub host: &'a [u8],
+    /// Path with query, as sent.
+    pub path: &'a [u8],
+    /// `HTTP/1.1` and the like.
+    pub protocol: &'a str,
+    /// The status sent, 0 when none was.
+    pub status: u16,
+    /// Bytes received from the client.
+    pub bytes_received: u64,
+    /// Bytes sent to the client.
+    pub bytes_sent: u64,
+    /// `Kind/namespace/name` or `namespace/name` of the route that matched.
+    pub route: Option<&'a str>,
+    /// Which of the route's rules, counted from 0.
+    pub rule: Option<usize>,
+    /// The cluster's key.
+    pub backend: Option<&'a str>,
+    /// The endpoint of the last attempt.
+    pub upstream_addr: Option<SocketAddr>,
+    /// How long the last attempt's connection took to come up; absent when it was a pooled one.
+    pub upstream_connect_time: Option<Duration>,
+    /// Attempts made; 0 when the request went nowhere.
+    pub attempts: u32,
+    /// The request's id.
+    pub request_id: &'a [u8],
+    /// The field of that name.
+    pub user_agent: &'a [u8],
+    /// The field of that name.
+    pub referer: &'a [u8],
+    /// How the request ended.
+    pub reason: Reason,
+    /// The version of the configuration that served it.
+    pub snapshot_version: &'a str,
+    /// `TLSv1.3` and the like.
+    pub tls_version: Option<&'a str>,
+    /// The name the client asked for in its handshake.
+    pub sni: Option<&'a str>,
+}
+
+/// Writes records as lines of JSON; keeps the date of the second it wrote last.
+#[derive(Debug, Default)]
+pub(super) struct JsonFormat {
+    clock: ClockText,
+}
+
+impl JsonFormat {
+    /// Appends one line, with its line feed.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
+        out.extend_from_slice(b"{\"timestamp\":\"");
+        self.clock.write(out, record.timestamp);
+        out.extend_from_slice(b"\",\"event\":\"http_request\"");
+        write_request(out, record);
+        write_response(out, record);
+        write_upstream(out, record);
+        write_connection(out, record);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn write_request(out: &mut Vec<u8>, record: &Record<'_>) {
+    text(out, b",\"protocol\":\"", record.protocol.as_bytes());
+    text(out, b",\"listener\":\"", record.listener.as_bytes());
+    out.extend_from_slice(b",\"client_ip\":\"");
+    address(out, record.client_ip);
+    out.push(b'"');
+    text(out, b",\"host\":\"", record.host);
+    text(out, b",\"method\":\"", record.method.as_bytes());
+    text(out, b",\"path\":\"", record.path);
+    text(out, b",\"request_id\":\"", record.request_id);
+    text(out, b",\"user_agent\":\"", record.user_agent);
+    text(out, b",\"referer\":\"", record.referer);
+    number(out, b",\"bytes_received\":", record.bytes_received);
+}
+
+fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
+    number(out, b",\"status\":", u64::from(record.status));
+    number(out, b",\"bytes_sent\":", record.bytes_sent);
+    milliseconds(out, b",\"latency_ms\":", record.latency);
+    plain(out, b",\"reason\":\"", record.reason.as_str());
+    plain(out, b",\"response_flags\":\"", record.reason.flag());
+}
+
+fn write_upstream(out: &mut Vec<u8>, record: &Record<'_>) {
+    if let Some(route) = record.route {
+        let (rest, name) = route.rsplit_once('/').unwrap_or(("", route));
+        let (kind, namespace) = rest.rsplit_once('/').unwrap_or(("", rest));
+        text(out, b",\"route_kind\":\"", kind.as_bytes());
+        text(out, b",\"route_namespace\":\"", namespace.as_bytes());
+        text(out, b",\"route_name\":\"", name.as_bytes());
+    }
+    if let Some(rule) = record.rule {
+        number(out, b",\"rule\":", rule as u64);
+    }
+    if let Some(backend) = record.backend {
+        text(out, b",\"backend\":\"", backend.as_bytes());
+    }
+    if let Some(upstream) = record.upstream_addr {
+        let brackets = upstream.is_ipv6();
+        out.extend_from_slice(if brackets {
+            b",\"upstream_addr\":\"["
+        } else {
+            b",\"upstream_addr\":\""
+        });
+        address(out, upstream.ip());
+        if brackets {
+            out.push(b']');
+        }
+        number(out, b":", u64::from(upstream.port()));
+        out.push(b'"');
+    }
+    if let Some(time) = record.upstream_connect_time {
+        milliseconds(out, b",\"upstream_connect_time_ms\":", time);
+    }
+    if record.attempts > 0 {
+        number(out, b",\"retry_attempts\":", u64::from(record.attempts - 1));
+    }
+}
+
+fn write_connection(out: &mut Vec<u8>, record: &Record<'_>) {
+    text(
+        out,
+        b",\"snapshot_version\":\"",
+        record.snapshot_version.as_bytes(),
+    );
+    if let Some(version) = record.tls_version {
+        text(out, b",\"tls_version\":\"", version.as_bytes());
+    }
+    if let Some(sni) = record.sni {
+        text(out, b",\"sni\":\"", sni.as_bytes());
+    }
+}
+
+/// `opening` holds the comma, the name and the quote; nothing is written for an empty value.
+fn text(out: &mut Vec<u8>, opening: &[u8], value: &[u8]) {
+    if value.is_empty() {
+        return;
+    }
+    out.extend_from_slice(opening);
+    escape(out, value.get(..FIELD_BYTES_MAX).unwrap_or(value));
+    out.push(b'"');
+}
+
+/// Text of ours that needs no escaping.
+fn plain(out: &mut Vec<u8>, opening: &[u8], value: &str) {
+    out.extend_from_slice(opening);
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'"');
+}
+
+fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes
+        .iter()
+        .fold(true, |all, byte| all & is_ordinary(*byte))
+    {
+        out.extend_from_slice(bytes);
+    } else {
+        escape_slowly(out, bytes);
+    }
+}
+
+/// Printable ASCII without the two that JSON reserves. Without a branch, so that the compiler can
+/// look at many bytes at once.
+fn is_ordinary(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
+}
+
+#[cold]
+fn escape_slowly(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    for part in bytes.utf8_chunks() {
+        for c in part.valid().chars() {
+            match c {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                '\n' => out.extend_from_slice(b"\\n"),
+                '\r' => out.extend_from_slice(b"\\r"),
+                '\t' => out.extend_from_slice(b"\\t"),
+                // C0, DEL and C1 would move a terminal's cursor, the two separators end a line in
+                // JavaScript. All are below U+FFFF.
+                '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
+                    let digit = |shift: u32| HEX[(u32::from(c) >> shift & 0xf) as usize];
+                    out.extend_from_slice(b"\\u");
+                    out.extend_from_slice(&[digit(12), digit(8), digit(4), digit(0)]);
+                }
+                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        if !part.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+fn number(out: &mut Vec<u8>, opening: &[u8], value: u64) {
+    out.extend_from_slice(opening);
+    digits(out, value);
+}
+
+fn digits(out: &mut Vec<u8>, mut value: u64) {
+    // The longest is 18446744073709551615.
+    let mut text = [0; 20];
+    let mut start = text.len();
+    loop {
+        start -= 1;
+        text[start] = digit(value % 10);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&text[start..]);
+}
+
+/// The last decimal digit of a number.
+fn digit(value: u64) -> u8 {
+    b"0123456789"[(value % 10) as usize]
+}
+
+/// Milliseconds with three places.
+fn milliseconds(out: &mut Vec<u8>, opening: &[u8], value: Duration) {
+    let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    number(out, opening, us / 1000);
+    let rest = us % 1000;
+    out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+}
+
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            digits(out, u64::from(a));
+            for octet in [b, c, d] {
+                number(out, b".", u64::from(octet));
+            }
+        }
+        IpAddr::V6(v6) => {
+            use std::io::Write as _;
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+/// A point in time as RFC 3339 text in UTC, its date and time of day kept for the second.
+#[derive(Debug, Default)]
+struct ClockText {
+    second: i64,
+    /// `2026-01-31T12:34:56`; empty before the first use.
+    text: String,
+}
+
+impl ClockText {
+    fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
+        let since = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let second = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        if self.second != second || self.text.is_empty() {
+            // A clock past the year 9999 is shown as the last moment before.
+            let timestamp = Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
+            self.text = timestamp.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+            self.second = second;
+        }
+        out.extend_from_slice(self.text.as_bytes());
+        let ms = u64::from(since.subsec_millis());
+        out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Tests of the line format: every line is JSON with the promised names, whatever the bytes.
+
+use std::time::UNIX_EPOCH;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn full() -> Record<'static> {
+    Record {
+        timestamp: UNIX_EPOCH + Duration::from_millis(1_769_862_896_007),
+        latency: Duration::from_micros(12_345),
+        listener: "shop/web",
+        client_ip: [203, 0, 113, 9].into(),
+        method: "GET",
+        host: b"shop.example",
+        path: b"/cart?item=1",
+        protocol: "HTTP/1.1",
+        status: 200,
+        bytes_received: 310,
+        bytes_sent: u64::MAX,
+        route: Some("Http/shop/cart"),
+        rule: Some(2),
+        backend: Some("shop/cart:80"),
+        upstream_addr: Some("10.0.0.7:8080".parse().unwrap()),
+        upstream_connect_time: Some(Duration::from_micros(90)),
+        attempts: 2,
+        request_id: b"r-1",
+        user_agent: b"curl/8",
+        referer: b"https://shop.example/",
+        reason: Reason::Ok,
+        snapshot_version: "v7",
+        tls_version: Some("TLSv1.3"),
+        sni: Some("shop.example"),
+    }
+}
+
+fn line(record: &Record<'_>) -> String {
+    let mut out = Vec::new();
+    JsonFormat::default().write(&mut out, record);
+    String::from_utf8(out).unwrap()
+}
+
+fn parsed(record: &Record<'_>) -> Value {
+    let line = line(record);
+    let body = line.strip_suffix('\n').unwrap();
+    assert!(!body.contains(|c: char| c.is_control()), "{body:?}");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+}
+
+#[test]
+fn a_full_record_has_every_field() {
+    let expected = json!({
+        "timestamp": "2026-01-31T12:34:56.007Z", "event": "http_request",
+        "protocol": "HTTP/1.1", "listener": "shop/web", "client_ip": "203.0.113.9",
+        "host": "shop.example", "method": "GET", "path": "/cart?item=1", "request_id": "r-1",
+        "user_agent": "curl/8", "referer": "https://shop.example/", "bytes_received": 310,
+        "status": 200, "bytes_sent": u64::MAX, "latency_ms": 12.345, "reason": "ok",
+        "response_flags": "none", "route_kind": "Http", "route_namespace": "shop",
+        "route_name": "cart", "rule": 2, "backend": "shop/cart:80",
+        "upstream_addr": "10.0.0.7:8080", "upstream_connect_time_ms": 0.09, "retry_attempts": 1,
+        "snapshot_version": "v7", "tls_version": "TLSv1.3", "sni": "shop.example",
+    });
+    assert_eq!(parsed(&full()), expected);
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let record = Record {
+        host: b"",
+        path: b"",
+        method: "",
+        route: None,
+        rule: None,
+        backend: None,
+        upstream_addr: None,
+        upstream_connect_time: None,
+        attempts: 0,
+        request_id: b"",
+        user_agent: b"",
+        referer: b"",
+        tls_version: None,
+        sni: None,
+        status: 0,
+        bytes_sent: 0,
+        reason: Reason::ClientAborted,
+        ..full()
+    };
+    let expected = json!({
+        "timestamp": "2026-01-31T12:34:56.007Z", "event": "http_request",
+        "protocol": "HTTP/1.1", "listener": "shop/web", "client_ip": "203.0.113.9",
+        "bytes_received": 310, "status": 0, "bytes_sent": 0, "latency_ms": 12.345,
+        "reason": "client_aborted", "response_flags": "DC", "snapshot_version": "v7",
+    });
+    assert_eq!(parsed(&record), expected);
+}
+
+#[test]
+fn any_bytes_give_valid_json_on_one_line() {
+    let cases: [(&[u8], &str); 9] = [
+        (b"plain", "plain"),
+        (b"a\"b\\c", "a\"b\\c"),
+        (b"\r\n\t\0\x1b[31m\x7f", "\r\n\t\0\u{1b}[31m\u{7f}"),
+        ("grün \u{1f600}".as_bytes(), "grün \u{1f600}"),
+        (
+            "\u{85}\u{9f}\u{2028}\u{2029}".as_bytes(),
+            "\u{85}\u{9f}\u{2028}\u{2029}",
+        ),
+        (b"a\xffb\xc3", "a\u{fffd}b\u{fffd}"),
+        (b"\xed\xa0\x80", "\u{fffd}\u{fffd}\u{fffd}"),
+        (b"\xf0\x9f\x98", "\u{fffd}"),
+        (b"\"},{\"status\":200", "\"},{\"status\":200"),
+    ];
+    for (bytes, expected) in cases {
+        let record = Record {
+            path: bytes,
+            user_agent: bytes,
+            ..full()
+        };
+        let value = parsed(&record);
+        assert_eq!(value["path"], expected, "{bytes:?}");
+        assert_eq!(value["user_agent"], expected, "{bytes:?}");
+    }
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let record = Record {
+        path: &every_byte,
+        ..full()
+    };
+    assert_eq!(
+        parsed(&record)["path"],
+        String::from_utf8_lossy(&every_byte).as_ref()
+    );
+}
+
+#[test]
+fn long_fields_are_cut() {
+    let long = "ü".repeat(FIELD_BYTES_MAX);
+    let record = Record {
+        path: long.as_bytes(),
+        referer: &[b'x'; 5000],
+        ..full()
+    };
+    let value = parsed(&record);
+    assert_eq!(value["path"].as_str().unwrap().len(), FIELD_BYTES_MAX);
+    assert_eq!(value["referer"].as_str().unwrap().len(), FIELD_BYTES_MAX);
+}
+
+#[test]
+fn route_names_are_taken_apart() {
+    let cases = [
+        ("Grpc/a/b", Some("Grpc"), Some("a"), "b"),
+        ("a/b", None, Some("a"), "b"),
+        ("b", None, None, "b"),
+    ];
+    for (route, kind, namespace, name) in cases {
+        let value = parsed(&Record {
+            route: Some(route),
+            ..full()
+        });
+        assert_eq!(
+            value.get("route_kind").and_then(Value::as_str),
+            kind,
+            "{route}"
+        );
+        assert_eq!(
+            value.get("route_namespace").and_then(Value::as_str),
+            namespace,
+            "{route}"
+        );
+        assert_eq!(value["route_name"], name, "{route}");
+    }
+}
+
+#[test]
+fn addresses_are_written_as_usual() {
+    for text in [
+        "0.0.0.0:1",
+        "255.10.9.100:65535",
+        "[::1]:80",
+        "[2001:db8::1]:443",
+    ] {
+        let upstream: SocketAddr = text.parse().unwrap();
+        let record = Record {
+            upstream_addr: Some(upstream),
+            client_ip: upstream.ip(),
+            ..full()
+        };
+        let value = parsed(&record);
+        assert_eq!(value["upstream_addr"], text);
+        assert_eq!(value["client_ip"], upstream.ip().to_string());
+    }
+}
+
+#[test]
+fn the_clock_is_right_at_every_second_and_before_1970() {
+    let mut clock = ClockText::default();
+    let mut text = |time: SystemTime| {
+        let mut out = Vec::new();
+        clock.write(&mut out, time);
+        String::from_utf8(out).unwrap()
+    };
+    let at = |ms: u64| UNIX_EPOCH + Duration::from_millis(ms);
+    let cases = [
+        (at(0), "1970-01-01T00:00:00.000Z"),
+        (at(999), "1970-01-01T00:00:00.999Z"),
+        (at(1000), "1970-01-01T00:00:01.000Z"),
+        (at(951_782_399_050), "2000-02-28T23:59:59.050Z"),
+        (at(951_782_400_000), "2000-02-29T00:00:00.000Z"),
+        (at(1000), "1970-01-01T00:00:01.000Z"),
+        (
+            UNIX_EPOCH - Duration::from_secs(5),
+            "1970-01-01T00:00:00.000Z",
+        ),
+    ];
+    for (time, expected) in cases {
+        assert_eq!(text(time), expected);
+    }
+    let far = text(at(u64::MAX / 2));
+    assert!(far.starts_with("9999-12-"), "{far}");
+}

@@ -1,0 +1,277 @@
+//! Every metric of the data plane, and the text a scrape gets.
+//!
+//! [`Metrics`] is made once in `app.rs` and shared. Whoever compiles configuration asks it for
+//! handles by name and keeps them; whoever serves records through the handles and never looks a
+//! name up. The families are declared in `metrics/family.rs`, the samples are written by the group
+//! that owns them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod admin;
+mod backend;
+mod process;
+mod traffic;
+mod xds;
+
+mod exposition;
+mod family;
+mod instrument;
+
+pub use admin::AdminMetrics;
+pub use backend::{BackendConnection, BackendMetrics};
+pub use family::{FamilyDoc, Kind, reference};
+pub use instrument::{Counter, Gauge, Histogram};
+pub use process::ProcessMetrics;
+pub use traffic::{
+    ConnectionLimit, ListenerMetrics, OpenConnection, RequestInFlight, RouteMetrics,
+};
+pub use xds::{ApplyStage, XdsMetrics};
+
+use exposition::Exposition;
+use instrument::ShardCount;
+
+/// The content type of what [`Metrics::encode_text`] writes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of this process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// What the applied configuration holds, and whether it serves.
+    pub inventory: Inventory,
+    /// The configuration stream.
+    pub xds: XdsMetrics,
+    /// The admin API.
+    pub admin: AdminMetrics,
+    /// The process itself.
+    pub process: ProcessMetrics,
+    /// The access log; shared with its writer thread.
+    pub access_log: Arc<AccessLogMetrics>,
+    /// The process's own log; shared with its writer thread.
+    pub log: Arc<LogMetrics>,
+    shards: ShardCount,
+    named: Mutex<Named>,
+}
+
+/// The handles by name; sorted, so that a scrape is.
+#[derive(Debug, Default)]
+struct Named {
+    listeners: BTreeMap<Arc<str>, Arc<ListenerMetrics>>,
+    /// By route and listener.
+    routes: BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>,
+    backends: BTreeMap<Arc<str>, Arc<BackendMetrics>>,
+}
+
+impl Metrics {
+    /// No series yet but those without names; one shard per core.
+    pub fn new() -> Arc<Self> {
+        Self::with_shards(ShardCount::for_this_machine())
+    }
+
+    fn with_shards(shards: ShardCount) -> Arc<Self> {
+        Arc::new(Self {
+            inventory: Inventory::default(),
+            xds: XdsMetrics::default(),
+            admin: AdminMetrics::default(),
+            process: ProcessMetrics::default(),
+            access_log: Arc::default(),
+            log: Arc::default(),
+            shards,
+            named: Mutex::default(),
+        })
+    }
+
+    /// The handle of a listener, made on first use.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        self.named().listener(name, self.shards)
+    }
+
+    /// The handle of a route on a listener, made on first use. Both names become label values, so
+    /// they come from configuration: `Http/namespace/name` and the listener's name.
+    pub fn route(&self, route: &str, listener: &str) -> Arc<RouteMetrics> {
+        let mut named = self.named();
+        let key = (Arc::from(route), Arc::from(listener));
+        if let Some(known) = named.routes.get(&key) {
+            return Arc::clone(known);
+        }
+        let listener = named.listener(listener, self.shards);
+        let made = Arc::new(RouteMetrics::new(route, listener));
+        named.routes.insert(key, Arc::clone(&made));
+        made
+    }
+
+    /// The handle of a backend, made on first use; the name is its cluster's key.
+    pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
+        let mut named = self.named();
+        if let Some(known) = named.backends.get(name) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(BackendMetrics::new(name));
+        named.backends.insert(name.into(), Arc::clone(&made));
+        made
+    }
+
+    /// Keeps the routes for which `keep(route, listener)` holds; the series of the others vanish.
+    pub fn retain_routes(&self, mut keep: impl FnMut(&str, &str) -> bool) {
+        self.named()
+            .routes
+            .retain(|(route, listener), _| keep(route, listener));
+    }
+
+    /// Removes one route on all its listeners, in time that does not grow with their number.
+    pub fn remove_route(&self, route: &str) {
+        let mut named = self.named();
+        let first = (Arc::from(route), Arc::from(""));
+        let keys: Vec<_> = named
+            .routes
+            .range(first..)
+            .map(|(key, _)| key)
+            .take_while(|(name, _)| &**name == route)
+            .cloned()
+            .collect();
+        for key in keys {
+            named.routes.remove(&key);
+        }
+    }
+
+    /// Keeps the listeners for which `keep` holds; the others vanish together with their routes.
+    pub fn retain_listeners(&self, mut keep: impl FnMut(&str) -> bool) {
+        let mut named = self.named();
+        let Named {
+            listeners, routes, ..
+        } = &mut *named;
+        listeners.retain(|name, _| keep(name));
+        routes.retain(|(_, listener), _| listeners.contains_key(listener));
+    }
+
+    /// Keeps the backends for which `keep` holds.
+    pub fn retain_backends(&self, mut keep: impl FnMut(&str) -> bool) {
+        self.named().backends.retain(|name, _| keep(name));
+    }
+
+    /// Removes one backend.
+    pub fn remove_backend(&self, name: &str) {
+        self.named().backends.remove(name);
+    }
+
+    /// Appends all families in the text format of [`CONTENT_TYPE`].
+    pub fn encode_text(&self, out: &mut String) {
+        // Handles are copied out first, so that a scrape does not hold up a configuration update.
+        let (listeners, routes, backends) = {
+            let named = self.named();
+            (
+                named.listeners.values().cloned().collect::<Vec<_>>(),
+                named.routes.values().cloned().collect::<Vec<_>>(),
+                named.backends.values().cloned().collect::<Vec<_>>(),
+            )
+        };
+        let unrouted = listeners
+            .iter()
+            .filter_map(|listener| listener.unrouted_totals());
+        let routed = routes.iter().filter_map(|route| route.totals());
+        let totals: Vec<_> = unrouted.chain(routed).collect();
+
+        let mut out = Exposition::new(out);
+        self.inventory.encode(&mut out);
+        traffic::encode_requests(&mut out, &totals);
+        traffic::encode_listeners(&mut out, &listeners);
+        backend::encode(&mut out, &backends);
+        self.xds.encode(&mut out);
+        self.access_log.encode(&mut out);
+        self.log.encode(&mut out);
+        self.admin.encode(&mut out);
+        self.process.encode(&mut out);
+    }
+
+    /// The maps stay whole whatever happened while the lock was held.
+    fn named(&self) -> MutexGuard<'_, Named> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Named {
+    fn listener(&mut self, name: &str, shards: ShardCount) -> Arc<ListenerMetrics> {
+        if let Some(known) = self.listeners.get(name) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(ListenerMetrics::new(name, shards));
+        self.listeners.insert(name.into(), Arc::clone(&made));
+        made
+    }
+}
+
+/// What the applied configuration holds; set by `apply.rs` after each swap.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// 1 while the process is ready.
+    pub ready: Gauge,
+    /// Listeners.
+    pub listeners: Gauge,
+    /// HTTP routes.
+    pub http_routes: Gauge,
+    /// gRPC routes.
+    pub grpc_routes: Gauge,
+    /// Clusters.
+    pub backends: Gauge,
+    /// Secrets.
+    pub secrets: Gauge,
+}
+
+impl Inventory {
+    fn encode(&self, out: &mut Exposition<'_>) {
+        let gauges = [
+            (&family::READY, &self.ready),
+            (&family::LISTENERS, &self.listeners),
+            (&family::HTTP_ROUTES, &self.http_routes),
+            (&family::GRPC_ROUTES, &self.grpc_routes),
+            (&family::BACKENDS, &self.backends),
+            (&family::SECRETS, &self.secrets),
+        ];
+        for (family, gauge) in gauges {
+            out.family(family).sample(&[], gauge.value());
+        }
+    }
+}
+
+/// Counters of the access log.
+#[derive(Debug, Default)]
+pub struct AccessLogMetrics {
+    /// Lines handed to the sink.
+    pub lines: Counter,
+    /// Lines lost.
+    pub dropped_lines: Counter,
+    /// Failures of the sink.
+    pub sink_errors: Counter,
+    /// Bytes that wait for the sink.
+    pub queue_bytes: Gauge,
+}
+
+impl AccessLogMetrics {
+    fn encode(&self, out: &mut Exposition<'_>) {
+        out.family(&family::ACCESS_LINES)
+            .sample(&[], self.lines.value());
+        out.family(&family::ACCESS_DROPPED)
+            .sample(&[], self.dropped_lines.value());
+        out.family(&family::ACCESS_ERRORS)
+            .sample(&[], self.sink_errors.value());
+        out.family(&family::ACCESS_QUEUE)
+            .sample(&[], self.queue_bytes.value());
+    }
+}
+
+/// Counters of the process's own log.
+#[derive(Debug, Default)]
+pub struct LogMetrics {
+    /// Lines lost.
+    pub dropped_lines: Counter,
+}
+
+impl LogMetrics {
+    fn encode(&self, out: &mut Exposition<'_>) {
+        out.family(&family::LOG_DROPPED)
+            .sample(&[], self.dropped_lines.value());
+    }
+}
+
+#[cfg(test)]
+mod tests;

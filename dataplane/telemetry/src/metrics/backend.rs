@@ -1,0 +1,96 @@
+//! Connections to backends, counted per cluster.
+//!
+//! Connections are opened far less often than requests are served, since they are pooled, so these
+//! are plain atomics. The handle is kept beside the cluster in the compiled configuration.
+
+use std::array;
+use std::sync::{Arc, OnceLock};
+
+use super::exposition::Exposition;
+use super::family;
+use super::instrument::{Counter, Gauge};
+use crate::reason::Reason;
+
+/// The counters of one backend.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    name: Arc<str>,
+    active: Gauge,
+    connections: Counter,
+    /// By [`Reason::index`]; made at the first error.
+    errors: OnceLock<Box<[Counter; Reason::COUNT]>>,
+}
+
+impl BackendMetrics {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            active: Gauge::default(),
+            connections: Counter::default(),
+            errors: OnceLock::new(),
+        }
+    }
+
+    /// The backend's label value, `namespace/service:port`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts a connection as opened, and as open until the guard is dropped.
+    pub fn connection_opened(self: &Arc<Self>) -> BackendConnection {
+        self.connections.increment();
+        self.active.add(1);
+        BackendConnection {
+            backend: Arc::clone(self),
+        }
+    }
+
+    /// Counts a connection that did not come up, or that broke.
+    pub fn connection_failed(&self, reason: Reason) {
+        let errors = self
+            .errors
+            .get_or_init(|| Box::new(array::from_fn(|_| Counter::default())));
+        errors[reason.index()].increment();
+    }
+
+    /// Connections open now.
+    pub fn connections_active(&self) -> i64 {
+        self.active.value()
+    }
+}
+
+/// Counts one connection as open; see [`BackendMetrics::connection_opened`].
+#[derive(Debug)]
+#[must_use = "the connection counts as open only while this is held"]
+pub struct BackendConnection {
+    backend: Arc<BackendMetrics>,
+}
+
+impl Drop for BackendConnection {
+    fn drop(&mut self) {
+        self.backend.active.add(-1);
+    }
+}
+
+/// Writes the families of backends.
+pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
+    let mut samples = out.family(&family::BACKEND_ACTIVE);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.active.value());
+    }
+    let mut samples = out.family(&family::BACKEND_CONNECTIONS);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.connections.value());
+    }
+    let mut samples = out.family(&family::BACKEND_ERRORS);
+    for backend in all {
+        let Some(errors) = backend.errors.get() else {
+            continue;
+        };
+        for (reason, count) in Reason::ALL.into_iter().zip(errors.iter()) {
+            if count.value() > 0 {
+                samples.sample(&[&backend.name, reason.as_str()], count.value());
+            }
+        }
+    }
+}

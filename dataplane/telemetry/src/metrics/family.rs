@@ -1,0 +1,264 @@
+//! Every metric family, declared once: name, type, labels, help.
+//!
+//! The groups in `metrics/*.rs` write their samples under these declarations, and the reference
+//! page is generated from them by [`reference`]. Nothing else in the data plane names a metric.
+//!
+//! Series budget: label values come from configuration or from fixed lists, never from a request.
+//! A pair of listener and route costs nothing until its first request; then 18 series of its
+//! histogram, two of bytes, and one per status class and per status code seen (a backend that
+//! invents codes can reach 501). A listener costs about 40, a backend 2 and one per kind of error.
+
+/// The kind of a family, as the exposition format names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Only grows; restarts at zero with the process, or with its route.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One declared family.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+/// What the reference page says about a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyDoc {
+    /// The full name.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// Label names, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub help: &'static str,
+}
+
+/// Every family this data plane can expose, in the order of the exposition.
+pub fn reference() -> Vec<FamilyDoc> {
+    ALL.iter()
+        .map(
+            |Family {
+                 name,
+                 kind,
+                 labels,
+                 help,
+             }| FamilyDoc {
+                name,
+                kind: *kind,
+                labels,
+                help,
+            },
+        )
+        .collect()
+}
+
+/// Puts the common prefix before the names; those of the process are conventional and have none.
+macro_rules! declare {
+    (gateway { $( $id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal; )+ }
+     process { $( $pid:ident: $pkind:ident $pname:literal [] $phelp:literal; )+ }) => {
+        $(
+            pub(super) static $id: Family = Family {
+                name: concat!("nantian_gateway_dataplane_", $name),
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )+
+        $(
+            pub(super) static $pid: Family =
+                Family { name: $pname, kind: Kind::$pkind, labels: &[], help: $phelp };
+        )+
+        static ALL: &[&Family] = &[$( &$id, )+ $( &$pid, )+];
+    };
+}
+
+declare! {
+    gateway {
+        READY: Gauge "ready" []
+            "1 while a complete configuration serves and the process is not draining.";
+        LISTENERS: Gauge "listener_count" [] "Listeners in the applied configuration.";
+        HTTP_ROUTES: Gauge "http_route_count" [] "HTTP routes in the applied configuration.";
+        GRPC_ROUTES: Gauge "grpc_route_count" [] "gRPC routes in the applied configuration.";
+        BACKENDS: Gauge "backend_count" [] "Clusters in the applied configuration.";
+        SECRETS: Gauge "secret_count" [] "Secrets in the applied configuration.";
+
+        REQUESTS: Counter "http_requests_total" ["listener", "route", "status_class"]
+            "Requests ended, by class of the status sent; route is `none` when no route matched.";
+        DURATION: Histogram "http_request_duration_seconds" ["listener", "route"]
+            "Time from the first byte of a request to the last byte of its response.";
+        RESPONSES: Counter "http_responses_total" ["listener", "route", "status_code"]
+            "Requests ended, by status sent; `other` when none was, or one outside 100 to 599.";
+        RECEIVED: Counter "http_received_bytes_total" ["listener", "route"]
+            "Bytes of requests received from clients.";
+        SENT: Counter "http_sent_bytes_total" ["listener", "route"]
+            "Bytes of responses sent to clients.";
+        OUTCOMES: Counter "http_outcomes_total" ["listener", "reason"]
+            "Requests ended, by outcome; the same names as `reason` in the access log.";
+        FLAGS: Counter "http_response_flags_total" ["listener", "flag"]
+            "Requests ended out of order, by response flag of the access log.";
+        INFLIGHT: Gauge "http_global_inflight_current" [] "Requests being served.";
+        LISTENER_INFLIGHT: Gauge "http_listener_inflight_current" ["listener"]
+            "Requests being served, by listener.";
+
+        DOWNSTREAM_ACTIVE: Gauge "downstream_connections_active" ["listener"]
+            "Connections from clients that are open.";
+        DOWNSTREAM: Counter "downstream_connections_total" ["listener"]
+            "Connections accepted from clients.";
+        DOWNSTREAM_REJECTED: Counter "downstream_connections_rejected_total" ["listener", "limit"]
+            "Connections closed right after they were accepted, by the limit they met.";
+
+        BACKEND_ACTIVE: Gauge "backend_connections_active" ["backend"]
+            "Connections to endpoints of a backend that are open.";
+        BACKEND_CONNECTIONS: Counter "backend_connections_total" ["backend"]
+            "Connections opened to endpoints of a backend.";
+        BACKEND_ERRORS: Counter "backend_connection_errors_total" ["backend", "reason"]
+            "Connections to endpoints of a backend that failed or broke, by outcome.";
+
+        XDS_CONNECTED: Gauge "xds_connected" []
+            "1 while the configuration stream to the control plane is up.";
+        XDS_STALE: Gauge "xds_snapshot_stale" []
+            "1 while the configuration in use is older than the freshness limit.";
+        XDS_CONNECT_FAILURES: Counter "xds_connect_failures_total" []
+            "Failed attempts to reach the control plane.";
+        XDS_STREAM_FAILURES: Counter "xds_stream_failures_total" []
+            "Configuration streams that ended with an error.";
+        XDS_RECONNECTS: Counter "xds_stream_reconnects_total" []
+            "Configuration streams opened after the first one.";
+        XDS_HEALTH_FAILURES: Counter "xds_health_check_failures_total" []
+            "Health checks of the control plane that failed or said not serving.";
+        XDS_APPLIED: Counter "xds_snapshots_applied_total" []
+            "Full snapshots applied and acknowledged.";
+        XDS_DELTAS: Counter "xds_deltas_applied_total" [] "Deltas applied and acknowledged.";
+        XDS_NACKED: Counter "xds_snapshots_nacked_total" []
+            "Snapshots and deltas refused; the configuration before them went on serving.";
+        XDS_SKIPPED: Counter "xds_snapshots_skipped_total" []
+            "Snapshots not applied because their version was in use already.";
+        XDS_LAST_APPLY: Gauge "xds_last_apply_timestamp_seconds" []
+            "When a configuration was last applied, in seconds since 1970; 0 before the first.";
+        XDS_STAGE: Histogram "xds_apply_stage_duration_seconds" ["stage"]
+            "Time spent in each stage of applying a configuration.";
+
+        ACCESS_LINES: Counter "access_log_writer_lines_total" []
+            "Access log lines handed to the sink.";
+        ACCESS_DROPPED: Counter "access_log_writer_dropped_lines_total" []
+            "Access log lines lost because the queue was full or the sink failed.";
+        ACCESS_ERRORS: Counter "access_log_writer_sink_errors_total" []
+            "Failures to open or write the access log.";
+        ACCESS_QUEUE: Gauge "access_log_writer_queue_bytes" []
+            "Bytes of access log lines that wait for the sink.";
+        LOG_DROPPED: Counter "log_dropped_lines_total" []
+            "Lines of the process's own log lost because its queue was full or its output failed.";
+
+        ADMIN_REQUESTS: Counter "admin_requests_total" ["method", "route", "status_class"]
+            "Requests to the admin API.";
+    }
+    process {
+        PROCESS_MEMORY: Gauge "process_resident_memory_bytes" []
+            "Memory of the process that is held in RAM.";
+        PROCESS_CPU: Counter "process_cpu_seconds_total" []
+            "User and system time of the process.";
+        PROCESS_FDS: Gauge "process_open_fds" [] "Open file descriptors.";
+        PROCESS_MAX_FDS: Gauge "process_max_fds" [] "Limit of open file descriptors.";
+        PROCESS_THREADS: Gauge "process_threads" [] "Threads of the process.";
+        PROCESS_START: Gauge "process_start_time_seconds" []
+            "When the process was started, in seconds since 1970.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let docs = reference();
+        let names: BTreeSet<_> = docs.iter().map(|doc| doc.name).collect();
+        assert_eq!(names.len(), docs.len(), "a name is declared twice");
+        for doc in docs {
+            let name = doc.name;
+            assert!(
+                name.starts_with("nantian_gateway_dataplane_") || name.starts_with("process_"),
+                "{name}"
+            );
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            assert_eq!(
+                doc.kind == Kind::Counter,
+                name.ends_with("_total"),
+                "{name}"
+            );
+            assert!(doc.help.ends_with('.'), "{name}: {}", doc.help);
+        }
+    }
+
+    /// The names that were promised to users; dashboards and alerts are built on them.
+    #[test]
+    fn promised_names_are_declared() {
+        let promised = [
+            ("ready", Kind::Gauge, &[][..]),
+            (
+                "http_requests_total",
+                Kind::Counter,
+                &["listener", "route", "status_class"],
+            ),
+            (
+                "http_request_duration_seconds",
+                Kind::Histogram,
+                &["listener", "route"],
+            ),
+            (
+                "http_responses_total",
+                Kind::Counter,
+                &["listener", "route", "status_code"],
+            ),
+            ("backend_connections_active", Kind::Gauge, &["backend"]),
+            ("backend_connections_total", Kind::Counter, &["backend"]),
+            (
+                "backend_connection_errors_total",
+                Kind::Counter,
+                &["backend", "reason"],
+            ),
+            (
+                "admin_requests_total",
+                Kind::Counter,
+                &["method", "route", "status_class"],
+            ),
+            ("xds_connect_failures_total", Kind::Counter, &[]),
+            ("xds_stream_failures_total", Kind::Counter, &[]),
+            ("xds_snapshots_applied_total", Kind::Counter, &[]),
+            ("xds_snapshots_nacked_total", Kind::Counter, &[]),
+            ("xds_snapshots_skipped_total", Kind::Counter, &[]),
+            ("xds_last_apply_timestamp_seconds", Kind::Gauge, &[]),
+        ];
+        let docs = reference();
+        for (name, kind, labels) in promised {
+            let name = format!("nantian_gateway_dataplane_{name}");
+            let doc = docs.iter().find(|doc| doc.name == name);
+            let doc = doc.unwrap_or_else(|| panic!("{name} is not declared"));
+            assert_eq!((doc.kind, doc.labels), (kind, labels), "{name}");
+        }
+    }
+}

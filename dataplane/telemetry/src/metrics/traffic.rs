@@ -1,0 +1,599 @@
+//! What is counted per listener and per route: requests, statuses, durations, connections.
+//!
+//! Handles are made when configuration is compiled and kept there; recording then touches only
+//! atomics of the calling thread's shard: no lookup, no lock, no allocation after the first request
+//! of a route. `metrics.rs` keeps the handles by name and asks them to be written out.
+
+use std::array;
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::exposition::Exposition;
+use super::family;
+use super::instrument::{Counter, Distribution, Histogram, ShardCount, Shards};
+use crate::reason::Reason;
+
+/// The counters of one route on one listener.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    route: Arc<str>,
+    listener: Arc<ListenerMetrics>,
+    requests: Shards<RequestShard>,
+}
+
+impl RouteMetrics {
+    pub(super) fn new(route: &str, listener: Arc<ListenerMetrics>) -> Self {
+        let requests = Shards::new(listener.shards);
+        Self {
+            route: route.into(),
+            listener,
+            requests,
+        }
+    }
+
+    /// Records a request that ended, here and under its listener.
+    ///
+    /// `status` is what was sent to the client, 0 when nothing was.
+    pub fn observe(
+        &self,
+        status: u16,
+        reason: Reason,
+        duration: Duration,
+        received: u64,
+        sent: u64,
+    ) {
+        self.requests
+            .local()
+            .observe(status, duration, received, sent);
+        self.listener.count_outcome(reason);
+    }
+
+    /// The route's label value.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// The listener it belongs to.
+    pub fn listener(&self) -> &Arc<ListenerMetrics> {
+        &self.listener
+    }
+
+    pub(super) fn totals(&self) -> Option<RequestTotals> {
+        RequestTotals::read(&self.listener.name, &self.route, &self.requests)
+    }
+}
+
+/// The counters of one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: Arc<str>,
+    shards: ShardCount,
+    /// Requests that no route matched.
+    unrouted: Shards<RequestShard>,
+    local: Shards<ListenerShard>,
+    rejected: [Counter; ConnectionLimit::ALL.len()],
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(name: &str, shards: ShardCount) -> Self {
+        Self {
+            name: name.into(),
+            shards,
+            unrouted: Shards::new(shards),
+            local: Shards::new(shards),
+            rejected: array::from_fn(|_| Counter::default()),
+        }
+    }
+
+    /// The listener's label value.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Records a request that ended without a route; parameters as [`RouteMetrics::observe`].
+    pub fn observe(
+        &self,
+        status: u16,
+        reason: Reason,
+        duration: Duration,
+        received: u64,
+        sent: u64,
+    ) {
+        self.unrouted
+            .local()
+            .observe(status, duration, received, sent);
+        self.count_outcome(reason);
+    }
+
+    /// Counts a request as being served until the guard is dropped.
+    pub fn request_started(&self) -> RequestInFlight<'_> {
+        self.local.local().inflight.fetch_add(1, Ordering::Relaxed);
+        RequestInFlight { listener: self }
+    }
+
+    /// Counts a connection as accepted, and as open until the guard is dropped.
+    pub fn connection_opened(self: &Arc<Self>) -> OpenConnection {
+        let local = self.local.local();
+        local.connections.increment();
+        local.connections_active.fetch_add(1, Ordering::Relaxed);
+        OpenConnection {
+            listener: Arc::clone(self),
+        }
+    }
+
+    /// Counts a connection that was closed at once.
+    pub fn connection_rejected(&self, limit: ConnectionLimit) {
+        self.rejected[limit as usize].increment();
+    }
+
+    /// Connections open now.
+    pub fn connections_active(&self) -> i64 {
+        self.local
+            .iter()
+            .map(|shard| shard.connections_active.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Requests being served now.
+    pub fn requests_inflight(&self) -> i64 {
+        self.local
+            .iter()
+            .map(|shard| shard.inflight.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    fn count_outcome(&self, reason: Reason) {
+        self.local.local().outcomes[reason.index()].increment();
+    }
+
+    fn outcome_count(&self, reason: Reason) -> u64 {
+        self.local
+            .iter()
+            .map(|shard| shard.outcomes[reason.index()].value())
+            .sum()
+    }
+
+    pub(super) fn unrouted_totals(&self) -> Option<RequestTotals> {
+        RequestTotals::read(&self.name, &"none".into(), &self.unrouted)
+    }
+}
+
+/// Counts one request as being served; see [`ListenerMetrics::request_started`].
+#[derive(Debug)]
+#[must_use = "the request counts as served only while this is held"]
+pub struct RequestInFlight<'a> {
+    listener: &'a ListenerMetrics,
+}
+
+impl Drop for RequestInFlight<'_> {
+    fn drop(&mut self) {
+        // Perhaps another shard than at the start; the sum over all is what is read.
+        self.listener
+            .local
+            .local()
+            .inflight
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one connection as open; see [`ListenerMetrics::connection_opened`].
+#[derive(Debug)]
+#[must_use = "the connection counts as open only while this is held"]
+pub struct OpenConnection {
+    listener: Arc<ListenerMetrics>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.listener
+            .local
+            .local()
+            .connections_active
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection was closed right after it was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionLimit {
+    /// The process has its fill of connections.
+    Process,
+    /// The listener has.
+    Listener,
+    /// The client's address has.
+    Client,
+    /// No descriptors are left.
+    Descriptors,
+    /// Memory is short.
+    Memory,
+    /// The process is stopping.
+    Draining,
+}
+
+impl ConnectionLimit {
+    const ALL: [Self; 6] = [
+        Self::Process,
+        Self::Listener,
+        Self::Client,
+        Self::Descriptors,
+        Self::Memory,
+        Self::Draining,
+    ];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Listener => "listener",
+            Self::Client => "client",
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What one thread records for a listener.
+#[derive(Debug)]
+struct ListenerShard {
+    inflight: AtomicI64,
+    connections_active: AtomicI64,
+    connections: Counter,
+    outcomes: [Counter; Reason::COUNT],
+}
+
+impl Default for ListenerShard {
+    fn default() -> Self {
+        Self {
+            inflight: AtomicI64::new(0),
+            connections_active: AtomicI64::new(0),
+            connections: Counter::default(),
+            outcomes: array::from_fn(|_| Counter::default()),
+        }
+    }
+}
+
+/// What one thread records for a route.
+#[derive(Debug, Default)]
+struct RequestShard {
+    duration: Histogram,
+    received: Counter,
+    sent: Counter,
+    statuses: StatusTable,
+}
+
+impl RequestShard {
+    fn observe(&self, status: u16, duration: Duration, received: u64, sent: u64) {
+        self.statuses.count(status);
+        self.duration.observe(duration);
+        if received > 0 {
+            self.received.add(received);
+        }
+        if sent > 0 {
+            self.sent.add(sent);
+        }
+    }
+}
+
+/// Counts per status code, for the codes that occur.
+///
+/// The first sixteen distinct codes find a slot in line; a backend that answers with more pays for
+/// a table of all of them. Slots are taken in order and never given back, so a code has one slot.
+#[derive(Debug, Default)]
+struct StatusTable {
+    codes: [AtomicU16; 16],
+    counts: [Counter; 16],
+    all: OnceLock<Box<[Counter; 501]>>,
+}
+
+impl StatusTable {
+    /// A free slot.
+    const FREE: u16 = 0;
+    /// Stands for everything outside 100 to 599.
+    const OTHER: u16 = 1;
+
+    fn count(&self, status: u16) {
+        let code = if (100..600).contains(&status) {
+            status
+        } else {
+            Self::OTHER
+        };
+        for (slot, count) in self.codes.iter().zip(&self.counts) {
+            let mut held = slot.load(Ordering::Relaxed);
+            if held == Self::FREE {
+                held = match slot.compare_exchange(
+                    Self::FREE,
+                    code,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                ) {
+                    Ok(_) => code,
+                    Err(taken_meanwhile) => taken_meanwhile,
+                };
+            }
+            if held == code {
+                count.increment();
+                return;
+            }
+        }
+        let all = self
+            .all
+            .get_or_init(|| Box::new(array::from_fn(|_| Counter::default())));
+        let at = if code == Self::OTHER {
+            500
+        } else {
+            usize::from(code) - 100
+        };
+        all[at].increment();
+    }
+
+    fn add_to(&self, totals: &mut Vec<(u16, u64)>) {
+        let slots = self
+            .codes
+            .iter()
+            .map(|code| code.load(Ordering::Relaxed))
+            .zip(&self.counts);
+        let all = self.all.get().into_iter().flat_map(|all| all.iter());
+        let all = (100..600).chain([Self::OTHER]).zip(all);
+        for (code, count) in slots.chain(all) {
+            let count = count.value();
+            if count == 0 {
+                continue;
+            }
+            match totals.binary_search_by_key(&code, |(code, _)| *code) {
+                Ok(at) => totals[at].1 += count,
+                Err(at) => totals.insert(at, (code, count)),
+            }
+        }
+    }
+}
+
+/// The shards of one route, summed at the moment of a scrape.
+#[derive(Debug)]
+pub(super) struct RequestTotals {
+    listener: Arc<str>,
+    route: Arc<str>,
+    /// Sorted by code.
+    statuses: Vec<(u16, u64)>,
+    duration: Distribution,
+    received: u64,
+    sent: u64,
+}
+
+impl RequestTotals {
+    fn read(
+        listener: &Arc<str>,
+        route: &Arc<str>,
+        requests: &Shards<RequestShard>,
+    ) -> Option<Self> {
+        if !requests.is_touched() {
+            return None;
+        }
+        let mut totals = Self {
+            listener: Arc::clone(listener),
+            route: Arc::clone(route),
+            statuses: Vec::new(),
+            duration: Distribution::default(),
+            received: 0,
+            sent: 0,
+        };
+        for shard in requests.iter() {
+            shard.statuses.add_to(&mut totals.statuses);
+            shard.duration.add_to(&mut totals.duration);
+            totals.received += shard.received.value();
+            totals.sent += shard.sent.value();
+        }
+        Some(totals)
+    }
+
+    fn classes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let mut counts = [0; 6];
+        for (code, count) in &self.statuses {
+            counts[class_index(*code)] += count;
+        }
+        CLASSES
+            .into_iter()
+            .zip(counts)
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+
+fn class_index(status: u16) -> usize {
+    match status {
+        100..=599 => usize::from(status / 100) - 1,
+        _ => 5,
+    }
+}
+
+/// `2xx` and the like; `other` outside 100 to 599.
+pub(super) fn status_class(status: u16) -> &'static str {
+    CLASSES[class_index(status)]
+}
+
+/// Writes the families of requests.
+pub(super) fn encode_requests(out: &mut Exposition<'_>, all: &[RequestTotals]) {
+    let mut samples = out.family(&family::REQUESTS);
+    for totals in all {
+        for (class, count) in totals.classes() {
+            samples.sample(&[&totals.listener, &totals.route, class], count);
+        }
+    }
+    let mut samples = out.family(&family::DURATION);
+    for totals in all {
+        samples.histogram(&[&totals.listener, &totals.route], &totals.duration);
+    }
+    let mut samples = out.family(&family::RESPONSES);
+    for totals in all {
+        for (code, count) in &totals.statuses {
+            let code = match *code {
+                StatusTable::OTHER => "other".to_owned(),
+                code => code.to_string(),
+            };
+            samples.sample(&[&totals.listener, &totals.route, &code], *count);
+        }
+    }
+    let mut samples = out.family(&family::RECEIVED);
+    for totals in all {
+        samples.sample(&[&totals.listener, &totals.route], totals.received);
+    }
+    let mut samples = out.family(&family::SENT);
+    for totals in all {
+        samples.sample(&[&totals.listener, &totals.route], totals.sent);
+    }
+}
+
+/// Writes the families of listeners.
+pub(super) fn encode_listeners(out: &mut Exposition<'_>, all: &[Arc<ListenerMetrics>]) {
+    let mut samples = out.family(&family::OUTCOMES);
+    for listener in all {
+        for reason in Reason::ALL {
+            let count = listener.outcome_count(reason);
+            if count > 0 {
+                samples.sample(&[&listener.name, reason.as_str()], count);
+            }
+        }
+    }
+    let mut samples = out.family(&family::FLAGS);
+    for listener in all {
+        let mut flags: Vec<(&str, u64)> = Vec::new();
+        for reason in Reason::ALL
+            .into_iter()
+            .filter(|reason| reason.flag() != "none")
+        {
+            let count = listener.outcome_count(reason);
+            match flags.iter_mut().find(|(flag, _)| *flag == reason.flag()) {
+                Some((_, sum)) => *sum += count,
+                None => flags.push((reason.flag(), count)),
+            }
+        }
+        for (flag, count) in flags.into_iter().filter(|(_, count)| *count > 0) {
+            samples.sample(&[&listener.name, flag], count);
+        }
+    }
+    let inflight: i64 = all
+        .iter()
+        .map(|listener| listener.requests_inflight())
+        .sum();
+    out.family(&family::INFLIGHT).sample(&[], inflight);
+    let mut samples = out.family(&family::LISTENER_INFLIGHT);
+    for listener in all {
+        samples.sample(&[&listener.name], listener.requests_inflight());
+    }
+    let mut samples = out.family(&family::DOWNSTREAM_ACTIVE);
+    for listener in all {
+        samples.sample(&[&listener.name], listener.connections_active());
+    }
+    let mut samples = out.family(&family::DOWNSTREAM);
+    for listener in all {
+        let count: u64 = listener
+            .local
+            .iter()
+            .map(|shard| shard.connections.value())
+            .sum();
+        samples.sample(&[&listener.name], count);
+    }
+    let mut samples = out.family(&family::DOWNSTREAM_REJECTED);
+    for listener in all {
+        for limit in ConnectionLimit::ALL {
+            let count = listener.rejected[limit as usize].value();
+            samples.sample(&[&listener.name, limit.as_str()], count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statuses(table: &StatusTable) -> Vec<(u16, u64)> {
+        let mut totals = Vec::new();
+        table.add_to(&mut totals);
+        totals
+    }
+
+    #[test]
+    fn every_status_is_counted_exactly_even_from_a_backend_that_uses_all() {
+        let table = StatusTable::default();
+        for round in 0..3 {
+            for status in 0..=999 {
+                table.count(status);
+            }
+            table.count(200 + round);
+        }
+        let totals = statuses(&table);
+        assert_eq!(totals.len(), 501);
+        for (code, count) in totals {
+            let expected = match code {
+                StatusTable::OTHER => 3 * 500,
+                200..=202 => 4,
+                _ => 3,
+            };
+            assert_eq!(count, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn threads_agree_on_the_slot_of_a_code() {
+        let table = StatusTable::default();
+        std::thread::scope(|scope| {
+            for start in 0..4_u16 {
+                let table = &table;
+                scope.spawn(move || {
+                    for i in 0..3000_u16 {
+                        table.count(200 + (start * 5 + i) % 12);
+                    }
+                });
+            }
+        });
+        assert!(table.all.get().is_none());
+        assert_eq!(
+            statuses(&table),
+            (200..212).map(|code| (code, 1000)).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn classes_cover_every_status() {
+        let cases = [
+            (0, "other"),
+            (99, "other"),
+            (100, "1xx"),
+            (204, "2xx"),
+            (599, "5xx"),
+            (600, "other"),
+        ];
+        for (status, class) in cases {
+            assert_eq!(status_class(status), class, "{status}");
+        }
+    }
+
+    #[test]
+    fn guards_count_only_while_held() {
+        let listener = Arc::new(ListenerMetrics::new("l", ShardCount::new(2)));
+        let connection = listener.connection_opened();
+        let first = listener.request_started();
+        let second = listener.request_started();
+        assert_eq!(
+            (listener.connections_active(), listener.requests_inflight()),
+            (1, 2)
+        );
+        drop((first, second));
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(connection));
+        });
+        assert_eq!(
+            (listener.connections_active(), listener.requests_inflight()),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn limits_stand_at_their_own_index() {
+        for (at, limit) in ConnectionLimit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, at);
+        }
+    }
+}
