@@ -34,7 +34,8 @@ impl Backoff {
         } else {
             random.clamp(0.0, 1.0)
         };
-        bound.mul_f64(share)
+        // Floating point may round a long wait up, past the bound or past what a duration holds.
+        Duration::try_from_secs_f64(bound.as_secs_f64() * share).map_or(bound, |w| w.min(bound))
     }
 
     /// The longest the next wait can be.
@@ -105,6 +106,13 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_durations_do_not_overflow() {
+        let mut backoff = Backoff::new(Duration::MAX, Duration::MAX);
+        assert_eq!(backoff.next(1.0), Duration::MAX);
+        assert!(backoff.next(0.5) < Duration::MAX);
+    }
+
+    #[test]
     fn a_base_above_the_maximum_is_held_to_it() {
         assert_eq!(
             backoff(5_000, 1_000).next(1.0),
@@ -125,7 +133,6 @@ mod tests {
             for random in randoms {
                 prop_assert!(backoff.bound() >= bound);
                 bound = backoff.bound();
-                // Floating point may round the last digits of a long wait up.
                 prop_assert!(backoff.next(random) <= bound);
                 prop_assert!(bound <= max);
             }
