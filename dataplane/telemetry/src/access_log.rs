@@ -219,7 +219,7 @@ impl Local {
 
     /// The next number of an xorshift sequence; good enough to sample by.
     fn next_random(&mut self) -> u64 {
-        let mut x = self.random | 1;
+        let mut x = self.random.max(1);
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;

@@ -17,6 +17,7 @@ mod xds;
 mod exposition;
 mod family;
 mod instrument;
+mod request;
 
 pub use admin::AdminMetrics;
 pub use backend::{BackendConnection, BackendMetrics};
@@ -173,7 +174,7 @@ impl Metrics {
 
         let mut out = Exposition::new(out);
         self.inventory.encode(&mut out);
-        traffic::encode_requests(&mut out, &totals);
+        request::encode(&mut out, &totals);
         traffic::encode_listeners(&mut out, &listeners);
         backend::encode(&mut out, &backends);
         self.xds.encode(&mut out);

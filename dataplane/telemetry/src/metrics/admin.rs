@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::exposition::Exposition;
 use super::family;
-use super::traffic::status_class;
+use super::request::status_class;
 
 /// Counters of the admin API.
 #[derive(Debug, Default)]
