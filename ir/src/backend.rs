@@ -1,6 +1,10 @@
 //! What a route, a mirror or a policy names as its destination.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
+
+/// Key in a reference's metadata: `false` marks one that the control plane could not resolve.
+pub const VALID_KEY: &str = "nantian.dev/backend-ref-valid";
 
 /// A reference to a backend, resolved to the keys its cluster may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,4 +19,48 @@ pub struct BackendTarget {
     pub group: String,
     /// Kind of the reference, mostly `Service`.
     pub kind: String,
+}
+
+impl BackendTarget {
+    /// A reference to a backend that exists: its cluster is `namespace/name` or, with a port,
+    /// `namespace/name:port`.
+    pub fn new(
+        group: &str,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        port: Option<NonZeroU16>,
+    ) -> Self {
+        let plain: Arc<str> = format!("{namespace}/{name}").into();
+        let (display, cluster_keys) = match port {
+            Some(port) => {
+                let display: Arc<str> = format!("{plain}:{port}").into();
+                (display.clone(), vec![plain, display])
+            }
+            None => (plain.clone(), vec![plain]),
+        };
+        Self {
+            display,
+            cluster_keys,
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+        }
+    }
+
+    /// Namespace, name and port as the reference names them.
+    pub fn parts(&self) -> (&str, &str, Option<u16>) {
+        let (namespace, rest) = self.display.split_once('/').unwrap_or(("", &self.display));
+        match rest.split_once(':') {
+            Some((name, port)) => (namespace, name, port.parse().ok()),
+            None => (namespace, rest, None),
+        }
+    }
+
+    /// The same reference as one that the control plane could not resolve.
+    pub fn unresolved(self) -> Self {
+        Self {
+            cluster_keys: Vec::new(),
+            ..self
+        }
+    }
 }

@@ -7,6 +7,11 @@ use std::sync::Arc;
 
 use crate::backend::BackendTarget;
 
+/// Key in a filter's settings: the control plane's word that it cannot be applied, and why.
+///
+/// An addition to the contract; with it a filter of any type becomes [`Filter::Unsupported`].
+pub const UNSUPPORTED_KEY: &str = "nantian.dev/unsupported";
+
 /// One filter of a rule or a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {

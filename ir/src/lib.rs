@@ -9,9 +9,11 @@
 //! After `decode` nobody checks a value again: the types cannot hold a bad one. The crate opens no
 //! sockets and knows neither Kubernetes nor a proxy.
 
-pub mod delta;
+pub mod content_hash;
 pub mod decode;
 pub mod encode;
+pub mod delta;
+pub mod consistency;
 pub mod snapshot;
 pub mod cluster;
 pub mod listener;
@@ -31,6 +33,8 @@ pub mod wire;
 
 pub use backend::BackendTarget;
 pub use cluster::{Cluster, Endpoint};
+pub use content_hash::{ContentHash, TypeVersions};
+pub use delta::Delta;
 pub use filter::Filter;
 pub use hostname::Hostname;
 pub use http_route::{GrpcRoute, HttpRoute};

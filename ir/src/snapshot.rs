@@ -53,7 +53,7 @@ pub struct Snapshot {
     /// Key material, by `namespace/name`.
     pub secrets: Resources<Secret>,
     /// Pods known to the control plane, for mesh consumer routes.
-    pub workloads: Vec<Workload>,
+    pub workloads: Arc<[Workload]>,
     /// Features the data plane must know, see `contract/wire.md` section 6; checked by `decode`.
     pub required_features: Vec<String>,
     /// The projection the control plane chose for this client.

@@ -1,0 +1,121 @@
+//! Rules between objects: listeners that get in each other's way, certificates that are missing.
+//!
+//! Used by `decode` on a whole snapshot and by `delta` after one that touches listeners or secrets.
+//! The cost grows with the number of listeners, never with that of routes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::listener::ListenerProtocol;
+use crate::{Listener, Resources, Secret, Violation, Violations};
+
+/// Every violation of the rules between these listeners and secrets.
+///
+/// Listeners conflict when they cannot share the socket of an address and port (plain HTTP, TLS
+/// and bytes exclude each other, as do datagrams and QUIC), or share it for the same host name.
+/// Of two the one later in the order of names is blamed; both are named.
+pub fn check(listeners: &Resources<Listener>, secrets: &Resources<Secret>) -> Violations {
+    let mut violations = Violations::default();
+    let mut sockets: HashMap<Socket, &Listener> = HashMap::with_capacity(listeners.len());
+    let mut hosts: HashMap<(Socket, &str), &Listener> = HashMap::with_capacity(listeners.len());
+    for listener in listeners.iter() {
+        check_certificates(listener, secrets, &mut violations);
+        if let Some((path, message)) = conflict(listener, &mut sockets, &mut hosts) {
+            violations.push(Violation {
+                object: format!("Listener {}", listener.name),
+                path: path.to_owned(),
+                message,
+            });
+        }
+    }
+    violations
+}
+
+/// What a bound socket is told apart by; datagrams and TCP do not meet.
+type Socket = (IpAddr, u16, bool);
+
+/// What is spoken on a socket, as far as sharing it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    PlainHttp,
+    Tls,
+    Bytes,
+    Datagrams,
+    Quic,
+}
+
+fn family(listener: &Listener) -> Family {
+    match listener.protocol {
+        ListenerProtocol::Grpc if listener.tls.is_some() => Family::Tls,
+        ListenerProtocol::Http | ListenerProtocol::Grpc => Family::PlainHttp,
+        ListenerProtocol::Https | ListenerProtocol::TlsPassthrough | ListenerProtocol::Tls => {
+            Family::Tls
+        }
+        ListenerProtocol::Tcp => Family::Bytes,
+        ListenerProtocol::Udp => Family::Datagrams,
+        ListenerProtocol::Http3 => Family::Quic,
+    }
+}
+
+/// The first conflict of `listener` with one seen before; records it otherwise.
+fn conflict<'a>(
+    listener: &'a Listener,
+    sockets: &mut HashMap<Socket, &'a Listener>,
+    hosts: &mut HashMap<(Socket, &'a str), &'a Listener>,
+) -> Option<(&'static str, String)> {
+    let family = family(listener);
+    let is_datagram = matches!(family, Family::Datagrams | Family::Quic);
+    let port = listener.port.get();
+    for address in &listener.addresses {
+        let socket = (*address, port, is_datagram);
+        let other = *sockets.entry(socket).or_insert(listener);
+        if self::family(other) != family {
+            return Some((
+                "protocol",
+                format!(
+                    "cannot share {address} port {port} with listener {}, \
+                     which speaks {:?}: use another port",
+                    other.name, other.protocol
+                ),
+            ));
+        }
+        let names = listener.hostnames.iter().map(|hostname| hostname.as_str());
+        let any = listener.hostnames.is_empty().then_some("*");
+        for name in names.chain(any) {
+            let other = *hosts.entry((socket, name)).or_insert(listener);
+            if !std::ptr::eq(other, listener) {
+                return Some((
+                    "hostnames",
+                    format!(
+                        "{name:?} on {address} port {port} is also served by listener {}: \
+                         use another host name or port",
+                        other.name
+                    ),
+                ));
+            }
+        }
+    }
+    None
+}
+
+fn check_certificates(
+    listener: &Listener,
+    secrets: &Resources<Secret>,
+    violations: &mut Violations,
+) {
+    let Some(tls) = listener.tls.as_ref().filter(|tls| !tls.passthrough) else {
+        return;
+    };
+    for (index, reference) in tls.certificate_refs.iter().enumerate() {
+        let message = match secrets.get(reference) {
+            None => "is not in the snapshot, leave the listener out or send the secret",
+            Some(secret) if secret.certificate.is_none() => "holds no certificate",
+            Some(_) => continue,
+        };
+        violations.push(Violation {
+            object: format!("Listener {}", listener.name),
+            path: format!("tls.secret_refs[{index}]"),
+            message: format!("secret {reference} {message}"),
+        });
+    }
+}

@@ -1,0 +1,173 @@
+//! Clusters and their endpoints.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::report::{At, Quoted, Report, list, optional};
+use super::{ai, policy, security, tls, value, wasm};
+use crate::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
+use crate::{Cluster, Endpoint, wire};
+
+/// What the contract assumes when no time to connect is given.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest share of one endpoint.
+const WEIGHT_MAX: u32 = 1_000_000;
+
+pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Option<Cluster> {
+    let key = value::object_key(&cluster.namespace, &cluster.name, "Cluster", report)?;
+    let at = At::object("Cluster", &key);
+    let endpoints = list(cluster.endpoints, &at, "endpoints", report, endpoint);
+    let connect_timeout = value::duration(cluster.connect_timeout, &at, "connect_timeout", report);
+    let request_timeout = value::duration(cluster.request_timeout, &at, "request_timeout", report);
+    let tls = optional(
+        cluster.tls_validation,
+        &at,
+        "tls_validation",
+        report,
+        tls::backend_tls,
+    );
+    let persistence = optional(
+        cluster.session_persistence,
+        &at,
+        "session_persistence",
+        report,
+        policy::session_persistence,
+    );
+    let balancing = optional(
+        cluster.load_balancing,
+        &at,
+        "load_balancing",
+        report,
+        balancing,
+    );
+    let ai_service = optional(cluster.ai_service, &at, "ai_service", report, ai::service);
+    let token_policy = optional(
+        cluster.token_policy,
+        &at,
+        "token_policy",
+        report,
+        ai::token_policy,
+    );
+    let wasm_plugin = optional(
+        cluster.wasm_plugin,
+        &at,
+        "wasm_plugin",
+        report,
+        wasm::plugin,
+    );
+    let security = security::policy(cluster.security_policy, &cluster.namespace, &at, report);
+    let breaker = cluster.circuit_breaker.unwrap_or_default();
+    Some(Cluster {
+        protocol: protocol(&cluster.protocol, &at, report),
+        endpoints: endpoints?,
+        connect_timeout: connect_timeout?.unwrap_or(CONNECT_TIMEOUT),
+        request_timeout: request_timeout?,
+        metadata: cluster.metadata,
+        tls: tls?.map(Arc::new),
+        session_persistence: persistence?,
+        balancing: balancing?.unwrap_or_default(),
+        max_inflight_requests: (breaker.max_inflight_requests > 0)
+            .then_some(breaker.max_inflight_requests),
+        ai_service: ai_service?.map(Arc::new),
+        token_policy: token_policy?.map(Arc::new),
+        wasm_plugin: wasm_plugin?.map(Arc::new),
+        security_policy: security?,
+        key: key.clone(),
+    })
+}
+
+fn protocol(name: &str, at: &At<'_>, report: &mut Report) -> ClusterProtocol {
+    let upper = name.to_ascii_uppercase();
+    match upper.strip_prefix("KUBERNETES.IO/").unwrap_or(&upper) {
+        "HTTP" | "WS" => ClusterProtocol::Http,
+        "H2C" | "HTTP2" => ClusterProtocol::H2c,
+        "HTTPS" | "WSS" => ClusterProtocol::Https,
+        "GRPC" => ClusterProtocol::Grpc,
+        "GRPCS" => ClusterProtocol::Grpcs,
+        "TCP" | "" => ClusterProtocol::Tcp,
+        "UDP" => ClusterProtocol::Udp,
+        _ => {
+            let shown = Quoted(name);
+            report.notice(
+                &at.field("protocol"),
+                format_args!("{shown} is not known, the cluster is used as TCP"),
+            );
+            ClusterProtocol::Other(upper)
+        }
+    }
+}
+
+fn endpoint(item: wire::BackendEndpoint, at: &At<'_>, report: &mut Report) -> Option<Endpoint> {
+    let address = match item.address.parse::<IpAddr>() {
+        Ok(address) => Some(EndpointAddress::Ip(address)),
+        Err(_) => value::exact_hostname(&item.address, &at.field("address"), report)
+            .map(EndpointAddress::Name),
+    };
+    let port = value::port(item.port, &at.field("port"), report);
+    let weight = match item.weight {
+        0 => Some(1),
+        weight if weight <= WEIGHT_MAX => Some(weight),
+        weight => report.refuse(
+            &at.field("weight"),
+            format_args!("{weight} is more than {WEIGHT_MAX}"),
+        ),
+    };
+    Some(Endpoint {
+        address: address?,
+        port: port?,
+        is_ready: item.healthy,
+        zone: item.zone,
+        weight: weight?,
+    })
+}
+
+/// What a newer generation calls by a number unknown here is read as round robin.
+fn balancing(
+    item: wire::LoadBalancingPolicy,
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<Balancing> {
+    use wire::LoadBalancingPolicyType as Kind;
+    match Kind::try_from(item.r#type) {
+        Ok(Kind::LoadBalancingUnspecified | Kind::LoadBalancingRoundRobin) => {
+            Some(Balancing::RoundRobin)
+        }
+        Ok(Kind::LoadBalancingLeastRequest) => Some(Balancing::LeastRequest),
+        Ok(Kind::LoadBalancingRandom) => Some(Balancing::Random),
+        Ok(Kind::LoadBalancingConsistentHash) => {
+            let hash = item.consistent_hash.unwrap_or_default();
+            hash_key(hash, &at.field("consistent_hash"), report).map(Balancing::ConsistentHash)
+        }
+        Err(_) => {
+            let number = item.r#type;
+            report.notice(
+                &at.field("type"),
+                format_args!("{number} is not known, round robin is used"),
+            );
+            Some(Balancing::RoundRobin)
+        }
+    }
+}
+
+fn hash_key(item: wire::ConsistentHashPolicy, at: &At<'_>, report: &mut Report) -> Option<HashKey> {
+    use wire::ConsistentHashKeyType as Kind;
+    match Kind::try_from(item.key_type) {
+        Ok(Kind::ConsistentHashUnspecified | Kind::ConsistentHashSourceIp) => {
+            Some(HashKey::SourceIp)
+        }
+        Ok(Kind::ConsistentHashHeader) => {
+            value::header_name(item.header_name, &at.field("header_name"), report)
+                .map(HashKey::Header)
+        }
+        Ok(Kind::ConsistentHashHostname) => Some(HashKey::Hostname),
+        Err(_) => {
+            let number = item.key_type;
+            report.notice(
+                &at.field("key_type"),
+                format_args!("{number} is not known, the client's address is used"),
+            );
+            Some(HashKey::SourceIp)
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Listeners.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::report::{At, Quoted, Report};
+use super::{security, tls, value};
+use crate::Listener;
+use crate::listener::{ListenerProtocol, ListenerTls, TlsVersion};
+use crate::wire;
+
+/// One listener; nothing, with a notice, when its protocol is of another generation.
+pub(super) fn listener(listener: wire::Listener, report: &mut Report) -> Option<Listener> {
+    use wire::ListenerProtocol as Wire;
+    let protocol = match Wire::try_from(listener.protocol) {
+        Ok(Wire::ListenerHttp) => ListenerProtocol::Http,
+        Ok(Wire::ListenerHttps) => ListenerProtocol::Https,
+        Ok(Wire::ListenerGrpc) => ListenerProtocol::Grpc,
+        Ok(Wire::ListenerHttp3) => ListenerProtocol::Http3,
+        Ok(Wire::ListenerTcp) => ListenerProtocol::Tcp,
+        Ok(Wire::ListenerUdp) => ListenerProtocol::Udp,
+        Ok(Wire::ListenerTlsPassthrough) => ListenerProtocol::TlsPassthrough,
+        Ok(Wire::ListenerTls) => ListenerProtocol::Tls,
+        Ok(Wire::ListenerUnspecified) | Err(_) => {
+            let number = listener.protocol;
+            report.notice(
+                &At::object("Listener", &listener.name).field("protocol"),
+                format_args!("{number} is not known to this data plane, the listener is left out"),
+            );
+            return None;
+        }
+    };
+    known_listener(listener, protocol, report)
+}
+
+fn known_listener(
+    listener: wire::Listener,
+    protocol: ListenerProtocol,
+    report: &mut Report,
+) -> Option<Listener> {
+    let name = report.share(&listener.name);
+    let at = At::object("Listener", &name);
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
+        return report.refuse(&at.field("name"), "is not a name");
+    }
+    let addresses = addresses(&listener.address, &listener.addresses, &at, report);
+    let port = value::port(listener.port, &at.field("port"), report);
+    let hostnames = value::hostnames(&listener.hostnames, &at, "hostnames", report);
+    let tls = listener_tls(listener.tls, protocol, &at, report);
+    let client_ref = listener
+        .backend_tls
+        .unwrap_or_default()
+        .client_certificate_ref;
+    let client_certificate = match client_ref.as_str() {
+        "" => Some(None),
+        text => {
+            let at = at.field("backend_tls");
+            value::reference(text, &at.field("client_certificate_ref"), report).map(Some)
+        }
+    };
+    let namespace = name.split('/').next().unwrap_or_default();
+    let security = security::policy(listener.security_policy, namespace, &at, report);
+    let (protocol, tls) = tls?;
+    Some(Listener {
+        addresses: addresses?,
+        port: port?,
+        protocol,
+        hostnames: hostnames?,
+        tls,
+        metadata: listener.metadata,
+        backend_client_certificate: client_certificate?,
+        security_policy: security?,
+        name: name.clone(),
+    })
+}
+
+/// The first address and the further ones, each once; none at all means every IPv4 address.
+fn addresses(
+    first: &str,
+    further: &[String],
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<Vec<IpAddr>> {
+    let mut addresses = Vec::with_capacity(1 + further.len());
+    let mut is_good = true;
+    let first = (!first.is_empty()).then(|| (at.field("address"), first));
+    let further = further.iter().enumerate();
+    let further = further.map(|(index, text)| (at.index("addresses", index), text.as_str()));
+    for (at, text) in first.into_iter().chain(further) {
+        match text.parse::<IpAddr>() {
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                is_good = false;
+                let shown = Quoted(text);
+                let _: Option<()> =
+                    report.refuse(&at, format_args!("{shown} is not an IP address"));
+            }
+        }
+    }
+    if addresses.is_empty() {
+        addresses.push(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    }
+    let mut seen = std::collections::HashSet::with_capacity(addresses.len());
+    addresses.retain(|address| seen.insert(*address));
+    is_good.then_some(addresses)
+}
+
+/// The settings the protocol needs, and the protocol they make it: what passes through undecrypted
+/// is routed by SNI, whatever it is called.
+fn listener_tls(
+    item: Option<wire::TlsConfig>,
+    protocol: ListenerProtocol,
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<(ListenerProtocol, Option<ListenerTls>)> {
+    use ListenerProtocol::{Grpc, Http, Http3, Https, Tcp, Tls, TlsPassthrough, Udp};
+    let at = at.field("tls");
+    let is_enabled = item.as_ref().is_some_and(|item| item.enabled);
+    match protocol {
+        Http | Tcp | Udp if is_enabled => {
+            report.refuse(&at, "is set for a protocol without TLS, use HTTPS or TLS")
+        }
+        Http | Tcp | Udp => Some((protocol, None)),
+        Grpc if !is_enabled => Some((protocol, None)),
+        TlsPassthrough => {
+            let mut tls = tls::listener_tls(item.unwrap_or_default(), &at, report)?;
+            tls.passthrough = true;
+            Some((protocol, Some(tls)))
+        }
+        Https | Tls | Grpc | Http3 => {
+            let tls = tls::listener_tls(item.unwrap_or_default(), &at, report)?;
+            match tls {
+                tls if tls.passthrough && protocol != Http3 => Some((TlsPassthrough, Some(tls))),
+                tls if tls.certificate_refs.is_empty() => report.refuse(
+                    &at.field("secret_refs"),
+                    "is empty, name the certificate to show",
+                ),
+                tls if protocol == Http3 && tls.max_version < TlsVersion::V1_3 => {
+                    report.refuse(&at.field("max_version"), "is below 1.3, which QUIC needs")
+                }
+                tls => Some((protocol, Some(tls))),
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Clusters with what hangs on them, and secrets.
+
+use super::listener::tls_version;
+use super::policy::{security_policy, session_persistence};
+use super::{duration, namespace_and_name};
+use crate::ai::{AiAuthKind, AiFormat, AiService, OnLimit, TokenPolicy, TokenScope};
+use crate::cluster::{
+    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, SubjectAltName,
+};
+use crate::wasm::{WasmHook, WasmPlugin, WasmSandbox, WasmSource};
+use crate::{Cluster, Endpoint, Secret, SecretText, wire};
+
+/// One cluster.
+pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
+    let (namespace, name) = namespace_and_name(&cluster.key);
+    let inflight_max = cluster.max_inflight_requests;
+    wire::BackendCluster {
+        name,
+        namespace,
+        protocol: protocol(&cluster.protocol).to_owned(),
+        endpoints: cluster.endpoints.iter().map(endpoint).collect(),
+        connect_timeout: duration(Some(cluster.connect_timeout)),
+        request_timeout: duration(cluster.request_timeout),
+        metadata: cluster.metadata.clone(),
+        tls_validation: cluster.tls.as_deref().map(backend_tls),
+        session_persistence: cluster
+            .session_persistence
+            .as_ref()
+            .map(session_persistence),
+        load_balancing: (cluster.balancing != Balancing::default())
+            .then(|| balancing(&cluster.balancing)),
+        ai_service: cluster.ai_service.as_deref().map(ai_service),
+        token_policy: cluster.token_policy.as_deref().map(token_policy),
+        wasm_plugin: cluster.wasm_plugin.as_deref().map(wasm_plugin),
+        circuit_breaker: inflight_max.map(|max_inflight_requests| wire::CircuitBreakerConfig {
+            max_inflight_requests,
+        }),
+        security_policy: cluster.security_policy.as_deref().map(security_policy),
+    }
+}
+
+fn protocol(protocol: &ClusterProtocol) -> &str {
+    match protocol {
+        ClusterProtocol::Http => "HTTP",
+        ClusterProtocol::H2c => "H2C",
+        ClusterProtocol::Https => "HTTPS",
+        ClusterProtocol::Grpc => "GRPC",
+        ClusterProtocol::Grpcs => "GRPCS",
+        ClusterProtocol::Tcp => "TCP",
+        ClusterProtocol::Udp => "UDP",
+        ClusterProtocol::Other(name) => name,
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> wire::BackendEndpoint {
+    wire::BackendEndpoint {
+        address: match &endpoint.address {
+            EndpointAddress::Ip(address) => address.to_string(),
+            EndpointAddress::Name(name) => name.as_str().to_owned(),
+        },
+        port: u32::from(endpoint.port.get()),
+        healthy: endpoint.is_ready,
+        zone: endpoint.zone.clone(),
+        // The usual share is left out, so that it costs nothing on the wire.
+        weight: if endpoint.weight == 1 {
+            0
+        } else {
+            endpoint.weight
+        },
+    }
+}
+
+fn backend_tls(tls: &BackendTls) -> wire::BackendTlsValidation {
+    use wire::BackendTlsSubjectAltNameType as Kind;
+    let names = tls.subject_alt_names.iter().map(|name| {
+        let (kind, value) = match name {
+            SubjectAltName::Hostname(name) => (Kind::BackendTlsSanHostname, name.as_str()),
+            SubjectAltName::Uri(uri) => (Kind::BackendTlsSanUri, uri.as_str()),
+        };
+        wire::BackendTlsSubjectAltName {
+            r#type: kind.into(),
+            value: value.to_owned(),
+        }
+    });
+    wire::BackendTlsValidation {
+        hostname: tls.hostname.as_str().to_owned(),
+        use_system_ca_certificates: tls.use_system_ca_certificates,
+        ca_pems: tls.ca_pems.clone(),
+        subject_alt_names: names.collect(),
+        min_version: tls_version(tls.min_version),
+        max_version: tls_version(tls.max_version),
+    }
+}
+
+fn balancing(balancing: &Balancing) -> wire::LoadBalancingPolicy {
+    use wire::ConsistentHashKeyType as Key;
+    use wire::LoadBalancingPolicyType as Kind;
+    let hash = |key: Key, header_name: &str| wire::ConsistentHashPolicy {
+        key_type: key.into(),
+        header_name: header_name.to_owned(),
+    };
+    let (kind, consistent_hash) = match balancing {
+        Balancing::RoundRobin => (Kind::LoadBalancingRoundRobin, None),
+        Balancing::LeastRequest => (Kind::LoadBalancingLeastRequest, None),
+        Balancing::Random => (Kind::LoadBalancingRandom, None),
+        Balancing::ConsistentHash(key) => {
+            let hash = match key {
+                HashKey::SourceIp => hash(Key::ConsistentHashSourceIp, ""),
+                HashKey::Header(name) => hash(Key::ConsistentHashHeader, name),
+                HashKey::Hostname => hash(Key::ConsistentHashHostname, ""),
+            };
+            (Kind::LoadBalancingConsistentHash, Some(hash))
+        }
+    };
+    wire::LoadBalancingPolicy {
+        r#type: kind.into(),
+        consistent_hash,
+    }
+}
+
+fn ai_service(service: &AiService) -> wire::AiServiceConfig {
+    let format = service.format.as_ref().map(AiFormat::as_str);
+    let auth = service.auth.as_ref().map(|auth| wire::AiServiceAuthConfig {
+        r#type: match auth.kind {
+            AiAuthKind::Bearer => "bearer",
+            AiAuthKind::ApiKey => "api-key",
+            AiAuthKind::Basic => "basic",
+        }
+        .to_owned(),
+        secret_ref: auth.secret_ref.as_ref().to_owned(),
+        header: auth.header.clone().unwrap_or_default(),
+        key: auth.secret_key.clone().unwrap_or_default(),
+    });
+    wire::AiServiceConfig {
+        provider: service.provider.as_str().to_owned(),
+        format: format.unwrap_or_default().to_owned(),
+        model: service.model.clone(),
+        auth,
+        timeout: duration(service.timeout),
+        endpoint: service.endpoint.clone().unwrap_or_default(),
+        retry_max_retries: service.retries_max,
+        retry_backoff: duration(service.retry_backoff),
+    }
+}
+
+fn token_policy(policy: &TokenPolicy) -> wire::TokenPolicyConfig {
+    wire::TokenPolicyConfig {
+        tokens_per_minute: policy.tokens_per_minute.map_or(0, Into::into),
+        tokens_per_hour: policy.tokens_per_hour.map_or(0, Into::into),
+        requests_per_minute: policy.requests_per_minute.map_or(0, Into::into),
+        scope: match policy.scope {
+            TokenScope::Global => "global",
+            TokenScope::Route => "route",
+            TokenScope::ApiKey => "apiKey",
+            TokenScope::Model => "model",
+            TokenScope::User => "user",
+        }
+        .to_owned(),
+        burst: policy.burst,
+        on_limit: match policy.on_limit {
+            OnLimit::Reject => "reject",
+            OnLimit::Queue => "queue",
+            OnLimit::Degrade => "degrade",
+            OnLimit::Warn => "warn",
+        }
+        .to_owned(),
+    }
+}
+
+fn wasm_plugin(plugin: &WasmPlugin) -> wire::WasmPluginConfig {
+    let (namespace, name) = namespace_and_name(&plugin.key);
+    let (wasm_bytes, source_url) = match &plugin.source {
+        WasmSource::Inline(module) => (module.to_vec(), String::new()),
+        WasmSource::Url(url) => (Vec::new(), url.clone()),
+    };
+    let hooks = plugin.hooks.iter().map(|hook| match hook {
+        WasmHook::OnRequest => "onRequest",
+        WasmHook::OnResponse => "onResponse",
+        WasmHook::OnStreamChunk => "onStreamChunk",
+    });
+    let digest = plugin.sha256.unwrap_or_default();
+    let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    wire::WasmPluginConfig {
+        name,
+        namespace,
+        wasm_bytes,
+        sha256: plugin.sha256.map_or_else(String::new, |_| digest),
+        hooks: hooks.map(str::to_owned).collect(),
+        config_json: plugin.config.expose().to_owned(),
+        sandbox: (plugin.sandbox != WasmSandbox::default()).then(|| sandbox(&plugin.sandbox)),
+        source_url,
+    }
+}
+
+fn sandbox(sandbox: &WasmSandbox) -> wire::WasmSandboxConfig {
+    let millis = sandbox.execution_time_max.unwrap_or_default().as_millis();
+    wire::WasmSandboxConfig {
+        max_memory_bytes: sandbox.memory_bytes_max.unwrap_or(0),
+        max_execution_time_ms: u64::try_from(millis).unwrap_or(u64::MAX),
+        allow_network: sandbox.allow_network,
+        allow_file_system: sandbox.allow_file_system,
+    }
+}
+
+/// One secret. The message holds key material: it must not be printed or kept.
+pub fn secret(secret: &Secret) -> wire::SecretMaterial {
+    let (namespace, name) = namespace_and_name(&secret.key);
+    let certificate = secret.certificate.as_ref();
+    let exposed = |text: Option<&SecretText>| text.map_or("", SecretText::expose).to_owned();
+    wire::SecretMaterial {
+        namespace,
+        name,
+        cert_pem: certificate.map_or("", |pair| pair.chain_pem()).to_owned(),
+        key_pem: exposed(certificate.map(|pair| pair.key_pem())),
+        htpasswd: exposed(secret.htpasswd.as_ref()),
+        oidc_client_secret: exposed(secret.oidc_client_secret.as_ref()),
+    }
+}

@@ -1,0 +1,73 @@
+//! Listeners.
+
+use super::policy::security_policy;
+use super::texts;
+use crate::listener::{ClientValidationMode, ListenerProtocol, ListenerTls, TlsVersion};
+use crate::{Hostname, Listener, wire};
+
+/// One listener, without the routes attached to it.
+pub fn listener(listener: &Listener) -> wire::Listener {
+    let mut addresses = listener.addresses.iter().map(ToString::to_string);
+    let client_certificate = listener.backend_client_certificate.as_ref();
+    wire::Listener {
+        name: listener.name.as_ref().to_owned(),
+        address: addresses.next().unwrap_or_default(),
+        addresses: addresses.collect(),
+        port: u32::from(listener.port.get()),
+        protocol: protocol(listener.protocol).into(),
+        hostnames: hostnames(&listener.hostnames),
+        attached_routes: Vec::new(),
+        tls: listener.tls.as_ref().map(tls),
+        metadata: listener.metadata.clone(),
+        backend_tls: client_certificate.map(|reference| wire::BackendTlsConfig {
+            client_certificate_ref: reference.as_ref().to_owned(),
+        }),
+        security_policy: listener.security_policy.as_deref().map(security_policy),
+    }
+}
+
+fn protocol(protocol: ListenerProtocol) -> wire::ListenerProtocol {
+    match protocol {
+        ListenerProtocol::Http => wire::ListenerProtocol::ListenerHttp,
+        ListenerProtocol::Https => wire::ListenerProtocol::ListenerHttps,
+        ListenerProtocol::Grpc => wire::ListenerProtocol::ListenerGrpc,
+        ListenerProtocol::Http3 => wire::ListenerProtocol::ListenerHttp3,
+        ListenerProtocol::Tcp => wire::ListenerProtocol::ListenerTcp,
+        ListenerProtocol::Udp => wire::ListenerProtocol::ListenerUdp,
+        ListenerProtocol::TlsPassthrough => wire::ListenerProtocol::ListenerTlsPassthrough,
+        ListenerProtocol::Tls => wire::ListenerProtocol::ListenerTls,
+    }
+}
+
+fn tls(tls: &ListenerTls) -> wire::TlsConfig {
+    let validation = tls.client_validation.as_ref();
+    wire::TlsConfig {
+        enabled: true,
+        passthrough: tls.passthrough,
+        secret_refs: texts(&tls.certificate_refs),
+        sni_hosts: hostnames(&tls.sni_hosts),
+        min_version: tls_version(tls.min_version),
+        max_version: tls_version(tls.max_version),
+        frontend_validation: validation.map(|validation| wire::FrontendValidation {
+            ca_pems: validation.ca_pems.clone(),
+            mode: match validation.mode {
+                ClientValidationMode::AllowValidOnly => "AllowValidOnly",
+                ClientValidationMode::AllowInsecureFallback => "AllowInsecureFallback",
+                ClientValidationMode::RejectAll => "RejectClientCertificate",
+            }
+            .to_owned(),
+        }),
+    }
+}
+
+pub(super) fn tls_version(version: TlsVersion) -> String {
+    match version {
+        TlsVersion::V1_2 => "1.2",
+        TlsVersion::V1_3 => "1.3",
+    }
+    .to_owned()
+}
+
+pub(super) fn hostnames(names: &[Hostname]) -> Vec<String> {
+    names.iter().map(|name| name.as_str().to_owned()).collect()
+}
