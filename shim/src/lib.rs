@@ -1,1 +1,19 @@
-//! .
+//! The control plane of Nantian Gateway for development: manifests in, configuration out.
+//!
+//! An update runs through the modules in one line: [`files`] keeps a [`cluster_view`] of a folder,
+//! [`translate`] turns it into a snapshot and [`conditions`], [`history`] publishes the snapshot, and
+//! [`serve`] brings every data plane up to date. [`cli`] starts all that, [`admin`] shows it,
+//! [`standalone`] adds a data plane in the same process. In production the Go control plane takes
+//! this place; both speak the contract that `ir` defines.
+
+pub mod serve;
+pub mod history;
+pub mod projection;
+pub mod nodes;
+pub mod metrics;
+pub mod settings;
+pub mod report;
+pub mod files;
+pub mod translate;
+pub mod conditions;
+pub mod cluster_view;

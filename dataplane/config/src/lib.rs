@@ -1,1 +1,16 @@
-//! .
+//! What a request reads: the compiled configuration, held in one place and swapped whole.
+//!
+//! [`compile`] turns a snapshot into a [`RuntimeConfig`], each engine compiling its own part, and
+//! carries over what outlives a configuration; with the previous one at hand it redoes only what
+//! changed. [`Store`] holds the current one; a request loads it once and sees that one to its end.
+//! Nothing here opens a socket or decides about a request.
+
+pub mod compile;
+pub mod runtime;
+pub mod filters;
+pub mod store;
+
+pub use compile::compile;
+pub use filters::{Filters, RequestFilter};
+pub use runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
+pub use store::Store;

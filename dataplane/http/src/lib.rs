@@ -1,1 +1,28 @@
-//! .
+//! The HTTP proxy: HTTP/1.1, HTTP/2, gRPC and WebSocket from accepted stream to backend and back.
+//!
+//! [`connection`] reads requests off a stream and hands each to [`proxy`], the conductor, which
+//! calls the phases in order; [`exchange`] makes one attempt at one endpoint. Sockets are accepted
+//! and TLS is ended by the `dataplane` crate; which rule applies, which endpoint is next and what a
+//! filter does is decided by the engines this crate calls.
+
+pub mod connection;
+mod proxy;
+mod phase;
+mod tunnel;
+mod exchange;
+mod pool;
+mod context;
+mod reply;
+mod downstream;
+mod message;
+mod deadline;
+pub mod worker;
+pub mod settings;
+pub mod io;
+pub mod path;
+pub mod h1;
+
+pub use connection::{Arrival, serve};
+pub use io::Io;
+pub use settings::Settings;
+pub use worker::Worker;

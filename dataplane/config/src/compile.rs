@@ -1,0 +1,359 @@
+//! A snapshot becomes a [`RuntimeConfig`], from scratch or by what changed since the last one.
+//!
+//! Called by `dataplane/src/apply.rs` before anything is swapped; a violation here means that the
+//! update is refused and nothing has changed. Slow parts (regular expressions, certificates) happen
+//! here, away from traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ir::listener::ListenerProtocol;
+use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, Violations};
+
+use dataplane_route::hostname::HostMap;
+use dataplane_route::table::{CompiledRoute, RouteKind, Table};
+use dataplane_telemetry::metrics::Metrics;
+use dataplane_tls::ServerTls;
+use dataplane_upstream::Cluster;
+use dataplane_upstream::weighted::WeightedChoice;
+
+use crate::filters::Filters;
+use crate::runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
+
+/// Compiles `snapshot`, reusing all parts of `previous` that it leaves alone.
+pub fn compile(
+    snapshot: Snapshot,
+    previous: &RuntimeConfig,
+    metrics: &Metrics,
+) -> Result<RuntimeConfig, Violations> {
+    let clusters = clusters(&snapshot, previous, metrics);
+    let changed = ChangedRoutes::between(&previous.snapshot, &snapshot);
+    let mut listeners = BTreeMap::new();
+    for listener in snapshot
+        .listeners
+        .iter()
+        .filter(|l| protocol_of(l).is_some())
+    {
+        let config = match previous.listeners.get(&listener.name) {
+            Some(before) if before.listener == *listener => changed.apply_to(before, metrics),
+            _ => listener_from_scratch(listener, &snapshot, metrics),
+        };
+        listeners.insert(listener.name.clone(), config);
+    }
+    let binds = binds(&listeners, &snapshot, previous, metrics)?;
+    Ok(RuntimeConfig {
+        snapshot,
+        binds,
+        listeners,
+        clusters,
+    })
+}
+
+fn clusters(
+    snapshot: &Snapshot,
+    previous: &RuntimeConfig,
+    metrics: &Metrics,
+) -> imbl::HashMap<Arc<str>, ClusterConfig> {
+    let mut clusters = previous.clusters.clone();
+    for change in previous.snapshot.clusters.changes(&snapshot.clusters) {
+        match change {
+            Change::Upsert(cluster) => {
+                let before = clusters.get(&cluster.key).map(|config| &config.cluster);
+                let compiled = ClusterConfig {
+                    cluster: Cluster::compile(cluster, before),
+                    metrics: metrics.backend(&cluster.key),
+                };
+                clusters.insert(cluster.key.clone(), compiled);
+            }
+            Change::Remove(cluster) => {
+                clusters.remove(&cluster.key);
+            }
+        }
+    }
+    clusters
+}
+
+/// What happened to routes between two snapshots.
+struct ChangedRoutes<'a> {
+    removed: Vec<(RouteKind, &'a Arc<str>)>,
+    http: Vec<&'a Arc<HttpRoute>>,
+    grpc: Vec<&'a Arc<GrpcRoute>>,
+}
+
+impl<'a> ChangedRoutes<'a> {
+    fn between(old: &'a Snapshot, new: &'a Snapshot) -> Self {
+        let mut changed = Self {
+            removed: Vec::new(),
+            http: Vec::new(),
+            grpc: Vec::new(),
+        };
+        for change in old.http_routes.changes(&new.http_routes) {
+            match change {
+                Change::Upsert(route) => changed.http.push(route),
+                Change::Remove(route) => changed.removed.push((RouteKind::Http, &route.key)),
+            }
+        }
+        for change in old.grpc_routes.changes(&new.grpc_routes) {
+            match change {
+                Change::Upsert(route) => changed.grpc.push(route),
+                Change::Remove(route) => changed.removed.push((RouteKind::Grpc, &route.key)),
+            }
+        }
+        changed
+    }
+
+    /// The listener with these changes made; the same one when none concerns it.
+    fn apply_to(&self, before: &Arc<ListenerConfig>, metrics: &Metrics) -> Arc<ListenerConfig> {
+        let listener = &before.listener;
+        let mut table = before.table.clone();
+        let mut touched = false;
+        for (kind, key) in &self.removed {
+            touched |= table.remove(*kind, key);
+        }
+        for route in &self.http {
+            touched |= table.remove(RouteKind::Http, &route.key);
+            if let Some(compiled) = compile_http(route, listener, metrics) {
+                table.insert(compiled);
+                touched = true;
+            }
+        }
+        for route in &self.grpc {
+            touched |= table.remove(RouteKind::Grpc, &route.key);
+            if let Some(compiled) = compile_grpc(route, listener, metrics) {
+                table.insert(compiled);
+                touched = true;
+            }
+        }
+        if !touched {
+            return before.clone();
+        }
+        Arc::new(ListenerConfig {
+            listener: listener.clone(),
+            table,
+            unrouted: before.unrouted.clone(),
+        })
+    }
+}
+
+fn listener_from_scratch(
+    listener: &Arc<Listener>,
+    snapshot: &Snapshot,
+    metrics: &Metrics,
+) -> Arc<ListenerConfig> {
+    let http = snapshot
+        .http_routes
+        .iter()
+        .filter_map(|r| compile_http(r, listener, metrics));
+    let grpc = snapshot
+        .grpc_routes
+        .iter()
+        .filter_map(|r| compile_grpc(r, listener, metrics));
+    let mut table = Table::default();
+    http.chain(grpc).for_each(|route| table.insert(route));
+    Arc::new(ListenerConfig {
+        listener: listener.clone(),
+        table,
+        unrouted: metrics.listener(&listener.name),
+    })
+}
+
+/// The hosts that a route serves on a listener; `None` when it serves none.
+fn hosts_on<R>(route: &ir::http_route::Route<R>, listener: &Listener) -> Option<Vec<ir::Hostname>> {
+    if !route.listeners.iter().any(|name| *name == listener.name) {
+        return None;
+    }
+    if route.hostnames.is_empty() {
+        return Some(listener.hostnames.clone());
+    }
+    if listener.hostnames.is_empty() {
+        return Some(route.hostnames.clone());
+    }
+    let hosts: BTreeSet<_> = route
+        .hostnames
+        .iter()
+        .flat_map(|host| {
+            listener
+                .hostnames
+                .iter()
+                .filter_map(|served| host.intersect(served))
+        })
+        .collect();
+    (!hosts.is_empty()).then(|| hosts.into_iter().collect())
+}
+
+fn compile_http(
+    route: &HttpRoute,
+    listener: &Listener,
+    metrics: &Metrics,
+) -> Option<CompiledRoute<Rule>> {
+    let hosts = hosts_on(route, listener)?;
+    let metrics = metrics.route(&route.key, &listener.name);
+    Some(CompiledRoute::http(route, &hosts, |index| {
+        let rule = &route.rules[index];
+        let policy = route.policy.as_deref();
+        Arc::new(Rule {
+            request_timeout: rule
+                .timeouts
+                .request
+                .or(policy.and_then(|p| p.request_timeout)),
+            backend_request_timeout: rule
+                .timeouts
+                .backend_request
+                .or(policy.and_then(|p| p.backend_request_timeout)),
+            connect_timeout: policy.and_then(|p| p.connect_timeout),
+            request_body_bytes_max: policy.and_then(|p| p.request_body_bytes_max),
+            ..Parts {
+                route: &route.key,
+                filters: &rule.filters,
+                backends: &rule.backends,
+            }
+            .rule(RouteKind::Http, index, rule.name.clone(), metrics.clone())
+        })
+    }))
+}
+
+fn compile_grpc(
+    route: &GrpcRoute,
+    listener: &Listener,
+    metrics: &Metrics,
+) -> Option<CompiledRoute<Rule>> {
+    let hosts = hosts_on(route, listener)?;
+    let metrics = metrics.route(&route.key, &listener.name);
+    Some(CompiledRoute::grpc(route, &hosts, |index| {
+        let rule = &route.rules[index];
+        let policy = route.policy.as_deref();
+        Arc::new(Rule {
+            request_timeout: policy.and_then(|p| p.request_timeout),
+            backend_request_timeout: policy.and_then(|p| p.backend_request_timeout),
+            connect_timeout: policy.and_then(|p| p.connect_timeout),
+            request_body_bytes_max: policy.and_then(|p| p.request_body_bytes_max),
+            ..Parts {
+                route: &route.key,
+                filters: &rule.filters,
+                backends: &rule.backends,
+            }
+            .rule(RouteKind::Grpc, index, rule.name.clone(), metrics.clone())
+        })
+    }))
+}
+
+/// What HTTP and gRPC rules have in common.
+struct Parts<'a> {
+    route: &'a Arc<str>,
+    filters: &'a [ir::Filter],
+    backends: &'a [ir::http_route::BackendRef],
+}
+
+impl Parts<'_> {
+    fn rule(
+        self,
+        kind: RouteKind,
+        index: usize,
+        name: Option<String>,
+        metrics: Arc<dataplane_telemetry::metrics::RouteMetrics>,
+    ) -> Rule {
+        let backends = self.backends.iter().map(|backend| Backend {
+            display: backend.target.display.clone(),
+            cluster_keys: backend.target.cluster_keys.clone(),
+            filters: Filters::compile(&backend.filters),
+        });
+        let choice = WeightedChoice::new(self.backends.iter().map(|backend| backend.weight));
+        Rule {
+            route: self.route.clone(),
+            kind,
+            index,
+            name,
+            filters: Filters::compile(self.filters),
+            backends: backends.collect(),
+            choice,
+            request_timeout: None,
+            backend_request_timeout: None,
+            connect_timeout: None,
+            request_body_bytes_max: None,
+            metrics,
+        }
+    }
+}
+
+/// What is served by this data plane so far.
+fn protocol_of(listener: &Listener) -> Option<Protocol> {
+    match listener.protocol {
+        ListenerProtocol::Http => Some(Protocol::Http),
+        ListenerProtocol::Https => Some(Protocol::Https),
+        ListenerProtocol::Grpc if listener.tls.is_some() => Some(Protocol::Https),
+        ListenerProtocol::Grpc => Some(Protocol::Http),
+        _ => None,
+    }
+}
+
+fn binds(
+    listeners: &BTreeMap<Arc<str>, Arc<ListenerConfig>>,
+    snapshot: &Snapshot,
+    previous: &RuntimeConfig,
+    metrics: &Metrics,
+) -> Result<BTreeMap<SocketAddr, Arc<Bind>>, Violations> {
+    let mut by_address: BTreeMap<SocketAddr, Vec<&Arc<ListenerConfig>>> = BTreeMap::new();
+    for config in listeners.values() {
+        for address in &config.listener.addresses {
+            let address = SocketAddr::new(*address, config.listener.port.get());
+            by_address.entry(address).or_default().push(config);
+        }
+    }
+    let mut violations = Violations::default();
+    let mut binds = BTreeMap::new();
+    for (address, configs) in by_address {
+        let before = previous.binds.get(&address);
+        match bind(address, &configs, snapshot, before, metrics) {
+            Ok(bind) => {
+                binds.insert(address, bind);
+            }
+            Err(found) => violations.extend(found),
+        }
+    }
+    if violations.is_empty() {
+        Ok(binds)
+    } else {
+        Err(violations)
+    }
+}
+
+fn bind(
+    address: SocketAddr,
+    configs: &[&Arc<ListenerConfig>],
+    snapshot: &Snapshot,
+    before: Option<&Arc<Bind>>,
+    metrics: &Metrics,
+) -> Result<Arc<Bind>, Violations> {
+    // `ir` has refused listeners of different protocols on one socket.
+    let protocol = protocol_of(&configs[0].listener).unwrap_or(Protocol::Http);
+    let tls = match protocol {
+        Protocol::Http => None,
+        Protocol::Https => {
+            let parts: Vec<&Listener> = configs.iter().map(|config| &*config.listener).collect();
+            let before = before.and_then(|bind| bind.tls.as_deref());
+            Some(Arc::new(ServerTls::compile(
+                &parts,
+                &snapshot.secrets,
+                before,
+            )?))
+        }
+    };
+    let mut by_host = HostMap::default();
+    for config in configs {
+        if config.listener.hostnames.is_empty() {
+            by_host.insert(None, Arc::clone(config));
+        }
+        for host in &config.listener.hostnames {
+            by_host.insert(Some(host), Arc::clone(config));
+        }
+    }
+    let metrics = metrics.listener(&configs[0].listener.name);
+    Ok(Arc::new(Bind {
+        address,
+        protocol,
+        tls,
+        listeners: by_host,
+        metrics,
+    }))
+}

@@ -1,0 +1,149 @@
+//! The compiled configuration: sockets, listeners, routing tables, rules and clusters.
+//!
+//! Everything here is immutable and shared. Parts that a new snapshot leaves alone are the same
+//! `Arc`s as before, so a change of one route among 40,000 costs that route's part.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ir::{Snapshot, Version};
+
+use dataplane_route::hostname::HostMap;
+use dataplane_route::table::Table;
+use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
+use dataplane_tls::ServerTls;
+use dataplane_upstream::Cluster;
+use dataplane_upstream::weighted::WeightedChoice;
+
+use crate::filters::Filters;
+
+/// One compiled configuration.
+#[derive(Clone, Default)]
+pub struct RuntimeConfig {
+    /// The snapshot it was made from; what the next delta builds on.
+    pub snapshot: Snapshot,
+    /// Sockets that must stand open, by address.
+    pub binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// Listeners by name.
+    pub listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
+    /// Clusters by key.
+    pub clusters: imbl::HashMap<Arc<str>, ClusterConfig>,
+}
+
+impl RuntimeConfig {
+    /// The version of the snapshot it was made from.
+    pub fn version(&self) -> &Version {
+        &self.snapshot.version
+    }
+
+    /// The cluster of a backend, under the first of its keys that exists.
+    pub fn cluster(&self, backend: &Backend) -> Option<&ClusterConfig> {
+        backend
+            .cluster_keys
+            .iter()
+            .find_map(|key| self.clusters.get(key))
+    }
+}
+
+impl fmt::Debug for RuntimeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RuntimeConfig")
+            .field("version", self.version())
+            .field("binds", &self.binds.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One cluster and its figures.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Its endpoints and how they are chosen.
+    pub cluster: Arc<Cluster>,
+    /// Figures of connections to it.
+    pub metrics: Arc<BackendMetrics>,
+}
+
+/// One socket and the listeners that share it.
+#[derive(Debug)]
+pub struct Bind {
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// What is spoken on it; the same for all its listeners.
+    pub protocol: Protocol,
+    /// Certificates and settings, when TLS ends here.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Its listeners by the hosts they serve.
+    pub listeners: HostMap<Arc<ListenerConfig>>,
+    /// For figures about connections, before a host is known.
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/2 in plain text.
+    Http,
+    /// HTTP/1.1 and HTTP/2 over TLS.
+    Https,
+}
+
+/// One listener with the routes attached to it.
+pub struct ListenerConfig {
+    /// What it was made from.
+    pub listener: Arc<ir::Listener>,
+    /// Its routes.
+    pub table: Table<Rule>,
+    /// Figures of requests that no route takes.
+    pub unrouted: Arc<ListenerMetrics>,
+}
+
+impl fmt::Debug for ListenerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerConfig")
+            .field("name", &self.listener.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One rule of a route on one listener, ready to be applied.
+#[derive(Debug)]
+pub struct Rule {
+    /// `namespace/name` of the route.
+    pub route: Arc<str>,
+    /// HTTP or gRPC, for display.
+    pub kind: dataplane_route::table::RouteKind,
+    /// Position of the rule in its route.
+    pub index: usize,
+    /// Name of the rule, when it has one.
+    pub name: Option<String>,
+    /// What is done to requests and responses.
+    pub filters: Filters,
+    /// Where requests go; empty means that only a filter may answer.
+    pub backends: Vec<Backend>,
+    /// Chooses among `backends`.
+    pub choice: WeightedChoice,
+    /// From the request's head to the end of the response; `None` for no limit.
+    pub request_timeout: Option<Duration>,
+    /// One attempt; `None` for no limit.
+    pub backend_request_timeout: Option<Duration>,
+    /// Until a connection is up; `None` for the cluster's.
+    pub connect_timeout: Option<Duration>,
+    /// Largest request body; `None` for the process's limit.
+    pub request_body_bytes_max: Option<u64>,
+    /// Figures of this route on this listener.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// One backend of a rule.
+#[derive(Debug)]
+pub struct Backend {
+    /// What it names, for logs.
+    pub display: Arc<str>,
+    /// Keys its cluster may have; empty when it could not be resolved.
+    pub cluster_keys: Vec<Arc<str>>,
+    /// What is done to requests and responses of this backend only.
+    pub filters: Filters,
+}

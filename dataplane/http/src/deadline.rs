@@ -1,0 +1,149 @@
+//! All deadlines of one request behind one timer.
+//!
+//! What is being waited for is noted in a [`Watch`] by whoever waits; one sleeping future looks at
+//! the notes when the earliest of them may be due. So a fast request costs one timer and a few
+//! clock reads, however many limits it has.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use dataplane_telemetry::Reason;
+
+use crate::settings::Settings;
+
+/// What a request waits for at the moment, and since when.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    limits: Limits,
+    /// The route's deadline for the whole request.
+    total: Option<Instant>,
+    /// The route's deadline for this attempt.
+    attempt: Cell<Option<Instant>>,
+    client_body: Cell<Option<Instant>>,
+    client_write: Cell<Option<Instant>>,
+    upstream: Cell<Option<(Instant, Wait)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    response_start: Duration,
+    stream_idle: Duration,
+    tunnel_idle: Duration,
+    request_body_idle: Duration,
+    write_idle: Duration,
+}
+
+/// What is expected of the upstream side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The head of the response.
+    ResponseStart,
+    /// More of its body.
+    ResponseBody,
+    /// Bytes in either direction of an upgraded connection.
+    Tunnel,
+}
+
+impl Watch {
+    /// A watch for one request; `request_timeout` is the route's limit from now on.
+    pub(crate) fn new(settings: &Settings, request_timeout: Option<Duration>) -> Self {
+        Self {
+            limits: Limits {
+                response_start: settings.response_start_timeout,
+                stream_idle: settings.stream_idle,
+                tunnel_idle: settings.tunnel_idle,
+                request_body_idle: settings.request_body_idle,
+                write_idle: settings.write_idle,
+            },
+            total: request_timeout.map(|limit| Instant::now() + limit),
+            attempt: Cell::new(None),
+            client_body: Cell::new(None),
+            client_write: Cell::new(None),
+            upstream: Cell::new(None),
+        }
+    }
+
+    /// Begins an attempt with a limit of its own.
+    pub(crate) fn start_attempt(&self, limit: Option<Duration>) {
+        self.attempt.set(limit.map(|limit| Instant::now() + limit));
+        self.upstream.set(None);
+        self.client_body.set(None);
+        self.client_write.set(None);
+    }
+
+    /// Notes what the upstream side owes from now on.
+    pub(crate) fn await_upstream(&self, wait: Wait) {
+        self.upstream.set(Some((Instant::now(), wait)));
+    }
+
+    /// Notes that nothing is owed by the upstream side.
+    pub(crate) fn upstream_done(&self) {
+        self.upstream.set(None);
+    }
+
+    /// Notes whether the client owes body bytes from now on.
+    pub(crate) fn await_client_body(&self, waiting: bool) {
+        self.client_body.set(waiting.then(Instant::now));
+        // A slow upload must not count against the response.
+        if let Some((_, wait)) = self.upstream.get() {
+            self.await_upstream(wait);
+        }
+    }
+
+    /// Notes whether the client owes taking bytes from now on.
+    pub(crate) fn await_client_write(&self, waiting: bool) {
+        self.client_write.set(waiting.then(Instant::now));
+    }
+
+    /// The earliest note, and what it means when it is due.
+    fn next(&self) -> (Instant, Reason) {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let mut next = (far, Reason::Internal);
+        let mut consider = |at: Option<Instant>, reason: Reason| {
+            if let Some(at) = at.filter(|at| *at < next.0) {
+                next = (at, reason);
+            }
+        };
+        consider(self.total, Reason::RequestTimeout);
+        consider(self.attempt.get(), Reason::UpstreamTimeout);
+        consider(
+            self.client_body
+                .get()
+                .map(|since| since + self.limits.request_body_idle),
+            Reason::BodyTimeout,
+        );
+        consider(
+            self.client_write
+                .get()
+                .map(|since| since + self.limits.write_idle),
+            Reason::ClientAborted,
+        );
+        if self.client_body.get().is_none() && self.client_write.get().is_none() {
+            let limit = |wait| match wait {
+                Wait::ResponseStart => self.limits.response_start,
+                Wait::ResponseBody => self.limits.stream_idle,
+                Wait::Tunnel => self.limits.tunnel_idle,
+            };
+            consider(
+                self.upstream.get().map(|(since, wait)| since + limit(wait)),
+                Reason::UpstreamTimeout,
+            );
+        }
+        next
+    }
+
+    /// Waits until something is due, and says what.
+    pub(crate) async fn expired(&self) -> Reason {
+        loop {
+            // A note made meanwhile may be due earlier, hence never asleep for long.
+            let (at, _) = self.next();
+            sleep_until(at.min(Instant::now() + Duration::from_secs(1))).await;
+            let (at, reason) = self.next();
+            if at <= Instant::now() {
+                return reason;
+            }
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! The client's side of one request: the body that comes in, the response that goes out.
+//!
+//! Both exist for HTTP/1.1 and HTTP/2 behind one face, so that phases and the exchange with the
+//! backend never ask which it is. Writing is buffered: nothing leaves before [`Responder::flush`]
+//! or the end, so that a small response is one system call.
+
+use std::future::poll_fn;
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+
+use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
+use crate::io::Duplex;
+use crate::message::Response;
+
+/// Bytes asked of a socket at once.
+pub(crate) const READ_BYTES: usize = 16 * 1024;
+/// Bytes gathered before they are written without being asked to.
+const WRITE_BYTES: usize = 16 * 1024;
+/// Larger chunks are written from where they are instead of being copied.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// What went wrong on the client's side.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The connection or stream ended early, or was reset.
+    #[error("the client went away")]
+    Gone,
+    /// The body breaks its framing.
+    #[error("the request body is malformed: {0}")]
+    Malformed(&'static str),
+    /// The body is larger than the limit.
+    #[error("the request body is too large")]
+    TooLarge,
+    /// The response's body is longer or shorter than its head says.
+    #[error("the response body does not have the length its head says")]
+    Unsendable,
+}
+
+impl From<io::Error> for ClientError {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A body that does not fit its framing can only be cut: the origin lied about its length.
+impl From<h1::EncodeError> for ClientError {
+    fn from(_: h1::EncodeError) -> Self {
+        Self::Unsendable
+    }
+}
+
+impl From<h2::Error> for ClientError {
+    fn from(_: h2::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// The body of a request, frame by frame.
+pub(crate) struct RequestBody<'a> {
+    source: Source<'a>,
+    bytes: u64,
+    bytes_max: Option<u64>,
+    started: bool,
+    done: bool,
+}
+
+enum Source<'a> {
+    Http1 {
+        io: &'a Duplex,
+        buf: &'a mut BytesMut,
+        decoder: BodyDecoder,
+    },
+    Http2(RecvStream),
+}
+
+impl<'a> RequestBody<'a> {
+    pub(crate) fn http1(
+        io: &'a Duplex,
+        buf: &'a mut BytesMut,
+        length: BodyLength,
+        limits: &HeadLimits,
+    ) -> Self {
+        let decoder = BodyDecoder::new(length, limits);
+        Self::new(Source::Http1 { io, buf, decoder }, length.is_empty())
+    }
+
+    pub(crate) fn http2(stream: RecvStream) -> Self {
+        let done = stream.is_end_stream();
+        Self::new(Source::Http2(stream), done)
+    }
+
+    fn new(source: Source<'a>, done: bool) -> Self {
+        Self {
+            source,
+            bytes: 0,
+            bytes_max: None,
+            started: false,
+            done,
+        }
+    }
+
+    pub(crate) fn limit(&mut self, bytes_max: Option<u64>) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// True when nothing more will come.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// True when a part of it was taken already, so that it cannot be sent a second time.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Body bytes taken so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next frame; [`Frame::End`] behind the last, again and again.
+    pub(crate) async fn frame(&mut self) -> Result<Frame, ClientError> {
+        if self.done {
+            return Ok(Frame::End);
+        }
+        let frame = match &mut self.source {
+            Source::Http1 { io, buf, decoder } => read_http1(io, buf, decoder).await?,
+            Source::Http2(stream) => read_http2(stream).await?,
+        };
+        self.started = true;
+        match &frame {
+            Frame::Data(data) => {
+                self.bytes += data.len() as u64;
+                if self.bytes_max.is_some_and(|max| self.bytes > max) {
+                    return Err(ClientError::TooLarge);
+                }
+            }
+            Frame::Trailers(_) => {}
+            Frame::End => self.done = true,
+        }
+        Ok(frame)
+    }
+
+    /// The raw stream and what was read from it beyond the request, for a switched connection.
+    pub(crate) fn raw(&mut self) -> Option<(&Duplex, &mut BytesMut)> {
+        match &mut self.source {
+            Source::Http1 { io, buf, .. } => Some((io, buf)),
+            Source::Http2(_) => None,
+        }
+    }
+
+    /// Counts bytes that a switched connection carried.
+    pub(crate) fn add_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+}
+
+async fn read_http1(
+    io: &Duplex,
+    buf: &mut BytesMut,
+    decoder: &mut BodyDecoder,
+) -> Result<Frame, ClientError> {
+    let mut is_eof = false;
+    loop {
+        match decoder.decode(buf, is_eof) {
+            Ok(Some(frame)) => return Ok(frame),
+            Ok(None) => {}
+            Err(h1::BodyError::Truncated) => return Err(ClientError::Gone),
+            Err(error) => return Err(ClientError::Malformed(error.detail())),
+        }
+        is_eof = io.read(buf, READ_BYTES).await? == 0;
+    }
+}
+
+async fn read_http2(stream: &mut RecvStream) -> Result<Frame, ClientError> {
+    match stream.data().await {
+        Some(data) => {
+            let data = data?;
+            stream.flow_control().release_capacity(data.len())?;
+            Ok(Frame::Data(data))
+        }
+        None => Ok(stream.trailers().await?.map_or(Frame::End, Frame::Trailers)),
+    }
+}
+
+/// The response to one request.
+pub(crate) struct Responder<'a> {
+    sink: Sink<'a>,
+    progress: Progress,
+    bytes: u64,
+}
+
+/// How far a response has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Nothing,
+    Head,
+    Complete,
+}
+
+enum Sink<'a> {
+    Http1(Http1Sink<'a>),
+    Http2 {
+        respond: SendResponse<Bytes>,
+        body: Option<h2::SendStream<Bytes>>,
+    },
+}
+
+struct Http1Sink<'a> {
+    io: &'a Duplex,
+    out: BytesMut,
+    encoder: BodyEncoder,
+    version: Version,
+    is_head: bool,
+    takes_trailers: bool,
+    keep_alive: bool,
+}
+
+impl<'a> Responder<'a> {
+    pub(crate) fn http1(io: &'a Duplex, head: &h1::RequestHead, takes_trailers: bool) -> Self {
+        let mut responder = Self::http1_for_refusal(io);
+        if let Sink::Http1(sink) = &mut responder.sink {
+            sink.version = head.version;
+            sink.is_head = head.method == http::Method::HEAD;
+            sink.takes_trailers = takes_trailers;
+            sink.keep_alive = head.keep_alive;
+        }
+        responder
+    }
+
+    /// For a request whose head could not be read.
+    pub(crate) fn http1_for_refusal(io: &'a Duplex) -> Self {
+        let sink = Http1Sink {
+            io,
+            out: BytesMut::new(),
+            encoder: BodyEncoder::new(BodyLength::None),
+            version: Version::HTTP_11,
+            is_head: false,
+            takes_trailers: false,
+            keep_alive: false,
+        };
+        Self {
+            sink: Sink::Http1(sink),
+            progress: Progress::Nothing,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn http2(respond: SendResponse<Bytes>) -> Self {
+        let sink = Sink::Http2 {
+            respond,
+            body: None,
+        };
+        Self {
+            sink,
+            progress: Progress::Nothing,
+            bytes: 0,
+        }
+    }
+
+    /// True when a final head was handed over, so that no other answer can be given.
+    pub(crate) fn has_head(&self) -> bool {
+        self.progress != Progress::Nothing
+    }
+
+    /// True when the whole response was handed over.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.progress == Progress::Complete
+    }
+
+    /// Body bytes handed over so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Counts bytes that a switched connection carried.
+    pub(crate) fn add_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Says that the connection ends with this response; before the head.
+    pub(crate) fn close_after(&mut self) {
+        if let Sink::Http1(sink) = &mut self.sink {
+            sink.keep_alive = false;
+        }
+    }
+
+    /// True when the connection may carry another request after this response.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        match &self.sink {
+            Sink::Http1(sink) => sink.keep_alive && self.is_complete(),
+            Sink::Http2 { .. } => true,
+        }
+    }
+
+    /// Passes an interim response (1xx) on; RFC 9110 15.2 forbids them to HTTP/1.0 clients.
+    pub(crate) async fn interim(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<(), ClientError> {
+        match &mut self.sink {
+            Sink::Http1(sink) if sink.version == Version::HTTP_11 => {
+                h1::encode_response_head(
+                    &mut sink.out,
+                    Version::HTTP_11,
+                    status,
+                    headers,
+                    BodyLength::None,
+                    h1::Connection::KeepAlive,
+                );
+                sink.flush().await?;
+            }
+            Sink::Http1(_) => {}
+            Sink::Http2 { respond, .. } => {
+                let mut response = http::Response::new(());
+                *response.status_mut() = status;
+                *response.headers_mut() = headers.clone();
+                respond.send_informational(response)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over the head of the final response.
+    pub(crate) fn head(&mut self, response: &mut Response) -> Result<(), ClientError> {
+        debug_assert_eq!(self.progress, Progress::Nothing);
+        match &mut self.sink {
+            Sink::Http1(sink) => sink.head(response),
+            Sink::Http2 { respond, body } => {
+                let ends = response.body.is_empty();
+                let mut head = http::Response::new(());
+                *head.status_mut() = response.status;
+                *head.headers_mut() = std::mem::take(&mut response.headers);
+                *body = Some(respond.send_response(head, ends)?);
+                self.progress = if ends {
+                    Progress::Complete
+                } else {
+                    Progress::Head
+                };
+                return Ok(());
+            }
+        }
+        self.progress = Progress::Head;
+        Ok(())
+    }
+
+    /// Hands over one frame of the body; [`Frame::End`] writes everything out.
+    pub(crate) async fn frame(&mut self, frame: Frame) -> Result<(), ClientError> {
+        let ends = matches!(frame, Frame::End);
+        if let Frame::Data(data) = &frame {
+            self.bytes += data.len() as u64;
+        }
+        match &mut self.sink {
+            Sink::Http1(sink) => sink.frame(frame).await?,
+            Sink::Http2 { .. } if self.progress == Progress::Complete => {}
+            Sink::Http2 {
+                body: Some(stream), ..
+            } => match frame {
+                Frame::Data(data) => write_http2(stream, data).await?,
+                Frame::End => stream.send_data(Bytes::new(), true)?,
+                Frame::Trailers(trailers) => {
+                    stream.send_trailers(trailers)?;
+                    self.progress = Progress::Complete;
+                }
+            },
+            Sink::Http2 { body: None, .. } => return Err(ClientError::Gone),
+        }
+        if ends {
+            self.progress = Progress::Complete;
+        }
+        Ok(())
+    }
+
+    /// Writes out what has been gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), ClientError> {
+        match &mut self.sink {
+            Sink::Http1(sink) => sink.flush().await,
+            Sink::Http2 { .. } => Ok(()),
+        }
+    }
+
+    /// Makes the client see that the response is cut: never a clean end.
+    pub(crate) fn abort(&mut self) {
+        match &mut self.sink {
+            // The caller closes the connection; without the last chunk or byte that is a cut.
+            Sink::Http1(sink) => sink.keep_alive = false,
+            Sink::Http2 {
+                body: Some(stream), ..
+            } => {
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+            Sink::Http2 {
+                respond,
+                body: None,
+            } => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
+    }
+
+    /// Waits until the client gives the request up, as far as that can be told without reading.
+    pub(crate) async fn client_gone(&mut self) {
+        match &mut self.sink {
+            Sink::Http1(_) => std::future::pending().await,
+            Sink::Http2 {
+                body: Some(stream), ..
+            } => {
+                let _ = poll_fn(|cx| stream.poll_reset(cx)).await;
+            }
+            Sink::Http2 {
+                respond,
+                body: None,
+            } => {
+                let _ = poll_fn(|cx| respond.poll_reset(cx)).await;
+            }
+        }
+    }
+}
+
+impl Http1Sink<'_> {
+    fn head(&mut self, response: &Response) {
+        let framing = response.body.for_version(self.version);
+        if framing == BodyLength::UntilClose {
+            self.keep_alive = false;
+        }
+        let connection = match self.keep_alive {
+            _ if response.status == StatusCode::SWITCHING_PROTOCOLS => h1::Connection::Upgrade,
+            true => h1::Connection::KeepAlive,
+            false => h1::Connection::Close,
+        };
+        h1::encode_response_head(
+            &mut self.out,
+            self.version,
+            response.status,
+            &response.headers,
+            match response.status {
+                StatusCode::NOT_MODIFIED => response.declared,
+                _ if self.is_head => response.declared,
+                _ => response.body,
+            },
+            connection,
+        );
+        self.encoder = BodyEncoder::new(if self.is_head {
+            BodyLength::None
+        } else {
+            framing
+        });
+    }
+
+    async fn frame(&mut self, frame: Frame) -> Result<(), ClientError> {
+        match frame {
+            Frame::Data(data) if data.len() > COPY_BYTES_MAX => {
+                let mut piece = self.encoder.data(data)?;
+                self.out.extend_from_slice(piece.head.as_slice());
+                self.io
+                    .write_all(&mut self.out, &mut piece.data, piece.tail)
+                    .await?;
+            }
+            Frame::Trailers(_) if !self.takes_trailers => {}
+            Frame::End => {
+                self.encoder.encode(Frame::End, &mut self.out)?;
+                self.flush().await?;
+            }
+            frame => {
+                self.encoder.encode(frame, &mut self.out)?;
+                if self.out.len() >= WRITE_BYTES {
+                    self.flush().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ClientError> {
+        if !self.out.is_empty() {
+            self.io
+                .write_all(&mut self.out, &mut Bytes::new(), &[])
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends a chunk as the peer's window allows.
+pub(crate) async fn write_http2(
+    stream: &mut h2::SendStream<Bytes>,
+    mut data: Bytes,
+) -> Result<(), h2::Error> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let room = match poll_fn(|cx| stream.poll_capacity(cx)).await {
+            Some(room) => room?,
+            None => return Err(h2::Reason::CANCEL.into()),
+        };
+        let part = data.split_to(room.min(data.len()));
+        stream.send_data(part, false)?;
+    }
+    Ok(())
+}
+
+/// Header fields every answer of ours carries besides its own.
+pub(crate) fn stamp(headers: &mut HeaderMap, date: &HeaderValue) {
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date.clone());
+    }
+}

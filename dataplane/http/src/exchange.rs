@@ -1,0 +1,556 @@
+//! One attempt at one endpoint: a kept connection or a new one, the request out, the response back.
+//!
+//! The only place that dials backends; pingora-core makes the sockets and carries HTTP/2 towards
+//! them. An attempt that fails says whether it may be made again: only when the request cannot have
+//! arrived, or when it may be repeated and nothing of the response was seen.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora_core::protocols::http::v2::client::Http2Session;
+use pingora_core::protocols::l4;
+use pingora_http::RequestHeader;
+use tokio::net::TcpStream;
+
+use dataplane_telemetry::Reason;
+use dataplane_upstream::Protocol;
+
+use crate::downstream::{READ_BYTES, write_http2};
+use crate::h1::{self, Authority, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
+use crate::io::{Duplex, Io};
+use crate::message::{Response, decimal};
+use crate::pool::Pool;
+use crate::settings::Settings;
+
+/// Streams we open at once on one HTTP/2 connection to an endpoint.
+const STREAMS_MAX: usize = 100;
+/// Receive windows towards endpoints: what one slow client can make us hold.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Request bytes gathered before they are written without being asked to.
+const WRITE_BYTES: usize = 16 * 1024;
+/// Larger chunks are written from where they are instead of being copied.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// Why an attempt failed, and whether another may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    pub(crate) again: Again,
+}
+
+/// Whether a failed attempt may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Nothing of the request can have arrived.
+    Safe,
+    /// It may have arrived; only an idempotent request may be sent again.
+    IfIdempotent,
+    /// A response has begun.
+    Never,
+}
+
+impl Failure {
+    fn new(reason: Reason, again: Again) -> Self {
+        Self { reason, again }
+    }
+}
+
+/// The request as it goes to the endpoint.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) authority: &'a Authority,
+    pub(crate) target: &'a PathAndQuery,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: BodyLength,
+    /// Ask the endpoint to switch to WebSocket.
+    pub(crate) websocket: bool,
+    /// Tell the endpoint that trailers are welcome.
+    pub(crate) takes_trailers: bool,
+}
+
+/// The endpoint of an attempt, as far as connecting goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The same for all connections that may stand in for one another.
+    pub(crate) key: u64,
+    pub(crate) protocol: Protocol,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// A connection or stream to an endpoint, before the request.
+pub(crate) struct Channel {
+    kind: Kind,
+    /// It served a request before, so the endpoint may be closing it right now.
+    pub(crate) is_reused: bool,
+    /// How long dialling took; zero when reused.
+    pub(crate) connect_time: Duration,
+}
+
+enum Kind {
+    Http1(Box<Http1>),
+    Http2(Box<Http2Session>),
+}
+
+struct Http1 {
+    io: Duplex,
+    buf: BytesMut,
+}
+
+impl Channel {
+    /// Takes a kept connection to the endpoint or dials a new one.
+    pub(crate) async fn open(
+        pool: &Pool,
+        peer: &Peer,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
+        let started = Instant::now();
+        if peer.protocol == Protocol::Http2 {
+            if let Some(session) = reuse_http2(pool, peer.key).await {
+                return Ok(Self::new(Kind::Http2(session), true, Duration::ZERO));
+            }
+            let tcp = dial(peer).await?;
+            let session = start_http2(pool, peer.key, tcp).await?;
+            return Ok(Self::new(Kind::Http2(session), false, started.elapsed()));
+        }
+        if let Some(io) = pool.take_http1(peer.key, settings.upstream_idle_timeout) {
+            let http1 = Http1 {
+                io,
+                buf: BytesMut::new(),
+            };
+            return Ok(Self::new(
+                Kind::Http1(Box::new(http1)),
+                true,
+                Duration::ZERO,
+            ));
+        }
+        let tcp = dial(peer).await?;
+        let http1 = Http1 {
+            io: Duplex::new(Io::Plain(tcp)),
+            buf: BytesMut::new(),
+        };
+        Ok(Self::new(
+            Kind::Http1(Box::new(http1)),
+            false,
+            started.elapsed(),
+        ))
+    }
+
+    fn new(kind: Kind, is_reused: bool, connect_time: Duration) -> Self {
+        Self {
+            kind,
+            is_reused,
+            connect_time,
+        }
+    }
+
+    /// Writes the head and gives the two directions, which may be used at the same time.
+    pub(crate) fn send<'a>(
+        &'a mut self,
+        request: &Outgoing<'_>,
+        settings: &'a Settings,
+    ) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
+        match &mut self.kind {
+            Kind::Http1(http1) => Ok(http1.send(request, &settings.response_head)),
+            Kind::Http2(session) => send_http2(session, request),
+        }
+    }
+
+    /// Gives the connection back for the requests that follow.
+    pub(crate) fn keep(self, pool: &Pool, peer: &Peer, settings: &Settings) {
+        // An HTTP/2 stream is given back by dropping it; its connection stays in the pool.
+        if let Kind::Http1(http1) = self.kind
+            && http1.buf.is_empty()
+        {
+            pool.keep_http1(peer.key, http1.io, settings.upstream_idle_max);
+        }
+    }
+}
+
+async fn dial(peer: &Peer) -> Result<TcpStream, Failure> {
+    let connect = l4::ext::connect(&peer.address, None);
+    let tcp = match tokio::time::timeout(peer.connect_timeout, connect).await {
+        Ok(Ok(tcp)) => tcp,
+        Ok(Err(_)) => return Err(Failure::new(Reason::ConnectFailed, Again::Safe)),
+        Err(_) => return Err(Failure::new(Reason::ConnectTimeout, Again::Safe)),
+    };
+    // A socket that refuses the option still works, only slower.
+    let _ = tcp.set_nodelay(true);
+    Ok(tcp)
+}
+
+async fn reuse_http2(pool: &Pool, key: u64) -> Option<Box<Http2Session>> {
+    let connection = pool.http2(key)?;
+    connection.spawn_stream().await.ok().flatten().map(Box::new)
+}
+
+async fn start_http2(pool: &Pool, key: u64, tcp: TcpStream) -> Result<Box<Http2Session>, Failure> {
+    let failed = |_| Failure::new(Reason::ConnectFailed, Again::Safe);
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = STREAMS_MAX;
+    settings.stream_window_size = Some(STREAM_WINDOW);
+    settings.connection_window_size = Some(CONNECTION_WINDOW);
+    let stream = Box::new(l4::stream::Stream::from(tcp));
+    let connection: ConnectionRef = handshake(stream, settings).await.map_err(failed)?;
+    let session = connection.spawn_stream().await.map_err(failed)?;
+    let session = session.ok_or(Failure::new(Reason::ConnectFailed, Again::Safe))?;
+    pool.keep_http2(key, connection);
+    Ok(Box::new(session))
+}
+
+/// The way out: the body of the request.
+pub(crate) enum Sender<'a> {
+    Http1 {
+        io: &'a Duplex,
+        out: BytesMut,
+        encoder: BodyEncoder,
+    },
+    Http2(Option<h2::SendStream<Bytes>>),
+}
+
+/// The way back: the response.
+pub(crate) enum Receiver<'a> {
+    Http1 {
+        io: &'a Duplex,
+        buf: &'a mut BytesMut,
+        decoder: BodyDecoder,
+        method: Method,
+        limits: &'a HeadLimits,
+        keep_alive: bool,
+    },
+    Http2 {
+        session: &'a mut Http2Session,
+    },
+}
+
+impl Http1 {
+    fn send<'a>(
+        &'a mut self,
+        request: &Outgoing<'_>,
+        limits: &'a HeadLimits,
+    ) -> (Sender<'a>, Receiver<'a>) {
+        let mut out = BytesMut::new();
+        let headers = hop_by_hop_of(request);
+        h1::encode_request_head(
+            &mut out,
+            request.method,
+            request.target,
+            &request.authority.to_header_value(),
+            &headers,
+            request.body,
+        );
+        let sender = Sender::Http1 {
+            io: &self.io,
+            out,
+            encoder: BodyEncoder::new(request.body),
+        };
+        let receiver = Receiver::Http1 {
+            io: &self.io,
+            buf: &mut self.buf,
+            decoder: BodyDecoder::new(BodyLength::None, limits),
+            method: request.method.clone(),
+            limits,
+            keep_alive: false,
+        };
+        (sender, receiver)
+    }
+}
+
+/// The header fields with those that concern this connection alone.
+fn hop_by_hop_of<'a>(request: &'a Outgoing<'_>) -> Cow<'a, HeaderMap> {
+    let mut headers = Cow::Borrowed(request.headers);
+    if request.websocket {
+        let headers = headers.to_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    } else if request.takes_trailers {
+        let headers = headers.to_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    headers
+}
+
+fn send_http2<'a>(
+    session: &'a mut Http2Session,
+    request: &Outgoing<'_>,
+) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
+    let unsendable = Failure::new(Reason::Internal, Again::Never);
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = request.authority.as_str().parse().ok();
+    uri.path_and_query = Some(request.target.clone());
+    let uri = Uri::from_parts(uri).map_err(|_| unsendable)?;
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method.clone();
+    *head.uri_mut() = uri;
+    *head.version_mut() = http::Version::HTTP_2;
+    *head.headers_mut() = request.headers.clone();
+    // RFC 9113 8.2.2: te may say trailers and nothing else; gRPC asks for it.
+    head.headers_mut()
+        .insert(header::TE, HeaderValue::from_static("trailers"));
+    let ends = request.body.is_empty();
+    let head = Box::new(RequestHeader::from(head.into_parts().0));
+    session
+        .write_request_header(head, ends)
+        .map_err(|_| Failure::new(Reason::UpstreamReset, Again::Safe))?;
+    let body = if ends {
+        None
+    } else {
+        session.take_request_body_writer()
+    };
+    Ok((Sender::Http2(body), Receiver::Http2 { session }))
+}
+
+/// The endpoint stopped taking the request; its response may still come.
+#[derive(Debug)]
+pub(crate) struct NotTaken;
+
+impl From<io::Error> for NotTaken {
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
+impl From<h2::Error> for NotTaken {
+    fn from(_: h2::Error) -> Self {
+        Self
+    }
+}
+
+impl From<h1::EncodeError> for NotTaken {
+    fn from(_: h1::EncodeError) -> Self {
+        Self
+    }
+}
+
+impl Sender<'_> {
+    /// Hands over one frame of the body; [`Frame::End`] writes everything out.
+    pub(crate) async fn frame(&mut self, frame: Frame) -> Result<(), NotTaken> {
+        match self {
+            Self::Http1 { io, out, encoder } => match frame {
+                Frame::Data(data) if data.len() > COPY_BYTES_MAX => {
+                    let mut piece = encoder.data(data)?;
+                    out.extend_from_slice(piece.head.as_slice());
+                    io.write_all(out, &mut piece.data, piece.tail).await?;
+                }
+                frame => {
+                    let ends = matches!(frame, Frame::End);
+                    encoder.encode(frame, out)?;
+                    if ends || out.len() >= WRITE_BYTES {
+                        self.flush().await?;
+                    }
+                }
+            },
+            Self::Http2(None) => {}
+            Self::Http2(Some(stream)) => match frame {
+                Frame::Data(data) => write_http2(stream, data).await?,
+                Frame::Trailers(trailers) => {
+                    stream.send_trailers(trailers)?;
+                    *self = Self::Http2(None);
+                }
+                Frame::End => {
+                    stream.send_data(Bytes::new(), true)?;
+                    *self = Self::Http2(None);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Writes out what has been gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), NotTaken> {
+        if let Self::Http1 { io, out, .. } = self
+            && !out.is_empty()
+        {
+            io.write_all(out, &mut Bytes::new(), &[]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What comes back before a body.
+pub(crate) enum Head {
+    /// An interim response (1xx but 101).
+    Interim(StatusCode, HeaderMap),
+    /// The endpoint switched protocols; bytes follow.
+    Switched(Response),
+    /// The final response.
+    Final(Response),
+}
+
+impl Receiver<'_> {
+    /// Reads the next head.
+    pub(crate) async fn head(&mut self) -> Result<Head, Failure> {
+        match self {
+            Self::Http1 { .. } => self.head_http1().await,
+            Self::Http2 { session } => head_http2(session).await,
+        }
+    }
+
+    async fn head_http1(&mut self) -> Result<Head, Failure> {
+        let Self::Http1 {
+            io,
+            buf,
+            decoder,
+            method,
+            limits,
+            keep_alive,
+        } = self
+        else {
+            return Err(Failure::new(Reason::Internal, Again::Never));
+        };
+        let mut scan = 0;
+        let head = loop {
+            match h1::response_head(buf, &mut scan, limits, method) {
+                Ok(Some(head)) => break head,
+                Ok(None) => {}
+                Err(_) => return Err(Failure::new(Reason::UpstreamProtocol, Again::Never)),
+            }
+            match io.read(buf, READ_BYTES).await {
+                Ok(0) | Err(_) => {
+                    // With a part of the head seen, the request has arrived for sure.
+                    let again = if buf.is_empty() {
+                        Again::IfIdempotent
+                    } else {
+                        Again::Never
+                    };
+                    return Err(Failure::new(Reason::UpstreamReset, again));
+                }
+                Ok(_) => {}
+            }
+        };
+        let mut headers = head.headers;
+        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let upgrade = headers.get(header::UPGRADE).cloned();
+        h1::strip_hop_by_hop(&mut headers);
+        if let (true, Some(upgrade)) = (switched, upgrade) {
+            headers.insert(header::UPGRADE, upgrade);
+        }
+        if head.status.is_informational() && !switched {
+            return Ok(Head::Interim(head.status, headers));
+        }
+        *keep_alive = head.keep_alive && !switched;
+        *decoder = BodyDecoder::new(head.body, limits);
+        let response = Response {
+            status: head.status,
+            headers,
+            body: head.body,
+            declared: head.declared,
+        };
+        Ok(if switched {
+            Head::Switched(response)
+        } else {
+            Head::Final(response)
+        })
+    }
+
+    /// The next frame of the body; [`Frame::End`] behind the last.
+    pub(crate) async fn frame(&mut self) -> Result<Frame, Failure> {
+        match self {
+            Self::Http1 {
+                io, buf, decoder, ..
+            } => {
+                let mut is_eof = false;
+                loop {
+                    match decoder.decode(buf, is_eof) {
+                        Ok(Some(frame)) => return Ok(frame),
+                        Ok(None) => {}
+                        Err(h1::BodyError::Truncated) => {
+                            return Err(Failure::new(Reason::UpstreamReset, Again::Never));
+                        }
+                        Err(_) => {
+                            return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
+                        }
+                    }
+                    is_eof = match io.read(buf, READ_BYTES).await {
+                        Ok(bytes) => bytes == 0,
+                        Err(_) => {
+                            return Err(Failure::new(Reason::UpstreamReset, Again::Never));
+                        }
+                    };
+                }
+            }
+            Self::Http2 { session } => frame_http2(session).await,
+        }
+    }
+
+    /// True when, behind this response, the connection may carry another request.
+    pub(crate) fn is_reusable(&self) -> bool {
+        match self {
+            Self::Http1 {
+                keep_alive,
+                decoder,
+                buf,
+                ..
+            } => *keep_alive && decoder.is_done() && buf.is_empty(),
+            Self::Http2 { .. } => true,
+        }
+    }
+
+    /// Bytes that came behind the head of a switched connection.
+    pub(crate) fn take_rest(&mut self) -> Bytes {
+        match self {
+            Self::Http1 { buf, .. } => buf.split().freeze(),
+            Self::Http2 { .. } => Bytes::new(),
+        }
+    }
+
+    /// The raw stream of a switched connection.
+    pub(crate) fn raw(&self) -> Option<&Duplex> {
+        match self {
+            Self::Http1 { io, .. } => Some(io),
+            Self::Http2 { .. } => None,
+        }
+    }
+}
+
+async fn head_http2(session: &mut Http2Session) -> Result<Head, Failure> {
+    if let Err(error) = session.read_response_header().await {
+        let again = match error.root_cause().downcast_ref::<h2::Error>() {
+            // RFC 9113 8.7: a refused stream was not processed.
+            Some(cause) if cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Again::Safe,
+            Some(cause) if cause.is_go_away() => Again::Safe,
+            _ => Again::IfIdempotent,
+        };
+        return Err(Failure::new(Reason::UpstreamReset, again));
+    }
+    let ended = session.response_finished();
+    let Some(head) = session.response_header() else {
+        return Err(Failure::new(Reason::Internal, Again::Never));
+    };
+    let mut headers = head.headers.clone();
+    h1::strip_hop_by_hop(&mut headers);
+    let length = headers.get(header::CONTENT_LENGTH);
+    let declared = length
+        .and_then(|value| decimal(value.as_bytes()))
+        .map_or(BodyLength::Chunked, BodyLength::Length);
+    let body = if ended { BodyLength::None } else { declared };
+    Ok(Head::Final(Response {
+        status: head.status,
+        headers,
+        body,
+        declared,
+    }))
+}
+
+async fn frame_http2(session: &mut Http2Session) -> Result<Frame, Failure> {
+    let cut = |_| Failure::new(Reason::UpstreamReset, Again::Never);
+    if let Some(data) = session.read_response_body().await.map_err(cut)? {
+        return Ok(Frame::Data(data));
+    }
+    session.check_response_end_or_error().map_err(cut)?;
+    Ok(session
+        .read_trailers()
+        .await
+        .map_err(cut)?
+        .map_or(Frame::End, Frame::Trailers))
+}

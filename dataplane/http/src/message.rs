@@ -1,0 +1,242 @@
+//! A request and a response as the phases see them, whatever HTTP version they came in.
+//!
+//! Everything here was checked when it was read: the host is lower case and free of its port, the
+//! path is normalised and is both what is matched and what is forwarded, header fields are legal.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version, header};
+
+use crate::h1::{self, Authority, BodyLength};
+use crate::path::{EscapedSlash, normalise};
+
+/// The head of a request.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Version the client spoke.
+    pub(crate) version: Version,
+    /// Host and port, in lower case; what is routed by and forwarded.
+    pub(crate) authority: Authority,
+    /// Normalised path, and the query as it came; what is matched and forwarded.
+    pub(crate) target: PathAndQuery,
+    /// Header fields without `Host` and without the hop-by-hop ones.
+    pub(crate) headers: HeaderMap,
+    /// How the body is framed.
+    pub(crate) body: BodyLength,
+    /// The client asked to switch to WebSocket.
+    pub(crate) wants_websocket: bool,
+    /// The client takes trailers.
+    pub(crate) takes_trailers: bool,
+}
+
+/// Why a request is refused before routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) detail: &'static str,
+}
+
+impl Refusal {
+    pub(crate) const fn bad_request(detail: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            detail,
+        }
+    }
+}
+
+impl Request {
+    /// Takes over a head that the HTTP/1.1 codec has read and checked.
+    pub(crate) fn from_h1(head: h1::RequestHead) -> Result<Self, Refusal> {
+        let target = match head.target {
+            h1::Target::Origin(target) | h1::Target::Absolute(target) => normalised(target)?,
+            h1::Target::Asterisk => PathAndQuery::from_static("*"),
+            h1::Target::Authority => return Err(Refusal::bad_request("CONNECT is not served")),
+        };
+        // HTTP/1.0 may leave the host out; such a request can only match routes for every host.
+        let authority = match head.authority {
+            Some(authority) => authority,
+            None => Authority::parse(Bytes::from_static(b"localhost"))
+                .map_err(|_| Refusal::bad_request("no host"))?,
+        };
+        let mut headers = head.headers;
+        headers.remove(header::HOST);
+        let takes_trailers = takes_trailers(&headers);
+        h1::strip_hop_by_hop(&mut headers);
+        Ok(Self {
+            method: head.method,
+            version: head.version,
+            authority,
+            target,
+            headers,
+            body: head.body,
+            wants_websocket: head.upgrade == Some(h1::Upgrade::WebSocket),
+            takes_trailers,
+        })
+    }
+
+    /// Takes over the head of an HTTP/2 stream and checks what RFC 9113 8.2 and 8.3 ask beyond the
+    /// frame layer.
+    pub(crate) fn from_h2(parts: http::request::Parts, ends: bool) -> Result<Self, Refusal> {
+        let mut headers = parts.headers;
+        if parts.method == Method::CONNECT {
+            return Err(Refusal::bad_request("CONNECT is not served"));
+        }
+        if CONNECTION_FIELDS
+            .iter()
+            .any(|name| headers.contains_key(name))
+        {
+            return Err(Refusal::bad_request(
+                "a connection field in an HTTP/2 request",
+            ));
+        }
+        let takes_trailers = takes_trailers(&headers);
+        if headers.remove(header::TE).is_some() && !takes_trailers {
+            return Err(Refusal::bad_request("te may only say trailers in HTTP/2"));
+        }
+        let authority = authority_of(&parts.uri, &mut headers)?;
+        let body = if ends {
+            BodyLength::None
+        } else {
+            content_length(&headers)?.map_or(BodyLength::Chunked, BodyLength::Length)
+        };
+        join_cookies(&mut headers);
+        let target = match parts.uri.into_parts().path_and_query {
+            Some(target) if target == "*" && parts.method == Method::OPTIONS => target,
+            Some(target) => normalised(target)?,
+            None => return Err(Refusal::bad_request(":path is missing")),
+        };
+        Ok(Self {
+            method: parts.method,
+            version: Version::HTTP_2,
+            authority,
+            target,
+            headers,
+            body,
+            wants_websocket: false,
+            takes_trailers,
+        })
+    }
+
+    /// True when the request is a gRPC call.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    }
+}
+
+/// The head of a response.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    /// Header fields without the hop-by-hop ones.
+    pub(crate) headers: HeaderMap,
+    /// How the body that follows is framed; `None` when none follows.
+    pub(crate) body: BodyLength,
+    /// What is said about the body's length, which HEAD and 304 say without sending one.
+    pub(crate) declared: BodyLength,
+}
+
+/// Fields that speak of a connection and have no place in HTTP/2 (RFC 9113 8.2.2).
+const CONNECTION_FIELDS: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// The same target with its path normalised; nothing is copied when it was normal already.
+fn normalised(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+    if !target.path().starts_with('/') {
+        return Err(Refusal::bad_request("the path does not start with a slash"));
+    }
+    let path = normalise(target.path(), EscapedSlash::Keep)
+        .map_err(|_| Refusal::bad_request("the path has a bad percent escape"))?;
+    let Cow::Owned(mut path) = path else {
+        return Ok(target);
+    };
+    if let Some(query) = target.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    PathAndQuery::from_maybe_shared(Bytes::from(path))
+        .map_err(|_| Refusal::bad_request("the path is not valid"))
+}
+
+/// `:authority` and `Host` must agree when both are there (RFC 9113 8.3.1).
+fn authority_of(uri: &Uri, headers: &mut HeaderMap) -> Result<Authority, Refusal> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().cloned();
+    if hosts.next().is_some() {
+        return Err(Refusal::bad_request("more than one host field"));
+    }
+    headers.remove(header::HOST);
+    let text = match (uri.authority(), &host) {
+        (Some(authority), Some(host))
+            if !authority
+                .as_str()
+                .as_bytes()
+                .eq_ignore_ascii_case(host.as_bytes()) =>
+        {
+            return Err(Refusal::bad_request(":authority and host differ"));
+        }
+        (Some(authority), _) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host.as_bytes(),
+        (None, None) => return Err(Refusal::bad_request("neither :authority nor host")),
+    };
+    Authority::parse(Bytes::copy_from_slice(text))
+        .map_err(|_| Refusal::bad_request("the authority is not valid"))
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    if values.any(|other| other != first) {
+        return Err(Refusal::bad_request(
+            "content-length is repeated with other values",
+        ));
+    }
+    decimal(first.as_bytes())
+        .map(Some)
+        .ok_or(Refusal::bad_request("content-length is not a number"))
+}
+
+/// `1*DIGIT` that fits (RFC 9110 8.6); no sign, no space.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// HTTP/2 may split `cookie` into crumbs; towards HTTP/1.1 they are one field (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(value) = http::HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}

@@ -1,0 +1,131 @@
+//! The filters of rule and backend: on the request in order, on the response in reverse.
+//!
+//! What a filter does to a message is decided in `dataplane/route`; here is when it happens.
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use dataplane_config::RequestFilter;
+use dataplane_route::filter::redirect::{Origin, Redirect};
+use dataplane_route::filter::rewrite::Rewrite;
+use dataplane_telemetry::Reason;
+
+use crate::connection::Arrival;
+use crate::context::Context;
+use crate::h1::Authority;
+use crate::message::{Request, Response};
+use crate::phase::Step;
+use crate::reply::Reply;
+
+/// Applies the rule's filters to the request.
+pub(crate) fn on_request(ctx: &mut Context, request: &mut Request, arrival: &Arrival) -> Step {
+    let Some(rule) = ctx.rule.clone() else {
+        return Step::reply(Reply::new(Reason::Internal));
+    };
+    apply(&rule.filters.request, ctx, request, arrival)
+}
+
+/// Applies the chosen backend's filters to the request.
+pub(crate) fn on_backend_request(
+    ctx: &mut Context,
+    request: &mut Request,
+    arrival: &Arrival,
+) -> Step {
+    let Some(rule) = ctx.rule.clone() else {
+        return Step::Continue;
+    };
+    let Some(backend) = ctx.backend.and_then(|index| rule.backends.get(index)) else {
+        return Step::Continue;
+    };
+    apply(&backend.filters.request, ctx, request, arrival)
+}
+
+/// Applies the filters of backend and rule to the response.
+pub(crate) fn on_response(ctx: &Context, response: &mut Response) {
+    let Some(rule) = &ctx.rule else { return };
+    let backend = ctx
+        .backend()
+        .map_or(&[][..], |backend| &backend.filters.response);
+    for edit in backend.iter().chain(&rule.filters.response) {
+        edit.apply(&mut response.headers);
+    }
+}
+
+fn apply(
+    filters: &[RequestFilter],
+    ctx: &Context,
+    request: &mut Request,
+    arrival: &Arrival,
+) -> Step {
+    for filter in filters {
+        match filter {
+            RequestFilter::Headers(edit) => edit.apply(&mut request.headers),
+            RequestFilter::Rewrite(rewrite) => {
+                if rewritten(rewrite, ctx, request).is_none() {
+                    return Step::reply(Reply::new(Reason::Internal));
+                }
+            }
+            RequestFilter::Redirect(redirect) => {
+                return Step::reply(redirected(redirect, ctx, request, arrival));
+            }
+            RequestFilter::DirectResponse(direct) => return Step::reply(direct_reply(direct)),
+            RequestFilter::Unsupported => {
+                return Step::reply(Reply::new(Reason::UnsupportedFilter));
+            }
+        }
+    }
+    Step::Continue
+}
+
+/// Changes host and path; `None` when the outcome would be no legal request.
+fn rewritten(rewrite: &Rewrite, ctx: &Context, request: &mut Request) -> Option<()> {
+    if let Some(host) = rewrite.host() {
+        request.authority = Authority::parse(Bytes::copy_from_slice(host.as_bytes())).ok()?;
+    }
+    let target = &request.target;
+    if let Some(new) = rewrite.path_and_query(target.path(), target.query(), ctx.prefix_len) {
+        request.target = PathAndQuery::from_maybe_shared(Bytes::from(new)).ok()?;
+    }
+    Some(())
+}
+
+fn redirected(redirect: &Redirect, ctx: &Context, request: &Request, arrival: &Arrival) -> Reply {
+    let scheme = match arrival.tls {
+        Some(_) => ir::filter::Scheme::Https,
+        None => ir::filter::Scheme::Http,
+    };
+    let origin = Origin {
+        scheme,
+        host: request.authority.host(),
+        listener_port: ctx.listener.as_ref().map_or(0, |l| l.listener.port.get()),
+        path: request.target.path(),
+        query: request.target.query(),
+        prefix_len: ctx.prefix_len,
+    };
+    match redirect.location(&origin) {
+        Ok(location) => {
+            let mut headers = HeaderMap::with_capacity(4);
+            headers.insert(header::LOCATION, location);
+            Reply::empty(Reason::Redirected, redirect.status(), headers)
+        }
+        Err(_) => Reply::new(Reason::Internal),
+    }
+}
+
+fn direct_reply(direct: &ir::filter::DirectResponse) -> Reply {
+    let mut headers = HeaderMap::with_capacity(4);
+    let content_type = match direct.content_type.as_str() {
+        "" => Ok(HeaderValue::from_static("text/plain")),
+        text => HeaderValue::from_str(text),
+    };
+    if let Ok(value) = content_type {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    Reply {
+        reason: Reason::DirectResponse,
+        status: StatusCode::from_u16(direct.status).unwrap_or(StatusCode::OK),
+        headers,
+        body: Bytes::copy_from_slice(direct.body.as_bytes()),
+    }
+}

@@ -1,0 +1,79 @@
+//! One access record and the figures; runs for every request, whatever happened.
+
+use http::HeaderName;
+
+use dataplane_telemetry::access_log::{Record, Writer};
+
+use crate::connection::Arrival;
+use crate::context::Context;
+use crate::message::Request;
+
+/// What the two directions carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carried {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+/// Counts the request and writes it down.
+pub(crate) fn record(
+    ctx: &Context,
+    request: &Request,
+    arrival: &Arrival,
+    carried: Carried,
+    writer: &Writer,
+) {
+    let latency = ctx.started.elapsed();
+    let status = ctx.status.map_or(0, |status| status.as_u16());
+    let Carried { received, sent } = carried;
+    match (&ctx.rule, &ctx.listener) {
+        (Some(rule), _) => rule
+            .metrics
+            .observe(status, ctx.reason, latency, received, sent),
+        (None, Some(listener)) => {
+            listener
+                .unrouted
+                .observe(status, ctx.reason, latency, received, sent);
+        }
+        (None, None) => {}
+    }
+    let field = |name: HeaderName| request.headers.get(name).map_or(&b""[..], |v| v.as_bytes());
+    let was_dialled = !ctx.connect_time.is_zero();
+    writer.write(&Record {
+        timestamp: ctx.started_at,
+        latency,
+        listener: ctx
+            .listener
+            .as_ref()
+            .map_or("", |listener| &listener.listener.name),
+        client_ip: arrival.client.ip(),
+        method: request.method.as_str(),
+        host: request.authority.as_str().as_bytes(),
+        path: request.target.as_str().as_bytes(),
+        protocol: protocol(request.version),
+        status,
+        bytes_received: received,
+        bytes_sent: sent,
+        route: ctx.rule.as_ref().map(|rule| &*rule.route),
+        rule: ctx.rule.as_ref().map(|rule| rule.index),
+        backend: ctx.backend().map(|backend| &*backend.display),
+        upstream_addr: ctx.endpoint.as_ref().map(|endpoint| endpoint.address()),
+        upstream_connect_time: was_dialled.then_some(ctx.connect_time),
+        attempts: ctx.attempts,
+        request_id: field(HeaderName::from_static("x-request-id")),
+        user_agent: field(http::header::USER_AGENT),
+        referer: field(http::header::REFERER),
+        reason: ctx.reason,
+        snapshot_version: ctx.config.version().as_str(),
+        tls_version: arrival.tls.as_ref().map(|tls| tls.version),
+        sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+    });
+}
+
+fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,53 @@
+//! Which rule takes the request: listener by host, then the listener's table.
+//!
+//! The listener is the most specific one for the host among those on the socket, and only its
+//! routes count (Gateway API listener isolation). Over TLS it must be the one the handshake was
+//! made for, else the client is told to use another connection (421, GEP-3567).
+
+use std::sync::Arc;
+
+use dataplane_route::Request as View;
+use dataplane_telemetry::Reason;
+
+use crate::connection::Arrival;
+use crate::context::Context;
+use crate::message::Request;
+use crate::phase::Step;
+use crate::reply::Reply;
+
+/// Notes listener and rule in the context.
+pub(crate) fn find(ctx: &mut Context, request: &Request, arrival: &Arrival) -> Step {
+    let host = request.authority.host();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let Some(bind) = ctx.config.binds.get(&arrival.bind) else {
+        return Step::reply(Reply::new(Reason::RouteNotFound));
+    };
+    let Some(listener) = bind.listeners.best(host) else {
+        return Step::reply(Reply::new(match &arrival.tls {
+            Some(_) => Reason::MisdirectedRequest,
+            None => Reason::RouteNotFound,
+        }));
+    };
+    ctx.listener = Some(Arc::clone(listener));
+    if arrival
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.listener != listener.listener.name)
+    {
+        return Step::reply(Reply::new(Reason::MisdirectedRequest));
+    }
+    let view = View {
+        host,
+        path: request.target.path(),
+        query: request.target.query(),
+        method: &request.method,
+        headers: &request.headers,
+    };
+    let Some(found) = listener.table.lookup(&view) else {
+        return Step::reply(Reply::new(Reason::RouteNotFound));
+    };
+    let rule = Arc::clone(found.rule);
+    ctx.prefix_len = found.prefix_len;
+    ctx.rule = Some(rule);
+    Step::Continue
+}

@@ -1,0 +1,167 @@
+//! Answers of our own: a reason becomes a status, or a gRPC status, and a short body.
+//!
+//! All errors a client sees are made here, so that they look the same everywhere. The body names
+//! the stable reason that the access log and the metrics use too, and nothing about the inside.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use dataplane_telemetry::Reason;
+
+use crate::h1::BodyLength;
+use crate::message::Response;
+
+/// An answer that no backend gave.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) reason: Reason,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// The usual answer for a reason.
+    pub(crate) fn new(reason: Reason) -> Self {
+        Self::with_detail(reason, status_of(reason), text_of(reason))
+    }
+
+    /// An answer that says more than the reason alone.
+    pub(crate) fn with_detail(reason: Reason, status: StatusCode, detail: &str) -> Self {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let body = Bytes::from(format!("{detail} ({reason})\n"));
+        Self {
+            reason,
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// An answer without a body.
+    pub(crate) fn empty(reason: Reason, status: StatusCode, headers: HeaderMap) -> Self {
+        Self {
+            reason,
+            status,
+            headers,
+            body: Bytes::new(),
+        }
+    }
+
+    /// The same answer as a gRPC client understands it: 200 and the status in the trailers, which
+    /// without a body are the header fields (gRPC over HTTP/2, Trailers-Only).
+    pub(crate) fn into_grpc(mut self) -> Self {
+        if self.status.is_redirection() {
+            return self;
+        }
+        let detail = String::from_utf8_lossy(&self.body).trim_end().to_owned();
+        self.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        self.headers.insert(
+            "grpc-status",
+            HeaderValue::from(grpc_status_of(self.reason)),
+        );
+        if let Ok(message) = HeaderValue::from_str(&detail) {
+            self.headers.insert("grpc-message", message);
+        }
+        self.status = StatusCode::OK;
+        self.body = Bytes::new();
+        self
+    }
+
+    /// The head of this answer, and its body.
+    pub(crate) fn into_parts(self, is_head_request: bool) -> (Response, Bytes) {
+        let length = self.body.len() as u64;
+        let mut headers = self.headers;
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let declared = BodyLength::Length(length);
+        let body = if is_head_request {
+            BodyLength::None
+        } else {
+            declared
+        };
+        (
+            Response {
+                status: self.status,
+                headers,
+                body,
+                declared,
+            },
+            self.body,
+        )
+    }
+}
+
+/// The status a client gets for a reason.
+pub(crate) fn status_of(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::Ok | Reason::DirectResponse => StatusCode::OK,
+        Reason::Redirected => StatusCode::FOUND,
+        Reason::RouteNotFound => StatusCode::NOT_FOUND,
+        Reason::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
+        Reason::BadRequest | Reason::UpgradeRefused | Reason::ClientAborted => {
+            StatusCode::BAD_REQUEST
+        }
+        Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Reason::UriTooLong => StatusCode::URI_TOO_LONG,
+        Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::HeadTimeout | Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Reason::NoEndpoint | Reason::CircuitOpen | Reason::Overload | Reason::Draining => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Reason::ConnectFailed | Reason::UpstreamReset | Reason::UpstreamProtocol => {
+            StatusCode::BAD_GATEWAY
+        }
+        Reason::ConnectTimeout | Reason::UpstreamTimeout | Reason::RequestTimeout => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        Reason::InvalidBackend | Reason::UnsupportedFilter | Reason::Internal => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// gRPC status codes as the gRPC specification maps them from HTTP, sharper where we know more.
+fn grpc_status_of(reason: Reason) -> u16 {
+    const DEADLINE_EXCEEDED: u16 = 4;
+    const RESOURCE_EXHAUSTED: u16 = 8;
+    const UNIMPLEMENTED: u16 = 12;
+    const INTERNAL: u16 = 13;
+    const UNAVAILABLE: u16 = 14;
+    match reason {
+        Reason::RouteNotFound => UNIMPLEMENTED,
+        Reason::RequestTimeout | Reason::UpstreamTimeout => DEADLINE_EXCEEDED,
+        Reason::RateLimited | Reason::BodyTooLarge | Reason::HeadTooLarge => RESOURCE_EXHAUSTED,
+        _ if status_of(reason).is_server_error()
+            && status_of(reason) != StatusCode::INTERNAL_SERVER_ERROR =>
+        {
+            UNAVAILABLE
+        }
+        _ => INTERNAL,
+    }
+}
+
+fn text_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RouteNotFound => "no route matches this request",
+        Reason::MisdirectedRequest => "this host is not served on this connection",
+        Reason::NoEndpoint => "no endpoint is available",
+        Reason::ConnectFailed => "no connection to the backend",
+        Reason::ConnectTimeout => "the backend did not accept a connection in time",
+        Reason::UpstreamReset => "the backend closed the connection",
+        Reason::UpstreamProtocol => "the backend's answer is not valid",
+        Reason::UpstreamTimeout => "the backend did not answer in time",
+        Reason::RequestTimeout => "the request took too long",
+        Reason::BodyTimeout => "the request body did not arrive in time",
+        Reason::HeadTimeout => "the request head did not arrive in time",
+        Reason::BodyTooLarge => "the request body is too large",
+        Reason::InvalidBackend => "the route's backend does not exist",
+        Reason::UnsupportedFilter => "the route has a filter that is not supported",
+        Reason::Overload => "the gateway is overloaded",
+        _ => "the request cannot be served",
+    }
+}

@@ -1,0 +1,83 @@
+//! Limits and deadlines of the request line, as the bootstrap file sets them.
+//!
+//! Every value has a default from the product's table of limits. `None` means no limit. The names
+//! here are those of the bootstrap keys; which key sets which field is in `dataplane/bootstrap`.
+
+use std::time::Duration;
+
+use crate::h1::HeadLimits;
+
+/// Limits and deadlines; one value for the whole process, shared by all workers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Size and field count of request heads; larger ones are answered with 431 or 414.
+    pub request_head: HeadLimits,
+    /// Size and field count of response heads; larger ones are answered with 502.
+    pub response_head: HeadLimits,
+    /// From the accepted connection to the first byte of a request.
+    pub first_byte_timeout: Duration,
+    /// From the first byte of a request head to its last, in total.
+    pub head_timeout: Duration,
+    /// How long an HTTP/1.1 connection may wait for its next request.
+    pub keepalive_idle: Duration,
+    /// Requests on one HTTP/1.1 connection before it is closed; `None` for no limit.
+    pub keepalive_requests_max: Option<u32>,
+    /// Age of a connection after which it is closed behind the running request.
+    pub connection_age_max: Option<Duration>,
+    /// How long an HTTP/2 connection may stay without streams before GOAWAY.
+    pub h2_idle: Duration,
+    /// Streams a client may have open at once on one HTTP/2 connection.
+    pub h2_streams_max: u32,
+    /// HTTP/2 receive window of a stream, in bytes.
+    pub h2_stream_window: u32,
+    /// HTTP/2 receive window of a connection, in bytes.
+    pub h2_connection_window: u32,
+    /// Pause allowed while a client sends a request body.
+    pub request_body_idle: Duration,
+    /// Largest request body; larger ones are answered with 413. `None` for no limit.
+    pub request_body_bytes_max: Option<u64>,
+    /// Until a connection to an endpoint is up.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the response, unless the route says otherwise.
+    pub response_start_timeout: Duration,
+    /// Pause allowed within a response body.
+    pub stream_idle: Duration,
+    /// Pause allowed in an upgraded connection (WebSocket).
+    pub tunnel_idle: Duration,
+    /// How long a client may refuse to take bytes.
+    pub write_idle: Duration,
+    /// How many further endpoints are tried when a connection cannot be made.
+    pub connect_retries: u32,
+    /// Idle connections kept per endpoint and worker.
+    pub upstream_idle_max: usize,
+    /// How long an idle connection to an endpoint is kept.
+    pub upstream_idle_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            request_head: HeadLimits::REQUEST,
+            response_head: HeadLimits::RESPONSE,
+            first_byte_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(10),
+            keepalive_idle: Duration::from_secs(75),
+            keepalive_requests_max: None,
+            connection_age_max: None,
+            h2_idle: Duration::from_secs(300),
+            h2_streams_max: 100,
+            h2_stream_window: 64 * 1024,
+            h2_connection_window: 1024 * 1024,
+            request_body_idle: Duration::from_secs(30),
+            request_body_bytes_max: None,
+            connect_timeout: Duration::from_secs(5),
+            response_start_timeout: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(300),
+            tunnel_idle: Duration::from_secs(3600),
+            write_idle: Duration::from_secs(30),
+            connect_retries: 2,
+            upstream_idle_max: 32,
+            upstream_idle_timeout: Duration::from_secs(55),
+        }
+    }
+}

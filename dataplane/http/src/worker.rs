@@ -1,0 +1,64 @@
+//! What one worker thread shares among its connections: configuration, pool, log.
+//!
+//! There is one per thread and it never leaves it, hence the cells. Limits that hold for the whole
+//! process are atomics behind `Arc`s in here.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::HeaderValue;
+
+use dataplane_config::{Bind, Store};
+use dataplane_telemetry::access_log::Writer;
+
+use crate::pool::Pool;
+use crate::settings::Settings;
+
+/// One worker's share of the proxy.
+pub struct Worker {
+    pub(crate) store: Arc<Store>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) pool: Pool,
+    pub(crate) log: Writer,
+    date: RefCell<(Instant, HeaderValue)>,
+}
+
+impl Worker {
+    /// A worker with an empty pool.
+    pub fn new(store: Arc<Store>, settings: Arc<Settings>, log: Writer) -> Self {
+        Self {
+            store,
+            settings,
+            pool: Pool::default(),
+            log,
+            date: RefCell::new((Instant::now(), http_date())),
+        }
+    }
+
+    /// The socket of that address in the configuration of this moment.
+    pub fn bind(&self, address: SocketAddr) -> Option<Arc<Bind>> {
+        self.store.load().binds.get(&address).cloned()
+    }
+
+    /// Closes idle backend connections and writes the log out; to be called about every second.
+    pub fn tend(&self) {
+        self.pool.sweep(self.settings.upstream_idle_timeout);
+        self.log.flush();
+    }
+
+    /// The value of `Date` for this second.
+    pub(crate) fn date(&self) -> HeaderValue {
+        let mut date = self.date.borrow_mut();
+        if date.0.elapsed().as_millis() >= 500 {
+            *date = (Instant::now(), http_date());
+        }
+        date.1.clone()
+    }
+}
+
+fn http_date() -> HeaderValue {
+    let text = httpdate::fmt_http_date(SystemTime::now());
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,287 @@
+//! Conditions as Gateway API shapes them: per object, per parent of a route, per listener.
+//!
+//! [`crate::translate`] makes them, `check` prints them, the admin API shows them, and an API server
+//! gets them as status. They hold no time: when a condition last changed is a matter of whoever
+//! stores it, and without it two equal translations are equal.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ir::Violation;
+use serde::Serialize;
+
+use crate::cluster_view::{Kind, Object, Origin, Watched};
+
+/// One claim about an object (Kubernetes `Condition` without its time).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What is claimed.
+    #[serde(rename = "type")]
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: Truth,
+    /// Why, as one word of Gateway API.
+    pub reason: &'static str,
+    /// Why, in a sentence; empty when there is nothing to add.
+    pub message: String,
+    /// The generation of the object this is about.
+    pub observed_generation: i64,
+}
+
+impl Condition {
+    /// True when somebody should look at this.
+    pub fn is_problem(&self) -> bool {
+        match self.kind {
+            ConditionType::Conflicted | ConditionType::PartiallyInvalid => {
+                self.status == Truth::True
+            }
+            _ => self.status != Truth::True,
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}={:?} {}", self.kind, self.status, self.reason)?;
+        if self.message.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {}", self.message)
+        }
+    }
+}
+
+/// What a condition claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum ConditionType {
+    /// It is valid and taken on.
+    Accepted,
+    /// Everything it names was found and may be used.
+    ResolvedRefs,
+    /// It is on its way to the data plane.
+    Programmed,
+    /// It cannot live beside another one.
+    Conflicted,
+    /// A part of it is not served.
+    PartiallyInvalid,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// A list of conditions under construction, all about one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    generation: i64,
+    list: Vec<Condition>,
+}
+
+impl Conditions {
+    /// None yet, about that generation.
+    pub fn new(generation: i64) -> Self {
+        Self { generation, list: Vec::new() }
+    }
+
+    /// Claims that `kind` holds.
+    pub fn hold(&mut self, kind: ConditionType, reason: &'static str) {
+        self.set(kind, Truth::True, reason, String::new());
+    }
+
+    /// Claims that `kind` does not hold.
+    pub fn fail(&mut self, kind: ConditionType, reason: &'static str, message: impl Into<String>) {
+        self.set(kind, Truth::False, reason, message.into());
+    }
+
+    /// Adds a claim, or replaces the one of the same type.
+    pub fn set(
+        &mut self,
+        kind: ConditionType,
+        status: Truth,
+        reason: &'static str,
+        message: String,
+    ) {
+        let condition = Condition {
+            kind,
+            status,
+            reason,
+            message,
+            observed_generation: self.generation,
+        };
+        match self.list.iter_mut().find(|known| known.kind == kind) {
+            Some(known) => *known = condition,
+            None => self.list.push(condition),
+        }
+    }
+
+    /// The finished list.
+    pub fn finish(self) -> Vec<Condition> {
+        self.list
+    }
+}
+
+/// Everything there is to say about one object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectStatus {
+    /// Its kind, as written in a manifest.
+    #[serde(serialize_with = "kind_as_text")]
+    pub kind: Kind,
+    /// `namespace/name`, or the name alone.
+    #[serde(serialize_with = "key_as_text")]
+    pub key: Arc<str>,
+    /// Where it was read.
+    #[serde(serialize_with = "origin_as_text")]
+    pub origin: Origin,
+    /// About the object as a whole.
+    pub conditions: Vec<Condition>,
+    /// About a route at each of its parents.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<ParentStatus>,
+    /// About each listener of a Gateway.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerStatus>,
+    /// Why it was left out, field by field.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "violations_as_text")]
+    pub violations: Vec<Violation>,
+    /// What is written but has no effect yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl ObjectStatus {
+    /// Nothing said yet about `object`.
+    pub fn new<T: Watched>(object: &Object<T>) -> Self {
+        Self {
+            kind: T::KIND,
+            key: object.key.clone(),
+            origin: object.origin.clone(),
+            conditions: Vec::new(),
+            parents: Vec::new(),
+            listeners: Vec::new(),
+            violations: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The condition of that type on the object itself.
+    pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// Every condition with the part of the object it is about; empty for the object itself.
+    pub fn all_conditions(&self) -> impl Iterator<Item = (String, &Condition)> {
+        let own = self.conditions.iter().map(|condition| (String::new(), condition));
+        let parents = self.parents.iter().flat_map(|parent| {
+            let part = parent.to_string();
+            parent.conditions.iter().map(move |condition| (part.clone(), condition))
+        });
+        let listeners = self.listeners.iter().flat_map(|listener| {
+            let part = format!("listener {}", listener.name);
+            listener.conditions.iter().map(move |condition| (part.clone(), condition))
+        });
+        own.chain(parents).chain(listeners)
+    }
+
+    /// One line per condition: `HTTPRoute shop/cart (routes.yaml): parent infra/gw: Accepted=…`.
+    pub fn lines(&self, which: Which) -> Vec<String> {
+        let title = format!("{} {} ({})", self.kind, self.key, self.origin);
+        self.all_conditions()
+            .filter(|(_, condition)| which == Which::All || condition.is_problem())
+            .map(|(part, condition)| {
+                if part.is_empty() {
+                    format!("{title}: {condition}")
+                } else {
+                    format!("{title}: {part}: {condition}")
+                }
+            })
+            .collect()
+    }
+}
+
+/// Which conditions are rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those somebody should look at.
+    Problems,
+}
+
+/// A route at one of its parents (Gateway API `RouteParentStatus`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    /// Kind of the parent.
+    pub kind: String,
+    /// Namespace of the parent.
+    pub namespace: String,
+    /// Name of the parent.
+    pub name: String,
+    /// The one listener the route asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+    /// The one port the route asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// What is claimed.
+    pub conditions: Vec<Condition>,
+}
+
+impl fmt::Display for ParentStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("parent ")?;
+        if self.kind != "Gateway" {
+            write!(f, "{} ", self.kind)?;
+        }
+        write!(f, "{}/{}", self.namespace, self.name)?;
+        if let Some(section) = &self.section_name {
+            write!(f, "/{section}")?;
+        }
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One listener of a Gateway (Gateway API `ListenerStatus`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    /// Name of the listener within its Gateway.
+    pub name: String,
+    /// Kinds of routes that may attach.
+    pub supported_kinds: Vec<&'static str>,
+    /// How many routes did.
+    pub attached_routes: usize,
+    /// What is claimed.
+    pub conditions: Vec<Condition>,
+}
+
+fn kind_as_text<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.as_str())
+}
+
+fn key_as_text<S: serde::Serializer>(key: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(key)
+}
+
+fn origin_as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(origin)
+}
+
+fn violations_as_text<S: serde::Serializer>(
+    violations: &[Violation],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(violations.iter().map(ToString::to_string))
+}

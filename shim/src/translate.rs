@@ -1,0 +1,386 @@
+//! Pure: cluster view → snapshot and conditions.
+//!
+//! [`translate`] is the conductor. It is a function of the view and the settings alone; a previous
+//! [`Translation`] only saves work: whatever did not change, and depends on nothing that did, is
+//! taken over. The law, held by tests: `translate(view, Some(any)) == translate(view, None)`. Callers
+//! are `serve` and `check`; nothing here reads files, opens sockets or knows the time.
+
+mod attachment;
+mod backend;
+mod conflict;
+mod filter;
+mod gateway;
+mod grpc_route;
+mod http_route;
+mod listener;
+mod notes;
+mod policy;
+mod reference;
+mod route;
+mod settings;
+mod unsupported;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use ir::http_route::{GrpcRule, HttpRule};
+use ir::{Resources, Snapshot};
+
+use self::gateway::Gateways;
+use self::reference::Grants;
+use self::route::Outcome;
+pub use self::settings::{CONTROLLER_NAME, Classes, PortMap, Settings};
+use crate::cluster_view::{ClusterView, Kind, Object, Objects, Watched};
+use crate::conditions::ObjectStatus;
+
+/// API group of the Gateway API.
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// A view translated: the snapshot for data planes, and what each object is told.
+///
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    settings: Settings,
+    view: ClusterView,
+    snapshot: Snapshot,
+    statuses: OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>,
+    gateways: Arc<Gateways>,
+    grants: Arc<Grants>,
+    tls_targets: Arc<BTreeSet<Arc<str>>>,
+    http: Memos<HttpRule>,
+    grpc: Memos<GrpcRule>,
+    /// How many routes each listener took.
+    attached: OrdMap<Arc<str>, usize>,
+    /// How many routes send to each cluster.
+    uses: OrdMap<Arc<str>, usize>,
+    /// EndpointSlices of each Service.
+    slices: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+}
+
+/// What became of every route of a kind.
+type Memos<R> = OrdMap<Arc<str>, Arc<Outcome<R>>>;
+
+impl Translation {
+    /// The snapshot; its version is empty, naming it is up to whoever serves it.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What every object is told, by kind and key.
+    pub fn statuses(&self) -> impl Iterator<Item = &Arc<ObjectStatus>> {
+        self.statuses.values()
+    }
+
+    /// What one object is told; nothing when there is nothing to say about it.
+    pub fn status(&self, kind: Kind, key: &str) -> Option<&Arc<ObjectStatus>> {
+        self.statuses.get(&(kind, Arc::from(key)))
+    }
+
+    /// Every fault that keeps an object out of the snapshot.
+    pub fn violations(&self) -> impl Iterator<Item = &ir::Violation> {
+        self.statuses().flat_map(|status| &status.violations)
+    }
+}
+
+/// Translates a view; `previous` may be any earlier translation.
+pub fn translate(
+    view: &ClusterView,
+    settings: &Settings,
+    previous: Option<&Translation>,
+) -> Translation {
+    let fresh;
+    let before = match previous {
+        Some(previous) if previous.settings == *settings => previous,
+        _ => {
+            fresh = Translation { settings: settings.clone(), ..Translation::default() };
+            &fresh
+        }
+    };
+    let mut next = Translation { view: view.clone(), ..before.clone() };
+    let changed = next.update_surroundings(before);
+    let mut touched = Touched::default();
+    next.update_http_routes(before, &changed, &mut touched);
+    next.update_grpc_routes(before, &changed, &mut touched);
+    next.update_clusters(&changed, touched);
+    unsupported::update(&before.view, view, &mut next.statuses);
+    next.update_gateway_statuses(before);
+    next
+}
+
+/// Objects that changed and that routes and clusters may depend on.
+#[derive(Debug, Default)]
+struct Changed {
+    gateways: BTreeSet<Arc<str>>,
+    namespaces: BTreeSet<Arc<str>>,
+    grants: bool,
+    /// Services that routes see differently.
+    services: BTreeSet<Arc<str>>,
+    /// Services whose clusters must be built again.
+    endpoints: BTreeSet<Arc<str>>,
+}
+
+impl Changed {
+    fn concerns_routes(&self) -> bool {
+        self.grants
+            || !self.gateways.is_empty()
+            || !self.namespaces.is_empty()
+            || !self.services.is_empty()
+    }
+}
+
+/// Clusters whose use by routes may be other than before.
+#[derive(Debug, Default)]
+struct Touched(BTreeSet<Arc<str>>);
+
+/// What a route is translated with.
+struct Scope<'a> {
+    view: &'a ClusterView,
+    gateways: &'a Gateways,
+    grants: &'a Grants,
+    tls_targets: &'a BTreeSet<Arc<str>>,
+    /// Kind of the route.
+    kind: &'static str,
+    /// Namespace of the route.
+    namespace: &'a str,
+}
+
+impl Scope<'_> {
+    /// Labels of the route's namespace; every namespace has its name as one.
+    fn namespace_labels(&self) -> BTreeMap<String, String> {
+        let object = self.view.namespaces.get(self.namespace);
+        let mut labels =
+            object.and_then(|object| object.value.metadata.labels.clone()).unwrap_or_default();
+        let name = "kubernetes.io/metadata.name".to_owned();
+        labels.entry(name).or_insert_with(|| self.namespace.to_owned());
+        labels
+    }
+}
+
+impl Translation {
+    /// Brings everything but routes and clusters up to date; tells what that changes for them.
+    fn update_surroundings(&mut self, before: &Self) -> Changed {
+        let (old, new) = (&before.view, &self.view);
+        let mut changed = Changed {
+            namespaces: changed_keys(&old.namespaces, &new.namespaces),
+            services: changed_keys(&old.services, &new.services),
+            ..Changed::default()
+        };
+        if !old.reference_grants.is_same(&new.reference_grants) {
+            let grants = Grants::new(new);
+            if grants != *before.grants {
+                self.grants = Arc::new(grants);
+                changed.grants = true;
+            }
+        }
+        if !old.backend_tls_policies.is_same(&new.backend_tls_policies) {
+            let targets = backend::tls_targets(new);
+            changed.services.extend(targets.symmetric_difference(&before.tls_targets).cloned());
+            self.tls_targets = Arc::new(targets);
+        }
+        let is_same = old.gateway_classes.is_same(&new.gateway_classes)
+            && old.gateways.is_same(&new.gateways)
+            && old.secrets.is_same(&new.secrets)
+            && !changed.grants;
+        if !is_same {
+            changed.gateways = self.update_gateways(before);
+        }
+        changed.endpoints = self.update_slices(&before.view);
+        changed.endpoints.extend(changed.services.iter().cloned());
+        changed
+    }
+
+    /// Translates the Gateways again; gives back those that routes see differently.
+    fn update_gateways(&mut self, before: &Self) -> BTreeSet<Arc<str>> {
+        let gateways =
+            gateway::translate(&self.view, &self.settings, &self.grants, &before.gateways);
+        let (old, new) = (&before.gateways.parents, &gateways.parents);
+        let keys = old.keys().chain(new.keys());
+        let changed = keys.filter(|key| old.get(*key) != new.get(*key)).cloned().collect();
+        replace(&mut self.snapshot.listeners, &gateways.listeners);
+        replace(&mut self.snapshot.secrets, &gateways.secrets);
+        self.gateways = Arc::new(gateways);
+        changed
+    }
+
+    /// Brings the index of EndpointSlices up to date; gives back the Services concerned.
+    fn update_slices(&mut self, before: &ClusterView) -> BTreeSet<Arc<str>> {
+        let mut concerned = BTreeSet::new();
+        for (old, new) in before.endpoint_slices.changes(&self.view.endpoint_slices) {
+            if let Some((service, slice)) = old.and_then(|slice| Some((backend::service_of(slice)?, slice))) {
+                let mut known = self.slices.remove(&service).unwrap_or_default();
+                known.remove(&slice.key);
+                if !known.is_empty() {
+                    self.slices.insert(service.clone(), known);
+                }
+                concerned.insert(service);
+            }
+            if let Some((service, slice)) = new.and_then(|slice| Some((backend::service_of(slice)?, slice))) {
+                self.slices.entry(service.clone()).or_default().insert(slice.key.clone());
+                concerned.insert(service);
+            }
+        }
+        concerned
+    }
+
+    fn update_http_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
+        let mut memos = std::mem::take(&mut self.http);
+        for key in stale(&before.view.http_routes, &self.view.http_routes, &memos, changed) {
+            let outcome = self.view.http_routes.get(&key).map(|object| {
+                http_route::translate(object, &self.scope(object.namespace(), Kind::HttpRoute))
+            });
+            self.settle(Kind::HttpRoute, &key, &mut memos, outcome, touched);
+            let route = memos.get(&key).and_then(|outcome| outcome.route.clone());
+            put(&mut self.snapshot.http_routes, &key, route);
+        }
+        self.http = memos;
+    }
+
+    fn update_grpc_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
+        let mut memos = std::mem::take(&mut self.grpc);
+        for key in stale(&before.view.grpc_routes, &self.view.grpc_routes, &memos, changed) {
+            let outcome = self.view.grpc_routes.get(&key).map(|object| {
+                grpc_route::translate(object, &self.scope(object.namespace(), Kind::GrpcRoute))
+            });
+            self.settle(Kind::GrpcRoute, &key, &mut memos, outcome, touched);
+            let route = memos.get(&key).and_then(|outcome| outcome.route.clone());
+            put(&mut self.snapshot.grpc_routes, &key, route);
+        }
+        self.grpc = memos;
+    }
+
+    fn scope<'a>(&'a self, namespace: &'a str, kind: Kind) -> Scope<'a> {
+        Scope {
+            view: &self.view,
+            gateways: &self.gateways,
+            grants: &self.grants,
+            tls_targets: &self.tls_targets,
+            kind: kind.as_str(),
+            namespace,
+        }
+    }
+
+    /// Puts a route's new outcome in the place of its old one and keeps the books.
+    fn settle<R>(
+        &mut self,
+        kind: Kind,
+        key: &Arc<str>,
+        memos: &mut Memos<R>,
+        outcome: Option<Outcome<R>>,
+        touched: &mut Touched,
+    ) {
+        if let Some(old) = memos.remove(key) {
+            old.attached.iter().for_each(|listener| subtract(&mut self.attached, listener));
+            old.clusters.iter().for_each(|cluster| subtract(&mut self.uses, cluster));
+            touched.0.extend(old.clusters.iter().cloned());
+        }
+        let Some(outcome) = outcome else {
+            self.statuses.remove(&(kind, key.clone()));
+            return;
+        };
+        outcome.attached.iter().for_each(|listener| add(&mut self.attached, listener));
+        outcome.clusters.iter().for_each(|cluster| add(&mut self.uses, cluster));
+        touched.0.extend(outcome.clusters.iter().cloned());
+        self.statuses.insert((kind, key.clone()), outcome.status.clone());
+        memos.insert(key.clone(), Arc::new(outcome));
+    }
+
+    /// Builds the clusters whose use or Service changed, drops those nobody uses.
+    fn update_clusters(&mut self, changed: &Changed, touched: Touched) {
+        let mut keys = touched.0;
+        for service in &changed.endpoints {
+            let first: Arc<str> = format!("{service}:").into();
+            let of_service = self.uses.range(first.clone()..).map(|(key, _)| key);
+            keys.extend(of_service.take_while(|key| key.starts_with(&*first)).cloned());
+        }
+        for key in keys {
+            let cluster = if self.uses.contains_key(&key) { self.cluster(&key) } else { None };
+            put(&mut self.snapshot.clusters, &key, cluster.map(Arc::new));
+        }
+    }
+
+    fn cluster(&self, key: &Arc<str>) -> Option<ir::Cluster> {
+        let slices = self.slices.get(backend::service_key(key));
+        let slices = slices.into_iter().flatten();
+        let slices = slices.filter_map(|slice| self.view.endpoint_slices.get(slice));
+        backend::cluster(key, &self.view, slices)
+    }
+
+    /// Adds to the Gateways' statuses how many routes are attached.
+    fn update_gateway_statuses(&mut self, before: &Self) {
+        let is_same = Arc::ptr_eq(&before.gateways, &self.gateways)
+            && before.attached.ptr_eq(&self.attached);
+        if is_same {
+            return;
+        }
+        for old in &before.gateways.statuses {
+            self.statuses.remove(&(old.kind, old.key.clone()));
+        }
+        for status in &self.gateways.statuses {
+            let mut status = status.clone();
+            for listener in &mut status.listeners {
+                let name = format!("{}/{}", status.key, listener.name);
+                listener.attached_routes = self.attached.get(&*name).copied().unwrap_or_default();
+            }
+            self.statuses.insert((status.kind, status.key.clone()), Arc::new(status));
+        }
+    }
+}
+
+fn changed_keys<T: Watched>(old: &Objects<T>, new: &Objects<T>) -> BTreeSet<Arc<str>> {
+    let object = |(old, new): (Option<&Arc<Object<T>>>, Option<&Arc<Object<T>>>)| {
+        new.or(old).map(|object| object.key.clone())
+    };
+    old.changes(new).filter_map(object).collect()
+}
+
+/// Routes that must be translated again: changed ones, and those that depend on what changed.
+fn stale<T: Watched, R>(
+    old: &Objects<T>,
+    new: &Objects<T>,
+    memos: &Memos<R>,
+    changed: &Changed,
+) -> BTreeSet<Arc<str>> {
+    let mut keys = changed_keys(old, new);
+    if changed.concerns_routes() {
+        let stale = memos.iter().filter(|(_, outcome)| outcome.is_stale(changed));
+        keys.extend(stale.map(|(key, _)| key.clone()));
+    }
+    keys
+}
+
+fn put<T: ir::Resource>(resources: &mut Resources<T>, key: &str, resource: Option<Arc<T>>) {
+    match resource {
+        // The old value is kept where nothing differs, so that a diff need not look inside.
+        Some(resource) if resources.get(key).is_some_and(|known| *known == resource) => {}
+        Some(resource) => drop(resources.insert(resource)),
+        None => drop(resources.remove(key)),
+    }
+}
+
+/// Makes `resources` equal to `next` and keeps what is equal already.
+fn replace<T: ir::Resource>(resources: &mut Resources<T>, next: &Resources<T>) {
+    let gone: Vec<_> = resources
+        .iter()
+        .map(|known| known.key().clone())
+        .filter(|key| next.get(key).is_none())
+        .collect();
+    for key in gone {
+        resources.remove(&key);
+    }
+    for resource in next.iter() {
+        put(resources, resource.key(), Some(resource.clone()));
+    }
+}
+
+fn add(counts: &mut OrdMap<Arc<str>, usize>, key: &Arc<str>) {
+    *counts.entry(key.clone()).or_insert(0) += 1;
+}
+
+fn subtract(counts: &mut OrdMap<Arc<str>, usize>, key: &Arc<str>) {
+    match counts.get(key).copied() {
+        Some(count) if count > 1 => drop(counts.insert(key.clone(), count - 1)),
+        _ => drop(counts.remove(key)),
+    }
+}

@@ -1,0 +1,175 @@
+//! Which listeners a route attaches to, and what each of its parents is told.
+//!
+//! Pure Gateway API: a parent reference names a Gateway and perhaps a listener or port of it; the
+//! listener decides by kind and namespace; host names must meet. What a route's rules are worth is
+//! not looked at here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gateway_api::experimental::httproutes::HttpRouteParentRefs;
+use ir::Hostname;
+use ir::http_route::ParentRef;
+
+use super::gateway::{Parent, ParentListener};
+use super::listener::RouteKind;
+use super::notes::Notes;
+use super::{GATEWAY_API, Scope};
+
+/// Where a route ended up.
+#[derive(Debug, Default)]
+pub(super) struct Attachment {
+    /// The parents that are ours to answer for, and whether they took the route.
+    pub(super) parents: Vec<(ParentRef, Result<(), Refusal>)>,
+    /// Listeners that took the route and serve, for the data plane.
+    pub(super) listeners: Vec<Arc<str>>,
+    /// Listeners that took the route, serving or not, for `attachedRoutes`.
+    pub(super) counted: BTreeSet<Arc<str>>,
+    /// Gateways the route names, there or not.
+    pub(super) gateways: BTreeSet<Arc<str>>,
+}
+
+/// Why a parent did not take a route: reason and message.
+pub(super) type Refusal = (&'static str, String);
+
+/// Attaches a route of that kind and those host names.
+pub(super) fn attach(
+    kind: RouteKind,
+    references: &[HttpRouteParentRefs],
+    hostnames: &[Hostname],
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> Attachment {
+    let mut attachment = Attachment::default();
+    for (index, reference) in references.iter().enumerate() {
+        let path = format!("spec.parentRefs[{index}]");
+        let Some(parent) = typed(reference, scope.namespace, &path, notes) else { continue };
+        if parent.kind != "Gateway" || parent.group != GATEWAY_API {
+            let message = format!("{path}: parents of kind {} are not supported yet", parent.kind);
+            attachment.parents.push((parent, Err(("NoMatchingParent", message))));
+            continue;
+        }
+        let key: Arc<str> = format!("{}/{}", parent.namespace, parent.name).into();
+        attachment.gateways.insert(key.clone());
+        let outcome = match scope.gateways.parents.get(&key) {
+            None => {
+                let message = format!("{path}: there is no Gateway {key}");
+                Err(("NoMatchingParent", message))
+            }
+            // Another controller answers for it.
+            Some(gateway) if !gateway.is_ours => continue,
+            Some(gateway) => take(gateway, &parent, kind, hostnames, scope).map(|taken| {
+                for listener in taken {
+                    attachment.counted.insert(listener.name.clone());
+                    if listener.serves && !attachment.listeners.contains(&listener.name) {
+                        attachment.listeners.push(listener.name.clone());
+                    }
+                }
+            }),
+        };
+        let outcome = outcome.map_err(|(reason, message)| (reason, message));
+        attachment.parents.push((parent, outcome));
+    }
+    attachment
+}
+
+fn typed(
+    reference: &HttpRouteParentRefs,
+    namespace: &str,
+    path: &str,
+    notes: &mut Notes,
+) -> Option<ParentRef> {
+    let port = match reference.port.map(u16::try_from) {
+        None => None,
+        Some(Ok(port)) if port > 0 => Some(port),
+        Some(_) => {
+            notes.violation(&format!("{path}.port"), "is no port, use 1 to 65535");
+            return None;
+        }
+    };
+    Some(ParentRef {
+        group: reference.group.clone().unwrap_or_else(|| GATEWAY_API.to_owned()),
+        kind: reference.kind.clone().unwrap_or_else(|| "Gateway".to_owned()),
+        namespace: reference.namespace.clone().unwrap_or_else(|| namespace.to_owned()),
+        name: reference.name.clone(),
+        section_name: reference.section_name.clone().filter(|name| !name.is_empty()),
+        port,
+    })
+}
+
+/// The listeners of `gateway` that take the route, or why none does.
+fn take<'a>(
+    gateway: &'a Parent,
+    parent: &ParentRef,
+    kind: RouteKind,
+    hostnames: &[Hostname],
+    scope: &Scope<'_>,
+) -> Result<Vec<&'a ParentListener>, Refusal> {
+    let named: Vec<_> = gateway
+        .listeners
+        .iter()
+        .filter(|listener| {
+            parent.section_name.as_ref().is_none_or(|name| *name == listener.section)
+                && parent.port.is_none_or(|port| port == listener.port)
+        })
+        .collect();
+    if named.is_empty() {
+        return Err(("NoMatchingParent", no_listener(gateway, parent)));
+    }
+    let labels = scope.namespace_labels();
+    let allowed: Vec<_> = named
+        .iter()
+        .filter(|listener| {
+            listener.kinds.contains(&kind)
+                && listener.namespaces.allow(&gateway.namespace, scope.namespace, &labels)
+        })
+        .collect();
+    if allowed.is_empty() {
+        let message = format!(
+            "no listener of Gateway {} takes a {} from namespace {}; see allowedRoutes of {}",
+            gateway.key,
+            kind.as_str(),
+            scope.namespace,
+            sections(&named)
+        );
+        return Err(("NotAllowedByListeners", message));
+    }
+    let taken: Vec<_> = allowed
+        .into_iter()
+        .copied()
+        .filter(|listener| meet(listener.hostname.as_ref(), hostnames))
+        .collect();
+    if taken.is_empty() {
+        let names: Vec<_> = hostnames.iter().map(Hostname::as_str).collect();
+        let message = format!(
+            "spec.hostnames {} meet no host name of the listeners {} of Gateway {}",
+            names.join(", "),
+            sections(&named),
+            gateway.key
+        );
+        return Err(("NoMatchingListenerHostname", message));
+    }
+    Ok(taken)
+}
+
+fn no_listener(gateway: &Parent, parent: &ParentRef) -> String {
+    let mut wanted = String::new();
+    if let Some(section) = &parent.section_name {
+        wanted += &format!(" named {section}");
+    }
+    if let Some(port) = parent.port {
+        wanted += &format!(" on port {port}");
+    }
+    let all: Vec<_> = gateway.listeners.iter().collect();
+    format!("Gateway {} has no listener{wanted}, it has {}", gateway.key, sections(&all))
+}
+
+fn sections(listeners: &[&ParentListener]) -> String {
+    let names: Vec<_> = listeners.iter().map(|listener| listener.section.as_str()).collect();
+    names.join(", ")
+}
+
+fn meet(listener: Option<&Hostname>, route: &[Hostname]) -> bool {
+    let Some(listener) = listener else { return true };
+    route.is_empty() || route.iter().any(|name| listener.intersect(name).is_some())
+}

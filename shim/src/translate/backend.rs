@@ -1,0 +1,241 @@
+//! Backends: from a reference to the keys of its cluster, and from a Service to the cluster.
+//!
+//! A reference that leads nowhere keeps its share of traffic and no keys, so that its requests fail
+//! as Gateway API asks. Clusters are built only for Service ports that a route sends to.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress};
+use ir::resource::Metadata;
+use ir::{BackendTarget, Cluster, Endpoint};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::Scope;
+use super::notes::Notes;
+use super::reference::{From, To};
+use crate::cluster_view::{ClusterView, Object};
+
+/// Label that ties an EndpointSlice to its Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The wire's default (`contract/wire.md`, BackendCluster).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A reference to a backend, as the generated types write it in many places.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reference<'a> {
+    pub(super) group: Option<&'a str>,
+    pub(super) kind: Option<&'a str>,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
+    pub(super) port: Option<i32>,
+}
+
+/// Finds the cluster of a reference; why there is none is noted.
+pub(super) fn resolve(
+    reference: Reference<'_>,
+    path: &str,
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> BackendTarget {
+    let group = reference.group.unwrap_or_default();
+    let kind = reference.kind.unwrap_or("Service");
+    let namespace = reference.namespace.unwrap_or(scope.namespace);
+    let key = format!("{namespace}/{}", reference.name);
+    let display = reference.port.map_or_else(|| key.clone(), |port| format!("{key}:{port}"));
+    let mut target = BackendTarget {
+        display: display.as_str().into(),
+        cluster_keys: Vec::new(),
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+    };
+    if (group, kind) != ("", "Service") {
+        let kind = if group.is_empty() { kind.to_owned() } else { format!("{group} {kind}") };
+        let message = format!("kind {kind} is no backend here, use a Service");
+        notes.unresolved("InvalidKind", path, message);
+        return target;
+    }
+    let Some(port) = reference.port else {
+        notes.violation(&format!("{path}.port"), "is missing, a Service needs a port");
+        return target;
+    };
+    notes.services.insert(key.as_str().into());
+    if namespace != scope.namespace {
+        notes.crosses_namespaces = true;
+    }
+    match usable_port(&key, namespace, reference.name, port, scope) {
+        Ok(()) => {
+            notes.clusters.insert(target.display.clone());
+            target.cluster_keys = vec![key.into(), target.display.clone()];
+        }
+        Err((reason, message)) => notes.unresolved(reason, path, message),
+    }
+    target
+}
+
+fn usable_port(
+    key: &str,
+    namespace: &str,
+    name: &str,
+    port: i32,
+    scope: &Scope<'_>,
+) -> Result<(), (&'static str, String)> {
+    let from = From::gateway_api(scope.kind, scope.namespace);
+    let to = To { group: "", kind: "Service", namespace, name };
+    if !scope.grants.allow(from, to) {
+        return Err((
+            "RefNotPermitted",
+            format!("Service {key} is in another namespace, which needs a ReferenceGrant there"),
+        ));
+    }
+    let Some(service) = scope.view.services.get(key) else {
+        return Err(("BackendNotFound", format!("there is no Service {key}")));
+    };
+    let spec = service.value.spec.clone().unwrap_or_default();
+    if spec.type_.as_deref() == Some("ExternalName") {
+        let message = format!("Service {key} is of type ExternalName, which is not supported");
+        return Err(("UnsupportedValue", message));
+    }
+    let Some(found) = port_of(&service.value, port) else {
+        let ports: Vec<_> = spec.ports.iter().flatten().map(|port| port.port.to_string()).collect();
+        let message = format!("Service {key} has no port {port}, it has {}", ports.join(", "));
+        return Err(("BackendNotFound", message));
+    };
+    if !matches!(found.protocol.as_deref(), None | Some("" | "TCP")) {
+        let message = format!("port {port} of Service {key} does not speak TCP");
+        return Err(("UnsupportedProtocol", message));
+    }
+    if scope.tls_targets.contains(key) {
+        let message = format!(
+            "a BackendTLSPolicy asks for TLS towards Service {key}, which is not supported yet"
+        );
+        return Err(("UnsupportedProtocol", message));
+    }
+    Ok(())
+}
+
+fn port_of(service: &Service, port: i32) -> Option<&ServicePort> {
+    service.spec.as_ref()?.ports.iter().flatten().find(|known| known.port == port)
+}
+
+/// Services a BackendTLSPolicy names; until policies are applied nothing may reach them in clear.
+pub(super) fn tls_targets(view: &ClusterView) -> BTreeSet<Arc<str>> {
+    let policies = view.backend_tls_policies.iter();
+    policies
+        .flat_map(|policy| {
+            policy
+                .value
+                .spec
+                .target_refs
+                .iter()
+                .filter(|target| target.kind == "Service")
+                .map(|target| format!("{}/{}", policy.namespace(), target.name).into())
+        })
+        .collect()
+}
+
+/// The Service an EndpointSlice belongs to, `namespace/service`.
+pub(super) fn service_of(slice: &Object<EndpointSlice>) -> Option<Arc<str>> {
+    let name = slice.value.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(format!("{}/{name}", slice.namespace()).into())
+}
+
+/// The Service of a cluster's key.
+pub(super) fn service_key(cluster: &str) -> &str {
+    cluster.rsplit_once(':').map_or(cluster, |(service, _)| service)
+}
+
+/// Builds the cluster of `key` (`namespace/service:port`) when its Service has that port.
+pub(super) fn cluster<'a>(
+    key: &Arc<str>,
+    view: &ClusterView,
+    slices: impl Iterator<Item = &'a Arc<Object<EndpointSlice>>>,
+) -> Option<Cluster> {
+    let (service_key, port) = key.rsplit_once(':')?;
+    let service = view.services.get(service_key)?;
+    let port = port_of(&service.value, port.parse().ok()?)?;
+    let mut endpoints = Vec::new();
+    let mut seen = BTreeSet::new();
+    for endpoint in slices.flat_map(|slice| endpoints_of(&slice.value, port)) {
+        let EndpointAddress::Ip(ip) = &endpoint.address else { continue };
+        if seen.insert((*ip, endpoint.port)) {
+            endpoints.push(endpoint);
+        }
+    }
+    Some(Cluster {
+        key: key.clone(),
+        protocol: protocol(port),
+        endpoints,
+        connect_timeout: CONNECT_TIMEOUT,
+        request_timeout: None,
+        metadata: Metadata::from([("service".to_owned(), service.name().to_owned())]),
+        tls: None,
+        session_persistence: None,
+        balancing: Balancing::RoundRobin,
+        max_inflight_requests: None,
+        ai_service: None,
+        token_policy: None,
+        wasm_plugin: None,
+        security_policy: None,
+    })
+}
+
+fn endpoints_of(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
+    let Some(number) = endpoint_port(slice, port) else {
+        return Vec::new();
+    };
+    slice
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| {
+            // Only the first address of an endpoint has a meaning (EndpointSlice API).
+            let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+            Some(Endpoint {
+                address: EndpointAddress::Ip(ip),
+                port: number,
+                is_ready: ready.unwrap_or(true),
+                zone: endpoint.zone.clone().unwrap_or_default(),
+                weight: 1,
+            })
+        })
+        .collect()
+}
+
+/// The slice's port of the same name; a slice with one port without a name serves every port, a slice
+/// without ports serves the Service's own number.
+fn endpoint_port(slice: &EndpointSlice, port: &ServicePort) -> Option<NonZeroU16> {
+    let name = port.name.as_deref().unwrap_or_default();
+    let ports = slice.ports.as_deref().unwrap_or_default();
+    let number = match ports {
+        [] => port.port,
+        [only] if only.name.as_deref().unwrap_or_default().is_empty() => {
+            only.port.unwrap_or(port.port)
+        }
+        ports => {
+            let same = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == name)?;
+            same.port.unwrap_or(port.port)
+        }
+    };
+    NonZeroU16::new(u16::try_from(number).ok()?)
+}
+
+/// What a Service port speaks (`contract/wire.md` 5.2).
+fn protocol(port: &ServicePort) -> ClusterProtocol {
+    let Some(name) = port.app_protocol.as_deref().filter(|name| !name.is_empty()) else {
+        return ClusterProtocol::Tcp;
+    };
+    match name {
+        "kubernetes.io/h2c" | "h2c" => ClusterProtocol::H2c,
+        "kubernetes.io/ws" | "ws" | "http" => ClusterProtocol::Http,
+        "kubernetes.io/wss" | "wss" | "https" => ClusterProtocol::Https,
+        "grpc" => ClusterProtocol::Grpc,
+        "grpcs" => ClusterProtocol::Grpcs,
+        "tcp" => ClusterProtocol::Tcp,
+        other => ClusterProtocol::Other(other.to_uppercase()),
+    }
+}

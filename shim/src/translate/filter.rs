@@ -1,0 +1,349 @@
+//! The filters of a rule or of one of its backends, typed.
+//!
+//! The generated API types repeat one filter schema four times; it is read here through the widest
+//! of them. [`SUPPORTED`] is the one list of filters the data plane applies: a filter that is not in
+//! it is never skipped but answered with 500, as Gateway API asks, and named in a condition.
+
+use gateway_api::experimental::httproutes as api;
+use http::{HeaderName, HeaderValue};
+use ir::Filter;
+use ir::filter::{
+    Cors, ExternalAuth, ExternalAuthProtocol, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite,
+    Scheme,
+};
+use serde::Serialize;
+
+use super::Scope;
+use super::backend::{self, Reference};
+use super::notes::Notes;
+
+/// Filters the data plane applies, by the name of their type.
+pub(super) const SUPPORTED: &[&str] =
+    &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"];
+
+/// Where filters stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// Index of the rule.
+    pub(super) rule: usize,
+    /// Path of the list, as `spec.rules[0].filters`.
+    pub(super) path: &'a str,
+    /// The rule has exactly one match, by path prefix; only then a matched prefix can be replaced.
+    pub(super) one_prefix: bool,
+}
+
+/// Translates a list of filters of any of the four generated types.
+pub(super) fn filters<F: Serialize>(
+    list: Option<&Vec<F>>,
+    place: Place<'_>,
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> Vec<Filter> {
+    let mut filters = Vec::new();
+    let mut seen = Vec::new();
+    for (index, filter) in list.into_iter().flatten().enumerate() {
+        let path = format!("{}[{index}]", place.path);
+        let widest = serde_json::to_value(filter).and_then(serde_json::from_value);
+        let Ok(filter) = widest else {
+            notes.violation(&path, "is no filter");
+            continue;
+        };
+        let name = type_name(&filter);
+        if seen.contains(&name) && !matches!(name, "RequestMirror" | "ExtensionRef") {
+            notes.violation(&path, format!("{name} is repeated, write it once"));
+        }
+        seen.push(name);
+        let typed = one(&filter, &path, place, scope, notes);
+        if SUPPORTED.contains(&name) {
+            filters.extend(typed);
+        } else {
+            let reason = "is not supported yet, requests that meet it are answered with 500";
+            notes.unsupported(place.rule, &path, &format!("filter {name} {reason}"));
+            filters.push(Filter::Unsupported {
+                name: name.to_owned(),
+                reason: "not supported yet".to_owned(),
+            });
+        }
+    }
+    if seen.contains(&"RequestRedirect") && seen.contains(&"URLRewrite") {
+        notes.violation(place.path, "RequestRedirect and URLRewrite exclude each other");
+    }
+    filters
+}
+
+fn type_name(filter: &api::HttpRouteRulesFilters) -> &'static str {
+    use api::HttpRouteRulesFiltersType as Type;
+    match filter.r#type {
+        Type::RequestHeaderModifier => "RequestHeaderModifier",
+        Type::ResponseHeaderModifier => "ResponseHeaderModifier",
+        Type::RequestMirror => "RequestMirror",
+        Type::RequestRedirect => "RequestRedirect",
+        Type::UrlRewrite => "URLRewrite",
+        Type::ExtensionRef => "ExtensionRef",
+        Type::Cors => "CORS",
+        Type::ExternalAuth => "ExternalAuth",
+    }
+}
+
+fn one(
+    filter: &api::HttpRouteRulesFilters,
+    path: &str,
+    place: Place<'_>,
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> Option<Filter> {
+    let translated = match type_name(filter) {
+        "RequestHeaderModifier" => filter.request_header_modifier.as_ref().map(|spec| {
+            let pair = |h: &api::HttpRouteRulesFiltersRequestHeaderModifierSet| (h.name.clone(), h.value.clone());
+            let set = spec.set.iter().flatten().map(pair).collect();
+            let add = spec.add.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+            let path = format!("{path}.requestHeaderModifier");
+            let edit = header_edit(set, add, spec.remove.as_ref(), &path, notes);
+            Some(Filter::RequestHeaders(edit))
+        }),
+        "ResponseHeaderModifier" => filter.response_header_modifier.as_ref().map(|spec| {
+            let set = spec.set.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+            let add = spec.add.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+            let path = format!("{path}.responseHeaderModifier");
+            let edit = header_edit(set, add, spec.remove.as_ref(), &path, notes);
+            Some(Filter::ResponseHeaders(edit))
+        }),
+        "RequestRedirect" => filter
+            .request_redirect
+            .as_ref()
+            .map(|spec| redirect(spec, &format!("{path}.requestRedirect"), place, notes)),
+        "URLRewrite" => filter
+            .url_rewrite
+            .as_ref()
+            .map(|spec| rewrite(spec, &format!("{path}.urlRewrite"), place, notes)),
+        "RequestMirror" => filter
+            .request_mirror
+            .as_ref()
+            .map(|spec| mirror(spec, &format!("{path}.requestMirror"), scope, notes)),
+        "CORS" => filter.cors.as_ref().map(|spec| Some(Filter::Cors(cors(spec)))),
+        "ExternalAuth" => filter
+            .external_auth
+            .as_ref()
+            .map(|spec| external_auth(spec, &format!("{path}.externalAuth"), scope, notes)),
+        _ => filter.extension_ref.as_ref().map(|_| None),
+    };
+    translated.unwrap_or_else(|| {
+        notes.violation(path, format!("is of type {} but does not say how", type_name(filter)));
+        None
+    })
+}
+
+fn header_edit(
+    set: Vec<(String, String)>,
+    add: Vec<(String, String)>,
+    remove: Option<&Vec<String>>,
+    path: &str,
+    notes: &mut Notes,
+) -> HeaderEdit {
+    let mut checked = |pairs: Vec<(String, String)>, list: &str| {
+        let mut good = Vec::new();
+        for (index, (name, value)) in pairs.into_iter().enumerate() {
+            let path = format!("{path}.{list}[{index}]");
+            let name = header_name(&name, &format!("{path}.name"), notes);
+            if HeaderValue::from_str(&value).is_err() {
+                let message = "holds characters a header field cannot carry";
+                notes.violation(&format!("{path}.value"), message);
+            }
+            good.extend(name.map(|name| (name, value)));
+        }
+        good
+    };
+    let set = checked(set, "set");
+    let add = checked(add, "add");
+    let remove = remove
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .filter_map(|(index, name)| header_name(name, &format!("{path}.remove[{index}]"), notes))
+        .collect();
+    HeaderEdit { set, add, remove }
+}
+
+/// A header field's name in lower case.
+pub(super) fn header_name(name: &str, path: &str, notes: &mut Notes) -> Option<String> {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Some(name.as_str().to_owned()),
+        Err(_) => {
+            notes.violation(path, format!("{name:?} is no name of a header field"));
+            None
+        }
+    }
+}
+
+fn redirect(
+    spec: &api::HttpRouteRulesFiltersRequestRedirect,
+    path: &str,
+    place: Place<'_>,
+    notes: &mut Notes,
+) -> Option<Filter> {
+    use api::HttpRouteRulesFiltersRequestRedirectPathType as PathType;
+    let port = spec.port.map(|port| {
+        let checked = u16::try_from(port).ok().filter(|port| *port > 0);
+        if checked.is_none() {
+            notes.violation(&format!("{path}.port"), format!("{port} is no port"));
+        }
+        checked.unwrap_or_default()
+    });
+    let status = u16::try_from(spec.status_code.unwrap_or(302)).unwrap_or_default();
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        let message = format!("{:?} is no redirect, use 301, 302, 303, 307 or 308", spec.status_code);
+        notes.violation(&format!("{path}.statusCode"), message);
+    }
+    let edit = spec.path.as_ref().and_then(|edit| {
+        let replacement = match edit.r#type {
+            PathType::ReplaceFullPath => (edit.replace_full_path.clone(), false),
+            PathType::ReplacePrefixMatch => (edit.replace_prefix_match.clone(), true),
+        };
+        path_edit(replacement, &format!("{path}.path"), place, notes)
+    });
+    Some(Filter::Redirect(Redirect {
+        scheme: spec.scheme.as_ref().map(|scheme| match scheme {
+            api::HttpRouteRulesFiltersRequestRedirectScheme::Http => Scheme::Http,
+            api::HttpRouteRulesFiltersRequestRedirectScheme::Https => Scheme::Https,
+        }),
+        hostname: host(spec.hostname.as_deref(), path, notes),
+        path: edit,
+        port,
+        status,
+    }))
+}
+
+fn rewrite(
+    spec: &api::HttpRouteRulesFiltersUrlRewrite,
+    path: &str,
+    place: Place<'_>,
+    notes: &mut Notes,
+) -> Option<Filter> {
+    use api::HttpRouteRulesFiltersUrlRewritePathType as PathType;
+    let edit = spec.path.as_ref().and_then(|edit| {
+        let replacement = match edit.r#type {
+            PathType::ReplaceFullPath => (edit.replace_full_path.clone(), false),
+            PathType::ReplacePrefixMatch => (edit.replace_prefix_match.clone(), true),
+        };
+        path_edit(replacement, &format!("{path}.path"), place, notes)
+    });
+    let hostname = host(spec.hostname.as_deref(), path, notes);
+    // A rewrite of nothing is allowed and does nothing.
+    (hostname.is_some() || edit.is_some()).then_some(Filter::Rewrite(Rewrite { hostname, path: edit }))
+}
+
+fn host(name: Option<&str>, path: &str, notes: &mut Notes) -> Option<String> {
+    let path = format!("{path}.hostname");
+    match ir::Hostname::new(name?) {
+        Ok(name) if !name.is_wildcard() => return Some(name.as_str().to_owned()),
+        Ok(_) => notes.violation(&path, "is a wildcard, write one DNS name"),
+        Err(error) => notes.violation(&path, error.to_string()),
+    }
+    None
+}
+
+fn path_edit(
+    (text, is_prefix): (Option<String>, bool),
+    path: &str,
+    place: Place<'_>,
+    notes: &mut Notes,
+) -> Option<PathEdit> {
+    let Some(text) = text else {
+        notes.violation(path, "does not say what to put in place");
+        return None;
+    };
+    if text.len() > 1024 || text.bytes().any(|byte| byte <= b' ' || byte == 0x7f || matches!(byte, b'?' | b'#')) {
+        notes.violation(path, "is no path: no spaces, controls, ? or #, at most 1024 bytes");
+        return None;
+    }
+    if is_prefix && !place.one_prefix {
+        let message = "ReplacePrefixMatch needs a rule with exactly one match, of type PathPrefix";
+        notes.violation(path, message);
+    }
+    Some(if is_prefix { PathEdit::Prefix(text) } else { PathEdit::Full(text) })
+}
+
+fn mirror(
+    spec: &api::HttpRouteRulesFiltersRequestMirror,
+    path: &str,
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> Option<Filter> {
+    let to = &spec.backend_ref;
+    let reference = Reference {
+        group: to.group.as_deref(),
+        kind: to.kind.as_deref(),
+        namespace: to.namespace.as_deref(),
+        name: &to.name,
+        port: to.port,
+    };
+    let backend = backend::resolve(reference, &format!("{path}.backendRef"), scope, notes);
+    let fraction = match (&spec.fraction, spec.percent) {
+        (Some(_), Some(_)) => None,
+        (Some(fraction), None) => u32::try_from(fraction.numerator)
+            .ok()
+            .zip(u32::try_from(fraction.denominator.unwrap_or(100)).ok()),
+        (None, percent) => u32::try_from(percent.unwrap_or(100)).ok().map(|percent| (percent, 100)),
+    };
+    match fraction {
+        Some((part, whole)) if part <= whole && whole > 0 => {
+            Some(Filter::Mirror(Mirror { backend, fraction: (part, whole) }))
+        }
+        _ => {
+            notes.violation(path, "write percent (0 to 100) or fraction (at most 1), not both");
+            None
+        }
+    }
+}
+
+fn cors(spec: &api::HttpRouteRulesFiltersCors) -> Cors {
+    Cors {
+        allow_origins: spec.allow_origins.clone().unwrap_or_default(),
+        allow_methods: spec.allow_methods.clone().unwrap_or_default(),
+        allow_headers: spec.allow_headers.clone().unwrap_or_default(),
+        expose_headers: spec.expose_headers.clone().unwrap_or_default(),
+        allow_credentials: spec.allow_credentials.unwrap_or_default(),
+        max_age_seconds: spec.max_age.and_then(|age| u32::try_from(age).ok()).unwrap_or(5),
+    }
+}
+
+fn external_auth(
+    spec: &api::HttpRouteRulesFiltersExternalAuth,
+    path: &str,
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> Option<Filter> {
+    use api::HttpRouteRulesFiltersExternalAuthProtocol as Protocol;
+    let to = &spec.backend_ref;
+    let reference = Reference {
+        group: to.group.as_deref(),
+        kind: to.kind.as_deref(),
+        namespace: to.namespace.as_deref(),
+        name: &to.name,
+        port: to.port,
+    };
+    let backend = backend::resolve(reference, &format!("{path}.backendRef"), scope, notes);
+    let protocol = match spec.protocol {
+        Protocol::Http => {
+            let http = spec.http.clone().unwrap_or_default();
+            ExternalAuthProtocol::Http {
+                path_prefix: http.path.unwrap_or_default(),
+                allowed_headers: http.allowed_headers.unwrap_or_default(),
+                allowed_response_headers: http.allowed_response_headers.unwrap_or_default(),
+            }
+        }
+        Protocol::Grpc => ExternalAuthProtocol::Grpc {
+            allowed_headers: spec
+                .grpc
+                .as_ref()
+                .and_then(|grpc| grpc.allowed_headers.clone())
+                .unwrap_or_default(),
+        },
+    };
+    let forward = spec.forward_body.as_ref().and_then(|body| body.max_size);
+    Some(Filter::ExternalAuth(ExternalAuth {
+        backend,
+        protocol,
+        forward_body_bytes_max: forward.and_then(|size| u32::try_from(size).ok()).unwrap_or_default(),
+    }))
+}

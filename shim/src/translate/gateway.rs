@@ -1,0 +1,369 @@
+//! GatewayClasses and Gateways: which are ours, where they listen, what they are told.
+//!
+//! Gateways are translated all together, because listeners can be in each other's way; there are few
+//! of them and they seldom change. Certificates are checked once per Secret. How many routes are
+//! attached is not known here; [`super::Translation`] adds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use gateway_api::experimental::gatewayclasses::GatewayClass;
+use gateway_api::experimental::gateways::Gateway;
+use ir::listener::ListenerProtocol;
+use ir::resource::Metadata;
+use ir::{Hostname, Listener, Resources};
+use k8s_openapi::api::core::v1::Secret;
+
+use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft, read_certificate};
+use super::reference::Grants;
+use super::{Classes, Settings, conflict};
+use crate::cluster_view::{ClusterView, Object};
+use crate::conditions::{ConditionType, Conditions, ListenerStatus, ObjectStatus, Truth};
+
+/// Everything that follows from GatewayClasses, Gateways and their Secrets.
+#[derive(Debug, Default)]
+pub(super) struct Gateways {
+    /// Every Gateway, as routes see it.
+    pub(super) parents: BTreeMap<Arc<str>, Arc<Parent>>,
+    /// Listeners that serve.
+    pub(super) listeners: Resources<Listener>,
+    /// Secrets they name.
+    pub(super) secrets: Resources<ir::Secret>,
+    /// Statuses of classes and Gateways; no routes are counted yet.
+    pub(super) statuses: Vec<ObjectStatus>,
+    certificates: Certificates,
+}
+
+/// A Gateway as routes see it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Parent {
+    pub(super) key: Arc<str>,
+    pub(super) namespace: String,
+    /// Its class is ours; else another controller answers for it.
+    pub(super) is_ours: bool,
+    pub(super) listeners: Vec<ParentListener>,
+}
+
+/// A listener as routes see it.
+#[derive(Debug, PartialEq)]
+pub(super) struct ParentListener {
+    /// `namespace/gateway/listener`.
+    pub(super) name: Arc<str>,
+    /// Its name within the Gateway.
+    pub(super) section: String,
+    /// The port as written.
+    pub(super) port: u16,
+    pub(super) hostname: Option<Hostname>,
+    pub(super) kinds: Vec<RouteKind>,
+    pub(super) namespaces: NamespaceRule,
+    /// It is handed to the data plane.
+    pub(super) serves: bool,
+}
+
+/// Certificates by Secret, checked once as long as the Secret is the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Certificates(BTreeMap<Arc<str>, Checked>);
+
+#[derive(Clone, Debug)]
+struct Checked {
+    secret: Arc<Object<Secret>>,
+    outcome: Result<Arc<ir::Secret>, String>,
+    is_used: bool,
+}
+
+impl Certificates {
+    /// The certificate of a Secret, or why it cannot be used.
+    pub(super) fn check(&mut self, secret: &Arc<Object<Secret>>) -> Result<Arc<ir::Secret>, String> {
+        let known = self.0.get_mut(&secret.key).filter(|known| Arc::ptr_eq(&known.secret, secret));
+        if let Some(known) = known {
+            known.is_used = true;
+            return known.outcome.clone();
+        }
+        let outcome = read_certificate(secret).map(Arc::new);
+        let checked =
+            Checked { secret: secret.clone(), outcome: outcome.clone(), is_used: true };
+        self.0.insert(secret.key.clone(), checked);
+        outcome
+    }
+}
+
+/// A Gateway under translation.
+pub(super) struct Candidate<'a> {
+    pub(super) object: &'a Arc<Object<Gateway>>,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) addresses: Vec<IpAddr>,
+    /// Why no address, or not every one, can be used: the condition it shows in, reason, message.
+    address_fault: Option<(ConditionType, &'static str, String)>,
+}
+
+/// Translates all classes and Gateways; `previous` lends what it knows of certificates.
+pub(super) fn translate(
+    view: &ClusterView,
+    settings: &Settings,
+    grants: &Grants,
+    previous: &Gateways,
+) -> Gateways {
+    let mut gateways = Gateways { certificates: previous.certificates.clone(), ..Gateways::default() };
+    for known in gateways.certificates.0.values_mut() {
+        known.is_used = false;
+    }
+    let mut candidates = Vec::new();
+    gateways.statuses.extend(view.gateway_classes.iter().filter_map(|c| class_status(c, settings)));
+    for object in view.gateways.iter() {
+        match ownership(object, view, settings) {
+            Ownership::Ours => {
+                candidates.push(candidate(object, view, settings, grants, &mut gateways.certificates));
+            }
+            Ownership::Other => gateways.add_foreign(object),
+            Ownership::NoClass(status) => {
+                gateways.add_foreign(object);
+                gateways.statuses.push(status);
+            }
+        }
+    }
+    conflict::within_gateways(&mut candidates);
+    // The oldest keeps its place when two Gateways want the same.
+    candidates.sort_by_key(|c| (c.object.created_at().is_none(), c.object.created_at(), c.object.key.clone()));
+    conflict::between_gateways(&mut candidates);
+    for candidate in candidates {
+        gateways.add(candidate);
+    }
+    gateways.statuses.sort_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
+    gateways.certificates.0.retain(|_, known| known.is_used);
+    gateways
+}
+
+enum Ownership {
+    Ours,
+    Other,
+    NoClass(ObjectStatus),
+}
+
+fn ownership(object: &Object<Gateway>, view: &ClusterView, settings: &Settings) -> Ownership {
+    let name = &object.value.spec.gateway_class_name;
+    match (&settings.classes, view.gateway_classes.get(name)) {
+        (Classes::Any, _) => Ownership::Ours,
+        (Classes::Controller(ours), Some(class)) if class.value.spec.controller_name == *ours => {
+            Ownership::Ours
+        }
+        (Classes::Controller(_), Some(_)) => Ownership::Other,
+        (Classes::Controller(ours), None) => {
+            let mut conditions = Conditions::new(object.generation());
+            let message = format!(
+                "spec.gatewayClassName: there is no GatewayClass {name}, create it with \
+                 controllerName {ours}"
+            );
+            conditions.set(ConditionType::Accepted, Truth::Unknown, "Pending", message);
+            let mut status = ObjectStatus::new(object);
+            status.conditions = conditions.finish();
+            Ownership::NoClass(status)
+        }
+    }
+}
+
+fn class_status(object: &Object<GatewayClass>, settings: &Settings) -> Option<ObjectStatus> {
+    if !settings.classes.include(&object.value.spec.controller_name) {
+        return None;
+    }
+    let mut status = ObjectStatus::new(object);
+    let mut conditions = Conditions::new(object.generation());
+    conditions.hold(ConditionType::Accepted, "Accepted");
+    status.conditions = conditions.finish();
+    if object.value.spec.parameters_ref.is_some() {
+        status.warnings.push("spec.parametersRef: has no effect".to_owned());
+    }
+    Some(status)
+}
+
+fn candidate<'a>(
+    object: &'a Arc<Object<Gateway>>,
+    view: &ClusterView,
+    settings: &Settings,
+    grants: &Grants,
+    certificates: &mut Certificates,
+) -> Candidate<'a> {
+    let context = Context { view, grants, settings, gateway: object };
+    let listeners = object.value.spec.listeners.iter().enumerate();
+    let mut drafts: Vec<_> =
+        listeners.map(|(index, spec)| draft(spec, index, &context, certificates)).collect();
+    let mut names = BTreeSet::new();
+    for draft in &mut drafts {
+        if !names.insert(draft.section.clone()) {
+            let message = format!("the name {} is used twice in this Gateway", draft.section);
+            draft.refuse("UnsupportedValue", message);
+        } else if draft.section.is_empty() || draft.section.contains('/') {
+            draft.refuse("UnsupportedValue", format!("{:?} is no name of a listener", draft.section));
+        }
+    }
+    let (addresses, address_fault) = addresses(object, settings);
+    Candidate { object, drafts, addresses, address_fault }
+}
+
+type AddressFault = Option<(ConditionType, &'static str, String)>;
+
+/// The addresses to bind: those the Gateway asks for, else those of the settings.
+fn addresses(object: &Object<Gateway>, settings: &Settings) -> (Vec<IpAddr>, AddressFault) {
+    let written = object.value.spec.addresses.as_deref().unwrap_or_default();
+    let mut addresses = Vec::new();
+    let mut fault = None;
+    let mut wanted = 0;
+    for (index, address) in written.iter().enumerate() {
+        let path = format!("spec.addresses[{index}]");
+        let kind = address.r#type.as_deref().unwrap_or("IPAddress");
+        let Some(value) = address.value.as_deref().filter(|value| !value.is_empty()) else {
+            continue;
+        };
+        wanted += 1;
+        match value.parse::<IpAddr>() {
+            _ if kind != "IPAddress" => {
+                let message = format!("{path}: type {kind} is not supported, use IPAddress");
+                fault = Some((ConditionType::Accepted, "UnsupportedAddress", message));
+            }
+            Err(_) => {
+                let message = format!("{path}: {value} is no IP address");
+                fault = Some((ConditionType::Accepted, "UnsupportedAddress", message));
+            }
+            Ok(ip) if !settings.may_bind(ip) => {
+                let message = format!("{path}: {ip} is no address of this host");
+                fault = fault
+                    .or(Some((ConditionType::Programmed, "AddressNotUsable", message)));
+            }
+            Ok(ip) if !addresses.contains(&ip) => addresses.push(ip),
+            Ok(_) => {}
+        }
+    }
+    if wanted == 0 {
+        addresses.clone_from(&settings.addresses);
+        if addresses.is_empty() {
+            addresses.push(Ipv4Addr::UNSPECIFIED.into());
+        }
+    }
+    (addresses, fault)
+}
+
+impl Gateways {
+    fn add_foreign(&mut self, object: &Object<Gateway>) {
+        let parent = Parent {
+            key: object.key.clone(),
+            namespace: object.namespace().to_owned(),
+            is_ours: false,
+            listeners: Vec::new(),
+        };
+        self.parents.insert(object.key.clone(), Arc::new(parent));
+    }
+
+    fn add(&mut self, candidate: Candidate<'_>) {
+        let Candidate { object, drafts, addresses, address_fault } = candidate;
+        let is_refused = matches!(&address_fault, Some((ConditionType::Accepted, ..)));
+        let mut listeners = Vec::new();
+        let mut statuses = Vec::new();
+        let mut serving = 0;
+        for mut draft in drafts {
+            let name: Arc<str> = format!("{}/{}", object.key, draft.section).into();
+            let serves = draft.can_serve && !is_refused && !addresses.is_empty();
+            if serves {
+                serving += 1;
+                draft.conditions.hold(ConditionType::Programmed, "Programmed");
+                self.serve(&name, object, &draft, &addresses);
+            } else {
+                let message = "it is not handed to the data plane, see the other conditions";
+                draft.conditions.fail(ConditionType::Programmed, "Invalid", message);
+            }
+            statuses.push(ListenerStatus {
+                name: draft.section.clone(),
+                supported_kinds: draft.kinds.iter().map(|kind| kind.as_str()).collect(),
+                attached_routes: 0,
+                conditions: draft.conditions.finish(),
+            });
+            listeners.push(ParentListener {
+                name,
+                section: draft.section,
+                port: draft.port,
+                hostname: draft.hostname,
+                kinds: draft.kinds,
+                namespaces: draft.namespaces,
+                serves,
+            });
+        }
+        let mut status = ObjectStatus::new(object);
+        status.conditions = gateway_conditions(object, &statuses, serving, address_fault);
+        status.listeners = statuses;
+        self.statuses.push(status);
+        let parent = Parent {
+            key: object.key.clone(),
+            namespace: object.namespace().to_owned(),
+            is_ours: true,
+            listeners,
+        };
+        self.parents.insert(object.key.clone(), Arc::new(parent));
+    }
+
+    fn serve(
+        &mut self,
+        name: &Arc<str>,
+        object: &Object<Gateway>,
+        draft: &Draft,
+        addresses: &[IpAddr],
+    ) {
+        let Some(port) = draft.bound_port else { return };
+        for key in draft.tls.iter().flat_map(|tls| &tls.certificate_refs) {
+            let known = self.certificates.0.get(key).and_then(|known| known.outcome.clone().ok());
+            if let Some(secret) = known {
+                self.secrets.insert(secret);
+            }
+        }
+        self.listeners.insert(Listener {
+            name: name.clone(),
+            addresses: addresses.to_vec(),
+            port,
+            protocol: draft.protocol.unwrap_or(ListenerProtocol::Http),
+            hostnames: draft.hostname.iter().cloned().collect(),
+            tls: draft.tls.clone(),
+            metadata: Metadata::from([
+                ("gateway".to_owned(), object.name().to_owned()),
+                ("namespace".to_owned(), object.namespace().to_owned()),
+            ]),
+            backend_client_certificate: None,
+            security_policy: None,
+        });
+    }
+}
+
+fn gateway_conditions(
+    object: &Object<Gateway>,
+    listeners: &[ListenerStatus],
+    serving: usize,
+    address_fault: AddressFault,
+) -> Vec<crate::conditions::Condition> {
+    let mut conditions = Conditions::new(object.generation());
+    let invalid: Vec<_> = listeners
+        .iter()
+        .filter(|listener| {
+            let programmed = |c: &&crate::conditions::Condition| c.kind == ConditionType::Programmed;
+            listener.conditions.iter().find(programmed).is_some_and(|c| c.is_problem())
+        })
+        .map(|listener| listener.name.as_str())
+        .collect();
+    if let Some((ConditionType::Accepted, reason, message)) = &address_fault {
+        conditions.fail(ConditionType::Accepted, reason, message.clone());
+    } else if invalid.is_empty() && !listeners.is_empty() {
+        conditions.hold(ConditionType::Accepted, "Accepted");
+    } else {
+        let message = if listeners.is_empty() {
+            "spec.listeners: is empty, add a listener".to_owned()
+        } else {
+            format!("these listeners are not served: {}", invalid.join(", "))
+        };
+        let truth = if serving > 0 { Truth::True } else { Truth::False };
+        conditions.set(ConditionType::Accepted, truth, "ListenersNotValid", message);
+    }
+    match address_fault {
+        Some((ConditionType::Programmed, reason, message)) => {
+            conditions.fail(ConditionType::Programmed, reason, message);
+        }
+        _ if serving > 0 => conditions.hold(ConditionType::Programmed, "Programmed"),
+        _ => conditions.fail(ConditionType::Programmed, "Invalid", "no listener is served"),
+    }
+    conditions.finish()
+}

@@ -1,0 +1,360 @@
+//! One listener of a Gateway on its own: protocol, port, host name, certificates, allowed routes.
+//!
+//! [`super::gateway`] calls [`draft`] for each and then sees which drafts can live beside each other.
+//! A draft carries its conditions; a listener that cannot serve is left out, the others stay.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use gateway_api::experimental::gateways as api;
+use ir::Hostname;
+use ir::listener::{ListenerProtocol, ListenerTls, TlsVersion};
+use k8s_openapi::api::core::v1::Secret;
+
+use super::gateway::Certificates;
+use super::reference::{From, Grants, To};
+use super::{GATEWAY_API, Settings};
+use crate::cluster_view::{ClusterView, Object};
+use crate::conditions::{ConditionType, Conditions};
+
+/// The kinds of routes that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RouteKind {
+    Http,
+    Grpc,
+}
+
+impl RouteKind {
+    pub(super) const ALL: [Self; 2] = [Self::Http, Self::Grpc];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+}
+
+/// Whose routes a listener takes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum NamespaceRule {
+    All,
+    Same,
+    Selector(Selector),
+}
+
+/// A label selector.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Selector {
+    labels: BTreeMap<String, String>,
+    expressions: Vec<(String, String, Vec<String>)>,
+}
+
+impl NamespaceRule {
+    /// True when routes of `namespace`, which has those labels, may attach.
+    pub(super) fn allow(
+        &self,
+        own: &str,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> bool {
+        match self {
+            Self::All => true,
+            Self::Same => own == namespace,
+            Self::Selector(selector) => selector.matches(labels),
+        }
+    }
+}
+
+impl Selector {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let equal = self.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        equal
+            && self.expressions.iter().all(|(key, operator, values)| {
+                let value = labels.get(key);
+                let is_listed = value.is_some_and(|value| values.contains(value));
+                match operator.as_str() {
+                    "In" => is_listed,
+                    "NotIn" => !is_listed,
+                    "Exists" => value.is_some(),
+                    "DoesNotExist" => value.is_none(),
+                    // An operator nobody knows must not open the door.
+                    _ => false,
+                }
+            })
+    }
+}
+
+/// A listener before it is known whether it can live beside the others.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub(super) section: String,
+    /// The port as written, which routes refer to; 0 when it is no port.
+    pub(super) port: u16,
+    /// The port to bind.
+    pub(super) bound_port: Option<NonZeroU16>,
+    /// Absent when the protocol is not supported or something else rules the listener out.
+    pub(super) protocol: Option<ListenerProtocol>,
+    pub(super) hostname: Option<Hostname>,
+    pub(super) tls: Option<ListenerTls>,
+    pub(super) kinds: Vec<RouteKind>,
+    pub(super) namespaces: NamespaceRule,
+    pub(super) conditions: Conditions,
+    /// It may serve, as far as can be told from itself.
+    pub(super) can_serve: bool,
+}
+
+/// What a listener is read with.
+pub(super) struct Context<'a> {
+    pub(super) view: &'a ClusterView,
+    pub(super) grants: &'a Grants,
+    pub(super) settings: &'a Settings,
+    pub(super) gateway: &'a Object<api::Gateway>,
+}
+
+/// Reads the listener at `index` of its Gateway.
+pub(super) fn draft(
+    spec: &api::GatewayListeners,
+    index: usize,
+    context: &Context<'_>,
+    certificates: &mut Certificates,
+) -> Draft {
+    let path = format!("spec.listeners[{index}]");
+    let mut conditions = Conditions::new(context.gateway.generation());
+    conditions.hold(ConditionType::Accepted, "Accepted");
+    conditions.hold(ConditionType::ResolvedRefs, "ResolvedRefs");
+    let mut draft = Draft {
+        section: spec.name.clone(),
+        port: u16::try_from(spec.port).unwrap_or_default(),
+        bound_port: None,
+        protocol: None,
+        hostname: None,
+        tls: None,
+        kinds: Vec::new(),
+        namespaces: NamespaceRule::Same,
+        conditions,
+        can_serve: true,
+    };
+    read_protocol(&mut draft, spec, &path);
+    read_address(&mut draft, spec, &path, context);
+    if draft.protocol.is_some() {
+        read_allowed_routes(&mut draft, spec, &path);
+    }
+    if draft.protocol == Some(ListenerProtocol::Https) {
+        read_tls(&mut draft, spec, &path, context, certificates);
+    }
+    draft
+}
+
+impl Draft {
+    /// Rules the listener out.
+    pub(super) fn refuse(&mut self, reason: &'static str, message: String) {
+        self.conditions.fail(ConditionType::Accepted, reason, message);
+        self.can_serve = false;
+    }
+
+    /// A reference that leads nowhere.
+    fn unresolved(&mut self, reason: &'static str, message: String) {
+        self.conditions.fail(ConditionType::ResolvedRefs, reason, message);
+    }
+}
+
+fn read_protocol(draft: &mut Draft, spec: &api::GatewayListeners, path: &str) {
+    match spec.protocol.as_str() {
+        "HTTP" => draft.protocol = Some(ListenerProtocol::Http),
+        "HTTPS" => draft.protocol = Some(ListenerProtocol::Https),
+        known @ ("TLS" | "TCP" | "UDP") => draft.refuse(
+            "UnsupportedProtocol",
+            format!("{path}.protocol: {known} is not supported yet, use HTTP or HTTPS"),
+        ),
+        other => draft.refuse(
+            "UnsupportedProtocol",
+            format!("{path}.protocol: {other:?} is not known, use HTTP or HTTPS"),
+        ),
+    }
+    if draft.protocol == Some(ListenerProtocol::Http) && spec.tls.is_some() {
+        let message = format!("{path}.tls: is not allowed with protocol HTTP, use HTTPS");
+        draft.refuse("UnsupportedValue", message);
+    }
+}
+
+fn read_address(
+    draft: &mut Draft,
+    spec: &api::GatewayListeners,
+    path: &str,
+    context: &Context<'_>,
+) {
+    draft.bound_port = context.settings.ports.bound(draft.port);
+    if draft.bound_port.is_none() {
+        let message = format!("{path}.port: {} is no port that can be bound", spec.port);
+        draft.refuse("PortUnavailable", message);
+    }
+    if let Some(name) = spec.hostname.as_deref().filter(|name| !name.is_empty()) {
+        match Hostname::new(name) {
+            Ok(name) => draft.hostname = Some(name),
+            Err(error) => {
+                draft.refuse("UnsupportedValue", format!("{path}.hostname: {name:?} {error}"));
+            }
+        }
+    }
+}
+
+fn read_allowed_routes(draft: &mut Draft, spec: &api::GatewayListeners, path: &str) {
+    use api::GatewayListenersAllowedRoutesNamespacesFrom as Whose;
+    let allowed = spec.allowed_routes.clone().unwrap_or_default();
+    let kinds = allowed.kinds.unwrap_or_default();
+    let mut unknown = Vec::new();
+    for kind in &kinds {
+        let is_ours = kind.group.as_deref().unwrap_or(GATEWAY_API) == GATEWAY_API;
+        let known = RouteKind::ALL.into_iter().find(|k| is_ours && k.as_str() == kind.kind);
+        match known {
+            Some(known) if !draft.kinds.contains(&known) => draft.kinds.push(known),
+            Some(_) => {}
+            None => unknown.push(kind.kind.clone()),
+        }
+    }
+    if kinds.is_empty() {
+        draft.kinds = RouteKind::ALL.to_vec();
+    }
+    if !unknown.is_empty() {
+        let message = format!(
+            "{path}.allowedRoutes.kinds: {} cannot attach to protocol {}",
+            unknown.join(", "),
+            spec.protocol
+        );
+        draft.unresolved("InvalidRouteKinds", message);
+    }
+    let namespaces = allowed.namespaces.unwrap_or_default();
+    draft.namespaces = match namespaces.from {
+        None | Some(Whose::Same) => NamespaceRule::Same,
+        Some(Whose::All) => NamespaceRule::All,
+        Some(Whose::Selector) => {
+            let Some(selector) = namespaces.selector else {
+                let place = format!("{path}.allowedRoutes.namespaces.selector");
+                draft.refuse("UnsupportedValue", format!("{place}: is missing"));
+                return;
+            };
+            let expressions = selector.match_expressions.into_iter().flatten();
+            NamespaceRule::Selector(Selector {
+                labels: selector.match_labels.unwrap_or_default(),
+                expressions: expressions
+                    .map(|e| (e.key, e.operator, e.values.unwrap_or_default()))
+                    .collect(),
+            })
+        }
+    };
+}
+
+fn read_tls(
+    draft: &mut Draft,
+    spec: &api::GatewayListeners,
+    path: &str,
+    context: &Context<'_>,
+    certificates: &mut Certificates,
+) {
+    let path = format!("{path}.tls");
+    let tls = spec.tls.clone().unwrap_or_default();
+    if tls.mode == Some(api::GatewayListenersTlsMode::Passthrough) {
+        let message = format!("{path}.mode: Passthrough is not for protocol HTTPS, use Terminate");
+        draft.refuse("UnsupportedValue", message);
+        return;
+    }
+    if asks_for_client_certificates(&context.gateway.value, spec.port) {
+        let message = "spec.tls.frontend: client certificates are not supported yet";
+        draft.refuse("UnsupportedValue", message.to_owned());
+        return;
+    }
+    let mut good = Vec::new();
+    let mut bad: Option<(&'static str, String)> = None;
+    for (index, reference) in tls.certificate_refs.iter().flatten().enumerate() {
+        match certificate(reference, context, certificates) {
+            Ok(key) => good.push(key),
+            Err((reason, message)) => {
+                let message = format!("{path}.certificateRefs[{index}]: {message}");
+                let (reason, before) = bad.unwrap_or((reason, String::new()));
+                let glue = if before.is_empty() { "" } else { "; " };
+                bad = Some((reason, format!("{before}{glue}{message}")));
+            }
+        }
+    }
+    if good.is_empty() {
+        draft.can_serve = false;
+        bad = bad.or_else(|| {
+            Some(("InvalidCertificateRef", format!("{path}.certificateRefs: names no certificate")))
+        });
+    }
+    if let Some((reason, message)) = bad {
+        draft.unresolved(reason, message);
+    }
+    draft.tls = Some(ListenerTls {
+        passthrough: false,
+        certificate_refs: good,
+        sni_hosts: Vec::new(),
+        min_version: TlsVersion::V1_2,
+        max_version: TlsVersion::V1_3,
+        client_validation: None,
+    });
+}
+
+/// Letting everybody in where certificates are asked for would be worse than not serving.
+fn asks_for_client_certificates(gateway: &api::Gateway, port: i32) -> bool {
+    let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) else {
+        return false;
+    };
+    let own = frontend.per_port.iter().flatten().find(|own| own.port == port);
+    own.map_or(frontend.default.validation.is_some(), |own| own.tls.validation.is_some())
+}
+
+fn certificate(
+    reference: &api::GatewayListenersTlsCertificateRefs,
+    context: &Context<'_>,
+    certificates: &mut Certificates,
+) -> Result<Arc<str>, (&'static str, String)> {
+    let invalid = |message: String| ("InvalidCertificateRef", message);
+    let kind = reference.kind.as_deref().unwrap_or("Secret");
+    if kind != "Secret" || !reference.group.as_deref().unwrap_or_default().is_empty() {
+        return Err(invalid(format!("kind {kind} holds no certificate here, use a Secret")));
+    }
+    let own = context.gateway.namespace();
+    let namespace = reference.namespace.as_deref().unwrap_or(own);
+    let key = format!("{namespace}/{}", reference.name);
+    let to = To { group: "", kind: "Secret", namespace, name: &reference.name };
+    if !context.grants.allow(From::gateway_api("Gateway", own), to) {
+        let message =
+            format!("Secret {key} is in another namespace, which needs a ReferenceGrant there");
+        return Err(("RefNotPermitted", message));
+    }
+    let Some(secret) = context.view.secrets.get(&key) else {
+        return Err(invalid(format!("there is no Secret {key}")));
+    };
+    match certificates.check(secret) {
+        Ok(secret) => Ok(secret.key.clone()),
+        Err(message) => Err(invalid(format!("Secret {key} ({}): {message}", secret.origin))),
+    }
+}
+
+/// The certificate and key of a Secret; the message never holds any of it.
+pub(super) fn read_certificate(secret: &Object<Secret>) -> Result<ir::Secret, String> {
+    let kind = secret.value.type_.as_deref().unwrap_or("Opaque");
+    if kind != "kubernetes.io/tls" {
+        return Err(format!("is of type {kind}, use kubernetes.io/tls"));
+    }
+    let text = |name: &str| -> Result<String, String> {
+        if let Some(text) = secret.value.string_data.as_ref().and_then(|data| data.get(name)) {
+            return Ok(text.clone());
+        }
+        let bytes = secret.value.data.as_ref().and_then(|data| data.get(name));
+        let bytes = bytes.ok_or_else(|| format!("has no {name}"))?;
+        String::from_utf8(bytes.0.clone()).map_err(|_| format!("{name} is not PEM text"))
+    };
+    let certificate =
+        ir::secret::Certificate::new(text("tls.crt")?, ir::SecretText::new(text("tls.key")?))
+            .map_err(|error| error.to_string())?;
+    Ok(ir::Secret {
+        key: secret.key.clone(),
+        certificate: Some(certificate),
+        htpasswd: None,
+        oidc_client_secret: None,
+    })
+}

@@ -1,0 +1,188 @@
+//! What HTTPRoutes and GRPCRoutes have in common: host names, parents, conditions.
+//!
+//! [`super::http_route`] and [`super::grpc_route`] translate their rules and leave the rest to
+//! [`finish`]. An [`Outcome`] also says what it depends on, so that [`super::Translation`] knows when
+//! it still holds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gateway_api::experimental::httproutes::HttpRouteParentRefs;
+use ir::Hostname;
+use ir::http_route::Route;
+
+use super::attachment::{Attachment, attach};
+use super::listener::RouteKind;
+use super::notes::Notes;
+use super::{Changed, Scope};
+use crate::cluster_view::{Object, Watched};
+use crate::conditions::{ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
+
+/// What became of one route.
+#[derive(Debug)]
+pub(super) struct Outcome<R> {
+    /// The route, unless it was left out or nobody took it.
+    pub(super) route: Option<Arc<Route<R>>>,
+    /// What there is to say about it.
+    pub(super) status: Arc<ObjectStatus>,
+    /// Listeners that count it as attached.
+    pub(super) attached: BTreeSet<Arc<str>>,
+    /// Clusters it sends to; empty when it was left out.
+    pub(super) clusters: BTreeSet<Arc<str>>,
+    namespace: Arc<str>,
+    gateways: BTreeSet<Arc<str>>,
+    services: BTreeSet<Arc<str>>,
+    crosses_namespaces: bool,
+}
+
+impl<R> Outcome<R> {
+    /// True when something it was made of changed.
+    pub(super) fn is_stale(&self, changed: &Changed) -> bool {
+        (changed.grants && self.crosses_namespaces)
+            || changed.namespaces.contains(&self.namespace)
+            || meets(&self.gateways, &changed.gateways)
+            || meets(&self.services, &changed.services)
+    }
+}
+
+fn meets(wanted: &BTreeSet<Arc<str>>, changed: &BTreeSet<Arc<str>>) -> bool {
+    !changed.is_empty() && wanted.iter().any(|key| changed.contains(key))
+}
+
+/// The parts of a route that both kinds write alike.
+pub(super) struct Head<'a> {
+    pub(super) kind: RouteKind,
+    pub(super) parent_refs: Vec<HttpRouteParentRefs>,
+    pub(super) hostnames: &'a [String],
+    /// How many rules the route has, as written.
+    pub(super) rules: usize,
+}
+
+/// Puts a route together from its head, its translated rules and what came up meanwhile.
+pub(super) fn finish<T: Watched, R>(
+    object: &Object<T>,
+    head: Head<'_>,
+    rules: Vec<R>,
+    mut notes: Notes,
+    scope: &Scope<'_>,
+) -> Outcome<R> {
+    let hostnames = hostnames(head.hostnames, &mut notes);
+    let attachment = attach(head.kind, &head.parent_refs, &hostnames, scope, &mut notes);
+    let is_valid = notes.violations.is_empty() && !all_unsupported(&notes, head.rules);
+    let route = (is_valid && !attachment.listeners.is_empty()).then(|| {
+        let metadata = object.value.metadata();
+        Arc::new(Route {
+            key: object.key.clone(),
+            hostnames,
+            listeners: attachment.listeners.clone(),
+            parent_refs: attachment.parents.iter().map(|(parent, _)| parent.clone()).collect(),
+            rules,
+            labels: metadata.labels.clone().unwrap_or_default(),
+            annotations: gateway_annotations(metadata.annotations.as_ref()),
+            policy: None,
+            security_policy: None,
+            created_at: object.created_at(),
+        })
+    });
+    let mut status = ObjectStatus::new(object);
+    status.parents = parents(object.generation(), &attachment, &notes, head.rules);
+    status.violations = notes.violations;
+    status.warnings = notes.warnings;
+    Outcome {
+        clusters: if route.is_some() { notes.clusters } else { BTreeSet::new() },
+        route,
+        status: Arc::new(status),
+        attached: if is_valid { attachment.counted } else { BTreeSet::new() },
+        namespace: object.namespace().into(),
+        gateways: attachment.gateways,
+        services: notes.services,
+        crosses_namespaces: notes.crosses_namespaces,
+    }
+}
+
+fn hostnames(written: &[String], notes: &mut Notes) -> Vec<Hostname> {
+    if written.len() > 16 {
+        notes.violation("spec.hostnames", "holds more than 16 names, split the route");
+    }
+    let mut hostnames = Vec::with_capacity(written.len());
+    for (index, name) in written.iter().enumerate() {
+        match Hostname::new(name) {
+            Ok(name) => hostnames.push(name),
+            Err(error) => {
+                notes.violation(&format!("spec.hostnames[{index}]"), format!("{name:?} {error}"));
+            }
+        }
+    }
+    hostnames
+}
+
+fn all_unsupported(notes: &Notes, rules: usize) -> bool {
+    let unsupported: BTreeSet<_> = notes.unsupported.iter().map(|(rule, _)| rule).collect();
+    rules > 0 && unsupported.len() == rules
+}
+
+/// Annotations that concern the gateway; kubectl's own would carry the whole manifest along.
+fn gateway_annotations(
+    written: Option<&std::collections::BTreeMap<String, String>>,
+) -> ir::resource::Metadata {
+    let concerns = |key: &str| key.contains("nantian.dev/") || key.contains("nantian-gw");
+    written
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| concerns(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn parents(
+    generation: i64,
+    attachment: &Attachment,
+    notes: &Notes,
+    rules: usize,
+) -> Vec<ParentStatus> {
+    let status = |(parent, outcome): &(ir::http_route::ParentRef, Result<(), _>)| ParentStatus {
+        kind: parent.kind.clone(),
+        namespace: parent.namespace.clone(),
+        name: parent.name.clone(),
+        section_name: parent.section_name.clone(),
+        port: parent.port,
+        conditions: {
+            let mut conditions = Conditions::new(generation);
+            judge(&mut conditions, outcome, notes, rules);
+            conditions.finish()
+        },
+    };
+    attachment.parents.iter().map(status).collect()
+}
+
+fn judge(
+    conditions: &mut Conditions,
+    outcome: &Result<(), (&'static str, String)>,
+    notes: &Notes,
+    rules: usize,
+) {
+    let joined = |list: &mut dyn Iterator<Item = String>| list.collect::<Vec<_>>().join("; ");
+    let unsupported = joined(&mut notes.unsupported.iter().map(|(_, message)| message.clone()));
+    if let Err((reason, message)) = outcome {
+        conditions.fail(ConditionType::Accepted, reason, message.clone());
+    } else if !notes.violations.is_empty() {
+        let faults = notes.violations.iter().map(|fault| format!("{}: {}", fault.path, fault.message));
+        let message = joined(&mut faults.take(8));
+        conditions.fail(ConditionType::Accepted, "UnsupportedValue", message);
+    } else if all_unsupported(notes, rules) {
+        conditions.fail(ConditionType::Accepted, "UnsupportedValue", unsupported);
+    } else {
+        conditions.hold(ConditionType::Accepted, "Accepted");
+        if !unsupported.is_empty() {
+            let reason = "UnsupportedValue";
+            conditions.set(ConditionType::PartiallyInvalid, Truth::True, reason, unsupported);
+        }
+    }
+    match notes.unresolved.first() {
+        None => conditions.hold(ConditionType::ResolvedRefs, "ResolvedRefs"),
+        Some((reason, _)) => {
+            let message = joined(&mut notes.unresolved.iter().map(|(_, message)| message.clone()));
+            conditions.fail(ConditionType::ResolvedRefs, reason, message);
+        }
+    }
+}
