@@ -31,6 +31,8 @@ pub use script::{Script, Step};
 
 /// Connections one backend holds at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
+/// Streams one HTTP/2 connection may have open.
+const STREAMS_MAX: u32 = 1000;
 /// Request lines one backend remembers.
 const REQUEST_LINES_MAX: usize = 4096;
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ir::wire::configuration_discovery_service_server::ConfigurationDiscoveryServiceServer;
 use ir::wire::{ConfigSnapshot, DiscoveryRequest, DiscoveryResponse, DiscoveryResultStatus};
 use ir::wire::{SnapshotDelta, StatusReport};
+use ir::{Snapshot, delta, encode};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -177,21 +178,15 @@ impl ControlPlane {
         self.address
     }
 
-    /// Pushes a whole configuration to every open stream; its id is version and nonce.
-    pub async fn push_snapshot(&self, snapshot: ConfigSnapshot) {
-        self.push(whole(snapshot)).await;
+    /// Pushes a whole configuration to every open stream; its version is also the nonce.
+    pub async fn push_snapshot(&self, snapshot: &Snapshot) {
+        self.push(whole(encode::snapshot(snapshot))).await;
     }
 
-    /// Pushes a delta to every open stream; its version is version and nonce.
-    pub async fn push_delta(&self, delta: SnapshotDelta) {
-        self.push(DiscoveryResponse {
-            version: delta.version.clone(),
-            nonce: delta.version.clone(),
-            type_versions: delta.type_versions.clone(),
-            delta: Some(delta),
-            ..DiscoveryResponse::default()
-        })
-        .await;
+    /// Pushes the way from `old` to `new` as a delta to every open stream.
+    pub async fn push_change(&self, old: &Snapshot, new: &Snapshot) {
+        self.push(change(encode::delta(&delta::diff(old, new))))
+            .await;
     }
 
     /// Pushes an empty response to every open stream.
@@ -209,8 +204,8 @@ impl ControlPlane {
     }
 
     /// Pushes this configuration first thing on every stream that opens from now on.
-    pub fn greet_with(&self, snapshot: ConfigSnapshot) {
-        self.shared.state().greeting = Some(whole(snapshot));
+    pub fn greet_with(&self, snapshot: &Snapshot) {
+        self.shared.state().greeting = Some(whole(encode::snapshot(snapshot)));
     }
 
     /// Pushes nothing on its own account.
@@ -366,11 +361,23 @@ fn verdict(request: &DiscoveryRequest) -> Verdict {
     }
 }
 
-fn whole(snapshot: ConfigSnapshot) -> DiscoveryResponse {
+/// The response that carries `snapshot`; its id is version and nonce.
+pub fn whole(snapshot: ConfigSnapshot) -> DiscoveryResponse {
     DiscoveryResponse {
         version: snapshot.id.clone(),
         nonce: snapshot.id.clone(),
         snapshot: Some(snapshot),
+        ..DiscoveryResponse::default()
+    }
+}
+
+/// The response that carries `delta`; its version is also the nonce.
+pub fn change(delta: SnapshotDelta) -> DiscoveryResponse {
+    DiscoveryResponse {
+        version: delta.version.clone(),
+        nonce: delta.version.clone(),
+        type_versions: delta.type_versions.clone(),
+        delta: Some(delta),
         ..DiscoveryResponse::default()
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, request};
 use tokio::task::JoinSet;
 
 use super::answer::{Cut, Wanted, value};
-use super::{Io, Seen};
+use super::{Io, STREAMS_MAX, Seen};
 use crate::grpc_frame::{Deframer, frame};
 use crate::h2_stream;
 
@@ -21,7 +21,9 @@ const INTERNAL: u32 = 13;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(io: Io, seen: Arc<Seen>) {
-    let Ok(mut connection) = h2::server::handshake(io).await else {
+    let mut settings = h2::server::Builder::new();
+    settings.max_concurrent_streams(STREAMS_MAX);
+    let Ok(mut connection) = settings.handshake(io).await else {
         return;
     };
     // Calls end with the connection, because the set is dropped with it.

@@ -53,14 +53,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Client<S> {
         (self.stream, self.buffer.freeze())
     }
 
-    /// Sends these bytes and nothing else.
+    /// Sends these bytes and nothing else. What comes meanwhile is kept, so that a peer that
+    /// answers while it reads does not have to wait.
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
-        let stream = &mut self.stream;
-        bounded(async move {
-            stream.write_all(bytes).await?;
-            stream.flush().await
-        })
-        .await
+        let Self { stream, buffer } = self;
+        bounded(write_all(stream, buffer, bytes)).await
     }
 
     /// Closes the sending half.
@@ -97,8 +94,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Client<S> {
         }
         head.extend_from_slice(b"\r\n");
         head.extend_from_slice(body);
-        self.send_bytes(&head).await?;
-        self.read_response(&method).await
+        // A peer may answer and close before it has read everything; the answer counts.
+        let sent = self.send_bytes(&head).await;
+        match (self.read_response(&method).await, sent) {
+            (Err(_), Err(error)) => Err(error),
+            (result, _) => result,
+        }
     }
 
     /// Reads a whole response to a request with `method`, and interim ones before it.
@@ -250,4 +251,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Client<S> {
         }
         Ok(bounded(self.stream.read_buf(&mut self.buffer)).await? > 0)
     }
+}
+
+async fn write_all<S>(
+    stream: &mut S,
+    received: &mut BytesMut,
+    mut bytes: &[u8],
+) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut is_reading = true;
+    while !bytes.is_empty() {
+        tokio::select! {
+            written = writer.write(bytes) => bytes = &bytes[written?..],
+            read = reader.read_buf(received), if is_reading => {
+                // An end or an error of the other half will be met again when it is read.
+                is_reading = read.is_ok_and(|length| length > 0) && received.len() < MESSAGE_BYTES_MAX;
+            }
+        }
+    }
+    writer.flush().await
 }

@@ -55,13 +55,22 @@ impl Http2Client {
     /// authority and path.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response, ClientError> {
         let (head, body) = request.into_parts();
-        let mut exchange = self.open(Request::from_parts(head, ())).await?;
-        // The peer may answer, or refuse, before the body is through.
-        let sent = exchange.send(body).await;
-        if sent.is_ok() {
-            let _ = exchange.finish();
+        let exchange = self.open(Request::from_parts(head, ())).await?;
+        let (mut request, receiving) = exchange.split();
+        // Both ways at once: the peer may answer before the body is through, and may have to, for
+        // its window to open.
+        let sending = async {
+            if h2_stream::send(&mut request, body).await.is_ok() {
+                // A stream that was refused meanwhile needs no end.
+                let _ = request.send_data(Bytes::new(), true);
+            }
+        };
+        tokio::pin!(sending, receiving);
+        tokio::select! {
+            response = &mut receiving => return response,
+            () = &mut sending => {}
         }
-        exchange.response().await
+        receiving.await
     }
 
     /// Starts an exchange and leaves the rest to the caller.
@@ -129,7 +138,7 @@ impl Http2Exchange {
     /// The response's head; its body is still to be read.
     pub async fn head(&mut self) -> Result<Response, ClientError> {
         let head = self.head.take();
-        let head = head.ok_or_else(|| ClientError::Malformed("head read twice".to_owned()))?;
+        let head = head.ok_or_else(head_was_read)?;
         let (head, body) = bounded(head).await?.into_parts();
         self.response = Some(body);
         Ok(Response {
@@ -155,15 +164,38 @@ impl Http2Exchange {
         }
     }
 
-    /// Everything that is left of the response.
-    pub async fn response(mut self) -> Result<Response, ClientError> {
-        let mut response = self.head().await?;
-        let mut body = BytesMut::new();
-        while let Some(data) = self.next().await? {
-            body.extend_from_slice(&data);
-        }
-        response.body = body.freeze();
-        response.trailers = self.trailers().await?;
-        Ok(response)
+    /// The whole response, of which nothing was read yet.
+    pub async fn response(self) -> Result<Response, ClientError> {
+        // The sending half lives as long as the response is read: dropping it resets the stream.
+        let (_request, receiving) = self.split();
+        receiving.await
     }
+
+    fn split(
+        self,
+    ) -> (
+        SendStream<Bytes>,
+        impl Future<Output = Result<Response, ClientError>>,
+    ) {
+        let receiving = async {
+            let head = self.head.ok_or_else(head_was_read)?;
+            let (head, mut body) = bounded(head).await?.into_parts();
+            let mut whole = BytesMut::new();
+            while let Some(data) = bounded(h2_stream::receive(&mut body)).await? {
+                whole.extend_from_slice(&data);
+            }
+            Ok(Response {
+                status: head.status,
+                headers: head.headers,
+                body: whole.freeze(),
+                trailers: bounded(body.trailers()).await?.unwrap_or_default(),
+                interim: Vec::new(),
+            })
+        };
+        (self.request, receiving)
+    }
+}
+
+fn head_was_read() -> ClientError {
+    ClientError::Malformed("head read twice".to_owned())
 }

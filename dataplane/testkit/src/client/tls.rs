@@ -167,7 +167,7 @@ pub fn agreed<S>(stream: &TlsStream<S>) -> Agreed {
     }
 }
 
-/// The name of the fatal alert behind `error` (RFC 8446 section 6, `UnrecognizedName`), when the
+/// The name of the fatal alert behind `error` (RFC 8446 section 6, `UnrecognisedName`), when the
 /// server sent one.
 pub fn alert(error: &io::Error) -> Option<String> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {

@@ -73,19 +73,19 @@ async fn a_request_gets_what_it_asks_for() {
 
 #[tokio::test]
 async fn echo_is_the_body_as_it_was() {
-    let body = Bytes::from(vec![7; 300_000]);
+    // More than windows and socket buffers hold, so both ways must flow at once.
+    let body = Bytes::from(vec![7; 20_000_000]);
     let one = Backend::http1("one").await;
     let two = Backend::http2("two").await;
     let request = Request::post("http://a/echo").body(body.clone()).unwrap();
     let h2 = Http2Client::connect(two.address()).await.unwrap();
-    assert_eq!(h2.send(request).await.unwrap().body, body);
+    assert!(h2.send(request).await.unwrap().body == body);
 
-    let body = Bytes::from_static(b"small");
     let request = Request::post("/echo")
         .header("host", "a")
         .body(body.clone());
     let mut h1 = Http1Client::connect(one.address()).await.unwrap();
-    assert_eq!(h1.send(request.unwrap()).await.unwrap().body, body);
+    assert!(h1.send(request.unwrap()).await.unwrap().body == body);
 }
 
 #[tokio::test]

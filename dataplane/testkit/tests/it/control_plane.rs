@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use dataplane_testkit::certificate::{Authority, Identity};
 use dataplane_testkit::control_plane::Settings;
-use dataplane_testkit::{ControlPlane, until, within};
+use dataplane_testkit::{ControlPlane, SnapshotBuilder, until, within};
+use ir::Snapshot;
 use ir::wire::configuration_discovery_service_client::ConfigurationDiscoveryServiceClient;
-use ir::wire::{ConfigSnapshot, DiscoveryRequest, DiscoveryResponse, DiscoveryResultStatus};
+use ir::wire::{DiscoveryRequest, DiscoveryResponse, DiscoveryResultStatus};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
@@ -39,11 +40,8 @@ async fn open(
     Ok((requests, stream.into_inner()))
 }
 
-fn snapshot(id: &str) -> ConfigSnapshot {
-    ConfigSnapshot {
-        id: id.to_owned(),
-        ..ConfigSnapshot::default()
-    }
+fn snapshot(version: &str) -> Snapshot {
+    SnapshotBuilder::new(version).build()
 }
 
 #[tokio::test]
@@ -53,7 +51,7 @@ async fn pushes_reach_the_client_and_answers_the_test() {
     let (requests, mut responses) = open(&mut client).await.unwrap();
     assert_eq!(control_plane.opened().await.node_id, "node");
 
-    control_plane.push_snapshot(snapshot("v1")).await;
+    control_plane.push_snapshot(&snapshot("v1")).await;
     let push = within("a push", responses.message())
         .await
         .unwrap()
@@ -73,6 +71,21 @@ async fn pushes_reach_the_client_and_answers_the_test() {
     control_plane.acked("v1").await;
     control_plane.nacked("v1").await;
 
+    let next = SnapshotBuilder::from(&snapshot("v1"), "v2")
+        .http_listener("edge/gw/http", 8080)
+        .build();
+    control_plane.push_change(&snapshot("v1"), &next).await;
+    let push = within("a delta", responses.message())
+        .await
+        .unwrap()
+        .unwrap();
+    let delta = push.delta.unwrap();
+    assert_eq!(
+        (delta.base_version.as_str(), delta.version.as_str()),
+        ("v1", "v2")
+    );
+    assert_eq!(delta.listeners.len(), 1);
+
     control_plane.heartbeat().await;
     let heartbeat = within("a heartbeat", responses.message()).await.unwrap();
     assert_eq!(heartbeat, Some(DiscoveryResponse::default()));
@@ -89,7 +102,7 @@ async fn a_greeting_comes_first_and_streams_can_be_refused_and_ended() {
     );
 
     control_plane.refuse(None);
-    control_plane.greet_with(snapshot("v1"));
+    control_plane.greet_with(&snapshot("v1"));
     let (_requests, mut responses) = open(&mut client).await.unwrap();
     let greeting = within("a greeting", responses.message()).await.unwrap();
     assert_eq!(greeting.unwrap().version, "v1");

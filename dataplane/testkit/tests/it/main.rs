@@ -5,3 +5,4 @@
 
 mod backends;
 mod control_plane;
+mod snapshot;
