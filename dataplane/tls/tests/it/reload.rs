@@ -86,9 +86,21 @@ async fn a_changed_listener_does_not_resume() {
 
 #[tokio::test]
 async fn a_session_does_not_cross_listeners() {
-    let (authority, secrets, _, _) = simple();
-    let open = listener("ns/gw/open", &["a.test"], &["ns/a"]);
-    let mut closed = listener("ns/gw/closed", &["a.test"], &["ns/a"]);
+    let (authority, secrets, one, _) = simple();
+    // The same but for the name, and but for who may come in.
+    let twin = listener("ns/gw/two", &[], &["ns/a"]);
+    let server = compile(std::slice::from_ref(&one), &secrets);
+    for client in both(TlsClient::trusting(&authority)) {
+        assert!(!resumes(&server, &client, "a.test").await);
+        let next = recompile(std::slice::from_ref(&twin), &secrets, Some(&server));
+        assert!(!resumes(&next, &client, "a.test").await);
+    }
+}
+
+#[tokio::test]
+async fn an_anonymous_session_opens_no_listener_that_wants_certificates() {
+    let (authority, secrets, open, _) = simple();
+    let mut closed = open.clone();
     closed.tls.as_mut().unwrap().client_validation = Some(ClientValidation {
         ca_pems: vec![authority.pem().to_owned()],
         mode: ClientValidationMode::AllowValidOnly,
@@ -96,7 +108,6 @@ async fn a_session_does_not_cross_listeners() {
     let server = compile(std::slice::from_ref(&open), &secrets);
     for client in both(TlsClient::trusting(&authority)) {
         assert!(!resumes(&server, &client, "a.test").await);
-        // The same client, name and certificate; only the listener is another one.
         let next = recompile(std::slice::from_ref(&closed), &secrets, Some(&server));
         let outcome = shake_hands(&next, &client, "a.test").await;
         assert_eq!(outcome.server.unwrap_err().reason(), "client_certificate");

@@ -47,7 +47,7 @@ async fn a_name_nobody_serves_gets_unrecognized_name() {
     listener.hostnames = vec![Hostname::new("www.a.test").unwrap()];
     let server = compile(&[listener], &secrets);
     let client = TlsClient::trusting(&authority);
-    let expected = ("unknown_server_name", Some("UnrecognizedName".to_owned()));
+    let expected = ("unknown_server_name", Some("UnrecognisedName".to_owned()));
     for version in [client.clone().tls12_only(), client.clone().tls13_only()] {
         assert_eq!(
             shake_hands(&server, &version, "a.test").await.refused(),
