@@ -201,7 +201,11 @@ impl<T: Watched> Object<T> {
 
     /// Its namespace; empty where the kind has none.
     pub fn namespace(&self) -> &str {
-        self.value.metadata().namespace.as_deref().unwrap_or_default()
+        self.value
+            .metadata()
+            .namespace
+            .as_deref()
+            .unwrap_or_default()
     }
 
     /// Its name.
@@ -305,9 +309,10 @@ impl<T: Watched> Objects<T> {
     pub fn changes<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = ObjectChange<'a, T>> {
         self.0.diff(&next.0).filter_map(|item| match item {
             DiffItem::Add(_, new) => Some((None, Some(new))),
-            DiffItem::Update { old: (_, old), new: (_, new) } => {
-                (!Arc::ptr_eq(old, new) && old != new).then_some((Some(old), Some(new)))
-            }
+            DiffItem::Update {
+                old: (_, old),
+                new: (_, new),
+            } => (!Arc::ptr_eq(old, new) && old != new).then_some((Some(old), Some(new))),
             DiffItem::Remove(_, old) => Some((Some(old), None)),
         })
     }
@@ -337,7 +342,14 @@ mod tests {
             )])),
             ..Secret::default()
         };
-        Object::new(value, Origin { file: "a.yaml".into(), line: 7 }).into()
+        Object::new(
+            value,
+            Origin {
+                file: "a.yaml".into(),
+                line: 7,
+            },
+        )
+        .into()
     }
 
     #[test]

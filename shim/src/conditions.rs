@@ -88,7 +88,10 @@ pub struct Conditions {
 impl Conditions {
     /// None yet, about that generation.
     pub fn new(generation: i64) -> Self {
-        Self { generation, list: Vec::new() }
+        Self {
+            generation,
+            list: Vec::new(),
+        }
     }
 
     /// Claims that `kind` holds.
@@ -150,7 +153,10 @@ pub struct ObjectStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
     /// Why it was left out, field by field.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "violations_as_text")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "violations_as_text"
+    )]
     pub violations: Vec<Violation>,
     /// What is written but has no effect yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -174,19 +180,30 @@ impl ObjectStatus {
 
     /// The condition of that type on the object itself.
     pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
-        self.conditions.iter().find(|condition| condition.kind == kind)
+        self.conditions
+            .iter()
+            .find(|condition| condition.kind == kind)
     }
 
     /// Every condition with the part of the object it is about; empty for the object itself.
     pub fn all_conditions(&self) -> impl Iterator<Item = (String, &Condition)> {
-        let own = self.conditions.iter().map(|condition| (String::new(), condition));
+        let own = self
+            .conditions
+            .iter()
+            .map(|condition| (String::new(), condition));
         let parents = self.parents.iter().flat_map(|parent| {
             let part = parent.to_string();
-            parent.conditions.iter().map(move |condition| (part.clone(), condition))
+            parent
+                .conditions
+                .iter()
+                .map(move |condition| (part.clone(), condition))
         });
         let listeners = self.listeners.iter().flat_map(|listener| {
             let part = format!("listener {}", listener.name);
-            listener.conditions.iter().map(move |condition| (part.clone(), condition))
+            listener
+                .conditions
+                .iter()
+                .map(move |condition| (part.clone(), condition))
         });
         own.chain(parents).chain(listeners)
     }

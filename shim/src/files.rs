@@ -145,14 +145,22 @@ impl FileSource {
     /// What the files say now; cheap where nothing is wrong.
     pub fn current(&self) -> Files {
         let mut faults = self.root_faults.clone();
-        faults.extend(self.files.values().flat_map(|file| file.faults.iter().cloned()));
+        faults.extend(
+            self.files
+                .values()
+                .flat_map(|file| file.faults.iter().cloned()),
+        );
         for key in &self.duplicates {
             faults.extend(self.duplicate_faults(key));
         }
         Files {
             view: self.view.clone(),
             faults: faults.into(),
-            skipped: self.files.values().flat_map(|file| file.skipped.iter().cloned()).collect(),
+            skipped: self
+                .files
+                .values()
+                .flat_map(|file| file.skipped.iter().cloned())
+                .collect(),
         }
     }
 
@@ -169,18 +177,32 @@ impl FileSource {
             }
         }
         let mut changed = faults != self.root_faults;
-        let gone: Vec<_> = self.files.keys().filter(|path| !found.contains(*path)).cloned().collect();
+        let gone: Vec<_> = self
+            .files
+            .keys()
+            .filter(|path| !found.contains(*path))
+            .cloned()
+            .collect();
         for path in gone {
             changed |= self.replace(&path, None);
         }
         for path in found {
-            let stamp = fs::metadata(&path).ok().map(|metadata| Stamp::new(&metadata));
-            let known = self.files.get(&path).is_some_and(|file| file.stamp.is_some() && file.stamp == stamp);
+            let stamp = fs::metadata(&path)
+                .ok()
+                .map(|metadata| Stamp::new(&metadata));
+            let known = self
+                .files
+                .get(&path)
+                .is_some_and(|file| file.stamp.is_some() && file.stamp == stamp);
             if !known {
                 changed |= self.read(&path);
             }
         }
-        if changed { Refreshed::Changed } else { Refreshed::Same }
+        if changed {
+            Refreshed::Changed
+        } else {
+            Refreshed::Same
+        }
     }
 
     /// Reads one file again, whatever its time stamp says; it may be gone or new.
@@ -188,14 +210,21 @@ impl FileSource {
         if !is_manifest(path) || self.is_below_hidden(path) {
             return Refreshed::Same;
         }
-        let had_content = self.files.get(path).is_some_and(|file| !file.objects.is_empty());
+        let had_content = self
+            .files
+            .get(path)
+            .is_some_and(|file| !file.objects.is_empty());
         if patience == Patience::WaitForContent
             && had_content
             && fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0)
         {
             return Refreshed::Emptied;
         }
-        if self.read(path) { Refreshed::Changed } else { Refreshed::Same }
+        if self.read(path) {
+            Refreshed::Changed
+        } else {
+            Refreshed::Same
+        }
     }
 
     /// Reads a file into its place; true when anything is other than before.
@@ -213,7 +242,10 @@ impl FileSource {
 
     fn unreadable(&self, path: &Path, reason: &str) -> FileState {
         FileState {
-            faults: vec![fault(&self.shown(path), format!("cannot be read: {reason}"))],
+            faults: vec![fault(
+                &self.shown(path),
+                format!("cannot be read: {reason}"),
+            )],
             ..FileState::default()
         }
     }
@@ -276,7 +308,10 @@ impl FileSource {
 
     fn take_on(&mut self, path: &Path, objects: &[AnyObject]) {
         for (index, object) in objects.iter().enumerate() {
-            let owners = self.owners.entry((object.kind(), object.key().clone())).or_default();
+            let owners = self
+                .owners
+                .entry((object.kind(), object.key().clone()))
+                .or_default();
             owners.insert((path.to_owned(), index), object.clone());
         }
     }
@@ -285,7 +320,10 @@ impl FileSource {
     fn settle(&mut self, key: (Kind, Arc<str>)) {
         let owners = self.owners.get(&key);
         let count = owners.map_or(0, BTreeMap::len);
-        match owners.and_then(|owners| owners.values().next_back()).cloned() {
+        match owners
+            .and_then(|owners| owners.values().next_back())
+            .cloned()
+        {
             Some(object) => drop(self.view.insert(object)),
             None => {
                 self.owners.remove(&key);
@@ -300,7 +338,12 @@ impl FileSource {
     }
 
     fn duplicate_faults(&self, key: &(Kind, Arc<str>)) -> Vec<Fault> {
-        let owners: Vec<_> = self.owners.get(key).into_iter().flat_map(BTreeMap::values).collect();
+        let owners: Vec<_> = self
+            .owners
+            .get(key)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .collect();
         let Some((winner, losers)) = owners.split_last() else {
             return Vec::new();
         };
@@ -319,14 +362,20 @@ impl FileSource {
     }
 
     fn is_below_hidden(&self, path: &Path) -> bool {
-        let below = self.roots.iter().find_map(|root| path.strip_prefix(root).ok());
+        let below = self
+            .roots
+            .iter()
+            .find_map(|root| path.strip_prefix(root).ok());
         below.is_some_and(|below| below.ancestors().any(is_hidden))
     }
 
     /// The file as an operator would name it: below its folder, or as given.
     fn shown(&self, path: &Path) -> String {
         let below = match self.roots.as_slice() {
-            [root] => path.strip_prefix(root).ok().filter(|rest| !rest.as_os_str().is_empty()),
+            [root] => path
+                .strip_prefix(root)
+                .ok()
+                .filter(|rest| !rest.as_os_str().is_empty()),
             _ => None,
         };
         below.unwrap_or(path).to_string_lossy().into_owned()
@@ -404,5 +453,6 @@ fn is_manifest(path: &Path) -> bool {
 
 /// Names that begin with a dot: editors' swap files, and the inner folders of a mounted ConfigMap.
 fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }

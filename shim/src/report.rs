@@ -37,17 +37,33 @@ impl Report {
         for status in translation.statuses() {
             report.add(status, which);
         }
+        let clusters = translation.cluster_violations().map(ToString::to_string);
+        report.violations.extend(clusters);
+        report.problems += translation.cluster_violations().count();
         report
     }
 
     fn add(&mut self, status: &ObjectStatus, which: Which) {
-        let problems = status.all_conditions().filter(|(_, condition)| condition.is_problem()).count();
+        let problems = status
+            .all_conditions()
+            .filter(|(_, condition)| condition.is_problem())
+            .count();
         self.problems += problems + status.violations.len();
         self.conditions.extend(status.lines(which));
         let at = &status.origin;
-        self.violations.extend(status.violations.iter().map(|violation| format!("{at}: {violation}")));
+        self.violations.extend(
+            status
+                .violations
+                .iter()
+                .map(|violation| format!("{at}: {violation}")),
+        );
         let title = format!("{} {} ({at})", status.kind, status.key);
-        self.warnings.extend(status.warnings.iter().map(|warning| format!("{title}: {warning}")));
+        self.warnings.extend(
+            status
+                .warnings
+                .iter()
+                .map(|warning| format!("{title}: {warning}")),
+        );
     }
 
     /// True when something was left out or does not work as written; warnings do not count.

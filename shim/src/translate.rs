@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use ir::http_route::{GrpcRule, HttpRule};
-use ir::{Resources, Snapshot};
+use ir::{Resources, Snapshot, Violation, Violations};
 
 use self::gateway::Gateways;
 use self::reference::Grants;
@@ -57,6 +57,8 @@ pub struct Translation {
     uses: OrdMap<Arc<str>, usize>,
     /// EndpointSlices of each Service.
     slices: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+    /// Clusters that were left out, and why.
+    cluster_faults: OrdMap<Arc<str>, Violations>,
 }
 
 /// What became of every route of a kind.
@@ -74,13 +76,22 @@ impl Translation {
     }
 
     /// What one object is told; nothing when there is nothing to say about it.
-    pub fn status(&self, kind: Kind, key: &str) -> Option<&Arc<ObjectStatus>> {
-        self.statuses.get(&(kind, Arc::from(key)))
+    pub fn status(&self, kind: Kind, key: &str) -> Option<&ObjectStatus> {
+        self.statuses
+            .get(&(kind, Arc::from(key)))
+            .map(|status| &**status)
     }
 
     /// Every fault that keeps an object out of the snapshot.
-    pub fn violations(&self) -> impl Iterator<Item = &ir::Violation> {
-        self.statuses().flat_map(|status| &status.violations)
+    pub fn violations(&self) -> impl Iterator<Item = &Violation> {
+        self.statuses()
+            .flat_map(|status| &status.violations)
+            .chain(self.cluster_violations())
+    }
+
+    /// Every fault that keeps a cluster out of the snapshot; a Service has no conditions of its own.
+    pub fn cluster_violations(&self) -> impl Iterator<Item = &Violation> {
+        self.cluster_faults.values().flat_map(Violations::iter)
     }
 }
 
@@ -94,11 +105,17 @@ pub fn translate(
     let before = match previous {
         Some(previous) if previous.settings == *settings => previous,
         _ => {
-            fresh = Translation { settings: settings.clone(), ..Translation::default() };
+            fresh = Translation {
+                settings: settings.clone(),
+                ..Translation::default()
+            };
             &fresh
         }
     };
-    let mut next = Translation { view: view.clone(), ..before.clone() };
+    let mut next = Translation {
+        view: view.clone(),
+        ..before.clone()
+    };
     let changed = next.update_surroundings(before);
     let mut touched = Touched::default();
     next.update_http_routes(before, &changed, &mut touched);
@@ -150,10 +167,13 @@ impl Scope<'_> {
     /// Labels of the route's namespace; every namespace has its name as one.
     fn namespace_labels(&self) -> BTreeMap<String, String> {
         let object = self.view.namespaces.get(self.namespace);
-        let mut labels =
-            object.and_then(|object| object.value.metadata.labels.clone()).unwrap_or_default();
+        let mut labels = object
+            .and_then(|object| object.value.metadata.labels.clone())
+            .unwrap_or_default();
         let name = "kubernetes.io/metadata.name".to_owned();
-        labels.entry(name).or_insert_with(|| self.namespace.to_owned());
+        labels
+            .entry(name)
+            .or_insert_with(|| self.namespace.to_owned());
         labels
     }
 }
@@ -176,7 +196,9 @@ impl Translation {
         }
         if !old.backend_tls_policies.is_same(&new.backend_tls_policies) {
             let targets = backend::tls_targets(new);
-            changed.services.extend(targets.symmetric_difference(&before.tls_targets).cloned());
+            changed
+                .services
+                .extend(targets.symmetric_difference(&before.tls_targets).cloned());
             self.tls_targets = Arc::new(targets);
         }
         let is_same = old.gateway_classes.is_same(&new.gateway_classes)
@@ -197,7 +219,10 @@ impl Translation {
             gateway::translate(&self.view, &self.settings, &self.grants, &before.gateways);
         let (old, new) = (&before.gateways.parents, &gateways.parents);
         let keys = old.keys().chain(new.keys());
-        let changed = keys.filter(|key| old.get(*key) != new.get(*key)).cloned().collect();
+        let changed = keys
+            .filter(|key| old.get(*key) != new.get(*key))
+            .cloned()
+            .collect();
         replace(&mut self.snapshot.listeners, &gateways.listeners);
         replace(&mut self.snapshot.secrets, &gateways.secrets);
         self.gateways = Arc::new(gateways);
@@ -208,7 +233,9 @@ impl Translation {
     fn update_slices(&mut self, before: &ClusterView) -> BTreeSet<Arc<str>> {
         let mut concerned = BTreeSet::new();
         for (old, new) in before.endpoint_slices.changes(&self.view.endpoint_slices) {
-            if let Some((service, slice)) = old.and_then(|slice| Some((backend::service_of(slice)?, slice))) {
+            if let Some((service, slice)) =
+                old.and_then(|slice| Some((backend::service_of(slice)?, slice)))
+            {
                 let mut known = self.slices.remove(&service).unwrap_or_default();
                 known.remove(&slice.key);
                 if !known.is_empty() {
@@ -216,8 +243,13 @@ impl Translation {
                 }
                 concerned.insert(service);
             }
-            if let Some((service, slice)) = new.and_then(|slice| Some((backend::service_of(slice)?, slice))) {
-                self.slices.entry(service.clone()).or_default().insert(slice.key.clone());
+            if let Some((service, slice)) =
+                new.and_then(|slice| Some((backend::service_of(slice)?, slice)))
+            {
+                self.slices
+                    .entry(service.clone())
+                    .or_default()
+                    .insert(slice.key.clone());
                 concerned.insert(service);
             }
         }
@@ -226,7 +258,12 @@ impl Translation {
 
     fn update_http_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
         let mut memos = std::mem::take(&mut self.http);
-        for key in stale(&before.view.http_routes, &self.view.http_routes, &memos, changed) {
+        for key in stale(
+            &before.view.http_routes,
+            &self.view.http_routes,
+            &memos,
+            changed,
+        ) {
             let outcome = self.view.http_routes.get(&key).map(|object| {
                 http_route::translate(object, &self.scope(object.namespace(), Kind::HttpRoute))
             });
@@ -239,7 +276,12 @@ impl Translation {
 
     fn update_grpc_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
         let mut memos = std::mem::take(&mut self.grpc);
-        for key in stale(&before.view.grpc_routes, &self.view.grpc_routes, &memos, changed) {
+        for key in stale(
+            &before.view.grpc_routes,
+            &self.view.grpc_routes,
+            &memos,
+            changed,
+        ) {
             let outcome = self.view.grpc_routes.get(&key).map(|object| {
                 grpc_route::translate(object, &self.scope(object.namespace(), Kind::GrpcRoute))
             });
@@ -271,18 +313,29 @@ impl Translation {
         touched: &mut Touched,
     ) {
         if let Some(old) = memos.remove(key) {
-            old.attached.iter().for_each(|listener| subtract(&mut self.attached, listener));
-            old.clusters.iter().for_each(|cluster| subtract(&mut self.uses, cluster));
+            old.attached
+                .iter()
+                .for_each(|listener| subtract(&mut self.attached, listener));
+            old.clusters
+                .iter()
+                .for_each(|cluster| subtract(&mut self.uses, cluster));
             touched.0.extend(old.clusters.iter().cloned());
         }
         let Some(outcome) = outcome else {
             self.statuses.remove(&(kind, key.clone()));
             return;
         };
-        outcome.attached.iter().for_each(|listener| add(&mut self.attached, listener));
-        outcome.clusters.iter().for_each(|cluster| add(&mut self.uses, cluster));
+        outcome
+            .attached
+            .iter()
+            .for_each(|listener| add(&mut self.attached, listener));
+        outcome
+            .clusters
+            .iter()
+            .for_each(|cluster| add(&mut self.uses, cluster));
         touched.0.extend(outcome.clusters.iter().cloned());
-        self.statuses.insert((kind, key.clone()), outcome.status.clone());
+        self.statuses
+            .insert((kind, key.clone()), outcome.status.clone());
         memos.insert(key.clone(), Arc::new(outcome));
     }
 
@@ -292,11 +345,27 @@ impl Translation {
         for service in &changed.endpoints {
             let first: Arc<str> = format!("{service}:").into();
             let of_service = self.uses.range(first.clone()..).map(|(key, _)| key);
-            keys.extend(of_service.take_while(|key| key.starts_with(&*first)).cloned());
+            keys.extend(
+                of_service
+                    .take_while(|key| key.starts_with(&*first))
+                    .cloned(),
+            );
         }
         for key in keys {
-            let cluster = if self.uses.contains_key(&key) { self.cluster(&key) } else { None };
-            put(&mut self.snapshot.clusters, &key, cluster.map(Arc::new));
+            let cluster = if self.uses.contains_key(&key) {
+                self.cluster(&key)
+            } else {
+                None
+            };
+            let checked = cluster.map(|cluster| {
+                ir::decode::cluster(ir::encode::cluster(&cluster)).map(|_| Arc::new(cluster))
+            });
+            self.cluster_faults.remove(&key);
+            let cluster = checked.and_then(|checked| {
+                let fault = |violations| self.cluster_faults.insert(key.clone(), violations);
+                checked.map_err(fault).ok()
+            });
+            put(&mut self.snapshot.clusters, &key, cluster);
         }
     }
 
@@ -309,8 +378,8 @@ impl Translation {
 
     /// Adds to the Gateways' statuses how many routes are attached.
     fn update_gateway_statuses(&mut self, before: &Self) {
-        let is_same = Arc::ptr_eq(&before.gateways, &self.gateways)
-            && before.attached.ptr_eq(&self.attached);
+        let is_same =
+            Arc::ptr_eq(&before.gateways, &self.gateways) && before.attached.ptr_eq(&self.attached);
         if is_same {
             return;
         }
@@ -323,7 +392,8 @@ impl Translation {
                 let name = format!("{}/{}", status.key, listener.name);
                 listener.attached_routes = self.attached.get(&*name).copied().unwrap_or_default();
             }
-            self.statuses.insert((status.kind, status.key.clone()), Arc::new(status));
+            self.statuses
+                .insert((status.kind, status.key.clone()), Arc::new(status));
         }
     }
 }
@@ -344,7 +414,9 @@ fn stale<T: Watched, R>(
 ) -> BTreeSet<Arc<str>> {
     let mut keys = changed_keys(old, new);
     if changed.concerns_routes() {
-        let stale = memos.iter().filter(|(_, outcome)| outcome.is_stale(changed));
+        let stale = memos
+            .iter()
+            .filter(|(_, outcome)| outcome.is_stale(changed));
         keys.extend(stale.map(|(key, _)| key.clone()));
     }
     keys

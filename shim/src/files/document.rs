@@ -24,7 +24,10 @@ const LIST_DEPTH_MAX: usize = 4;
 pub(super) fn documents(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) -> Vec<Document> {
     let mut documents = Vec::new();
     for (line, part) in cut(text) {
-        let origin = Origin { file: file.clone(), line };
+        let origin = Origin {
+            file: file.clone(),
+            line,
+        };
         match serde_yaml::from_str::<Value>(part) {
             Ok(Value::Null) => {}
             Ok(value) => expand(origin, value, 0, &mut documents, faults),
@@ -58,7 +61,8 @@ fn cut(text: &str) -> impl Iterator<Item = (usize, &str)> {
                 line.is_empty() || line.starts_with('#')
             })
             .count();
-        (blank < part.lines().count()).then_some((line + blank, part.trim_start_matches('\u{feff}')))
+        (blank < part.lines().count())
+            .then_some((line + blank, part.trim_start_matches('\u{feff}')))
             .map(|(line, part)| (line, skip_lines(part, blank)))
     })
 }
@@ -69,7 +73,9 @@ fn skip_lines(text: &str, count: usize) -> &str {
 }
 
 fn malformed(origin: &Origin, error: &serde_yaml::Error) -> Fault {
-    let inside = error.location().map_or(0, |location| location.line().saturating_sub(1));
+    let inside = error
+        .location()
+        .map_or(0, |location| location.line().saturating_sub(1));
     let text = error.to_string();
     // The parser counts from the start of the document, which helps nobody.
     let reason = text.split(" at line ").next().unwrap_or(&text);
@@ -89,7 +95,10 @@ fn expand(
     documents: &mut Vec<Document>,
     faults: &mut Vec<Fault>,
 ) {
-    let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"))
+    let is_list = value
+        .get("kind")
+        .and_then(Value::as_str)
+        .is_some_and(|kind| kind.ends_with("List"))
         && value.get("items").is_some_and(Value::is_sequence);
     if !is_list {
         documents.push(Document { origin, value });
@@ -105,7 +114,9 @@ fn expand(
         });
         return;
     }
-    let Value::Mapping(mut mapping) = value else { return };
+    let Value::Mapping(mut mapping) = value else {
+        return;
+    };
     if let Some(Value::Sequence(items)) = mapping.remove("items") {
         for item in items {
             expand(origin.clone(), item, depth + 1, documents, faults);
@@ -131,9 +142,13 @@ mod tests {
 
     #[test]
     fn documents_know_their_first_line() {
-        let (documents, faults) = read("# top\na: 1\n---\n\n# more\nb: 2\n...\n---\nc: 3\n--- \n--- {d: 4}\n");
+        let (documents, faults) =
+            read("# top\na: 1\n---\n\n# more\nb: 2\n...\n---\nc: 3\n--- \n--- {d: 4}\n");
         let expected = [(2, "a: 1"), (6, "b: 2"), (9, "c: 3"), (11, "d: 4")];
-        assert_eq!(documents, expected.map(|(line, text)| (line, text.to_owned())));
+        assert_eq!(
+            documents,
+            expected.map(|(line, text)| (line, text.to_owned()))
+        );
         assert_eq!(faults, [""; 0]);
     }
 

@@ -26,12 +26,27 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 pub(super) fn read(document: Document) -> Outcome {
     let Document { origin, value } = document;
     let Value::Mapping(mapping) = value else {
-        return refuse(&origin, "", "", "is not an object, write apiVersion, kind and metadata");
+        return refuse(
+            &origin,
+            "",
+            "",
+            "is not an object, write apiVersion, kind and metadata",
+        );
     };
-    let text = |key: &str| mapping.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        mapping
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (version, kind) = (text("apiVersion"), text("kind"));
     if version.is_empty() || kind.is_empty() {
-        let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
+        let missing = if kind.is_empty() {
+            "kind"
+        } else {
+            "apiVersion"
+        };
         return refuse(&origin, "", missing, "is missing or not text");
     }
     let (group, version_name) = version.split_once('/').unwrap_or(("", &version));
@@ -41,9 +56,9 @@ pub(super) fn read(document: Document) -> Outcome {
     };
     let plain = |_: &mut Mapping| {};
     match (group, kind.as_str(), version_name) {
-        (GATEWAY_API, "GatewayClass", "v1" | "v1beta1") => {
-            typed::<gateway_api::experimental::gatewayclasses::GatewayClass>(origin, mapping, gateway)
-        }
+        (GATEWAY_API, "GatewayClass", "v1" | "v1beta1") => typed::<
+            gateway_api::experimental::gatewayclasses::GatewayClass,
+        >(origin, mapping, gateway),
         (GATEWAY_API, "Gateway", "v1" | "v1beta1") => {
             typed::<gateway_api::experimental::gateways::Gateway>(origin, mapping, gateway)
         }
@@ -53,11 +68,9 @@ pub(super) fn read(document: Document) -> Outcome {
         (GATEWAY_API, "GRPCRoute", "v1") => {
             typed::<gateway_api::experimental::grpcroutes::GrpcRoute>(origin, mapping, gateway)
         }
-        (GATEWAY_API, "ReferenceGrant", "v1" | "v1beta1") => {
-            typed::<gateway_api::experimental::referencegrants::ReferenceGrant>(
-                origin, mapping, gateway,
-            )
-        }
+        (GATEWAY_API, "ReferenceGrant", "v1" | "v1beta1") => typed::<
+            gateway_api::experimental::referencegrants::ReferenceGrant,
+        >(origin, mapping, gateway),
         (GATEWAY_API, "ListenerSet", "v1") => {
             typed::<gateway_api::experimental::listenersets::ListenerSet>(origin, mapping, gateway)
         }
@@ -116,7 +129,8 @@ where
             let path = track.path().to_string();
             let path = if path == "." { String::new() } else { path };
             let message = if T::KIND == Kind::Secret {
-                "cannot be read: data maps names to base64, stringData maps names to text".to_owned()
+                "cannot be read: data maps names to base64, stringData maps names to text"
+                    .to_owned()
             } else {
                 error.to_string()
             };
@@ -138,11 +152,17 @@ where
 }
 
 /// Gives the object its namespace and checks what its key is made of.
-fn place(metadata: &mut ObjectMeta, cluster_scoped: bool) -> Result<(), (&'static str, &'static str)> {
+fn place(
+    metadata: &mut ObjectMeta,
+    cluster_scoped: bool,
+) -> Result<(), (&'static str, &'static str)> {
     match metadata.name.as_deref() {
         None | Some("") => return Err(("metadata.name", "is missing")),
         Some(name) if !is_name(name) => {
-            return Err(("metadata.name", "is not a name: use a-z, 0-9, - and ., at most 253"));
+            return Err((
+                "metadata.name",
+                "is not a name: use a-z, 0-9, - and ., at most 253",
+            ));
         }
         Some(_) => {}
     }
@@ -150,11 +170,16 @@ fn place(metadata: &mut ObjectMeta, cluster_scoped: bool) -> Result<(), (&'stati
         metadata.namespace = None;
         return Ok(());
     }
-    let namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    let namespace = metadata
+        .namespace
+        .get_or_insert_with(|| "default".to_owned());
     if is_name(namespace) && !namespace.contains('.') && namespace.len() <= 63 {
         Ok(())
     } else {
-        Err(("metadata.namespace", "is not a namespace: use a-z, 0-9 and -, at most 63"))
+        Err((
+            "metadata.namespace",
+            "is not a namespace: use a-z, 0-9 and -, at most 63",
+        ))
     }
 }
 
@@ -168,7 +193,9 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253
         && edge(name.as_bytes().first())
         && edge(name.as_bytes().last())
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
 }
 
 /// `namespace/name` as far as it can be read, for messages.
@@ -177,7 +204,11 @@ fn name_of(mapping: &Mapping) -> String {
     let name = metadata("name").unwrap_or("(no name)");
     match metadata("namespace") {
         Some(namespace) => format!("{namespace}/{name}"),
-        None if matches!(mapping.get("kind").and_then(Value::as_str), Some("GatewayClass" | "Namespace")) => {
+        None if matches!(
+            mapping.get("kind").and_then(Value::as_str),
+            Some("GatewayClass" | "Namespace")
+        ) =>
+        {
             name.to_owned()
         }
         None => format!("default/{name}"),

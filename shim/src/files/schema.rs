@@ -8,18 +8,29 @@ use serde_json::Value;
 
 /// The valid name nearest to `field` among those allowed at `path`.
 pub(super) fn nearest<T: JsonSchema>(path: &[String], field: &str) -> Option<String> {
-    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let schema = SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<T>();
     let root = schema.as_value();
     let mut places = vec![root];
     for key in path {
-        places = places.into_iter().flat_map(|place| step(root, place, key)).collect();
+        places = places
+            .into_iter()
+            .flat_map(|place| step(root, place, key))
+            .collect();
     }
-    let names = places.into_iter().flat_map(|place| alternatives(root, place)).filter_map(|place| {
-        place.get("properties").and_then(Value::as_object)
-    });
+    let names = places
+        .into_iter()
+        .flat_map(|place| alternatives(root, place))
+        .filter_map(|place| place.get("properties").and_then(Value::as_object));
     names
         .flat_map(|properties| properties.keys())
-        .map(|name| (strsim::damerau_levenshtein(&name.to_lowercase(), &field.to_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&name.to_lowercase(), &field.to_lowercase()),
+                name,
+            )
+        })
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
         .min()
         .map(|(_, name)| name.clone())
@@ -53,7 +64,13 @@ fn alternatives<'a>(root: &'a Value, place: &'a Value) -> Vec<&'a Value> {
             found.extend(root.pointer(pointer.trim_start_matches('#')));
         }
         for word in ["anyOf", "oneOf", "allOf"] {
-            found.extend(place.get(word).and_then(Value::as_array).into_iter().flatten());
+            found.extend(
+                place
+                    .get(word)
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten(),
+            );
         }
     }
     found
@@ -71,7 +88,10 @@ mod tests {
         fn path(text: &str) -> Vec<String> {
             text.split('.').map(str::to_owned).collect()
         }
-        assert_eq!(nearest::<HttpRoute>(&path("spec"), "hostname").as_deref(), Some("hostnames"));
+        assert_eq!(
+            nearest::<HttpRoute>(&path("spec"), "hostname").as_deref(),
+            Some("hostnames")
+        );
         assert_eq!(
             nearest::<HttpRoute>(&path("spec.rules.0"), "backendrefs").as_deref(),
             Some("backendRefs")

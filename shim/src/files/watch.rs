@@ -33,7 +33,9 @@ const EVENTS_MAX: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The operating system refused.
-    #[error("cannot watch {path}: check that it exists and that fs.inotify.max_user_watches is not used up")]
+    #[error(
+        "cannot watch {path}: check that it exists and that fs.inotify.max_user_watches is not used up"
+    )]
     Refused {
         /// What was to be watched.
         path: PathBuf,
@@ -95,15 +97,22 @@ fn start(
 /// A file is watched through its folder, because a rename over it would end a watch on itself.
 fn observe(watcher: &mut RecommendedWatcher, root: &Path) -> Result<(), WatchError> {
     let (path, mode) = if root.is_file() {
-        let folder = root.parent().filter(|folder| !folder.as_os_str().is_empty());
-        (folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
+        let folder = root
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        (
+            folder.unwrap_or(Path::new(".")),
+            RecursiveMode::NonRecursive,
+        )
     } else {
         (root, RecursiveMode::Recursive)
     };
-    watcher.watch(path, mode).map_err(|source| WatchError::Refused {
-        path: path.to_owned(),
-        source,
-    })
+    watcher
+        .watch(path, mode)
+        .map_err(|source| WatchError::Refused {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 struct Observer {
@@ -121,7 +130,11 @@ struct Observer {
 impl Observer {
     fn run(&mut self) {
         while !self.sender.is_closed() {
-            let patience = if self.emptied.is_empty() { LOOK_AGAIN } else { EMPTY_GRACE };
+            let patience = if self.emptied.is_empty() {
+                LOOK_AGAIN
+            } else {
+                EMPTY_GRACE
+            };
             let changed = match self.received.recv_timeout(patience) {
                 Ok(event) => self.look_where(event),
                 Err(RecvTimeoutError::Timeout) => self.look_again(),
@@ -194,5 +207,8 @@ fn names_a_manifest(path: &Path, roots: &[PathBuf]) -> bool {
     if roots.iter().any(|root| root.is_file()) {
         return roots.iter().any(|root| root == path);
     }
-    is_manifest(path) && path.symlink_metadata().map_or(true, |metadata| metadata.is_file())
+    is_manifest(path)
+        && path
+            .symlink_metadata()
+            .map_or(true, |metadata| metadata.is_file())
 }

@@ -43,10 +43,17 @@ pub(super) fn attach(
     let mut attachment = Attachment::default();
     for (index, reference) in references.iter().enumerate() {
         let path = format!("spec.parentRefs[{index}]");
-        let Some(parent) = typed(reference, scope.namespace, &path, notes) else { continue };
+        let Some(parent) = typed(reference, scope.namespace, &path, notes) else {
+            continue;
+        };
         if parent.kind != "Gateway" || parent.group != GATEWAY_API {
-            let message = format!("{path}: parents of kind {} are not supported yet", parent.kind);
-            attachment.parents.push((parent, Err(("NoMatchingParent", message))));
+            let message = format!(
+                "{path}: parents of kind {} are not supported yet",
+                parent.kind
+            );
+            attachment
+                .parents
+                .push((parent, Err(("NoMatchingParent", message))));
             continue;
         }
         let key: Arc<str> = format!("{}/{}", parent.namespace, parent.name).into();
@@ -88,11 +95,23 @@ fn typed(
         }
     };
     Some(ParentRef {
-        group: reference.group.clone().unwrap_or_else(|| GATEWAY_API.to_owned()),
-        kind: reference.kind.clone().unwrap_or_else(|| "Gateway".to_owned()),
-        namespace: reference.namespace.clone().unwrap_or_else(|| namespace.to_owned()),
+        group: reference
+            .group
+            .clone()
+            .unwrap_or_else(|| GATEWAY_API.to_owned()),
+        kind: reference
+            .kind
+            .clone()
+            .unwrap_or_else(|| "Gateway".to_owned()),
+        namespace: reference
+            .namespace
+            .clone()
+            .unwrap_or_else(|| namespace.to_owned()),
         name: reference.name.clone(),
-        section_name: reference.section_name.clone().filter(|name| !name.is_empty()),
+        section_name: reference
+            .section_name
+            .clone()
+            .filter(|name| !name.is_empty()),
         port,
     })
 }
@@ -109,7 +128,10 @@ fn take<'a>(
         .listeners
         .iter()
         .filter(|listener| {
-            parent.section_name.as_ref().is_none_or(|name| *name == listener.section)
+            parent
+                .section_name
+                .as_ref()
+                .is_none_or(|name| *name == listener.section)
                 && parent.port.is_none_or(|port| port == listener.port)
         })
         .collect();
@@ -121,7 +143,9 @@ fn take<'a>(
         .iter()
         .filter(|listener| {
             listener.kinds.contains(&kind)
-                && listener.namespaces.allow(&gateway.namespace, scope.namespace, &labels)
+                && listener
+                    .namespaces
+                    .allow(&gateway.namespace, scope.namespace, &labels)
         })
         .collect();
     if allowed.is_empty() {
@@ -161,15 +185,24 @@ fn no_listener(gateway: &Parent, parent: &ParentRef) -> String {
         wanted += &format!(" on port {port}");
     }
     let all: Vec<_> = gateway.listeners.iter().collect();
-    format!("Gateway {} has no listener{wanted}, it has {}", gateway.key, sections(&all))
+    format!(
+        "Gateway {} has no listener{wanted}, it has {}",
+        gateway.key,
+        sections(&all)
+    )
 }
 
 fn sections(listeners: &[&ParentListener]) -> String {
-    let names: Vec<_> = listeners.iter().map(|listener| listener.section.as_str()).collect();
+    let names: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.section.as_str())
+        .collect();
     names.join(", ")
 }
 
 fn meet(listener: Option<&Hostname>, route: &[Hostname]) -> bool {
-    let Some(listener) = listener else { return true };
+    let Some(listener) = listener else {
+        return true;
+    };
     route.is_empty() || route.iter().any(|name| listener.intersect(name).is_some())
 }

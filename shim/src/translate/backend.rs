@@ -46,35 +46,47 @@ pub(super) fn resolve(
     let kind = reference.kind.unwrap_or("Service");
     let namespace = reference.namespace.unwrap_or(scope.namespace);
     let key = format!("{namespace}/{}", reference.name);
-    let display = reference.port.map_or_else(|| key.clone(), |port| format!("{key}:{port}"));
-    let mut target = BackendTarget {
-        display: display.as_str().into(),
-        cluster_keys: Vec::new(),
-        group: group.to_owned(),
-        kind: kind.to_owned(),
-    };
+    let number = reference
+        .port
+        .and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?));
+    let target = BackendTarget::new(group, kind, namespace, reference.name, number);
     if (group, kind) != ("", "Service") {
-        let kind = if group.is_empty() { kind.to_owned() } else { format!("{group} {kind}") };
+        let kind = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{group} {kind}")
+        };
         let message = format!("kind {kind} is no backend here, use a Service");
         notes.unresolved("InvalidKind", path, message);
-        return target;
+        return target.unresolved();
     }
-    let Some(port) = reference.port else {
-        notes.violation(&format!("{path}.port"), "is missing, a Service needs a port");
-        return target;
+    let Some(port) = number else {
+        notes.violation(
+            &format!("{path}.port"),
+            "is missing or no port, a Service needs one",
+        );
+        return target.unresolved();
     };
     notes.services.insert(key.as_str().into());
     if namespace != scope.namespace {
         notes.crosses_namespaces = true;
     }
-    match usable_port(&key, namespace, reference.name, port, scope) {
+    match usable_port(
+        &key,
+        namespace,
+        reference.name,
+        i32::from(port.get()),
+        scope,
+    ) {
         Ok(()) => {
             notes.clusters.insert(target.display.clone());
-            target.cluster_keys = vec![key.into(), target.display.clone()];
+            target
         }
-        Err((reason, message)) => notes.unresolved(reason, path, message),
+        Err((reason, message)) => {
+            notes.unresolved(reason, path, message);
+            target.unresolved()
+        }
     }
-    target
 }
 
 fn usable_port(
@@ -85,7 +97,12 @@ fn usable_port(
     scope: &Scope<'_>,
 ) -> Result<(), (&'static str, String)> {
     let from = From::gateway_api(scope.kind, scope.namespace);
-    let to = To { group: "", kind: "Service", namespace, name };
+    let to = To {
+        group: "",
+        kind: "Service",
+        namespace,
+        name,
+    };
     if !scope.grants.allow(from, to) {
         return Err((
             "RefNotPermitted",
@@ -95,14 +112,21 @@ fn usable_port(
     let Some(service) = scope.view.services.get(key) else {
         return Err(("BackendNotFound", format!("there is no Service {key}")));
     };
-    let spec = service.value.spec.clone().unwrap_or_default();
-    if spec.type_.as_deref() == Some("ExternalName") {
+    let spec = service.value.spec.as_ref();
+    if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
         let message = format!("Service {key} is of type ExternalName, which is not supported");
         return Err(("UnsupportedValue", message));
     }
     let Some(found) = port_of(&service.value, port) else {
-        let ports: Vec<_> = spec.ports.iter().flatten().map(|port| port.port.to_string()).collect();
-        let message = format!("Service {key} has no port {port}, it has {}", ports.join(", "));
+        let ports = spec
+            .and_then(|spec| spec.ports.as_ref())
+            .into_iter()
+            .flatten();
+        let ports: Vec<_> = ports.map(|port| port.port.to_string()).collect();
+        let message = format!(
+            "Service {key} has no port {port}, it has {}",
+            ports.join(", ")
+        );
         return Err(("BackendNotFound", message));
     };
     if !matches!(found.protocol.as_deref(), None | Some("" | "TCP")) {
@@ -119,7 +143,13 @@ fn usable_port(
 }
 
 fn port_of(service: &Service, port: i32) -> Option<&ServicePort> {
-    service.spec.as_ref()?.ports.iter().flatten().find(|known| known.port == port)
+    service
+        .spec
+        .as_ref()?
+        .ports
+        .iter()
+        .flatten()
+        .find(|known| known.port == port)
 }
 
 /// Services a BackendTLSPolicy names; until policies are applied nothing may reach them in clear.
@@ -140,13 +170,20 @@ pub(super) fn tls_targets(view: &ClusterView) -> BTreeSet<Arc<str>> {
 
 /// The Service an EndpointSlice belongs to, `namespace/service`.
 pub(super) fn service_of(slice: &Object<EndpointSlice>) -> Option<Arc<str>> {
-    let name = slice.value.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    let name = slice
+        .value
+        .metadata
+        .labels
+        .as_ref()?
+        .get(SERVICE_NAME_LABEL)?;
     Some(format!("{}/{name}", slice.namespace()).into())
 }
 
 /// The Service of a cluster's key.
 pub(super) fn service_key(cluster: &str) -> &str {
-    cluster.rsplit_once(':').map_or(cluster, |(service, _)| service)
+    cluster
+        .rsplit_once(':')
+        .map_or(cluster, |(service, _)| service)
 }
 
 /// Builds the cluster of `key` (`namespace/service:port`) when its Service has that port.
@@ -161,7 +198,9 @@ pub(super) fn cluster<'a>(
     let mut endpoints = Vec::new();
     let mut seen = BTreeSet::new();
     for endpoint in slices.flat_map(|slice| endpoints_of(&slice.value, port)) {
-        let EndpointAddress::Ip(ip) = &endpoint.address else { continue };
+        let EndpointAddress::Ip(ip) = &endpoint.address else {
+            continue;
+        };
         if seen.insert((*ip, endpoint.port)) {
             endpoints.push(endpoint);
         }
@@ -194,7 +233,10 @@ fn endpoints_of(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
         .filter_map(|endpoint| {
             // Only the first address of an endpoint has a meaning (EndpointSlice API).
             let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+            let ready = endpoint
+                .conditions
+                .as_ref()
+                .and_then(|conditions| conditions.ready);
             Some(Endpoint {
                 address: EndpointAddress::Ip(ip),
                 port: number,
@@ -217,7 +259,9 @@ fn endpoint_port(slice: &EndpointSlice, port: &ServicePort) -> Option<NonZeroU16
             only.port.unwrap_or(port.port)
         }
         ports => {
-            let same = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == name)?;
+            let same = ports
+                .iter()
+                .find(|p| p.name.as_deref().unwrap_or_default() == name)?;
             same.port.unwrap_or(port.port)
         }
     };

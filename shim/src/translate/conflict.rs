@@ -19,18 +19,27 @@ pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
     for candidate in candidates {
         for draft in &mut candidate.drafts {
             let kind = ConditionType::Conflicted;
-            draft.conditions.set(kind, Truth::False, "NoConflicts", String::new());
+            draft
+                .conditions
+                .set(kind, Truth::False, "NoConflicts", String::new());
         }
         let mut found = Vec::new();
         let drafts = &candidate.drafts;
         for (index, draft) in drafts.iter().enumerate() {
-            let others = drafts.iter().enumerate().filter(|(other, _)| *other != index);
+            let others = drafts
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index);
             let conflicts: Vec<_> = others
                 .filter_map(|(_, other)| Some((clash(draft, other)?, other.section.clone())))
                 .collect();
             if let Some((reason, _)) = conflicts.first() {
                 let names: Vec<_> = conflicts.iter().map(|(_, name)| name.as_str()).collect();
-                found.push((index, *reason, format!("listener {}", names.join(", listener "))));
+                found.push((
+                    index,
+                    *reason,
+                    format!("listener {}", names.join(", listener ")),
+                ));
             }
         }
         for (index, reason, whom) in found {
@@ -47,7 +56,9 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
         let addresses = candidate.addresses.clone();
         let mut own = Vec::new();
         for draft in candidate.drafts.iter_mut().filter(|draft| draft.can_serve) {
-            let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else { continue };
+            let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else {
+                continue;
+            };
             let before = taken.get(&port.get()).into_iter().flatten();
             let clash = before
                 .filter(|(there, ..)| overlap(there, &addresses))
@@ -62,7 +73,10 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
                 mark(draft, reason, &whose);
             } else {
                 let whose = format!("the older Gateway {}", candidate.object.key);
-                own.push((port.get(), (addresses.clone(), protocol, draft.hostname.clone(), whose)));
+                own.push((
+                    port.get(),
+                    (addresses.clone(), protocol, draft.hostname.clone(), whose),
+                ));
             }
         }
         for (port, listener) in own {
@@ -84,9 +98,18 @@ fn clash(one: &Draft, other: &Draft) -> Option<&'static str> {
 }
 
 fn mark(draft: &mut Draft, reason: &'static str, whom: &str) {
-    let what = if reason == "ProtocolConflict" { "another protocol" } else { "the same host name" };
+    let what = if reason == "ProtocolConflict" {
+        "another protocol"
+    } else {
+        "the same host name"
+    };
     let message = format!("{whom} has {what} on the same port");
-    draft.conditions.set(ConditionType::Conflicted, Truth::True, reason, message.clone());
+    draft.conditions.set(
+        ConditionType::Conflicted,
+        Truth::True,
+        reason,
+        message.clone(),
+    );
     draft.refuse(reason, message);
 }
 

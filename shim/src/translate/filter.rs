@@ -18,8 +18,12 @@ use super::backend::{self, Reference};
 use super::notes::Notes;
 
 /// Filters the data plane applies, by the name of their type.
-pub(super) const SUPPORTED: &[&str] =
-    &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"];
+pub(super) const SUPPORTED: &[&str] = &[
+    "RequestHeaderModifier",
+    "ResponseHeaderModifier",
+    "RequestRedirect",
+    "URLRewrite",
+];
 
 /// Where filters stand.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +70,10 @@ pub(super) fn filters<F: Serialize>(
         }
     }
     if seen.contains(&"RequestRedirect") && seen.contains(&"URLRewrite") {
-        notes.violation(place.path, "RequestRedirect and URLRewrite exclude each other");
+        notes.violation(
+            place.path,
+            "RequestRedirect and URLRewrite exclude each other",
+        );
     }
     filters
 }
@@ -94,16 +101,33 @@ fn one(
 ) -> Option<Filter> {
     let translated = match type_name(filter) {
         "RequestHeaderModifier" => filter.request_header_modifier.as_ref().map(|spec| {
-            let pair = |h: &api::HttpRouteRulesFiltersRequestHeaderModifierSet| (h.name.clone(), h.value.clone());
+            let pair = |h: &api::HttpRouteRulesFiltersRequestHeaderModifierSet| {
+                (h.name.clone(), h.value.clone())
+            };
             let set = spec.set.iter().flatten().map(pair).collect();
-            let add = spec.add.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+            let add = spec
+                .add
+                .iter()
+                .flatten()
+                .map(|h| (h.name.clone(), h.value.clone()))
+                .collect();
             let path = format!("{path}.requestHeaderModifier");
             let edit = header_edit(set, add, spec.remove.as_ref(), &path, notes);
             Some(Filter::RequestHeaders(edit))
         }),
         "ResponseHeaderModifier" => filter.response_header_modifier.as_ref().map(|spec| {
-            let set = spec.set.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
-            let add = spec.add.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+            let set = spec
+                .set
+                .iter()
+                .flatten()
+                .map(|h| (h.name.clone(), h.value.clone()))
+                .collect();
+            let add = spec
+                .add
+                .iter()
+                .flatten()
+                .map(|h| (h.name.clone(), h.value.clone()))
+                .collect();
             let path = format!("{path}.responseHeaderModifier");
             let edit = header_edit(set, add, spec.remove.as_ref(), &path, notes);
             Some(Filter::ResponseHeaders(edit))
@@ -120,7 +144,10 @@ fn one(
             .request_mirror
             .as_ref()
             .map(|spec| mirror(spec, &format!("{path}.requestMirror"), scope, notes)),
-        "CORS" => filter.cors.as_ref().map(|spec| Some(Filter::Cors(cors(spec)))),
+        "CORS" => filter
+            .cors
+            .as_ref()
+            .map(|spec| Some(Filter::Cors(cors(spec)))),
         "ExternalAuth" => filter
             .external_auth
             .as_ref()
@@ -128,7 +155,10 @@ fn one(
         _ => filter.extension_ref.as_ref().map(|_| None),
     };
     translated.unwrap_or_else(|| {
-        notes.violation(path, format!("is of type {} but does not say how", type_name(filter)));
+        notes.violation(
+            path,
+            format!("is of type {} but does not say how", type_name(filter)),
+        );
         None
     })
 }
@@ -191,7 +221,10 @@ fn redirect(
     });
     let status = u16::try_from(spec.status_code.unwrap_or(302)).unwrap_or_default();
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-        let message = format!("{:?} is no redirect, use 301, 302, 303, 307 or 308", spec.status_code);
+        let message = format!(
+            "{:?} is no redirect, use 301, 302, 303, 307 or 308",
+            spec.status_code
+        );
         notes.violation(&format!("{path}.statusCode"), message);
     }
     let edit = spec.path.as_ref().and_then(|edit| {
@@ -229,7 +262,10 @@ fn rewrite(
     });
     let hostname = host(spec.hostname.as_deref(), path, notes);
     // A rewrite of nothing is allowed and does nothing.
-    (hostname.is_some() || edit.is_some()).then_some(Filter::Rewrite(Rewrite { hostname, path: edit }))
+    (hostname.is_some() || edit.is_some()).then_some(Filter::Rewrite(Rewrite {
+        hostname,
+        path: edit,
+    }))
 }
 
 fn host(name: Option<&str>, path: &str, notes: &mut Notes) -> Option<String> {
@@ -252,15 +288,26 @@ fn path_edit(
         notes.violation(path, "does not say what to put in place");
         return None;
     };
-    if text.len() > 1024 || text.bytes().any(|byte| byte <= b' ' || byte == 0x7f || matches!(byte, b'?' | b'#')) {
-        notes.violation(path, "is no path: no spaces, controls, ? or #, at most 1024 bytes");
+    if text.len() > 1024
+        || text
+            .bytes()
+            .any(|byte| byte <= b' ' || byte == 0x7f || matches!(byte, b'?' | b'#'))
+    {
+        notes.violation(
+            path,
+            "is no path: no spaces, controls, ? or #, at most 1024 bytes",
+        );
         return None;
     }
     if is_prefix && !place.one_prefix {
         let message = "ReplacePrefixMatch needs a rule with exactly one match, of type PathPrefix";
         notes.violation(path, message);
     }
-    Some(if is_prefix { PathEdit::Prefix(text) } else { PathEdit::Full(text) })
+    Some(if is_prefix {
+        PathEdit::Prefix(text)
+    } else {
+        PathEdit::Full(text)
+    })
 }
 
 fn mirror(
@@ -283,14 +330,20 @@ fn mirror(
         (Some(fraction), None) => u32::try_from(fraction.numerator)
             .ok()
             .zip(u32::try_from(fraction.denominator.unwrap_or(100)).ok()),
-        (None, percent) => u32::try_from(percent.unwrap_or(100)).ok().map(|percent| (percent, 100)),
+        (None, percent) => u32::try_from(percent.unwrap_or(100))
+            .ok()
+            .map(|percent| (percent, 100)),
     };
     match fraction {
-        Some((part, whole)) if part <= whole && whole > 0 => {
-            Some(Filter::Mirror(Mirror { backend, fraction: (part, whole) }))
-        }
+        Some((part, whole)) if part <= whole && whole > 0 => Some(Filter::Mirror(Mirror {
+            backend,
+            fraction: (part, whole),
+        })),
         _ => {
-            notes.violation(path, "write percent (0 to 100) or fraction (at most 1), not both");
+            notes.violation(
+                path,
+                "write percent (0 to 100) or fraction (at most 1), not both",
+            );
             None
         }
     }
@@ -303,7 +356,10 @@ fn cors(spec: &api::HttpRouteRulesFiltersCors) -> Cors {
         allow_headers: spec.allow_headers.clone().unwrap_or_default(),
         expose_headers: spec.expose_headers.clone().unwrap_or_default(),
         allow_credentials: spec.allow_credentials.unwrap_or_default(),
-        max_age_seconds: spec.max_age.and_then(|age| u32::try_from(age).ok()).unwrap_or(5),
+        max_age_seconds: spec
+            .max_age
+            .and_then(|age| u32::try_from(age).ok())
+            .unwrap_or(5),
     }
 }
 
@@ -344,6 +400,8 @@ fn external_auth(
     Some(Filter::ExternalAuth(ExternalAuth {
         backend,
         protocol,
-        forward_body_bytes_max: forward.and_then(|size| u32::try_from(size).ok()).unwrap_or_default(),
+        forward_body_bytes_max: forward
+            .and_then(|size| u32::try_from(size).ok())
+            .unwrap_or_default(),
     }))
 }

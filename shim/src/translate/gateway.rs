@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use gateway_api::experimental::gatewayclasses::GatewayClass;
 use gateway_api::experimental::gateways::Gateway;
-use ir::listener::ListenerProtocol;
 use ir::resource::Metadata;
-use ir::{Hostname, Listener, Resources};
+use ir::{Hostname, Listener, Resources, Violations};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft, read_certificate};
@@ -74,15 +73,24 @@ struct Checked {
 
 impl Certificates {
     /// The certificate of a Secret, or why it cannot be used.
-    pub(super) fn check(&mut self, secret: &Arc<Object<Secret>>) -> Result<Arc<ir::Secret>, String> {
-        let known = self.0.get_mut(&secret.key).filter(|known| Arc::ptr_eq(&known.secret, secret));
+    pub(super) fn check(
+        &mut self,
+        secret: &Arc<Object<Secret>>,
+    ) -> Result<Arc<ir::Secret>, String> {
+        let known = self
+            .0
+            .get_mut(&secret.key)
+            .filter(|known| Arc::ptr_eq(&known.secret, secret));
         if let Some(known) = known {
             known.is_used = true;
             return known.outcome.clone();
         }
         let outcome = read_certificate(secret).map(Arc::new);
-        let checked =
-            Checked { secret: secret.clone(), outcome: outcome.clone(), is_used: true };
+        let checked = Checked {
+            secret: secret.clone(),
+            outcome: outcome.clone(),
+            is_used: true,
+        };
         self.0.insert(secret.key.clone(), checked);
         outcome
     }
@@ -104,16 +112,29 @@ pub(super) fn translate(
     grants: &Grants,
     previous: &Gateways,
 ) -> Gateways {
-    let mut gateways = Gateways { certificates: previous.certificates.clone(), ..Gateways::default() };
+    let mut gateways = Gateways {
+        certificates: previous.certificates.clone(),
+        ..Gateways::default()
+    };
     for known in gateways.certificates.0.values_mut() {
         known.is_used = false;
     }
     let mut candidates = Vec::new();
-    gateways.statuses.extend(view.gateway_classes.iter().filter_map(|c| class_status(c, settings)));
+    gateways.statuses.extend(
+        view.gateway_classes
+            .iter()
+            .filter_map(|c| class_status(c, settings)),
+    );
     for object in view.gateways.iter() {
         match ownership(object, view, settings) {
             Ownership::Ours => {
-                candidates.push(candidate(object, view, settings, grants, &mut gateways.certificates));
+                candidates.push(candidate(
+                    object,
+                    view,
+                    settings,
+                    grants,
+                    &mut gateways.certificates,
+                ));
             }
             Ownership::Other => gateways.add_foreign(object),
             Ownership::NoClass(status) => {
@@ -124,12 +145,20 @@ pub(super) fn translate(
     }
     conflict::within_gateways(&mut candidates);
     // The oldest keeps its place when two Gateways want the same.
-    candidates.sort_by_key(|c| (c.object.created_at().is_none(), c.object.created_at(), c.object.key.clone()));
+    candidates.sort_by_key(|c| {
+        (
+            c.object.created_at().is_none(),
+            c.object.created_at(),
+            c.object.key.clone(),
+        )
+    });
     conflict::between_gateways(&mut candidates);
     for candidate in candidates {
         gateways.add(candidate);
     }
-    gateways.statuses.sort_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
+    gateways
+        .statuses
+        .sort_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
     gateways.certificates.0.retain(|_, known| known.is_used);
     gateways
 }
@@ -171,7 +200,9 @@ fn class_status(object: &Object<GatewayClass>, settings: &Settings) -> Option<Ob
     conditions.hold(ConditionType::Accepted, "Accepted");
     status.conditions = conditions.finish();
     if object.value.spec.parameters_ref.is_some() {
-        status.warnings.push("spec.parametersRef: has no effect".to_owned());
+        status
+            .warnings
+            .push("spec.parametersRef: has no effect".to_owned());
     }
     Some(status)
 }
@@ -183,21 +214,35 @@ fn candidate<'a>(
     grants: &Grants,
     certificates: &mut Certificates,
 ) -> Candidate<'a> {
-    let context = Context { view, grants, settings, gateway: object };
+    let context = Context {
+        view,
+        grants,
+        settings,
+        gateway: object,
+    };
     let listeners = object.value.spec.listeners.iter().enumerate();
-    let mut drafts: Vec<_> =
-        listeners.map(|(index, spec)| draft(spec, index, &context, certificates)).collect();
+    let mut drafts: Vec<_> = listeners
+        .map(|(index, spec)| draft(spec, index, &context, certificates))
+        .collect();
     let mut names = BTreeSet::new();
     for draft in &mut drafts {
         if !names.insert(draft.section.clone()) {
             let message = format!("the name {} is used twice in this Gateway", draft.section);
             draft.refuse("UnsupportedValue", message);
         } else if draft.section.is_empty() || draft.section.contains('/') {
-            draft.refuse("UnsupportedValue", format!("{:?} is no name of a listener", draft.section));
+            draft.refuse(
+                "UnsupportedValue",
+                format!("{:?} is no name of a listener", draft.section),
+            );
         }
     }
     let (addresses, address_fault) = addresses(object, settings);
-    Candidate { object, drafts, addresses, address_fault }
+    Candidate {
+        object,
+        drafts,
+        addresses,
+        address_fault,
+    }
 }
 
 type AddressFault = Option<(ConditionType, &'static str, String)>;
@@ -226,8 +271,11 @@ fn addresses(object: &Object<Gateway>, settings: &Settings) -> (Vec<IpAddr>, Add
             }
             Ok(ip) if !settings.may_bind(ip) => {
                 let message = format!("{path}: {ip} is no address of this host");
-                fault = fault
-                    .or(Some((ConditionType::Programmed, "AddressNotUsable", message)));
+                fault = fault.or(Some((
+                    ConditionType::Programmed,
+                    "AddressNotUsable",
+                    message,
+                )));
             }
             Ok(ip) if !addresses.contains(&ip) => addresses.push(ip),
             Ok(_) => {}
@@ -254,21 +302,33 @@ impl Gateways {
     }
 
     fn add(&mut self, candidate: Candidate<'_>) {
-        let Candidate { object, drafts, addresses, address_fault } = candidate;
+        let Candidate {
+            object,
+            drafts,
+            addresses,
+            address_fault,
+        } = candidate;
         let is_refused = matches!(&address_fault, Some((ConditionType::Accepted, ..)));
         let mut listeners = Vec::new();
         let mut statuses = Vec::new();
         let mut serving = 0;
         for mut draft in drafts {
             let name: Arc<str> = format!("{}/{}", object.key, draft.section).into();
-            let serves = draft.can_serve && !is_refused && !addresses.is_empty();
+            let mut serves = draft.can_serve && !is_refused && !addresses.is_empty();
+            if serves && let Err(violations) = self.serve(&name, object, &draft, &addresses) {
+                draft.refuse("UnsupportedValue", violations.to_string());
+                serves = false;
+            }
             if serves {
                 serving += 1;
-                draft.conditions.hold(ConditionType::Programmed, "Programmed");
-                self.serve(&name, object, &draft, &addresses);
+                draft
+                    .conditions
+                    .hold(ConditionType::Programmed, "Programmed");
             } else {
                 let message = "it is not handed to the data plane, see the other conditions";
-                draft.conditions.fail(ConditionType::Programmed, "Invalid", message);
+                draft
+                    .conditions
+                    .fail(ConditionType::Programmed, "Invalid", message);
             }
             statuses.push(ListenerStatus {
                 name: draft.section.clone(),
@@ -305,19 +365,15 @@ impl Gateways {
         object: &Object<Gateway>,
         draft: &Draft,
         addresses: &[IpAddr],
-    ) {
-        let Some(port) = draft.bound_port else { return };
-        for key in draft.tls.iter().flat_map(|tls| &tls.certificate_refs) {
-            let known = self.certificates.0.get(key).and_then(|known| known.outcome.clone().ok());
-            if let Some(secret) = known {
-                self.secrets.insert(secret);
-            }
-        }
-        self.listeners.insert(Listener {
+    ) -> Result<(), Violations> {
+        let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else {
+            return Ok(());
+        };
+        let listener = Listener {
             name: name.clone(),
             addresses: addresses.to_vec(),
             port,
-            protocol: draft.protocol.unwrap_or(ListenerProtocol::Http),
+            protocol,
             hostnames: draft.hostname.iter().cloned().collect(),
             tls: draft.tls.clone(),
             metadata: Metadata::from([
@@ -326,7 +382,20 @@ impl Gateways {
             ]),
             backend_client_certificate: None,
             security_policy: None,
-        });
+        };
+        ir::decode::listener(ir::encode::listener(&listener))?;
+        for key in draft.tls.iter().flat_map(|tls| &tls.certificate_refs) {
+            let known = self
+                .certificates
+                .0
+                .get(key)
+                .and_then(|known| known.outcome.clone().ok());
+            if let Some(secret) = known {
+                self.secrets.insert(secret);
+            }
+        }
+        self.listeners.insert(listener);
+        Ok(())
     }
 }
 
@@ -340,8 +409,13 @@ fn gateway_conditions(
     let invalid: Vec<_> = listeners
         .iter()
         .filter(|listener| {
-            let programmed = |c: &&crate::conditions::Condition| c.kind == ConditionType::Programmed;
-            listener.conditions.iter().find(programmed).is_some_and(|c| c.is_problem())
+            let programmed =
+                |c: &&crate::conditions::Condition| c.kind == ConditionType::Programmed;
+            listener
+                .conditions
+                .iter()
+                .find(programmed)
+                .is_some_and(|c| c.is_problem())
         })
         .map(|listener| listener.name.as_str())
         .collect();
@@ -355,7 +429,11 @@ fn gateway_conditions(
         } else {
             format!("these listeners are not served: {}", invalid.join(", "))
         };
-        let truth = if serving > 0 { Truth::True } else { Truth::False };
+        let truth = if serving > 0 {
+            Truth::True
+        } else {
+            Truth::False
+        };
         conditions.set(ConditionType::Accepted, truth, "ListenersNotValid", message);
     }
     match address_fault {
@@ -363,7 +441,11 @@ fn gateway_conditions(
             conditions.fail(ConditionType::Programmed, reason, message);
         }
         _ if serving > 0 => conditions.hold(ConditionType::Programmed, "Programmed"),
-        _ => conditions.fail(ConditionType::Programmed, "Invalid", "no listener is served"),
+        _ => conditions.fail(
+            ConditionType::Programmed,
+            "Invalid",
+            "no listener is served",
+        ),
     }
     conditions.finish()
 }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use gateway_api::experimental::grpcroutes as api;
-use gateway_api::experimental::httproutes::{HttpRouteParentRefs, HttpRouteRulesSessionPersistence};
+use gateway_api::experimental::httproutes::{
+    HttpRouteParentRefs, HttpRouteRulesSessionPersistence,
+};
 use ir::http_route::{BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRule, ValueMatch};
 
 use super::backend::{self, Reference};
@@ -34,21 +36,27 @@ pub(super) fn translate(
         .enumerate()
         .map(|(index, rule)| self::rule(rule, index, scope, &mut notes))
         .collect();
-    let parent_refs = spec.parent_refs.iter().flatten().map(|parent| HttpRouteParentRefs {
-        group: parent.group.clone(),
-        kind: parent.kind.clone(),
-        name: parent.name.clone(),
-        namespace: parent.namespace.clone(),
-        port: parent.port,
-        section_name: parent.section_name.clone(),
-    });
+    let parent_refs = spec
+        .parent_refs
+        .iter()
+        .flatten()
+        .map(|parent| HttpRouteParentRefs {
+            group: parent.group.clone(),
+            kind: parent.kind.clone(),
+            name: parent.name.clone(),
+            namespace: parent.namespace.clone(),
+            port: parent.port,
+            section_name: parent.section_name.clone(),
+        });
     let head = Head {
         kind: RouteKind::Grpc,
         parent_refs: parent_refs.collect(),
         hostnames: spec.hostnames.as_deref().unwrap_or_default(),
         rules: rules.len(),
     };
-    finish(object, head, rules, notes, scope)
+    finish(object, head, rules, notes, scope, |route| {
+        ir::decode::grpc_route(ir::encode::grpc_route(route)).map(drop)
+    })
 }
 
 fn rule(
@@ -59,7 +67,11 @@ fn rule(
 ) -> GrpcRule {
     let path = format!("spec.rules[{index}]");
     let list = format!("{path}.filters");
-    let place = Place { rule: index, path: &list, one_prefix: false };
+    let place = Place {
+        rule: index,
+        path: &list,
+        one_prefix: false,
+    };
     let filters = filter::filters(rule.filters.as_ref(), place, scope, notes);
     let backends = rule
         .backend_refs
@@ -76,7 +88,11 @@ fn rule(
                 port: backend.port,
             };
             let list = format!("{path}.filters");
-            let place = Place { rule: index, path: &list, one_prefix: false };
+            let place = Place {
+                rule: index,
+                path: &list,
+                one_prefix: false,
+            };
             BackendRef {
                 target: backend::resolve(reference, &path, scope, notes),
                 weight: weight(backend.weight, &path, notes),
@@ -111,9 +127,16 @@ fn matches(
     notes: &mut Notes,
 ) -> Vec<GrpcMatch> {
     let everything = [api::GrpcRouteRulesMatches::default()];
-    let written = if written.is_empty() { &everything } else { written };
+    let written = if written.is_empty() {
+        &everything
+    } else {
+        written
+    };
     if written.len() > 64 {
-        notes.violation(&format!("{path}.matches"), "holds more than 64 matches, split the rule");
+        notes.violation(
+            &format!("{path}.matches"),
+            "holds more than 64 matches, split the rule",
+        );
     }
     written
         .iter()
@@ -133,7 +156,9 @@ fn method(
     path: &str,
     notes: &mut Notes,
 ) -> GrpcMethodMatch {
-    let Some(written) = written else { return GrpcMethodMatch::Any };
+    let Some(written) = written else {
+        return GrpcMethodMatch::Any;
+    };
     let present = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (service, method) = (present(&written.service), present(&written.method));
     if service.is_none() && method.is_none() {
@@ -141,18 +166,21 @@ fn method(
         return GrpcMethodMatch::Any;
     }
     if written.r#type == Some(api::GrpcRouteRulesMatchesMethodType::RegularExpression) {
-        let mut compile = |text: Option<String>, field: &str| {
-            pattern(&text?, &format!("{path}.{field}"), notes)
-        };
+        let mut compile =
+            |text: Option<String>, field: &str| pattern(&text?, &format!("{path}.{field}"), notes);
         return GrpcMethodMatch::Regex {
             service: compile(service, "service"),
             method: compile(method, "method"),
         };
     }
     for (field, text) in [("service", &service), ("method", &method)] {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || (b == b'.' && field == "service");
+        let plain =
+            |b: u8| b.is_ascii_alphanumeric() || b == b'_' || (b == b'.' && field == "service");
         if text.as_deref().is_some_and(|text| !text.bytes().all(plain)) {
-            notes.violation(&format!("{path}.{field}"), format!("is no name of a gRPC {field}"));
+            notes.violation(
+                &format!("{path}.{field}"),
+                format!("is no name of a gRPC {field}"),
+            );
         }
     }
     GrpcMethodMatch::Exact { service, method }
@@ -166,7 +194,8 @@ fn headers(
     let mut headers = Vec::new();
     for (index, header) in written.into_iter().flatten().enumerate() {
         let path = format!("{path}.headers[{index}]");
-        let is_regex = header.r#type == Some(api::GrpcRouteRulesMatchesHeadersType::RegularExpression);
+        let is_regex =
+            header.r#type == Some(api::GrpcRouteRulesMatchesHeadersType::RegularExpression);
         let value = text_match(&header.value, is_regex, &path, notes);
         let name = filter::header_name(&header.name, &format!("{path}.name"), notes);
         add_once(&mut headers, name, value, &path, notes);

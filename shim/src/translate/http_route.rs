@@ -45,7 +45,9 @@ pub(super) fn translate(
         hostnames: spec.hostnames.as_deref().unwrap_or_default(),
         rules: rules.len(),
     };
-    finish(object, head, rules, notes, scope)
+    finish(object, head, rules, notes, scope, |route| {
+        ir::decode::http_route(ir::encode::http_route(route)).map(drop)
+    })
 }
 
 fn rule(
@@ -56,12 +58,24 @@ fn rule(
 ) -> HttpRule {
     let path = format!("spec.rules[{index}]");
     let matches = matches(rule.matches.as_deref().unwrap_or_default(), &path, notes);
-    let one_prefix = matches!(&*matches, [HttpMatch { path: PathMatch::Prefix(_), .. }]);
+    let one_prefix = matches!(
+        &*matches,
+        [HttpMatch {
+            path: PathMatch::Prefix(_),
+            ..
+        }]
+    );
     let list = format!("{path}.filters");
-    let place = Place { rule: index, path: &list, one_prefix };
+    let place = Place {
+        rule: index,
+        path: &list,
+        one_prefix,
+    };
     let filters = filter::filters(rule.filters.as_ref(), place, scope, notes);
     let backends = rule.backend_refs.as_deref().unwrap_or_default();
-    let is_redirect = filters.iter().any(|filter| matches!(filter, ir::Filter::Redirect(_)));
+    let is_redirect = filters
+        .iter()
+        .any(|filter| matches!(filter, ir::Filter::Redirect(_)));
     if is_redirect && !backends.is_empty() {
         let message = "must be empty in a rule that redirects";
         notes.violation(&format!("{path}.backendRefs"), message);
@@ -79,7 +93,11 @@ fn rule(
                 port: backend.port,
             };
             let list = format!("{path}.filters");
-            let place = Place { rule: index, path: &list, one_prefix };
+            let place = Place {
+                rule: index,
+                path: &list,
+                one_prefix,
+            };
             BackendRef {
                 target: backend::resolve(reference, &path, scope, notes),
                 weight: weight(backend.weight, &path, notes),
@@ -120,9 +138,16 @@ fn matches(
     notes: &mut Notes,
 ) -> Vec<HttpMatch> {
     let everything = [api::HttpRouteRulesMatches::default()];
-    let written = if written.is_empty() { &everything } else { written };
+    let written = if written.is_empty() {
+        &everything
+    } else {
+        written
+    };
     if written.len() > 64 {
-        notes.violation(&format!("{path}.matches"), "holds more than 64 matches, split the rule");
+        notes.violation(
+            &format!("{path}.matches"),
+            "holds more than 64 matches, split the rule",
+        );
     }
     written
         .iter()
@@ -131,7 +156,10 @@ fn matches(
             let path = format!("{path}.matches[{index}]");
             HttpMatch {
                 path: path_match(entry.path.as_ref(), &format!("{path}.path"), notes),
-                method: entry.method.as_ref().map(|method| format!("{method:?}").to_uppercase()),
+                method: entry
+                    .method
+                    .as_ref()
+                    .map(|method| format!("{method:?}").to_uppercase()),
                 headers: headers(entry.headers.as_deref(), &path, notes),
                 query_params: query_params(entry.query_params.as_deref(), &path, notes),
             }
@@ -146,7 +174,9 @@ fn path_match(
 ) -> PathMatch {
     use api::HttpRouteRulesMatchesPathType as Type;
     let everything = PathMatch::Prefix("/".to_owned());
-    let Some(written) = written else { return everything };
+    let Some(written) = written else {
+        return everything;
+    };
     let value = written.value.as_deref().unwrap_or("/");
     let path = format!("{path}.value");
     match written.r#type.as_ref().unwrap_or(&Type::PathPrefix) {
@@ -178,7 +208,8 @@ fn is_plain_path(path: &str) -> bool {
         && path.bytes().all(plain)
         && !path.to_ascii_lowercase().contains("%2f");
     while let Some(segment) = segments.next() {
-        is_good &= !matches!(segment, "." | "..") && !(segment.is_empty() && segments.peek().is_some());
+        is_good &=
+            !matches!(segment, "." | "..") && !(segment.is_empty() && segments.peek().is_some());
     }
     is_good
 }
@@ -227,9 +258,14 @@ pub(super) fn add_once(
     path: &str,
     notes: &mut Notes,
 ) {
-    let (Some(name), Some(value)) = (name, value) else { return };
+    let (Some(name), Some(value)) = (name, value) else {
+        return;
+    };
     if list.iter().any(|known| known.name == name) {
-        notes.warn(path, "repeats a name, only the first condition on a name counts");
+        notes.warn(
+            path,
+            "repeats a name, only the first condition on a name counts",
+        );
     } else {
         list.push(ValueMatch { name, value });
     }
@@ -251,5 +287,7 @@ pub(super) fn text_match(
 
 /// A regular expression within its limits.
 pub(super) fn pattern(source: &str, path: &str, notes: &mut Notes) -> Option<Pattern> {
-    Pattern::new(source).map_err(|error| notes.violation(path, error.to_string())).ok()
+    Pattern::new(source)
+        .map_err(|error| notes.violation(path, error.to_string()))
+        .ok()
 }

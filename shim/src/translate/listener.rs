@@ -69,7 +69,10 @@ impl NamespaceRule {
 
 impl Selector {
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let equal = self.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        let equal = self
+            .labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
         equal
             && self.expressions.iter().all(|(key, operator, values)| {
                 let value = labels.get(key);
@@ -150,13 +153,15 @@ pub(super) fn draft(
 impl Draft {
     /// Rules the listener out.
     pub(super) fn refuse(&mut self, reason: &'static str, message: String) {
-        self.conditions.fail(ConditionType::Accepted, reason, message);
+        self.conditions
+            .fail(ConditionType::Accepted, reason, message);
         self.can_serve = false;
     }
 
     /// A reference that leads nowhere.
     fn unresolved(&mut self, reason: &'static str, message: String) {
-        self.conditions.fail(ConditionType::ResolvedRefs, reason, message);
+        self.conditions
+            .fail(ConditionType::ResolvedRefs, reason, message);
     }
 }
 
@@ -194,7 +199,10 @@ fn read_address(
         match Hostname::new(name) {
             Ok(name) => draft.hostname = Some(name),
             Err(error) => {
-                draft.refuse("UnsupportedValue", format!("{path}.hostname: {name:?} {error}"));
+                draft.refuse(
+                    "UnsupportedValue",
+                    format!("{path}.hostname: {name:?} {error}"),
+                );
             }
         }
     }
@@ -207,7 +215,9 @@ fn read_allowed_routes(draft: &mut Draft, spec: &api::GatewayListeners, path: &s
     let mut unknown = Vec::new();
     for kind in &kinds {
         let is_ours = kind.group.as_deref().unwrap_or(GATEWAY_API) == GATEWAY_API;
-        let known = RouteKind::ALL.into_iter().find(|k| is_ours && k.as_str() == kind.kind);
+        let known = RouteKind::ALL
+            .into_iter()
+            .find(|k| is_ours && k.as_str() == kind.kind);
         match known {
             Some(known) if !draft.kinds.contains(&known) => draft.kinds.push(known),
             Some(_) => {}
@@ -281,7 +291,10 @@ fn read_tls(
     if good.is_empty() {
         draft.can_serve = false;
         bad = bad.or_else(|| {
-            Some(("InvalidCertificateRef", format!("{path}.certificateRefs: names no certificate")))
+            Some((
+                "InvalidCertificateRef",
+                format!("{path}.certificateRefs: names no certificate"),
+            ))
         });
     }
     if let Some((reason, message)) = bad {
@@ -299,11 +312,22 @@ fn read_tls(
 
 /// Letting everybody in where certificates are asked for would be worse than not serving.
 fn asks_for_client_certificates(gateway: &api::Gateway, port: i32) -> bool {
-    let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) else {
+    let Some(frontend) = gateway
+        .spec
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.frontend.as_ref())
+    else {
         return false;
     };
-    let own = frontend.per_port.iter().flatten().find(|own| own.port == port);
-    own.map_or(frontend.default.validation.is_some(), |own| own.tls.validation.is_some())
+    let own = frontend
+        .per_port
+        .iter()
+        .flatten()
+        .find(|own| own.port == port);
+    own.map_or(frontend.default.validation.is_some(), |own| {
+        own.tls.validation.is_some()
+    })
 }
 
 fn certificate(
@@ -314,12 +338,19 @@ fn certificate(
     let invalid = |message: String| ("InvalidCertificateRef", message);
     let kind = reference.kind.as_deref().unwrap_or("Secret");
     if kind != "Secret" || !reference.group.as_deref().unwrap_or_default().is_empty() {
-        return Err(invalid(format!("kind {kind} holds no certificate here, use a Secret")));
+        return Err(invalid(format!(
+            "kind {kind} holds no certificate here, use a Secret"
+        )));
     }
     let own = context.gateway.namespace();
     let namespace = reference.namespace.as_deref().unwrap_or(own);
     let key = format!("{namespace}/{}", reference.name);
-    let to = To { group: "", kind: "Secret", namespace, name: &reference.name };
+    let to = To {
+        group: "",
+        kind: "Secret",
+        namespace,
+        name: &reference.name,
+    };
     if !context.grants.allow(From::gateway_api("Gateway", own), to) {
         let message =
             format!("Secret {key} is in another namespace, which needs a ReferenceGrant there");
@@ -330,7 +361,10 @@ fn certificate(
     };
     match certificates.check(secret) {
         Ok(secret) => Ok(secret.key.clone()),
-        Err(message) => Err(invalid(format!("Secret {key} ({}): {message}", secret.origin))),
+        Err(message) => Err(invalid(format!(
+            "Secret {key} ({}): {message}",
+            secret.origin
+        ))),
     }
 }
 
@@ -341,7 +375,12 @@ pub(super) fn read_certificate(secret: &Object<Secret>) -> Result<ir::Secret, St
         return Err(format!("is of type {kind}, use kubernetes.io/tls"));
     }
     let text = |name: &str| -> Result<String, String> {
-        if let Some(text) = secret.value.string_data.as_ref().and_then(|data| data.get(name)) {
+        if let Some(text) = secret
+            .value
+            .string_data
+            .as_ref()
+            .and_then(|data| data.get(name))
+        {
             return Ok(text.clone());
         }
         let bytes = secret.value.data.as_ref().and_then(|data| data.get(name));

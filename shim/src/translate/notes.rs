@@ -31,7 +31,10 @@ pub(super) struct Notes {
 
 impl Notes {
     pub(super) fn new(object: String) -> Self {
-        Self { object, ..Self::default() }
+        Self {
+            object,
+            ..Self::default()
+        }
     }
 
     /// A fault at a field, which keeps the route out.

@@ -28,7 +28,9 @@ pub(super) fn timeouts(
     place: &str,
     notes: &mut Notes,
 ) -> Timeouts {
-    let Some(spec) = spec else { return Timeouts::default() };
+    let Some(spec) = spec else {
+        return Timeouts::default();
+    };
     let place = format!("{place}.timeouts");
     let request = duration(spec.request.as_deref(), &format!("{place}.request"), notes);
     let path = format!("{place}.backendRequest");
@@ -36,9 +38,15 @@ pub(super) fn timeouts(
     if let (Some(request), Some(attempt)) = (request, backend_request)
         && attempt > request
     {
-        notes.violation(&path, "is longer than timeouts.request, make it shorter or equal");
+        notes.violation(
+            &path,
+            "is longer than timeouts.request, make it shorter or equal",
+        );
     }
-    Timeouts { request, backend_request }
+    Timeouts {
+        request,
+        backend_request,
+    }
 }
 
 pub(super) fn retry(
@@ -69,7 +77,11 @@ pub(super) fn retry(
         }
     };
     let backoff = duration(spec.backoff.as_deref(), &format!("{place}.backoff"), notes);
-    Some(Retry { codes, attempts, backoff })
+    Some(Retry {
+        codes,
+        attempts,
+        backoff,
+    })
 }
 
 pub(super) fn session_persistence(
@@ -80,11 +92,17 @@ pub(super) fn session_persistence(
     let spec = spec?;
     let place = format!("{place}.sessionPersistence");
     warn_without_effect("sessionPersistence", &place, notes);
-    let lifetime = spec.cookie_config.as_ref().and_then(|config| config.lifetime_type.as_ref());
+    let lifetime = spec
+        .cookie_config
+        .as_ref()
+        .and_then(|config| config.lifetime_type.as_ref());
     let carrier = match (&spec.r#type, lifetime) {
         (Some(HttpRouteRulesSessionPersistenceType::Header), None) => SessionCarrier::Header,
         (Some(HttpRouteRulesSessionPersistenceType::Header), Some(_)) => {
-            notes.violation(&format!("{place}.cookieConfig"), "is only for type Cookie, remove it");
+            notes.violation(
+                &format!("{place}.cookieConfig"),
+                "is only for type Cookie, remove it",
+            );
             SessionCarrier::Header
         }
         (_, Some(HttpRouteRulesSessionPersistenceCookieConfigLifetimeType::Permanent)) => {
@@ -92,10 +110,16 @@ pub(super) fn session_persistence(
         }
         _ => SessionCarrier::SessionCookie,
     };
-    let absolute_timeout =
-        duration(spec.absolute_timeout.as_deref(), &format!("{place}.absoluteTimeout"), notes);
-    let idle_timeout =
-        duration(spec.idle_timeout.as_deref(), &format!("{place}.idleTimeout"), notes);
+    let absolute_timeout = duration(
+        spec.absolute_timeout.as_deref(),
+        &format!("{place}.absoluteTimeout"),
+        notes,
+    );
+    let idle_timeout = duration(
+        spec.idle_timeout.as_deref(),
+        &format!("{place}.idleTimeout"),
+        notes,
+    );
     if carrier == SessionCarrier::PermanentCookie && absolute_timeout.is_none() {
         let path = format!("{place}.absoluteTimeout");
         notes.violation(&path, "is needed for a permanent cookie, add it");
@@ -116,7 +140,10 @@ fn duration(text: Option<&str>, path: &str, notes: &mut Notes) -> Option<Duratio
             (millis > 0).then(|| Duration::from_millis(millis))
         }
         Err(_) => {
-            notes.violation(path, "is no duration, write for example 1h30m, 10s or 250ms");
+            notes.violation(
+                path,
+                "is no duration, write for example 1h30m, 10s or 250ms",
+            );
             None
         }
     }

@@ -52,7 +52,11 @@ impl Grants {
                     namespace: from.namespace.clone(),
                 };
                 let key = (object.namespace().to_owned(), from);
-                grants.0.entry(key).or_default().extend(object.value.spec.to.iter().cloned());
+                grants
+                    .0
+                    .entry(key)
+                    .or_default()
+                    .extend(object.value.spec.to.iter().cloned());
             }
         }
         grants
@@ -67,7 +71,10 @@ impl Grants {
         targets.into_iter().flatten().any(|target| {
             target.group == to.group
                 && target.kind == to.kind
-                && target.name.as_deref().is_none_or(|name| name.is_empty() || name == to.name)
+                && target
+                    .name
+                    .as_deref()
+                    .is_none_or(|name| name.is_empty() || name == to.name)
         })
     }
 }

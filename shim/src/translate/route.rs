@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
-use ir::Hostname;
 use ir::http_route::Route;
+use ir::{Hostname, Violations};
 
 use super::attachment::{Attachment, attach};
 use super::listener::RouteKind;
@@ -65,34 +65,52 @@ pub(super) fn finish<T: Watched, R>(
     rules: Vec<R>,
     mut notes: Notes,
     scope: &Scope<'_>,
+    check: impl FnOnce(&Route<R>) -> Result<(), Violations>,
 ) -> Outcome<R> {
     let hostnames = hostnames(head.hostnames, &mut notes);
     let attachment = attach(head.kind, &head.parent_refs, &hostnames, scope, &mut notes);
+    let metadata = object.value.metadata();
+    let route = Route {
+        key: object.key.clone(),
+        hostnames,
+        listeners: attachment.listeners.clone(),
+        parent_refs: attachment
+            .parents
+            .iter()
+            .map(|(parent, _)| parent.clone())
+            .collect(),
+        rules,
+        labels: metadata.labels.clone().unwrap_or_default(),
+        annotations: gateway_annotations(metadata.annotations.as_ref()),
+        policy: None,
+        security_policy: None,
+        created_at: object.created_at(),
+    };
+    // What we would say ourselves is clearer; this is for what only the contract knows.
+    if notes.violations.is_empty()
+        && let Err(violations) = check(&route)
+    {
+        notes.violations.extend(violations.iter().cloned());
+    }
     let is_valid = notes.violations.is_empty() && !all_unsupported(&notes, head.rules);
-    let route = (is_valid && !attachment.listeners.is_empty()).then(|| {
-        let metadata = object.value.metadata();
-        Arc::new(Route {
-            key: object.key.clone(),
-            hostnames,
-            listeners: attachment.listeners.clone(),
-            parent_refs: attachment.parents.iter().map(|(parent, _)| parent.clone()).collect(),
-            rules,
-            labels: metadata.labels.clone().unwrap_or_default(),
-            annotations: gateway_annotations(metadata.annotations.as_ref()),
-            policy: None,
-            security_policy: None,
-            created_at: object.created_at(),
-        })
-    });
+    let route = (is_valid && !attachment.listeners.is_empty()).then(|| Arc::new(route));
     let mut status = ObjectStatus::new(object);
     status.parents = parents(object.generation(), &attachment, &notes, head.rules);
     status.violations = notes.violations;
     status.warnings = notes.warnings;
     Outcome {
-        clusters: if route.is_some() { notes.clusters } else { BTreeSet::new() },
+        clusters: if route.is_some() {
+            notes.clusters
+        } else {
+            BTreeSet::new()
+        },
         route,
         status: Arc::new(status),
-        attached: if is_valid { attachment.counted } else { BTreeSet::new() },
+        attached: if is_valid {
+            attachment.counted
+        } else {
+            BTreeSet::new()
+        },
         namespace: object.namespace().into(),
         gateways: attachment.gateways,
         services: notes.services,
@@ -102,14 +120,20 @@ pub(super) fn finish<T: Watched, R>(
 
 fn hostnames(written: &[String], notes: &mut Notes) -> Vec<Hostname> {
     if written.len() > 16 {
-        notes.violation("spec.hostnames", "holds more than 16 names, split the route");
+        notes.violation(
+            "spec.hostnames",
+            "holds more than 16 names, split the route",
+        );
     }
     let mut hostnames = Vec::with_capacity(written.len());
     for (index, name) in written.iter().enumerate() {
         match Hostname::new(name) {
             Ok(name) => hostnames.push(name),
             Err(error) => {
-                notes.violation(&format!("spec.hostnames[{index}]"), format!("{name:?} {error}"));
+                notes.violation(
+                    &format!("spec.hostnames[{index}]"),
+                    format!("{name:?} {error}"),
+                );
             }
         }
     }
@@ -166,7 +190,10 @@ fn judge(
     if let Err((reason, message)) = outcome {
         conditions.fail(ConditionType::Accepted, reason, message.clone());
     } else if !notes.violations.is_empty() {
-        let faults = notes.violations.iter().map(|fault| format!("{}: {}", fault.path, fault.message));
+        let faults = notes
+            .violations
+            .iter()
+            .map(|fault| format!("{}: {}", fault.path, fault.message));
         let message = joined(&mut faults.take(8));
         conditions.fail(ConditionType::Accepted, "UnsupportedValue", message);
     } else if all_unsupported(notes, rules) {
@@ -175,7 +202,12 @@ fn judge(
         conditions.hold(ConditionType::Accepted, "Accepted");
         if !unsupported.is_empty() {
             let reason = "UnsupportedValue";
-            conditions.set(ConditionType::PartiallyInvalid, Truth::True, reason, unsupported);
+            conditions.set(
+                ConditionType::PartiallyInvalid,
+                Truth::True,
+                reason,
+                unsupported,
+            );
         }
     }
     match notes.unresolved.first() {

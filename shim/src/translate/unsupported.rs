@@ -12,16 +12,16 @@ use crate::conditions::{ConditionType, Conditions, ObjectStatus};
 type Statuses = OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>;
 
 /// Brings the statuses of kinds that are not served in line with `next`.
-pub(super) fn update(
-    before: &ClusterView,
-    next: &ClusterView,
-    statuses: &mut Statuses,
-) {
+pub(super) fn update(before: &ClusterView, next: &ClusterView, statuses: &mut Statuses) {
     one(&before.listener_sets, &next.listener_sets, statuses);
     one(&before.tls_routes, &next.tls_routes, statuses);
     one(&before.tcp_routes, &next.tcp_routes, statuses);
     one(&before.udp_routes, &next.udp_routes, statuses);
-    one(&before.backend_tls_policies, &next.backend_tls_policies, statuses);
+    one(
+        &before.backend_tls_policies,
+        &next.backend_tls_policies,
+        statuses,
+    );
 }
 
 fn one<T: Watched>(before: &Objects<T>, next: &Objects<T>, statuses: &mut Statuses) {
