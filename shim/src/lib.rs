@@ -6,7 +6,13 @@
 //! [`standalone`] adds a data plane in the same process. In production the Go control plane takes
 //! this place; both speak the contract that `ir` defines.
 
+pub mod cli;
+pub mod standalone;
+pub mod demo;
+pub mod control_plane;
+pub mod admin;
 pub mod serve;
+pub mod pipeline;
 pub mod history;
 pub mod projection;
 pub mod nodes;

@@ -1,0 +1,303 @@
+//! The command line: what can be asked for, and what is done about it.
+//!
+//! `main.rs` calls [`run`] and exits with the code it gives. Flags win over the settings file. Each
+//! command is a few lines that call the module which does it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::conditions::Which;
+use crate::control_plane::ControlPlane;
+use crate::files::FileSource;
+use crate::report::Report;
+use crate::settings::{GrpcTls, Settings};
+use crate::standalone::{self, Standalone};
+use crate::translate::{self, Classes, translate};
+
+/// The control plane of Nantian Gateway for development: Gateway API manifests in, configuration for
+/// data planes out.
+#[derive(Debug, Parser)]
+#[command(name = "nantian-shim", version, about, max_term_width = 100)]
+struct Cli {
+    /// What is logged, to standard error, as in `info,shim=debug`.
+    #[arg(long, global = true, env = "NANTIAN_GW_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the manifests of a folder to data planes, and follow every change of it.
+    Serve(Serve),
+    /// Run the whole gateway in one process: the control plane and a data plane.
+    Standalone(StandaloneArgs),
+    /// Say what is wrong with the manifests of a folder; exits with 1 when anything is.
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Where manifests come from.
+    #[arg(long, value_enum, default_value_t = Source::Files)]
+    source: Source,
+    /// Folders or files with the manifests (*.yaml, *.yml, *.json).
+    #[arg(required = true, value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Settings (YAML, camelCase keys such as grpcRuntime.keepaliveTime).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where data planes connect [default: 127.0.0.1:18080].
+    #[arg(long, value_name = "ADDRESS")]
+    grpc_addr: Option<SocketAddr>,
+    /// Where the admin API listens [default: 127.0.0.1:8081]; not loopback needs adminAuth.
+    #[arg(long, value_name = "ADDRESS")]
+    admin_addr: Option<SocketAddr>,
+    /// PEM chain for TLS towards data planes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM key that belongs to it.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// PEM authorities that sign data planes' certificates; a certificate is then required.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Source {
+    /// A folder of YAML files, watched.
+    Files,
+}
+
+#[derive(Debug, Args)]
+struct StandaloneArgs {
+    /// Folders or files with the manifests (*.yaml, *.yml, *.json).
+    #[arg(required = true, value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Start the two echo backends that examples/quickstart sends to.
+    #[arg(long)]
+    demo: bool,
+    /// Added to the port of every listener, to serve port 80 without being root.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    port_offset: u16,
+    /// Where the admin API of the data plane listens.
+    #[arg(long, default_value = "127.0.0.1:19080", value_name = "ADDRESS")]
+    admin_addr: SocketAddr,
+    /// Where the admin API of the control plane listens.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    control_admin_addr: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// Folders or files with the manifests (*.yaml, *.yml, *.json).
+    #[arg(required = true, value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Print every condition, not only those that tell of a problem.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Exit code of wrong usage and of files that cannot be read.
+const USAGE: u8 = 2;
+
+/// Does what the command line asks for.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure; a broken pipe is none either.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    start_log(cli.log.as_deref(), &cli.command);
+    let outcome = match cli.command {
+        Command::Check(check) => check.run(),
+        Command::Serve(serve) => in_runtime(|shutdown| serve.run(shutdown)),
+        Command::Standalone(args) => in_runtime(|shutdown| args.run(shutdown)),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+impl Serve {
+    async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+        let Source::Files = self.source;
+        must_exist(&self.folders)?;
+        let settings = self.settings()?;
+        let translation = translate::Settings {
+            classes: Classes::Controller(settings.controller_name.clone()),
+            ..translate::Settings::default()
+        };
+        let control_plane =
+            ControlPlane::start(settings, self.folders, translation, shutdown).await?;
+        control_plane.wait().await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = match &self.config {
+            Some(path) => Settings::read(path)?,
+            None => Settings::default(),
+        };
+        settings.grpc_addr = self.grpc_addr.unwrap_or(settings.grpc_addr);
+        settings.admin_addr = self.admin_addr.unwrap_or(settings.admin_addr);
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            settings.grpc_tls = Some(GrpcTls {
+                cert_path: cert.clone(),
+                key_path: key.clone(),
+                client_ca_path: self.tls_client_ca.clone(),
+                require_client_cert: self.tls_client_ca.is_some(),
+            });
+        }
+        Ok(settings)
+    }
+}
+
+impl StandaloneArgs {
+    async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+        must_exist(&self.folders)?;
+        let standalone = Standalone {
+            folders: self.folders,
+            is_demo: self.demo,
+            port_offset: self.port_offset,
+            admin_addr: self.admin_addr,
+            control_admin_addr: self.control_admin_addr,
+        };
+        standalone::run(standalone, shutdown).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Check {
+    #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+    fn run(self) -> anyhow::Result<ExitCode> {
+        must_exist(&self.folders)?;
+        let files = FileSource::new(self.folders).current();
+        let translation = translate(&files.view, &translate::Settings::default(), None);
+        let which = if self.all {
+            Which::All
+        } else {
+            Which::Problems
+        };
+        let report = Report::new(&files, &translation, which);
+        print!("{report}");
+        if report.has_problems() {
+            return Ok(ExitCode::FAILURE);
+        }
+        println!("{} objects, no problems", files.view.len());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn must_exist(folders: &[PathBuf]) -> anyhow::Result<()> {
+    for folder in folders {
+        std::fs::metadata(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Runs until done; SIGINT and SIGTERM ask for a graceful stop, a second one ends at once.
+fn in_runtime<F: Future<Output = anyhow::Result<ExitCode>>>(
+    main: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let forced = CancellationToken::new();
+        let force = forced.clone();
+        let signals = tokio::spawn(async move {
+            wait_for_signal().await;
+            info!("stopping; another signal ends at once");
+            stop.cancel();
+            wait_for_signal().await;
+            force.cancel();
+        });
+        let outcome = tokio::select! {
+            outcome = Box::pin(main(shutdown)) => outcome,
+            () = forced.cancelled() => Ok(ExitCode::FAILURE),
+        };
+        signals.abort();
+        outcome
+    })
+}
+
+async fn wait_for_signal() {
+    let mut terminate =
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(terminate) => terminate,
+            Err(error) => {
+                warn!(%error, "SIGTERM cannot be handled");
+                return std::future::pending().await;
+            }
+        };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn start_log(filter: Option<&str>, command: &Command) {
+    let default = match command {
+        Command::Serve(_) => "info",
+        Command::Standalone(_) | Command::Check(_) => "warn",
+    };
+    let filter = filter.map_or_else(|| EnvFilter::new(default), EnvFilter::new);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word to whoever typed the command"
+)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("nantian-shim: {error:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_command_lines_parse() {
+        let rows = [
+            "nantian-shim serve --source files DIR",
+            "nantian-shim serve DIR --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0 --config f",
+            "nantian-shim serve DIR --tls-cert c --tls-key k --tls-client-ca a",
+            "nantian-shim standalone --demo examples/quickstart",
+            "nantian-shim standalone DIR --port-offset 8000 --admin-addr 127.0.0.1:0",
+            "nantian-shim check DIR --all --log debug",
+        ];
+        for row in rows {
+            assert!(Cli::try_parse_from(row.split(' ')).is_ok(), "{row}");
+        }
+    }
+}

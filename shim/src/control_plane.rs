@@ -1,0 +1,143 @@
+//! The control plane as a whole: sockets bound, files watched, every task started and stopped.
+//!
+//! `cli.rs` runs it for `serve`, `standalone.rs` beside a data plane. Whatever can fail at start
+//! fails here with a message for the operator; afterwards only a shutdown ends it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::{self, Admin};
+use crate::files::FileSource;
+use crate::files::watch::watch as watch_files;
+use crate::history::Store;
+use crate::metrics::Metrics;
+use crate::nodes::Nodes;
+use crate::pipeline::{Pipeline, State};
+use crate::serve::{self, Discovery};
+use crate::settings::Settings;
+use crate::translate;
+
+/// A control plane that runs.
+pub struct ControlPlane {
+    /// Where data planes connect.
+    pub grpc_addr: SocketAddr,
+    /// Where the admin API listens.
+    pub admin_addr: SocketAddr,
+    /// Snapshots.
+    pub store: Arc<Store>,
+    /// Data planes.
+    pub nodes: Arc<Nodes>,
+    /// What was read last and what became of it.
+    pub state: watch::Receiver<Arc<State>>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl ControlPlane {
+    /// Binds, reads the folders for the first time and starts everything.
+    pub async fn start(
+        settings: Settings,
+        folders: Vec<PathBuf>,
+        translation: translate::Settings,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        settings.check_admin()?;
+        let grpc = bind(settings.grpc_addr, "grpcAddr").await?;
+        let admin_socket = bind(settings.admin_addr, "adminAddr").await?;
+        let metrics = Arc::new(Metrics::default());
+        let store = Arc::new(Store::new(settings.history_size, Arc::clone(&metrics)));
+        let nodes = Arc::new(Nodes::default());
+        let (sender, state) = watch::channel(Arc::new(State::default()));
+        let files = tokio::task::spawn_blocking(|| watch_files(FileSource::new(folders)))
+            .await
+            .context("reading the folder failed")??;
+        let mut control_plane = Self {
+            grpc_addr: grpc.local_addr()?,
+            admin_addr: admin_socket.local_addr()?,
+            store,
+            nodes,
+            state,
+            shutdown,
+            tasks: JoinSet::new(),
+        };
+        let pipeline = Pipeline {
+            settings: translation,
+            store: Arc::clone(&control_plane.store),
+            metrics: Arc::clone(&metrics),
+            state: sender,
+        };
+        let stop = control_plane.shutdown.clone();
+        control_plane.tasks.spawn(async move {
+            pipeline.run(files, stop.clone()).await;
+            anyhow::ensure!(stop.is_cancelled(), "the translation stopped; see the log");
+            Ok(())
+        });
+        control_plane.serve(&settings, metrics, grpc, admin_socket);
+        info!(grpc = %control_plane.grpc_addr, admin = %control_plane.admin_addr, "serving");
+        Ok(control_plane)
+    }
+
+    fn serve(
+        &mut self,
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+        grpc: TcpListener,
+        admin_socket: TcpListener,
+    ) {
+        let discovery = Discovery {
+            store: Arc::clone(&self.store),
+            nodes: Arc::clone(&self.nodes),
+            metrics: Arc::clone(&metrics),
+            runtime: settings.grpc_runtime.clone(),
+            tls: settings.grpc_tls.clone(),
+        };
+        let admin = Admin {
+            store: Arc::clone(&self.store),
+            nodes: Arc::clone(&self.nodes),
+            metrics,
+            state: self.state.clone(),
+            permit_without_stream: settings.grpc_runtime.permit_without_stream,
+            token: settings.admin_token.clone(),
+            read_header_timeout: settings.admin_read_header_timeout,
+            write_timeout: settings.admin_write_timeout,
+            shutdown: self.shutdown.clone(),
+        };
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            serve::run(discovery, grpc, stop)
+                .await
+                .context("the discovery service could not start")
+        });
+        self.tasks.spawn(async move {
+            admin::run(admin, admin_socket).await;
+            Ok(())
+        });
+    }
+
+    /// Completes after the shutdown, or with the first failure, which also shuts down the rest.
+    pub async fn wait(mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.context("a task of the control plane died").flatten();
+            if ended.is_err() && outcome.is_ok() {
+                outcome = ended;
+                self.shutdown.cancel();
+            }
+        }
+        outcome
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; is it taken? {key} names another address")
+    })
+}

@@ -1,0 +1,218 @@
+//! Every metric of the shim, defined once; names follow the Go control plane where it has one.
+//!
+//! `history.rs` and `serve/` count, the admin API renders. Labels are fixed words, never text that
+//! a data plane sent.
+
+use std::fmt;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// All families, and the registry that renders them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Snapshots that a slow stream never saw because a newer one came.
+    pub fanout_coalesced: Counter,
+    /// Streams that ended, by reason.
+    pub stream_terminations: Family<ReasonLabel, Counter>,
+    /// Status reports that were refused, by reason.
+    pub status_report_rejections: Family<ReasonLabel, Counter>,
+    /// Time to hand a push over to the connection.
+    pub snapshot_send_seconds: Histogram,
+    /// Pushes that could not be handed over in time.
+    pub snapshot_send_timeouts: Counter,
+    /// Pushes that were not answered in time.
+    pub snapshot_ack_timeouts: Counter,
+    /// From push to ACK.
+    pub publish_ack_lag_seconds: Histogram,
+    /// From push to NACK.
+    pub publish_nack_lag_seconds: Histogram,
+    /// Pushes, by kind.
+    pub pushes: Family<KindLabel, Counter>,
+    /// Streams that are open.
+    pub streams_active: Gauge,
+    /// Translations made.
+    pub builds: Counter,
+    /// Readings of the folder that failed.
+    pub build_failures: Counter,
+    /// Snapshots that differed from the one before.
+    pub published: Counter,
+    /// 1 when the last reading worked.
+    pub last_build_success: Gauge,
+    /// Time of one translation.
+    pub build_seconds: Histogram,
+    /// Resources in the current snapshot, by type.
+    pub resource_count: Family<ResourceLabel, Gauge>,
+}
+
+/// Why something ended or was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// A fixed word.
+    pub reason: &'static str,
+}
+
+/// What kind of push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// `full` or `delta`.
+    pub kind: &'static str,
+}
+
+/// What type of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResourceLabel {
+    /// `listener`, `http_route` and so on.
+    pub resource: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        let mut metrics = Self {
+            registry: Registry::default(),
+            fanout_coalesced: Counter::default(),
+            stream_terminations: Family::default(),
+            status_report_rejections: Family::default(),
+            snapshot_send_seconds: seconds(),
+            snapshot_send_timeouts: Counter::default(),
+            snapshot_ack_timeouts: Counter::default(),
+            publish_ack_lag_seconds: seconds(),
+            publish_nack_lag_seconds: seconds(),
+            pushes: Family::default(),
+            streams_active: Gauge::default(),
+            builds: Counter::default(),
+            build_failures: Counter::default(),
+            published: Counter::default(),
+            last_build_success: Gauge::default(),
+            build_seconds: seconds(),
+            resource_count: Family::default(),
+        };
+        metrics.register_streams();
+        metrics.register_snapshots();
+        metrics
+    }
+}
+
+impl Metrics {
+    /// All metrics in the Prometheus text format.
+    pub fn encode_text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    fn register_streams(&mut self) {
+        let registry = self
+            .registry
+            .sub_registry_with_prefix("nantian_gateway_controlplane");
+        registry.register(
+            "xds_snapshot_fanout_coalesced",
+            "Snapshots a slow stream never saw because a newer one came",
+            self.fanout_coalesced.clone(),
+        );
+        registry.register(
+            "xds_stream_terminations",
+            "Streams that ended",
+            self.stream_terminations.clone(),
+        );
+        registry.register(
+            "xds_status_report_rejections",
+            "Status reports that were refused",
+            self.status_report_rejections.clone(),
+        );
+        registry.register(
+            "xds_snapshot_send_duration_seconds",
+            "Time to hand a push over to the connection",
+            self.snapshot_send_seconds.clone(),
+        );
+        registry.register(
+            "xds_snapshot_send_timeouts",
+            "Pushes that could not be handed over in time",
+            self.snapshot_send_timeouts.clone(),
+        );
+        registry.register(
+            "xds_snapshot_ack_timeouts",
+            "Pushes that were not answered in time",
+            self.snapshot_ack_timeouts.clone(),
+        );
+        registry.register(
+            "xds_publish_ack_lag_seconds",
+            "From push to ACK",
+            self.publish_ack_lag_seconds.clone(),
+        );
+        registry.register(
+            "xds_publish_nack_lag_seconds",
+            "From push to NACK",
+            self.publish_nack_lag_seconds.clone(),
+        );
+        registry.register("xds_pushes", "Pushes sent", self.pushes.clone());
+        registry.register(
+            "xds_streams_active",
+            "Streams that are open",
+            self.streams_active.clone(),
+        );
+    }
+
+    fn register_snapshots(&mut self) {
+        let registry = self
+            .registry
+            .sub_registry_with_prefix("nantian_gateway_snapshot");
+        registry.register("builds", "Translations made", self.builds.clone());
+        registry.register(
+            "build_failures",
+            "Readings of the source that failed",
+            self.build_failures.clone(),
+        );
+        registry.register(
+            "published",
+            "Snapshots that differed from the one before",
+            self.published.clone(),
+        );
+        registry.register(
+            "last_build_success",
+            "1 when the last reading of the source worked",
+            self.last_build_success.clone(),
+        );
+        registry.register(
+            "build_duration_seconds",
+            "Time of one translation",
+            self.build_seconds.clone(),
+        );
+        registry.register(
+            "resource_count",
+            "Resources in the current snapshot",
+            self.resource_count.clone(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let metrics = Metrics::default();
+        metrics
+            .stream_terminations
+            .get_or_create(&ReasonLabel {
+                reason: "superseded",
+            })
+            .inc();
+        let text = metrics.encode_text().unwrap();
+        for name in [
+            "nantian_gateway_controlplane_xds_snapshot_fanout_coalesced_total 0",
+            "nantian_gateway_controlplane_xds_stream_terminations_total{reason=\"superseded\"} 1",
+            "nantian_gateway_controlplane_xds_snapshot_send_duration_seconds_bucket",
+            "nantian_gateway_snapshot_builds_total 0",
+        ] {
+            assert!(text.contains(name), "{name} is missing in {text}");
+        }
+    }
+}

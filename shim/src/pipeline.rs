@@ -1,0 +1,111 @@
+//! The control-plane half of a configuration update: files → view → translation → snapshot.
+//!
+//! One task, the only writer: `files` says what the folder holds now, `translate` makes a snapshot
+//! and conditions of it, `history` makes the snapshot public, and the streams of `serve` take it
+//! from there. The admin API and `standalone` watch the [`State`] that is left behind.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::files::Files;
+use crate::history::Store;
+use crate::metrics::Metrics;
+use crate::translate::{self, Translation, translate};
+
+/// What was read last and what became of it.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Objects and what could not be read.
+    pub files: Files,
+    /// Snapshot parts and conditions.
+    pub translation: Translation,
+}
+
+/// What turns files into published snapshots.
+pub struct Pipeline {
+    /// Whose Gateways, which addresses and ports.
+    pub settings: translate::Settings,
+    /// Where snapshots go.
+    pub store: Arc<Store>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where conditions go.
+    pub state: watch::Sender<Arc<State>>,
+}
+
+impl Pipeline {
+    /// Translates and publishes every change until the shutdown, or until no more can come.
+    pub async fn run(self, mut files: watch::Receiver<Files>, shutdown: CancellationToken) {
+        loop {
+            let seen = files.borrow_and_update().clone();
+            if !self.step(seen).await {
+                return;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = files.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// One update; false when the translation died.
+    async fn step(&self, files: Files) -> bool {
+        let started = Instant::now();
+        let before = self.state.borrow().clone();
+        let settings = self.settings.clone();
+        let translated = tokio::task::spawn_blocking(move || {
+            let translation = translate(&files.view, &settings, Some(&before.translation));
+            State { files, translation }
+        });
+        let Ok(state) = translated.await else {
+            self.metrics.build_failures.inc();
+            self.metrics.last_build_success.set(0);
+            return false;
+        };
+        let state = Arc::new(state);
+        self.metrics.builds.inc();
+        self.metrics
+            .build_seconds
+            .observe(started.elapsed().as_secs_f64());
+        let is_clean = state.files.faults.is_empty();
+        self.metrics.last_build_success.set(i64::from(is_clean));
+        if !is_clean {
+            self.metrics.build_failures.inc();
+        }
+        self.report(&state);
+        let snapshot = state.translation.snapshot().clone();
+        // Conditions first: whoever sees the new version can look up why it is as it is.
+        self.state.send_replace(state);
+        match self.store.publish(snapshot, SystemTime::now()) {
+            Ok(None) => {}
+            Err(violations) => {
+                self.metrics.build_failures.inc();
+                self.metrics.last_build_success.set(0);
+                error!(%violations, "objects do not fit together, the snapshot before stays");
+            }
+            Ok(Some(published)) => info!(
+                version = %published.snapshot.version,
+                listeners = published.snapshot.listeners.len(),
+                http_routes = published.snapshot.http_routes.len(),
+                grpc_routes = published.snapshot.grpc_routes.len(),
+                clusters = published.snapshot.clusters.len(),
+                "snapshot published"
+            ),
+        }
+        true
+    }
+
+    /// Faults that were not there before, once.
+    fn report(&self, state: &State) {
+        let before = self.state.borrow();
+        for fault in state.files.faults.iter() {
+            if !before.files.faults.contains(fault) {
+                warn!(%fault, "left out");
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The discovery service: configuration out to data planes, answers and status back.
+//!
+//! `control_plane.rs` starts [`run`] on a bound socket. Each connection is served by a tonic server
+//! of its own ([`connection`]), so that certificates are read anew and every limit of `grpcRuntime`
+//! can be kept; each stream is a task ([`stream`]) around a state machine without sockets
+//! ([`session`]). Which snapshot is current is the business of `history.rs`, who is connected that
+//! of `nodes.rs`.
+
+mod stream;
+mod push;
+mod session;
+mod connection;
+mod outbox;
+mod tls;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ir::wire::configuration_discovery_service_server::{
+    ConfigurationDiscoveryService, ConfigurationDiscoveryServiceServer,
+};
+use ir::wire::{DiscoveryRequest, StatusAck, StatusDetail, StatusReport};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::codec::CompressionEncoding;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tracing::{debug, warn};
+
+use self::connection::Connection;
+use self::outbox::Responses;
+pub use self::tls::TlsError;
+use self::tls::Transport;
+use crate::history::Store;
+use crate::metrics::{Metrics, ReasonLabel};
+use crate::nodes::{Nodes, Serving, bounded};
+use crate::settings::{GrpcRuntime, GrpcTls};
+
+/// Connections at a time; further ones wait in the listen queue.
+const CONNECTIONS_MAX: usize = 8192;
+/// Names kept of one status report.
+const LISTENERS_MAX: usize = 4096;
+
+/// What all streams share.
+#[derive(Clone)]
+pub struct Discovery {
+    /// Snapshots.
+    pub store: Arc<Store>,
+    /// Data planes.
+    pub nodes: Arc<Nodes>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Limits and intervals.
+    pub runtime: GrpcRuntime,
+    /// TLS, when it is on.
+    pub tls: Option<GrpcTls>,
+}
+
+/// The same, once it serves.
+struct Shared {
+    store: Arc<Store>,
+    nodes: Arc<Nodes>,
+    metrics: Arc<Metrics>,
+    runtime: GrpcRuntime,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Serves until `shutdown`, then lets streams end for `gracefulStopTimeout`.
+///
+/// Fails only at once, when the TLS files cannot be used.
+pub async fn run(
+    discovery: Discovery,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), TlsError> {
+    let mut transport = Transport::new(&discovery.runtime, discovery.tls.clone()).await?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let shared = Arc::new(Shared {
+        store: discovery.store,
+        nodes: discovery.nodes,
+        metrics: discovery.metrics,
+        runtime: discovery.runtime,
+        shutdown: shutdown.clone(),
+        tasks: TaskTracker::new(),
+    });
+    shared
+        .tasks
+        .spawn(report_health(Arc::clone(&shared), reporter));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        let (socket, peer) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    pause_after(&error).await;
+                    continue;
+                }
+            },
+        };
+        // The data plane's answers are small and must not wait for more bytes.
+        if let Err(error) = socket.set_nodelay(true) {
+            debug!(%peer, %error, "TCP_NODELAY was not set");
+        }
+        let server = transport.current().await;
+        let (connection, io) = Connection::new(socket, peer);
+        let serve = serve_connection(Arc::clone(&shared), server, health.clone(), connection, io);
+        shared.tasks.spawn(async move {
+            serve.await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    shared.tasks.close();
+    let limit = shared.runtime.graceful_stop_timeout + Duration::from_secs(1);
+    if tokio::time::timeout(limit, shared.tasks.wait())
+        .await
+        .is_err()
+    {
+        warn!("streams were still open at the end of gracefulStopTimeout");
+    }
+    Ok(())
+}
+
+async fn serve_connection<H: Health>(
+    shared: Arc<Shared>,
+    mut server: tonic::transport::Server,
+    health: HealthServer<H>,
+    connection: Arc<Connection>,
+    io: connection::Io,
+) {
+    let service = Service {
+        shared: Arc::clone(&shared),
+        connection: Arc::clone(&connection),
+    };
+    let discovery = ConfigurationDiscoveryServiceServer::new(service)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(shared.runtime.max_recv_msg_size)
+        .max_encoding_message_size(usize::MAX);
+    let called = Arc::clone(&connection);
+    let health =
+        tonic::service::interceptor::InterceptedService::new(health, move |request: Request<()>| {
+            called.touch();
+            Ok(request)
+        });
+    let peer = connection.peer;
+    let age = shared
+        .runtime
+        .max_connection_age
+        .map(|age| spread(age, peer.port()));
+    let end = Arc::clone(&connection).end(&shared.runtime, age, &shared.shutdown);
+    let incoming = tokio_stream::once(Ok::<_, io::Error>(io)).chain(tokio_stream::pending());
+    let served = Box::pin(
+        server
+            .add_service(discovery)
+            .add_service(health)
+            .serve_with_incoming_shutdown(incoming, end),
+    );
+    if let Err(error) = served.await {
+        debug!(%peer, %error, "connection failed");
+    }
+}
+
+/// Ages differ by up to a tenth, so that data planes do not come back all at once.
+fn spread(age: Duration, seed: u16) -> Duration {
+    let tenth = age / 10;
+    age - tenth + tenth * 2 * u32::from(seed % 100) / 100
+}
+
+/// SERVING while there is a snapshot to hand out and no shutdown.
+async fn report_health(shared: Arc<Shared>, reporter: tonic_health::server::HealthReporter) {
+    const NAMES: [&str; 2] = ["", "gateway.control.v1.ConfigurationDiscoveryService"];
+    let mut snapshots = shared.store.subscribe();
+    loop {
+        let status = if snapshots.borrow_and_update().is_some() && !shared.shutdown.is_cancelled() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for name in NAMES {
+            reporter.set_service_status(name, status).await;
+        }
+        if status == ServingStatus::Serving {
+            shared.shutdown.cancelled().await;
+        } else if shared.shutdown.is_cancelled() {
+            return;
+        } else {
+            tokio::select! {
+                () = shared.shutdown.cancelled() => {}
+                changed = snapshots.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
+
+/// Out of file descriptors and the like: neither spin nor stop.
+async fn pause_after(error: &io::Error) {
+    warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// The service as one connection sees it.
+struct Service {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+#[tonic::async_trait]
+impl ConfigurationDiscoveryService for Service {
+    type StreamConfigurationStream = Responses;
+
+    async fn stream_configuration(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        if self.shared.shutdown.is_cancelled() {
+            return Err(Status::unavailable("the control plane is shutting down"));
+        }
+        let (outbox, responses) = outbox::outbox();
+        self.shared.tasks.spawn(stream::run(
+            Arc::clone(&self.shared),
+            request.into_inner(),
+            outbox,
+            self.connection.open_stream(),
+        ));
+        Ok(Response::new(responses))
+    }
+
+    async fn report_status(
+        &self,
+        request: Request<StatusReport>,
+    ) -> Result<Response<StatusAck>, Status> {
+        self.connection.touch();
+        let report = request.into_inner();
+        let rejection = if self.shared.shutdown.is_cancelled() {
+            let text = "the control plane is shutting down";
+            Some(("shutdown", Status::unavailable(text)))
+        } else if report.node_id.trim().is_empty() {
+            let text = "node_id is empty";
+            Some(("invalid_request", Status::invalid_argument(text)))
+        } else if !self.take_in(report) {
+            let text = "no stream of this node was seen, open one first";
+            Some(("unknown_node", Status::failed_precondition(text)))
+        } else {
+            None
+        };
+        let Some((reason, status)) = rejection else {
+            return Ok(Response::new(StatusAck { accepted: true }));
+        };
+        let rejections = &self.shared.metrics.status_report_rejections;
+        rejections.get_or_create(&ReasonLabel { reason }).inc();
+        Err(status)
+    }
+}
+
+impl Service {
+    fn take_in(&self, report: StatusReport) -> bool {
+        self.shared.nodes.report(
+            &report.node_id,
+            &report.version,
+            report.ready,
+            &report.message,
+            report.detail.map(serving),
+        )
+    }
+}
+
+fn serving(detail: StatusDetail) -> Serving {
+    Serving {
+        active_listeners: detail
+            .active_listeners
+            .iter()
+            .take(LISTENERS_MAX)
+            .map(|name| bounded(name))
+            .collect(),
+        http_routes: detail.http_routes,
+        grpc_routes: detail.grpc_routes,
+        stream_routes: detail.stream_routes,
+        clusters: detail.clusters,
+        endpoints_ready: detail.endpoints_ready,
+        endpoints_total: detail.endpoints_total,
+    }
+}

@@ -1,0 +1,615 @@
+//! The settings file of the shim: `--config FILE`, YAML with camelCase keys.
+//!
+//! `cli.rs` reads it once at start. The keys are those of the Go control plane as far as they mean
+//! something here; [`KEYS`] is the one table of them, with defaults and meanings. A key that is not
+//! in the table is refused with the nearest valid one, because a misspelt limit that silently does
+//! nothing is worse than a start that fails. Values are checked here and nowhere else.
+
+mod duration;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ir::SecretText;
+use serde::Deserialize;
+
+use self::duration::DurationText;
+
+/// Every key, its default as it would be written in the file, and what it means.
+pub const KEYS: &[(&str, &str, &str)] = &[
+    (
+        "grpcAddr",
+        "127.0.0.1:18080",
+        "where data planes connect; --grpc-addr overrides it",
+    ),
+    (
+        "adminAddr",
+        "127.0.0.1:8081",
+        "admin API; not loopback needs a token; --admin-addr overrides it",
+    ),
+    (
+        "controllerName",
+        "gateway.networking.k8s.io/nantian-gw",
+        "GatewayClasses with this controllerName are served",
+    ),
+    (
+        "grpcTLS.enabled",
+        "false",
+        "TLS towards data planes; needs certPath and keyPath",
+    ),
+    ("grpcTLS.certPath", "\"\"", "PEM chain of the server"),
+    ("grpcTLS.keyPath", "\"\"", "PEM key of the server"),
+    (
+        "grpcTLS.clientCAPath",
+        "\"\"",
+        "PEM authorities that sign data planes' certificates",
+    ),
+    (
+        "grpcTLS.requireClientCert",
+        "false",
+        "refuse a data plane without a certificate; needs clientCAPath",
+    ),
+    (
+        "grpcRuntime.keepaliveTime",
+        "30s",
+        "interval of HTTP/2 pings; a third of it is the interval of heartbeats",
+    ),
+    (
+        "grpcRuntime.keepaliveTimeout",
+        "10s",
+        "a ping unanswered for this long closes the connection",
+    ),
+    (
+        "grpcRuntime.minPingInterval",
+        "15s",
+        "accepted for compatibility and not enforced: tonic does not show a server its client's pings",
+    ),
+    (
+        "grpcRuntime.permitWithoutStream",
+        "false",
+        "ready before the first data plane has connected",
+    ),
+    (
+        "grpcRuntime.maxConnectionIdle",
+        "2m",
+        "a connection without streams or calls for this long is closed; 0s = never",
+    ),
+    (
+        "grpcRuntime.maxConnectionAge",
+        "30m",
+        "a connection this old, give or take a tenth, gets GOAWAY; 0s = never",
+    ),
+    (
+        "grpcRuntime.maxConnectionAgeGrace",
+        "30s",
+        "after that it is cut once this has passed",
+    ),
+    (
+        "grpcRuntime.snapshotSendTimeout",
+        "5s",
+        "a message that cannot be handed over within this ends the stream",
+    ),
+    (
+        "grpcRuntime.snapshotAckTimeout",
+        "30s",
+        "a push unanswered for this long marks the node stale and ends the stream",
+    ),
+    (
+        "grpcRuntime.gracefulStopTimeout",
+        "3s",
+        "how long streams may take to end at shutdown",
+    ),
+    (
+        "grpcRuntime.initialWindowSize",
+        "0",
+        "HTTP/2 window of a stream in bytes; 0 = the library's",
+    ),
+    (
+        "grpcRuntime.initialConnWindowSize",
+        "0",
+        "HTTP/2 window of a connection in bytes; 0 = the library's",
+    ),
+    (
+        "grpcRuntime.maxConcurrentStreams",
+        "0",
+        "streams of one connection; 0 = 200",
+    ),
+    (
+        "grpcRuntime.maxRecvMsgSize",
+        "0",
+        "largest message taken from a data plane in bytes; 0 = 4 MiB",
+    ),
+    (
+        "adminAuth.bearerToken",
+        "\"\"",
+        "token that the admin API asks for; empty = none",
+    ),
+    (
+        "adminAuth.bearerTokenFile",
+        "\"\"",
+        "file that holds the token, read at start",
+    ),
+    (
+        "adminRuntime.readHeaderTimeout",
+        "5s",
+        "an admin request must be complete within this",
+    ),
+    (
+        "adminRuntime.writeTimeout",
+        "30s",
+        "an admin exchange must be over within this after its head",
+    ),
+    (
+        "historySize",
+        "64",
+        "snapshots kept to bring a data plane up to date by a delta",
+    ),
+];
+
+/// The settings, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where data planes connect.
+    pub grpc_addr: SocketAddr,
+    /// Where the admin API listens.
+    pub admin_addr: SocketAddr,
+    /// Which GatewayClasses are ours.
+    pub controller_name: String,
+    /// TLS towards data planes.
+    pub grpc_tls: Option<GrpcTls>,
+    /// Connections, streams and pushes.
+    pub grpc_runtime: GrpcRuntime,
+    /// Token of the admin API.
+    pub admin_token: Option<SecretText>,
+    /// An admin request must be complete within this.
+    pub admin_read_header_timeout: Duration,
+    /// An admin exchange must be over within this.
+    pub admin_write_timeout: Duration,
+    /// Snapshots kept for catching up.
+    pub history_size: usize,
+}
+
+/// TLS towards data planes; the files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcTls {
+    /// PEM chain.
+    pub cert_path: PathBuf,
+    /// PEM key.
+    pub key_path: PathBuf,
+    /// PEM authorities of client certificates.
+    pub client_ca_path: Option<PathBuf>,
+    /// Refuse a client without a certificate.
+    pub require_client_cert: bool,
+}
+
+/// `grpcRuntime`, see [`KEYS`]. Absent options are switched off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcRuntime {
+    /// Interval of HTTP/2 pings.
+    pub keepalive_time: Duration,
+    /// How long a ping may go unanswered.
+    pub keepalive_timeout: Duration,
+    /// Kept for compatibility; not enforced.
+    pub min_ping_interval: Duration,
+    /// Ready before the first data plane has connected.
+    pub permit_without_stream: bool,
+    /// Longest life of a connection on which nothing happens.
+    pub max_connection_idle: Option<Duration>,
+    /// Longest life of a connection.
+    pub max_connection_age: Option<Duration>,
+    /// What it gets on top of that to end by itself.
+    pub max_connection_age_grace: Duration,
+    /// How long handing over one message may take.
+    pub snapshot_send_timeout: Duration,
+    /// How long the answer to a push may take.
+    pub snapshot_ack_timeout: Duration,
+    /// How long streams may take to end at shutdown.
+    pub graceful_stop_timeout: Duration,
+    /// HTTP/2 window of a stream.
+    pub initial_window_size: Option<u32>,
+    /// HTTP/2 window of a connection.
+    pub initial_conn_window_size: Option<u32>,
+    /// Streams of one connection.
+    pub max_concurrent_streams: u32,
+    /// Largest message taken from a data plane.
+    pub max_recv_msg_size: usize,
+}
+
+impl GrpcRuntime {
+    /// How often an empty response tells a data plane that the stream is alive.
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.keepalive_time / 3
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file, or one named in it, cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The text is not YAML of the right shape.
+    #[error("settings are malformed at `{path}`: {message}")]
+    Malformed {
+        /// Key path, `.` for the whole.
+        path: String,
+        /// What the parser says.
+        message: String,
+    },
+    /// Keys that mean nothing.
+    #[error("unknown settings: {0}")]
+    UnknownKeys(String),
+    /// A value that cannot work.
+    #[error("{key}: {problem}")]
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            grpc_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18080),
+            admin_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081),
+            controller_name: "gateway.networking.k8s.io/nantian-gw".to_owned(),
+            grpc_tls: None,
+            grpc_runtime: GrpcRuntime::default(),
+            admin_token: None,
+            admin_read_header_timeout: Duration::from_secs(5),
+            admin_write_timeout: Duration::from_secs(30),
+            history_size: 64,
+        }
+    }
+}
+
+impl Default for GrpcRuntime {
+    fn default() -> Self {
+        Self {
+            keepalive_time: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            min_ping_interval: Duration::from_secs(15),
+            permit_without_stream: false,
+            max_connection_idle: Some(Duration::from_secs(120)),
+            max_connection_age: Some(Duration::from_secs(1800)),
+            max_connection_age_grace: Duration::from_secs(30),
+            snapshot_send_timeout: Duration::from_secs(5),
+            snapshot_ack_timeout: Duration::from_secs(30),
+            graceful_stop_timeout: Duration::from_secs(3),
+            initial_window_size: None,
+            initial_conn_window_size: None,
+            max_concurrent_streams: 200,
+            max_recv_msg_size: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks a settings file.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = read_file(path)?;
+        Self::parse(&text)
+    }
+
+    /// Checks the text of a settings file; an empty one means all defaults.
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        let mut unknown = BTreeSet::new();
+        let raw = if text.trim().is_empty() {
+            Raw::default()
+        } else {
+            let mut note = |path: serde_ignored::Path<'_>| {
+                unknown.insert(path.to_string());
+            };
+            let mut track = serde_path_to_error::Track::new();
+            let yaml = serde_yaml::Deserializer::from_str(text);
+            let tracked = serde_path_to_error::Deserializer::new(yaml, &mut track);
+            let parsed = Raw::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
+            parsed.map_err(|error| SettingsError::Malformed {
+                path: track.path().to_string(),
+                message: error.to_string(),
+            })?
+        };
+        if !unknown.is_empty() {
+            let named: Vec<String> = unknown.iter().map(|key| with_nearest(key)).collect();
+            return Err(SettingsError::UnknownKeys(named.join("; ")));
+        }
+        raw.check()
+    }
+
+    /// Refuses an admin address that others can reach without a token.
+    pub fn check_admin(&self) -> Result<(), SettingsError> {
+        if self.admin_token.is_some() || self.admin_addr.ip().is_loopback() {
+            return Ok(());
+        }
+        Err(bad(
+            "adminAddr",
+            format!(
+                "{} can be reached from outside, set adminAuth.bearerToken or bearerTokenFile, or use 127.0.0.1",
+                self.admin_addr
+            ),
+        ))
+    }
+}
+
+/// The file as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Raw {
+    grpc_addr: Option<String>,
+    admin_addr: Option<String>,
+    controller_name: Option<String>,
+    #[serde(rename = "grpcTLS")]
+    grpc_tls: RawTls,
+    grpc_runtime: RawRuntime,
+    admin_auth: RawAuth,
+    admin_runtime: RawAdminRuntime,
+    history_size: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawTls {
+    enabled: bool,
+    cert_path: PathBuf,
+    key_path: PathBuf,
+    #[serde(rename = "clientCAPath")]
+    client_ca_path: PathBuf,
+    require_client_cert: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawRuntime {
+    keepalive_time: Option<DurationText>,
+    keepalive_timeout: Option<DurationText>,
+    min_ping_interval: Option<DurationText>,
+    permit_without_stream: bool,
+    max_connection_idle: Option<DurationText>,
+    max_connection_age: Option<DurationText>,
+    max_connection_age_grace: Option<DurationText>,
+    snapshot_send_timeout: Option<DurationText>,
+    snapshot_ack_timeout: Option<DurationText>,
+    graceful_stop_timeout: Option<DurationText>,
+    initial_window_size: u32,
+    initial_conn_window_size: u32,
+    max_concurrent_streams: u32,
+    max_recv_msg_size: usize,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawAuth {
+    bearer_token: String,
+    bearer_token_file: PathBuf,
+}
+
+impl std::fmt::Debug for RawAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawAuth").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawAdminRuntime {
+    read_header_timeout: Option<DurationText>,
+    write_timeout: Option<DurationText>,
+}
+
+impl Raw {
+    fn check(self) -> Result<Settings, SettingsError> {
+        let default = Settings::default();
+        Ok(Settings {
+            grpc_addr: address("grpcAddr", self.grpc_addr, default.grpc_addr)?,
+            admin_addr: address("adminAddr", self.admin_addr, default.admin_addr)?,
+            controller_name: self.controller_name.unwrap_or(default.controller_name),
+            grpc_tls: self.grpc_tls.check()?,
+            grpc_runtime: self.grpc_runtime.check()?,
+            admin_token: self.admin_auth.check()?,
+            admin_read_header_timeout: positive(
+                "adminRuntime.readHeaderTimeout",
+                self.admin_runtime.read_header_timeout,
+                default.admin_read_header_timeout,
+            )?,
+            admin_write_timeout: positive(
+                "adminRuntime.writeTimeout",
+                self.admin_runtime.write_timeout,
+                default.admin_write_timeout,
+            )?,
+            history_size: match self.history_size {
+                Some(size) if size > 10_000 => {
+                    return Err(bad("historySize", format!("{size} is above 10000")));
+                }
+                size => size.unwrap_or(default.history_size),
+            },
+        })
+    }
+}
+
+impl RawTls {
+    fn check(self) -> Result<Option<GrpcTls>, SettingsError> {
+        if !self.enabled {
+            return Ok(None);
+        }
+        let given = |path: PathBuf| (!path.as_os_str().is_empty()).then_some(path);
+        let needed = |key, path| {
+            given(path).ok_or_else(|| bad(key, "is empty, but grpcTLS.enabled is true".to_owned()))
+        };
+        let client_ca_path = given(self.client_ca_path);
+        if self.require_client_cert && client_ca_path.is_none() {
+            return Err(bad(
+                "grpcTLS.clientCAPath",
+                "is empty, but grpcTLS.requireClientCert is true".to_owned(),
+            ));
+        }
+        Ok(Some(GrpcTls {
+            cert_path: needed("grpcTLS.certPath", self.cert_path)?,
+            key_path: needed("grpcTLS.keyPath", self.key_path)?,
+            client_ca_path,
+            require_client_cert: self.require_client_cert,
+        }))
+    }
+}
+
+impl RawRuntime {
+    fn check(self) -> Result<GrpcRuntime, SettingsError> {
+        let default = GrpcRuntime::default();
+        let or_never = |given: Option<DurationText>, default: Option<Duration>| match given {
+            Some(given) if given.0.is_zero() => None,
+            Some(given) => Some(given.0),
+            None => default,
+        };
+        Ok(GrpcRuntime {
+            keepalive_time: positive(
+                "grpcRuntime.keepaliveTime",
+                self.keepalive_time,
+                default.keepalive_time,
+            )?,
+            keepalive_timeout: positive(
+                "grpcRuntime.keepaliveTimeout",
+                self.keepalive_timeout,
+                default.keepalive_timeout,
+            )?,
+            min_ping_interval: self
+                .min_ping_interval
+                .map_or(default.min_ping_interval, |given| given.0),
+            permit_without_stream: self.permit_without_stream,
+            max_connection_idle: or_never(self.max_connection_idle, default.max_connection_idle),
+            max_connection_age: or_never(self.max_connection_age, default.max_connection_age),
+            max_connection_age_grace: self
+                .max_connection_age_grace
+                .map_or(default.max_connection_age_grace, |given| given.0),
+            snapshot_send_timeout: positive(
+                "grpcRuntime.snapshotSendTimeout",
+                self.snapshot_send_timeout,
+                default.snapshot_send_timeout,
+            )?,
+            snapshot_ack_timeout: positive(
+                "grpcRuntime.snapshotAckTimeout",
+                self.snapshot_ack_timeout,
+                default.snapshot_ack_timeout,
+            )?,
+            graceful_stop_timeout: self
+                .graceful_stop_timeout
+                .map_or(default.graceful_stop_timeout, |given| given.0),
+            initial_window_size: window("grpcRuntime.initialWindowSize", self.initial_window_size)?,
+            initial_conn_window_size: window(
+                "grpcRuntime.initialConnWindowSize",
+                self.initial_conn_window_size,
+            )?,
+            max_concurrent_streams: match self.max_concurrent_streams {
+                0 => default.max_concurrent_streams,
+                given => given,
+            },
+            max_recv_msg_size: match self.max_recv_msg_size {
+                0 => default.max_recv_msg_size,
+                given => given,
+            },
+        })
+    }
+}
+
+impl RawAuth {
+    fn check(self) -> Result<Option<SecretText>, SettingsError> {
+        let from_file = !self.bearer_token_file.as_os_str().is_empty();
+        if from_file && !self.bearer_token.is_empty() {
+            return Err(bad(
+                "adminAuth",
+                "set either bearerToken or bearerTokenFile, not both".to_owned(),
+            ));
+        }
+        if !from_file {
+            let token = self.bearer_token;
+            return Ok((!token.is_empty()).then(|| SecretText::new(token)));
+        }
+        let token = read_file(&self.bearer_token_file)?.trim().to_owned();
+        if token.is_empty() {
+            return Err(bad(
+                "adminAuth.bearerTokenFile",
+                format!("{} is empty", self.bearer_token_file.display()),
+            ));
+        }
+        Ok(Some(SecretText::new(token)))
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, SettingsError> {
+    std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn bad(key: &'static str, problem: String) -> SettingsError {
+    SettingsError::BadValue { key, problem }
+}
+
+/// `:8081` means every address, as in Go.
+fn address(
+    key: &'static str,
+    given: Option<String>,
+    default: SocketAddr,
+) -> Result<SocketAddr, SettingsError> {
+    let Some(text) = given else {
+        return Ok(default);
+    };
+    let full = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.clone()
+    };
+    full.parse()
+        .map_err(|_| bad(key, format!("`{text}` is not an address with a port")))
+}
+
+fn positive(
+    key: &'static str,
+    given: Option<DurationText>,
+    default: Duration,
+) -> Result<Duration, SettingsError> {
+    match given {
+        Some(given) if given.0 < Duration::from_millis(1) => {
+            Err(bad(key, "must be at least 1ms".to_owned()))
+        }
+        Some(given) => Ok(given.0),
+        None => Ok(default),
+    }
+}
+
+/// HTTP/2 windows end at 2^31 - 1 (RFC 9113, section 6.9.1).
+fn window(key: &'static str, given: u32) -> Result<Option<u32>, SettingsError> {
+    match given {
+        0 => Ok(None),
+        1..=0x7fff_ffff => Ok(Some(given)),
+        _ => Err(bad(key, format!("{given} is above 2147483647"))),
+    }
+}
+
+/// `a.b` with the valid key that looks most like it.
+fn with_nearest(unknown: &str) -> String {
+    let nearest = KEYS
+        .iter()
+        .flat_map(|(key, ..)| [Some(*key), key.split_once('.').map(|(section, _)| section)])
+        .flatten()
+        .map(|key| (strsim::jaro_winkler(unknown, key), key))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, key)) if likeness > 0.75 => {
+            format!("`{unknown}` (did you mean `{key}`?)")
+        }
+        _ => format!("`{unknown}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

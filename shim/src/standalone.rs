@@ -1,0 +1,263 @@
+//! The whole gateway in one process: the control plane and a data plane, joined by a real stream.
+//!
+//! The only file that may import the data plane. `cli.rs` calls [`run`]: it starts the control plane
+//! on a free loopback port, the data plane against it, and prints what is served and what is wrong;
+//! afterwards every change is one line. Nothing is configured differently from two processes.
+
+mod table;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::conditions::Which;
+use crate::control_plane::ControlPlane;
+use crate::demo;
+use crate::history::Published;
+use crate::nodes::Node;
+use crate::pipeline::State;
+use crate::report::Report;
+use crate::settings::{GrpcRuntime, Settings};
+use crate::translate::{self, PortMap};
+
+/// The name of the only data plane.
+const NODE_ID: &str = "standalone";
+/// How long the first configuration may take to serve before the table is printed anyway.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Debug)]
+pub struct Standalone {
+    /// Folders or files with the manifests.
+    pub folders: Vec<PathBuf>,
+    /// Start the echo backends of the quickstart.
+    pub is_demo: bool,
+    /// Added to listener ports below 1024.
+    pub port_offset: u16,
+    /// Admin API of the data plane.
+    pub admin_addr: SocketAddr,
+    /// Admin API of the control plane.
+    pub control_admin_addr: SocketAddr,
+}
+
+/// Runs until the shutdown, or until either half fails.
+pub async fn run(standalone: Standalone, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if standalone.is_demo {
+        demo::start(&shutdown).await?;
+    }
+    // The control plane outlives the data plane, which drains first.
+    let control_shutdown = CancellationToken::new();
+    let control_plane = ControlPlane::start(
+        standalone.settings(),
+        standalone.folders.clone(),
+        standalone.translation(),
+        control_shutdown.clone(),
+    )
+    .await?;
+    let data_plane = start_data_plane(
+        control_plane.grpc_addr,
+        standalone.admin_addr,
+        shutdown.clone(),
+    )?;
+    let mut screen = Screen::new(&control_plane, standalone.admin_addr);
+    let follow = screen.follow(&shutdown);
+    let outcome = tokio::select! {
+        ended = data_plane => {
+            let ended = ended.context("the data plane's thread died");
+            ended.flatten().context("the data plane stopped")
+        }
+        () = follow => Ok(()),
+    };
+    control_shutdown.cancel();
+    control_plane.wait().await?;
+    outcome
+}
+
+impl Standalone {
+    fn settings(&self) -> Settings {
+        Settings {
+            grpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            admin_addr: self.control_admin_addr,
+            grpc_runtime: GrpcRuntime {
+                permit_without_stream: true,
+                max_connection_age: None,
+                ..GrpcRuntime::default()
+            },
+            ..Settings::default()
+        }
+    }
+
+    fn translation(&self) -> translate::Settings {
+        translate::Settings {
+            ports: PortMap {
+                privileged_offset: self.port_offset,
+                ..PortMap::default()
+            },
+            ..translate::Settings::default()
+        }
+    }
+}
+
+/// Runs the data plane on a thread of its own, so that neither half can stall the other.
+fn start_data_plane(
+    control_plane: SocketAddr,
+    admin: SocketAddr,
+    shutdown: CancellationToken,
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("data-plane".to_owned())
+        .spawn(move || {
+            let outcome = data_plane(control_plane, admin, shutdown);
+            // Nobody listens any more when the control plane failed first.
+            drop(done.send(outcome));
+        })
+        .context("cannot start a thread for the data plane")?;
+    Ok(ended)
+}
+
+fn data_plane(
+    control_plane: SocketAddr,
+    admin: SocketAddr,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    drop(shutdown);
+    anyhow::bail!("this build has no data plane for {control_plane} and {admin}")
+}
+
+/// What is printed, and what was printed last.
+struct Screen<'a> {
+    control_plane: &'a ControlPlane,
+    admin_addr: SocketAddr,
+    problems: Vec<String>,
+}
+
+impl<'a> Screen<'a> {
+    fn new(control_plane: &'a ControlPlane, admin_addr: SocketAddr) -> Self {
+        Self {
+            control_plane,
+            admin_addr,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Prints the table once something serves, then a line per change; never completes by itself
+    /// before the shutdown is over.
+    async fn follow(&mut self, shutdown: &CancellationToken) {
+        let mut snapshots = self.control_plane.store.subscribe();
+        let mut state = self.control_plane.state.clone();
+        let served = self.wait_until_served();
+        drop(tokio::time::timeout(FIRST_LOOK, served).await);
+        snapshots.mark_unchanged();
+        state.mark_unchanged();
+        let first = snapshots.borrow().clone();
+        if let Some(published) = first {
+            let state = state.borrow().clone();
+            self.print_table(&published, &state);
+        }
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = state.changed() => if changed.is_err() { break },
+            }
+            // Conditions come first; the snapshot follows within the same update, if it differs.
+            let next = tokio::time::timeout(Duration::from_millis(50), snapshots.changed()).await;
+            let published = match next {
+                Ok(Ok(())) => snapshots.borrow_and_update().clone(),
+                _ => None,
+            };
+            let state = state.borrow_and_update().clone();
+            self.print_change(published.as_deref(), &state);
+        }
+        // The data plane drains; `run` waits for it.
+        std::future::pending::<()>().await;
+    }
+
+    async fn wait_until_served(&self) {
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            tick.tick().await;
+            let Some(current) = self.control_plane.store.current() else {
+                continue;
+            };
+            let version = current.snapshot.version.as_str();
+            let node = self.control_plane.nodes.node(NODE_ID);
+            if node.is_some_and(|node| is_settled(&node, version)) {
+                return;
+            }
+        }
+    }
+
+    #[expect(clippy::print_stdout, reason = "the table is what the command shows")]
+    fn print_table(&mut self, published: &Arc<Published>, state: &State) {
+        let table = table::render(&published.snapshot);
+        println!("{table}");
+        println!("admin API: data plane    http://{}", self.admin_addr);
+        println!(
+            "           control plane http://{}",
+            self.control_plane.admin_addr
+        );
+        let report = Report::new(&state.files, &state.translation, Which::Problems);
+        let refusals = self.refusals();
+        if report.has_problems() || !refusals.is_empty() {
+            println!("\nWhat is wrong:");
+            print!("{report}");
+        } else {
+            println!("\nNothing is wrong.");
+        }
+        for line in &refusals {
+            println!("{line}");
+        }
+        self.problems = problem_lines(&report);
+    }
+
+    /// One line for the change, and one for each problem that is new.
+    #[expect(clippy::print_stdout, reason = "the change is what the command shows")]
+    fn print_change(&mut self, published: Option<&Published>, state: &State) {
+        let report = Report::new(&state.files, &state.translation, Which::Problems);
+        let problems = problem_lines(&report);
+        let what = published.map_or_else(
+            || "nothing new to serve".to_owned(),
+            |published| table::summary(&published.snapshot),
+        );
+        println!("changed: {what}; {} problems", problems.len());
+        for problem in &problems {
+            if !self.problems.contains(problem) {
+                println!("  {problem}");
+            }
+        }
+        self.problems = problems;
+    }
+
+    /// What the data plane refused, with its reasons.
+    fn refusals(&self) -> Vec<String> {
+        let node = self.control_plane.nodes.node(NODE_ID);
+        let Some(node) = node.filter(|node| !node.error_detail.is_empty()) else {
+            return Vec::new();
+        };
+        let mut lines = vec![format!("the data plane refused it: {}", node.error_detail)];
+        let faults = node.violations.iter();
+        lines.extend(
+            faults.map(|fault| format!("  {}: {}: {}", fault.object, fault.path, fault.message)),
+        );
+        lines
+    }
+}
+
+/// The data plane serves that version, or has said why not.
+fn is_settled(node: &Node, version: &str) -> bool {
+    node.acked_version == version || !node.error_detail.is_empty()
+}
+
+fn problem_lines(report: &Report) -> Vec<String> {
+    let faults = report.faults.iter().map(ToString::to_string);
+    faults
+        .chain(report.conditions.iter().cloned())
+        .chain(report.violations.iter().cloned())
+        .collect()
+}
