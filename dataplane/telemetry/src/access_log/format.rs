@@ -164,6 +164,9 @@ fn write_connection(out: &mut Vec<u8>, record: &Record<'_>) {
 }
 
 /// `opening` holds the comma, the name and the quote; nothing is written for an empty value.
+///
+/// Inlined, as are the others with an `opening`, so that its copy has a length known in advance.
+#[inline(always)]
 fn text(out: &mut Vec<u8>, opening: &[u8], value: &[u8]) {
     if value.is_empty() {
         return;
@@ -174,6 +177,7 @@ fn text(out: &mut Vec<u8>, opening: &[u8], value: &[u8]) {
 }
 
 /// Text of ours that needs no escaping.
+#[inline(always)]
 fn plain(out: &mut Vec<u8>, opening: &[u8], value: &str) {
     out.extend_from_slice(opening);
     out.extend_from_slice(value.as_bytes());
@@ -224,6 +228,7 @@ fn escape_slowly(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+#[inline(always)]
 fn number(out: &mut Vec<u8>, opening: &[u8], value: u64) {
     out.extend_from_slice(opening);
     digits(out, value);
