@@ -160,7 +160,7 @@ fn encode_decimal(out: &mut BytesMut, number: u64) {
     let mut start = DECIMAL_DIGITS_MAX;
     loop {
         start -= 1;
-        digits[start] += (rest % 10) as u8;
+        digits[start] += u8::try_from(rest % 10).unwrap_or(0);
         rest /= 10;
         if rest == 0 {
             break;
@@ -214,7 +214,7 @@ impl ChunkPrefix {
         let mut rest = len;
         loop {
             start -= 1;
-            bytes[start] = upper_hex((rest & 0xf) as u8);
+            bytes[start] = upper_hex(u8::try_from(rest & 0xf).unwrap_or(0));
             rest >>= 4;
             if rest == 0 {
                 return Self { bytes, start };

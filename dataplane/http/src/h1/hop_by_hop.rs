@@ -7,7 +7,7 @@ use http::header::{
     COOKIE, DATE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 /// Meant for the next hop alone (RFC 9110 7.6.1). HTTP2-Settings belongs to an upgrade to h2c, which is
 /// never passed on.
@@ -45,7 +45,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 fn named_by_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut named = None;
     for value in headers.get_all(CONNECTION) {
-        for option in list(value) {
+        for option in list(value.as_bytes()) {
             if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }
@@ -113,9 +113,8 @@ pub fn is_allowed_in_trailers(name: &HeaderName) -> bool {
 }
 
 /// The members of a comma-separated value, without the white space around them; empty ones are left out.
-pub(super) fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
-        .as_bytes()
         .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())

@@ -117,9 +117,11 @@ fn parse(head: &Bytes, base: usize, limits: &HeadLimits) -> Result<RequestHead, 
     let (mut headers, noted) = fields::parse(head, line.end, limits)?;
     let (target, absolute) = target(head, &line)?;
     let authority = authority(head, &mut headers, &noted, absolute, line.version)?;
-    let body = noted.body_length(line.version)?.unwrap_or(BodyLength::None);
-    let expect_continue = expect_continue(&mut headers, &noted, body, line.version)?;
-    let upgrade = upgrade(&noted, &line.method, body, line.version);
+    let body = noted
+        .body_length(head, line.version)?
+        .unwrap_or(BodyLength::None);
+    let expect_continue = expect_continue(head, &mut headers, &noted, body, line.version)?;
+    let upgrade = upgrade(head, &noted, &line.method, body, line.version);
     Ok(RequestHead {
         method: line.method,
         target,
@@ -255,7 +257,7 @@ fn authority(
     version: Version,
 ) -> Result<Option<Authority>, HeadError> {
     let host = match &noted.host {
-        Some(value) => Some(Authority::parse(head.slice_ref(value.as_bytes()))?),
+        Some(value) => Some(Authority::parse(head.slice(value.clone()))?),
         None if version >= Version::HTTP_11 => return Err(HeadError::MissingHost),
         None => None,
     };
@@ -268,6 +270,7 @@ fn authority(
 /// RFC 9110 10.1.1. An expectation that means nothing (HTTP/1.0, no body) is removed, so that it
 /// cannot make the origin wait for, or answer, what never comes.
 fn expect_continue(
+    head: &[u8],
     headers: &mut HeaderMap,
     noted: &Noted,
     body: BodyLength,
@@ -276,7 +279,7 @@ fn expect_continue(
     let Some(value) = &noted.expect else {
         return Ok(false);
     };
-    if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+    if !head[value.clone()].eq_ignore_ascii_case(b"100-continue") {
         return Err(HeadError::UnknownExpectation);
     }
     if version < Version::HTTP_11 || body.is_empty() {
@@ -287,12 +290,18 @@ fn expect_continue(
 }
 
 /// RFC 9110 7.8: Upgrade counts only when Connection names it, and never in HTTP/1.0.
-fn upgrade(noted: &Noted, method: &Method, body: BodyLength, version: Version) -> Option<Upgrade> {
-    let protocol = noted.upgrade.as_ref()?;
+fn upgrade(
+    head: &[u8],
+    noted: &Noted,
+    method: &Method,
+    body: BodyLength,
+    version: Version,
+) -> Option<Upgrade> {
+    let protocol = &head[noted.upgrade.clone()?];
     if !noted.connection_upgrade || version < Version::HTTP_11 {
         return None;
     }
-    let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+    let is_websocket = protocol.eq_ignore_ascii_case(b"websocket")
         && !noted.upgrade_is_repeated
         && *method == Method::GET
         && body.is_empty();

@@ -3,6 +3,7 @@
 //! both end the same.
 
 mod request;
+mod request_fields;
 mod response;
 mod body;
 mod writing;
@@ -122,6 +123,12 @@ fn request_within(input: &[u8], limits: &HeadLimits) -> Result<Option<RequestHea
 
 fn request(input: &[u8]) -> Result<Option<RequestHead>, HeadError> {
     request_within(input, &HeadLimits::REQUEST)
+}
+
+fn parsed(text: &str) -> RequestHead {
+    request(text.as_bytes())
+        .expect("a valid head")
+        .expect("a whole head")
 }
 
 /// A request line that is fine, a Host, and these lines after it.
