@@ -1,1 +1,13 @@
-//! .
+//! The data plane: a gateway that does what a control plane tells it.
+//!
+//! [`app`] builds every part and ties them; [`apply`] is the configuration line, from a message of
+//! the control plane to sockets and routes; [`listener`] keeps the sockets that must stand open.
+//! What a request goes through is the crate `dataplane-http`. The binary is a thin shell around
+//! [`app::run`]; the shim's standalone mode runs the same function beside itself.
+
+pub mod app;
+pub mod apply;
+pub mod shutdown;
+pub mod listener;
+pub mod admin;
+pub mod bootstrap;

@@ -6,9 +6,9 @@
 //! Nothing here opens a socket or decides about a request.
 
 pub mod compile;
+pub mod store;
 pub mod runtime;
 pub mod filters;
-pub mod store;
 
 pub use compile::compile;
 pub use filters::{Filters, RequestFilter};

@@ -6,7 +6,6 @@
 //! here knows routes.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +13,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use dataplane_telemetry::Reason;
 
+use crate::arrival::Arrival;
 use crate::downstream::{READ_BYTES, RequestBody, Responder};
 use crate::h1::{self, HeadError};
 use crate::io::{Duplex, Io, Prefixed};
@@ -27,32 +26,6 @@ use crate::proxy;
 use crate::reply::Reply;
 use crate::settings::Settings;
 use crate::worker::Worker;
-
-/// What is known about a connection when it comes.
-#[derive(Clone, Debug)]
-pub struct Arrival {
-    /// The client.
-    pub client: SocketAddr,
-    /// The socket it came to, as the configuration names it.
-    pub bind: SocketAddr,
-    /// What the handshake agreed on, over TLS.
-    pub tls: Option<TlsFacts>,
-    /// Cancelled when the connection shall end behind the requests that run.
-    pub drain: CancellationToken,
-}
-
-/// What a TLS handshake agreed on.
-#[derive(Clone, Debug)]
-pub struct TlsFacts {
-    /// The name the client asked for.
-    pub sni: Option<Arc<str>>,
-    /// The listener that was chosen by it.
-    pub listener: Arc<str>,
-    /// HTTP/2 was chosen by ALPN.
-    pub is_http2: bool,
-    /// The protocol version, such as `TLSv1.3`.
-    pub version: &'static str,
-}
 
 /// What an HTTP/2 connection begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -13,7 +13,7 @@ use futures_util::poll;
 
 use dataplane_telemetry::Reason;
 
-use crate::connection::Arrival;
+use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::deadline::{Wait, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};

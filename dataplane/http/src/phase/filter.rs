@@ -11,7 +11,7 @@ use dataplane_route::filter::redirect::{Origin, Redirect};
 use dataplane_route::filter::rewrite::Rewrite;
 use dataplane_telemetry::Reason;
 
-use crate::connection::Arrival;
+use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::h1::Authority;
 use crate::message::{Request, Response};

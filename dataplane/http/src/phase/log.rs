@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use dataplane_telemetry::access_log::{Record, Writer};
 
-use crate::connection::Arrival;
+use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::message::Request;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dataplane_route::Request as View;
 use dataplane_telemetry::Reason;
 
-use crate::connection::Arrival;
+use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::message::Request;
 use crate::phase::Step;

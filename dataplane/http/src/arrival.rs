@@ -1,0 +1,32 @@
+//! What is known about a connection when it comes; the accept loop fills it in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+/// What is known about a connection when it comes.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The client.
+    pub client: SocketAddr,
+    /// The socket it came to, as the configuration names it.
+    pub bind: SocketAddr,
+    /// What the handshake agreed on, over TLS.
+    pub tls: Option<TlsFacts>,
+    /// Cancelled when the connection shall end behind the requests that run.
+    pub drain: CancellationToken,
+}
+
+/// What a TLS handshake agreed on.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// The name the client asked for.
+    pub sni: Option<String>,
+    /// The listener that was chosen by it.
+    pub listener: Arc<str>,
+    /// HTTP/2 was chosen by ALPN.
+    pub is_http2: bool,
+    /// The protocol version, such as `TLSv1.3`.
+    pub version: &'static str,
+}

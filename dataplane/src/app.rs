@@ -1,0 +1,109 @@
+//! Builds every part of the data plane and ties them; the one place that knows all of them.
+//!
+//! [`run`] is what the binary does after it has read its bootstrap file, and what the shim's
+//! standalone mode runs beside itself. Traffic lives on the worker threads; everything else (admin,
+//! the stream to the control plane, compiling) on the runtime that calls [`run`].
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use dataplane_config::Store;
+use dataplane_resilience::admission::Gate;
+use dataplane_telemetry::access_log::AccessLog;
+use dataplane_telemetry::log::LogHandle;
+use dataplane_telemetry::metrics::Metrics;
+use dataplane_xds::Status;
+
+use crate::admin::{self, AdminState, Readiness};
+use crate::apply::Applier;
+use crate::bootstrap::Bootstrap;
+use crate::listener::worker::{Shared, Workers};
+use crate::listener::{Listeners, accept};
+use crate::shutdown;
+
+/// How long the access log may take to write out what it holds at the end.
+const LOG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Runs a data plane until `stop` resolves, then drains it.
+///
+/// True when every running request came to its end in time.
+pub async fn run(
+    bootstrap: Bootstrap,
+    metrics: Arc<Metrics>,
+    log: Option<LogHandle>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<bool> {
+    dataplane_tls::install_crypto_provider();
+    let store = Arc::new(Store::new());
+    let status = Arc::new(Status::default());
+    let readiness = Arc::new(Readiness::default());
+    let connections = Arc::new(Gate::new(bootstrap.connections_max));
+
+    let mut access_log = bootstrap.access_log.clone();
+    if let Some(settings) = &mut access_log {
+        settings.counts = metrics.access_log.clone();
+    }
+    let access_log = match access_log {
+        Some(settings) => AccessLog::start(settings).context("cannot start the access log")?,
+        None => AccessLog::disabled(),
+    };
+    let shared = Shared {
+        store: store.clone(),
+        http: Arc::new(bootstrap.http.clone()),
+        access_log: access_log.clone(),
+        limits: accept::Limits {
+            process: connections.clone(),
+            listener_max: bootstrap.listener_connections_max,
+            handshake_timeout: bootstrap.handshake_timeout,
+        },
+    };
+    let workers = Workers::start(bootstrap.workers, &shared).context("cannot start workers")?;
+    let listeners = Arc::new(Mutex::new(Listeners::new(workers)));
+
+    let admin_stop = CancellationToken::new();
+    let admin = admin::serve(
+        bootstrap.admin.clone(),
+        AdminState {
+            store: store.clone(),
+            metrics: metrics.clone(),
+            status: status.clone(),
+            readiness: readiness.clone(),
+            log,
+            node_id: bootstrap.node_id.clone(),
+        },
+        admin_stop.clone(),
+    )
+    .await
+    .context("cannot open the admin listener")?;
+
+    let applier = Applier::new(
+        store,
+        metrics.clone(),
+        status.clone(),
+        listeners.clone(),
+        readiness.clone(),
+    );
+    let (stop_xds, stopped) = watch::channel(false);
+    let xds = tokio::spawn(dataplane_xds::run(
+        bootstrap.xds.clone(),
+        applier,
+        status,
+        metrics,
+        stopped,
+    ));
+
+    stop.await;
+    let whole = shutdown::drain(bootstrap.drain, &readiness, &listeners, &connections).await;
+    let _ = stop_xds.send(true);
+    let _ = xds.await;
+    admin_stop.cancel();
+    let _ = admin.await;
+    access_log.stop(LOG_PATIENCE);
+    info!(whole, "stopped");
+    Ok(whole)
+}

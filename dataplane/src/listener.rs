@@ -1,0 +1,172 @@
+//! Which sockets stand open: what is new is bound before a configuration is swapped in, what is
+//! gone is drained behind it.
+//!
+//! [`Listeners::prepare`] may fail and changes nothing; [`Listeners::commit`] cannot fail. Called by
+//! `apply` around the swap. A socket is an address and port; which listeners share it and whether
+//! TLS ends on it is read from the configuration for each connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use ir::{Violation, Violations};
+use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use dataplane_config::RuntimeConfig;
+
+pub mod accept;
+pub mod worker;
+
+use accept::Socket;
+use worker::Workers;
+
+/// Connections that may wait in the kernel for one worker.
+const BACKLOG: i32 = 4096;
+
+/// The sockets that stand open.
+#[derive(Debug)]
+pub struct Listeners {
+    workers: Workers,
+    open: BTreeMap<SocketAddr, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Ends accepting.
+    stop: CancellationToken,
+    /// Ends connections behind their running requests.
+    drain: CancellationToken,
+}
+
+/// Sockets that were bound and do not serve yet; dropping them gives the addresses back.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    new: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    wanted: BTreeSet<SocketAddr>,
+}
+
+impl Listeners {
+    /// No socket yet.
+    pub fn new(workers: Workers) -> Self {
+        Self {
+            workers,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// Binds what `config` wants and is not open; on any failure nothing is kept.
+    pub fn prepare(&self, config: &RuntimeConfig) -> Result<Prepared, Violations> {
+        let mut prepared = Prepared::default();
+        let mut violations = Violations::default();
+        for (address, bind) in &config.binds {
+            prepared.wanted.insert(*address);
+            if self.open.contains_key(address) {
+                continue;
+            }
+            let shares_port = self.open.keys().any(|open| open.port() == address.port());
+            match bind_all(*address, self.workers.count(), shares_port) {
+                Ok(sockets) => {
+                    prepared.new.insert(*address, sockets);
+                }
+                Err(error) => violations.push(Violation {
+                    object: format!("Listener {}", bind.metrics.name()),
+                    path: "port".to_owned(),
+                    message: cannot_bind(*address, &error),
+                }),
+            }
+        }
+        if violations.is_empty() {
+            Ok(prepared)
+        } else {
+            Err(violations)
+        }
+    }
+
+    /// Serves what was prepared and drains what is no longer wanted. Cannot fail.
+    pub async fn commit(&mut self, prepared: Prepared) {
+        for (address, sockets) in prepared.new {
+            let open = Open {
+                stop: CancellationToken::new(),
+                drain: CancellationToken::new(),
+            };
+            let sockets = sockets
+                .into_iter()
+                .map(|socket| Socket {
+                    listener: socket,
+                    address,
+                    stop: open.stop.clone(),
+                    drain: open.drain.clone(),
+                })
+                .collect();
+            self.workers.serve(sockets).await;
+            info!(%address, "listener opened");
+            self.open.insert(address, open);
+        }
+        self.open.retain(|address, open| {
+            let is_wanted = prepared.wanted.contains(address);
+            if !is_wanted {
+                open.stop.cancel();
+                open.drain.cancel();
+                info!(%address, "listener closed");
+            }
+            is_wanted
+        });
+    }
+
+    /// Addresses that stand open.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.open.keys().copied()
+    }
+
+    /// Ends accepting everywhere and every connection behind its running requests.
+    pub fn close_all(&mut self) {
+        for open in std::mem::take(&mut self.open).into_values() {
+            open.stop.cancel();
+            open.drain.cancel();
+        }
+    }
+}
+
+fn cannot_bind(address: SocketAddr, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has it, stop that or choose another port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege, choose a higher port and let the Service map it"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address, leave it out",
+        _ => "check the address",
+    };
+    format!("cannot bind {address}: {error}; {advice}")
+}
+
+/// One socket per worker on the same address; the kernel spreads connections over them.
+fn bind_all(address: SocketAddr, count: usize, shares_port: bool) -> io::Result<Vec<TcpListener>> {
+    if !shares_port {
+        // SO_REUSEPORT would let us share a port with a stranger; without it the kernel objects.
+        drop(bind(address, false)?);
+    }
+    (0..count).map(|_| bind(address, true)).collect()
+}
+
+fn bind(address: SocketAddr, shares: bool) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    if shares {
+        socket.listen(BACKLOG)?;
+    } else {
+        socket.listen(1)?;
+    }
+    Ok(socket.into())
+}

@@ -1,0 +1,135 @@
+//! The threads that serve traffic: one runtime each, sharing nothing but atomics.
+//!
+//! Each thread has its own sockets on every address (`SO_REUSEPORT`), its own pool of backend
+//! connections and its own log buffer, so that a request never crosses threads. Started by `app`;
+//! told by `listener` which sockets to serve.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use dataplane_config::Store;
+use dataplane_http as http;
+use dataplane_telemetry::access_log::AccessLog;
+
+use super::accept::{self, Socket};
+
+/// Sockets that may wait to be taken over by one worker; more would mean that it hangs.
+const QUEUE: usize = 1024;
+/// How often a worker tends its pool and its log.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The worker threads.
+#[derive(Debug)]
+pub struct Workers {
+    queues: Vec<mpsc::Sender<Order>>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+struct Order {
+    socket: Socket,
+    /// Answered once connections are accepted.
+    accepting: oneshot::Sender<()>,
+}
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The current configuration.
+    pub store: Arc<Store>,
+    /// Limits and deadlines of HTTP.
+    pub http: Arc<http::Settings>,
+    /// Where access records go.
+    pub access_log: AccessLog,
+    /// Limits of connections.
+    pub limits: accept::Limits,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    pub fn start(count: usize, shared: &Shared) -> io::Result<Self> {
+        let mut workers = Self {
+            queues: Vec::new(),
+            threads: Vec::new(),
+        };
+        for number in 0..count.max(1) {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            let shared = shared.clone();
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || run(number, shared, receiver))?;
+            workers.queues.push(sender);
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Gives one socket to each worker and returns once all of them accept.
+    pub async fn serve(&self, sockets: Vec<Socket>) {
+        let mut answers = Vec::new();
+        for (queue, socket) in self.queues.iter().zip(sockets) {
+            let (accepting, answer) = oneshot::channel();
+            if queue.send(Order { socket, accepting }).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            // A worker that is gone has said so in the log; the others serve on.
+            let _ = answer.await;
+        }
+    }
+
+    /// Ends the threads behind what they are doing; to be called when no connection is left.
+    pub fn join(self) {
+        drop(self.queues);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, number, "a worker could not start, check the limits of files");
+            return;
+        }
+    };
+    let worker = Rc::new(http::Worker::new(
+        shared.store.clone(),
+        shared.http.clone(),
+        shared.access_log.writer(),
+    ));
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let mut tend = tokio::time::interval(TEND_INTERVAL);
+        loop {
+            tokio::select! {
+                order = orders.recv() => {
+                    let Some(Order { socket, accepting }) = order else { break };
+                    let accept = accept::run(socket, worker.clone(), shared.limits.clone());
+                    tokio::task::spawn_local(accept);
+                    let _ = accepting.send(());
+                }
+                _ = tend.tick() => worker.tend(),
+            }
+        }
+    });
+    worker.tend();
+}
