@@ -102,6 +102,7 @@ pub(super) struct Report {
     /// What was understood in part only, and how.
     pub(super) notices: Violations,
     names: HashSet<Arc<str>>,
+    scratch: String,
     patterns: HashMap<String, Pattern>,
 }
 
@@ -124,6 +125,17 @@ impl Report {
         }
         let shared: Arc<str> = name.into();
         self.names.insert(shared.clone());
+        shared
+    }
+
+    /// As [`Self::share`] for a name that is yet to be written; allocates only for a new one.
+    pub(super) fn share_written(&mut self, name: fmt::Arguments<'_>) -> Arc<str> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        // Writing to a string cannot fail.
+        let _ = scratch.write_fmt(name);
+        let shared = self.share(&scratch);
+        self.scratch = scratch;
         shared
     }
 

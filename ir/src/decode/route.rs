@@ -1,5 +1,6 @@
 //! What routes of every kind share: parents, listeners, backends and their filters.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::report::{At, Quoted, Report, first_of_each, list};
@@ -30,7 +31,7 @@ pub(super) fn parent_ref(
         namespace: parent.namespace,
         name: parent.name,
         section_name: value::non_empty(parent.section_name),
-        port: port.map(std::num::NonZeroU16::get),
+        port: port.map(NonZeroU16::get),
     })
 }
 
@@ -94,15 +95,34 @@ pub(super) fn target(
         "" => "Service",
         own => own,
     };
-    let mut target = BackendTarget::new(&backend.group, kind, namespace, &backend.name, port?);
-    target.display = report.share(&target.display);
-    if !is_resolved {
-        return Some(target.unresolved());
+    let (display, cluster_keys) = keys(namespace, &backend.name, port?, report);
+    Some(BackendTarget {
+        display,
+        cluster_keys: if is_resolved {
+            cluster_keys
+        } else {
+            Vec::new()
+        },
+        group: backend.group.clone(),
+        kind: kind.to_owned(),
+    })
+}
+
+/// What [`BackendTarget::new`] makes, shared with all that name the same backend.
+fn keys(
+    namespace: &str,
+    name: &str,
+    port: Option<NonZeroU16>,
+    report: &mut Report,
+) -> (Arc<str>, Vec<Arc<str>>) {
+    let plain = report.share_written(format_args!("{namespace}/{name}"));
+    match port {
+        Some(port) => {
+            let display = report.share_written(format_args!("{plain}:{port}"));
+            (display.clone(), vec![plain, display])
+        }
+        None => (plain.clone(), vec![plain]),
     }
-    for key in &mut target.cluster_keys {
-        *key = report.share(key);
-    }
-    Some(target)
 }
 
 /// Conditions on header fields. Of several on one field only the first counts (Gateway API).

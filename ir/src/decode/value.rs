@@ -301,12 +301,12 @@ pub(super) fn object_key(
     kind: &'static str,
     report: &mut Report,
 ) -> Option<Arc<str>> {
-    let key = format!("{namespace}/{name}");
+    let key = report.share_written(format_args!("{namespace}/{name}"));
     let is_good = |part: &str| {
         !part.is_empty() && !part.contains('/') && part.bytes().all(|b| b.is_ascii_graphic())
     };
     if is_good(namespace) && is_good(name) {
-        return Some(report.share(&key));
+        return Some(key);
     }
     let at = At::object(kind, &key);
     report.refuse(&at, "has no proper namespace and name")
