@@ -1,8 +1,10 @@
 //! The response side of one stream: what is put in goes out, and the sender learns when it is out.
 //!
-//! A channel alone would say "taken" as soon as the encoder holds a message. gRPC asks for the next
-//! one only after the last fitted into the HTTP/2 window, so being asked again with nothing left is
-//! the sign that everything was handed over; that is what the send timeout measures.
+//! A channel alone would say "taken" as soon as the encoder holds a message. hyper takes one message
+//! more than fits into the HTTP/2 window and asks for the next only when that one may go, so a push
+//! is followed by an empty message, which data planes take for a heartbeat: once more is asked for
+//! after that one, the push is out. That is what the send timeout measures; pushes below the
+//! encoder's 32 KiB buffer count as out at once.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -54,18 +56,32 @@ pub(super) fn outbox() -> (Outbox, Responses) {
 }
 
 impl Outbox {
-    /// Sends a message and waits until it was handed over to the connection.
-    pub(super) async fn send(
+    /// Sends a push and waits until it was handed over to the connection.
+    pub(super) async fn push(
         &mut self,
         message: DiscoveryResponse,
         limit: Duration,
     ) -> Result<(), SendError> {
+        self.send_all([message, DiscoveryResponse::default()], limit)
+            .await
+    }
+
+    /// Says that the stream is alive.
+    pub(super) async fn heartbeat(&mut self, limit: Duration) -> Result<(), SendError> {
+        self.send_all([DiscoveryResponse::default()], limit).await
+    }
+
+    async fn send_all<const N: usize>(
+        &mut self,
+        messages: [DiscoveryResponse; N],
+        limit: Duration,
+    ) -> Result<(), SendError> {
         let hand_over = async {
-            self.queue
-                .send(Ok(message))
-                .await
-                .map_err(|_| SendError::Closed)?;
-            self.sent += 1;
+            for message in messages {
+                let sent = self.queue.send(Ok(message)).await;
+                sent.map_err(|_| SendError::Closed)?;
+                self.sent += 1;
+            }
             let sent = self.sent;
             match self.handed_over.wait_for(|count| *count >= sent).await {
                 Ok(_) => Ok(()),
@@ -117,20 +133,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_message_counts_as_sent_only_when_the_next_is_asked_for() {
+    async fn a_message_counts_as_sent_only_when_more_is_asked_for() {
         let (mut outbox, mut responses) = outbox();
         let limit = Duration::from_secs(5);
         let short = Duration::from_millis(20);
-        let unread = outbox.send(DiscoveryResponse::default(), short).await;
+        let unread = outbox.heartbeat(short).await;
         assert_eq!(unread, Err(SendError::Timeout));
 
         assert!(responses.next().await.is_some());
         let reader = tokio::spawn(async move { while responses.next().await.is_some() {} });
-        let read = outbox.send(DiscoveryResponse::default(), limit).await;
+        let read = outbox.push(DiscoveryResponse::default(), limit).await;
         assert_eq!(read, Ok(()));
         reader.abort();
         outbox.closed().await;
-        let gone = outbox.send(DiscoveryResponse::default(), limit).await;
+        let gone = outbox.push(DiscoveryResponse::default(), limit).await;
         assert_eq!(gone, Err(SendError::Closed));
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ir::wire::{DiscoveryRequest, DiscoveryResponse};
+use ir::wire::DiscoveryRequest;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
@@ -164,7 +164,8 @@ impl Stream<'_> {
                 }
                 () = until(overdue) => return self.overdue(session, lease),
                 _ = heartbeat.tick() => {
-                    if let Err(ending) = self.send(DiscoveryResponse::default()).await {
+                    let sent = self.outbox.heartbeat(self.send_limit()).await;
+                    if let Err(ending) = self.judge(sent) {
                         return ending;
                     }
                 }
@@ -203,7 +204,8 @@ impl Stream<'_> {
             .map_err(|_| Ending::new("other", Some(Status::internal("encoding failed"))))?;
         let patience = self.shared.runtime.snapshot_ack_timeout;
         response.nonce = session.pushed(&version, Instant::now(), patience);
-        self.send(response).await?;
+        let sent = self.outbox.push(response, self.send_limit()).await;
+        self.judge(sent)?;
         let metrics = &self.shared.metrics;
         metrics
             .snapshot_send_seconds
@@ -261,9 +263,13 @@ impl Stream<'_> {
         Ok(())
     }
 
-    async fn send(&mut self, response: DiscoveryResponse) -> Result<(), Ending> {
-        let limit = self.shared.runtime.snapshot_send_timeout;
-        match self.outbox.send(response, limit).await {
+    fn send_limit(&self) -> Duration {
+        self.shared.runtime.snapshot_send_timeout
+    }
+
+    /// What it means for the stream that a message did not go out.
+    fn judge(&self, sent: Result<(), SendError>) -> Result<(), Ending> {
+        match sent {
             Ok(()) => Ok(()),
             Err(SendError::Closed) => Err(Ending::client_gone()),
             Err(SendError::Timeout) => {

@@ -70,7 +70,8 @@ impl Server {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: admin")).await
+        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: admin"))
+            .await
     }
 
     async fn json(&self, path: &str) -> Value {
@@ -106,7 +107,10 @@ async fn every_path_answers_and_none_shows_key_material() {
     for path in PATHS {
         let (status, body) = server.get(path).await;
         assert_eq!(status, 200, "{path}");
-        assert!(!body.contains(key_line) && !body.contains("canary"), "{path} shows a secret");
+        assert!(
+            !body.contains(key_line) && !body.contains("canary"),
+            "{path} shows a secret"
+        );
     }
     let shown = server.json("/api/v1/config/snapshot").await;
     assert_eq!(shown["secrets"][0]["key"], "default/tls");
@@ -139,14 +143,20 @@ async fn clients_show_what_each_data_plane_holds_and_refused() {
     assert_eq!((&client["acks"], &client["nacks"]), (&1.into(), &1.into()));
     drop(lease);
     let node = server.json("/v1/nodes/dp-1").await;
-    assert_eq!((&node["id"], &node["connected"]), (&"dp-1".into(), &false.into()));
+    assert_eq!(
+        (&node["id"], &node["connected"]),
+        (&"dp-1".into(), &false.into())
+    );
     assert_eq!(server.get("/v1/nodes/other").await.0, 404);
 }
 
 #[tokio::test]
 async fn everything_but_health_asks_for_the_token() {
     let server = start(Some("the-token"), true).await;
-    server.store.publish(snapshot(&[]), SystemTime::now()).unwrap();
+    server
+        .store
+        .publish(snapshot(&[]), SystemTime::now())
+        .unwrap();
     assert_eq!(server.get("/livez").await.0, 200);
     assert_eq!(server.get("/readyz").await.0, 200);
     let rows = [
@@ -172,16 +182,26 @@ async fn everything_but_health_asks_for_the_token() {
 async fn readiness_waits_for_a_snapshot_and_a_data_plane() {
     let server = start(None, false).await;
     assert_eq!(server.get("/readyz").await.0, 503);
-    server.store.publish(snapshot(&[]), SystemTime::now()).unwrap();
+    server
+        .store
+        .publish(snapshot(&[]), SystemTime::now())
+        .unwrap();
     let (status, reason) = server.get("/readyz").await;
     assert_eq!(status, 503);
     assert!(reason.contains("permitWithoutStream"));
     drop(server.nodes.connect("dp").unwrap());
-    assert_eq!(server.get("/readyz").await.0, 200, "stays ready when it leaves");
+    assert_eq!(
+        server.get("/readyz").await.0,
+        200,
+        "stays ready when it leaves"
+    );
 
     let permitting = start(None, true).await;
     assert_eq!(permitting.get("/readyz").await.0, 503, "still no snapshot");
-    permitting.store.publish(snapshot(&[]), SystemTime::now()).unwrap();
+    permitting
+        .store
+        .publish(snapshot(&[]), SystemTime::now())
+        .unwrap();
     assert_eq!(permitting.get("/readyz").await.0, 200);
 }
 
@@ -191,10 +211,17 @@ async fn only_small_get_requests_for_known_paths_are_answered() {
     assert_eq!(server.get("/nowhere").await.0, 404);
     let post = "POST /livez HTTP/1.1\r\nHost: admin\r\nContent-Length: 0";
     assert_eq!(server.exchange(post).await.0, 405);
-    let large = format!("GET /livez HTTP/1.1\r\nHost: admin\r\nX: {}", "x".repeat(64 * 1024));
+    let large = format!(
+        "GET /livez HTTP/1.1\r\nHost: admin\r\nX: {}",
+        "x".repeat(64 * 1024)
+    );
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
     // The server may close before all of it is written.
-    drop(socket.write_all(format!("{large}\r\n\r\n").as_bytes()).await);
+    drop(
+        socket
+            .write_all(format!("{large}\r\n\r\n").as_bytes())
+            .await,
+    );
     let mut answer = Vec::new();
     drop(socket.read_to_end(&mut answer).await);
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
@@ -204,7 +231,10 @@ async fn only_small_get_requests_for_known_paths_are_answered() {
 async fn a_head_that_never_ends_is_given_up() {
     let server = start(None, true).await;
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
-    socket.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
+    socket
+        .write_all(b"GET /livez HTTP/1.1\r\nHost:")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     let closed = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut answer)).await;
     assert!(closed.is_ok(), "the connection stayed open");

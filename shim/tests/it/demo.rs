@@ -23,15 +23,24 @@ async fn start() -> (SocketAddr, DropGuard) {
 #[tokio::test]
 async fn http_is_answered_with_what_arrived() {
     let (addr, _stop) = start().await;
-    let told = http1::get(addr, "shop.test", "/a?b=c").await.unwrap().json();
+    let told = http1::get(addr, "shop.test", "/a?b=c")
+        .await
+        .unwrap()
+        .json();
     assert_eq!(told["backend"], "echo-1");
     assert_eq!(told["host"], "shop.test");
-    assert_eq!((&told["path"], &told["query"]), (&"/a".into(), &"b=c".into()));
+    assert_eq!(
+        (&told["path"], &told["query"]),
+        (&"/a".into(), &"b=c".into())
+    );
     assert_eq!(told["protocol"], "HTTP/1.1");
 
     let client = Http2Client::connect(addr).await.unwrap();
     let told = client.get("shop.test", "/a").await.unwrap().json();
-    assert_eq!((&told["host"], &told["protocol"]), (&"shop.test".into(), &"HTTP/2".into()));
+    assert_eq!(
+        (&told["host"], &told["protocol"]),
+        (&"shop.test".into(), &"HTTP/2".into())
+    );
 }
 
 #[tokio::test]
@@ -39,7 +48,9 @@ async fn a_grpc_call_gets_its_message_back() {
     let (addr, _stop) = start().await;
     let client = Http2Client::connect(addr).await.unwrap();
     let path = "/nantian.demo.v1.Echo/Say";
-    let reply = grpc::unary(&client, "grpc.test", path, &[], b"hello").await.unwrap();
+    let reply = grpc::unary(&client, "grpc.test", path, &[], b"hello")
+        .await
+        .unwrap();
     assert_eq!(reply.status, Some(0));
     assert_eq!(reply.messages, [Bytes::from_static(b"hello")]);
 }

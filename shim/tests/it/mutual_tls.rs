@@ -38,30 +38,38 @@ async fn connect(
         .ca_certificate(Certificate::from_pem(trusted.pem()))
         .domain_name("shim.test");
     if let Some(pair) = identity {
-        tls = tls.identity(tonic::transport::Identity::from_pem(&pair.chain_pem, &pair.key_pem));
+        tls = tls.identity(tonic::transport::Identity::from_pem(
+            &pair.chain_pem,
+            &pair.key_pem,
+        ));
     }
     let address = format!("https://{}", server.addr);
-    let endpoint = Endpoint::from_shared(address).unwrap().timeout(Duration::from_secs(5));
+    let endpoint = Endpoint::from_shared(address)
+        .unwrap()
+        .timeout(Duration::from_secs(5));
     endpoint.tls_config(tls).unwrap().connect().await
 }
 
 /// True when a stream can be opened and brings a snapshot.
-async fn is_served(
-    server: &Server,
-    trusted: &Authority,
-    identity: Option<&Identity>,
-) -> bool {
+async fn is_served(server: &Server, trusted: &Authority, identity: Option<&Identity>) -> bool {
     let Ok(channel) = connect(server, trusted, identity).await else {
         return false;
     };
     // With TLS 1.3 a client learns only after its handshake that its certificate was refused.
     let mut client = ConfigurationDiscoveryServiceClient::new(channel.clone());
-    let probe = client.stream_configuration(tokio_stream::once(hello("probe", ""))).await;
+    let probe = client
+        .stream_configuration(tokio_stream::once(hello("probe", "")))
+        .await;
     if probe.is_err() {
         return false;
     }
     let client = ConfigurationDiscoveryServiceClient::new(channel);
-    Stream::open(client, hello("dp", "")).await.apply().await.snapshot.is_some()
+    Stream::open(client, hello("dp", ""))
+        .await
+        .apply()
+        .await
+        .snapshot
+        .is_some()
 }
 
 #[tokio::test]
@@ -74,9 +82,15 @@ async fn a_data_plane_needs_a_certificate_of_the_right_authority() {
     let good = ours.client("dp");
     let bad = theirs.client("dp");
     assert!(is_served(&server, &ours, Some(&good)).await);
-    assert!(!is_served(&server, &ours, Some(&bad)).await, "a foreign certificate");
+    assert!(
+        !is_served(&server, &ours, Some(&bad)).await,
+        "a foreign certificate"
+    );
     assert!(!is_served(&server, &ours, None).await, "no certificate");
-    assert!(!is_served(&server, &theirs, Some(&good)).await, "a client that does not trust us");
+    assert!(
+        !is_served(&server, &theirs, Some(&good)).await,
+        "a client that does not trust us"
+    );
 }
 
 #[tokio::test]
@@ -100,7 +114,10 @@ async fn changed_files_serve_new_connections_and_broken_ones_change_nothing() {
         // Longer than the interval at which files are looked at.
         for _ in 0..6 {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            assert!(is_served(&server, &first, None).await, "the last good pair stays");
+            assert!(
+                is_served(&server, &first, None).await,
+                "the last good pair stays"
+            );
         }
         write_pair(folder.path(), &renewal);
         while !is_served(&server, &second, None).await {

@@ -30,7 +30,10 @@ async fn the_first_push_is_whole_and_later_ones_are_deltas() {
     let full = stream.apply().await;
     assert_eq!(full.version, version);
     let wire = full.snapshot.unwrap();
-    assert_eq!((wire.id.as_str(), wire.http_routes.len()), (version.as_str(), 2));
+    assert_eq!(
+        (wire.id.as_str(), wire.http_routes.len()),
+        (version.as_str(), 2)
+    );
     assert_eq!(wire.compatibility_profile, "full-v1");
     assert_eq!(wire.required_features, ["core.v1", "route.labels.v1"]);
     let held = decode::snapshot(wire).unwrap();
@@ -42,7 +45,11 @@ async fn the_first_push_is_whole_and_later_ones_are_deltas() {
     let wire = push.delta.unwrap();
     assert_eq!((&wire.base_version, &wire.version), (&version, &next));
     assert_eq!(wire.http_routes.len(), 2, "only what differs");
-    assert!(wire.type_versions.values().all(|version| !version.is_empty()));
+    assert!(
+        wire.type_versions
+            .values()
+            .all(|version| !version.is_empty())
+    );
     let applied = delta::apply(&held, &decode::delta(wire).unwrap()).unwrap();
     let current = server.store.current().unwrap();
     assert_eq!(applied.http_routes, current.snapshot.http_routes);
@@ -131,7 +138,11 @@ async fn a_client_without_labels_is_not_sent_any() {
     let rows: [(&[&str], &str, usize); 3] = [
         (&[], "legacy-pre-negotiation-v1", 0),
         (&["core.v1"], "compat-v1__core_v1", 0),
-        (&["route.labels.v1"], "compat-v1__core_v1__route_labels_v1", 1),
+        (
+            &["route.labels.v1"],
+            "compat-v1__core_v1__route_labels_v1",
+            1,
+        ),
     ];
     for (features, profile, labels) in rows {
         let request = DiscoveryRequest {
@@ -159,7 +170,10 @@ async fn a_refused_snapshot_is_sent_once_more_and_then_the_stream_ends() {
     stream.nack(&first, "rules[0]: does not compile").await;
     let second = stream.push().await;
     assert_eq!(second.version, bad);
-    assert!(second.snapshot.is_some(), "whole, in case the delta was at fault");
+    assert!(
+        second.snapshot.is_some(),
+        "whole, in case the delta was at fault"
+    );
     stream
         .send(DiscoveryRequest {
             version: second.version.clone(),
@@ -185,8 +199,13 @@ async fn a_refused_snapshot_is_sent_once_more_and_then_the_stream_ends() {
     assert_eq!(node.last_termination, Some("refused"));
 
     let mut stream = server.open(hello("dp", &good)).await;
-    assert!(stream.apply().await.snapshot.is_some(), "a fresh whole snapshot");
-    server.wait_for_node("dp", |node| node.acked_version == bad).await;
+    assert!(
+        stream.apply().await.snapshot.is_some(),
+        "a fresh whole snapshot"
+    );
+    server
+        .wait_for_node("dp", |node| node.acked_version == bad)
+        .await;
     assert_eq!(server.node("dp").error_detail, "");
 }
 
@@ -199,7 +218,9 @@ async fn a_newer_snapshot_takes_the_place_of_a_refused_one() {
     let good = server.publish(&[("a", "good")]);
     stream.nack(&refused, "no").await;
     assert_eq!(stream.apply().await.version, good);
-    server.wait_for_node("dp", |node| node.acked_version == good).await;
+    server
+        .wait_for_node("dp", |node| node.acked_version == good)
+        .await;
 }
 
 #[tokio::test]
@@ -283,7 +304,9 @@ async fn a_slow_stream_sees_only_the_newest_snapshot() {
     server.publish(&[("a", "1")]);
     let mut stream = server.open(hello("dp", "")).await;
     let first = stream.push().await;
-    server.wait_for_node("dp", |node| node.full_pushes == 1).await;
+    server
+        .wait_for_node("dp", |node| node.full_pushes == 1)
+        .await;
     for n in 2..50 {
         server.publish(&[("a", &n.to_string())]);
         tokio::task::yield_now().await;
@@ -291,7 +314,9 @@ async fn a_slow_stream_sees_only_the_newest_snapshot() {
     let last = server.publish(&[("a", "last")]);
     stream.ack(&first).await;
     assert_eq!(stream.apply().await.version, last);
-    server.wait_for_node("dp", |node| node.acked_version == last).await;
+    server
+        .wait_for_node("dp", |node| node.acked_version == last)
+        .await;
     let node = server.node("dp");
     assert_eq!(node.full_pushes + node.delta_pushes, 2);
 }
@@ -327,10 +352,16 @@ async fn status_reports_need_a_name_and_a_stream() {
             }),
             ..StatusReport::default()
         };
-        client.report_status(report).await.map(tonic::Response::into_inner)
+        client
+            .report_status(report)
+            .await
+            .map(tonic::Response::into_inner)
     };
     assert_eq!(report(" ").await.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(report("dp").await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(
+        report("dp").await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
     let mut stream = server.open(hello("dp", "")).await;
     stream.apply().await;
     assert!(report("dp").await.unwrap().accepted);
@@ -346,8 +377,13 @@ async fn health_follows_the_first_snapshot() {
     let mut health = HealthClient::new(server.endpoint().connect().await.unwrap());
     let service = "gateway.control.v1.ConfigurationDiscoveryService";
     let mut status = async || {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        health.check(request).await.map(|response| response.into_inner().status())
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        health
+            .check(request)
+            .await
+            .map(|response| response.into_inner().status())
     };
     let wait = async {
         while !matches!(status().await, Ok(ServingStatus::NotServing)) {}
@@ -416,5 +452,9 @@ async fn only_a_connection_without_streams_is_idle() {
     // Closed or reset: either way it is gone.
     drop(closed.await.unwrap());
     let next = server.publish(&[("a", "2")]);
-    assert_eq!(stream.apply().await.version, next, "the stream kept its connection");
+    assert_eq!(
+        stream.apply().await.version,
+        next,
+        "the stream kept its connection"
+    );
 }

@@ -80,9 +80,7 @@ impl Server {
         Endpoint::from_shared(format!("http://{}", self.addr)).unwrap()
     }
 
-    pub(crate) async fn client(
-        &self,
-    ) -> ConfigurationDiscoveryServiceClient<Channel> {
+    pub(crate) async fn client(&self) -> ConfigurationDiscoveryServiceClient<Channel> {
         ConfigurationDiscoveryServiceClient::new(self.endpoint().connect().await.unwrap())
     }
 
@@ -168,11 +166,13 @@ impl Stream {
     }
 
     pub(crate) async fn ack(&self, push: &DiscoveryResponse) {
-        self.answer(push, DiscoveryResultStatus::DiscoveryAck, "").await;
+        self.answer(push, DiscoveryResultStatus::DiscoveryAck, "")
+            .await;
     }
 
     pub(crate) async fn nack(&self, push: &DiscoveryResponse, reason: &str) {
-        self.answer(push, DiscoveryResultStatus::DiscoveryNack, reason).await;
+        self.answer(push, DiscoveryResultStatus::DiscoveryNack, reason)
+            .await;
     }
 
     async fn answer(&self, push: &DiscoveryResponse, status: DiscoveryResultStatus, reason: &str) {
