@@ -93,7 +93,7 @@ pub enum Content<U> {
 }
 
 /// Something to do.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action<U> {
     /// Open a connection.
     Dial,
