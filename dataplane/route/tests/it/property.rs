@@ -71,7 +71,8 @@ fn patterns() -> Vec<Pattern> {
 fn path_match() -> impl Strategy<Value = PathMatch> {
     prop_oneof![
         3 => path().prop_map(PathMatch::Exact),
-        5 => path().prop_map(|path| match path.trim_end_matches('/') {
+        3 => Just(PathMatch::Prefix("/".into())),
+        4 => path().prop_map(|path| match path.trim_end_matches('/') {
             "" => PathMatch::Prefix("/".into()),
             path => PathMatch::Prefix(path.into()),
         }),
@@ -81,17 +82,17 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
 
 fn conditions() -> impl Strategy<Value = Vec<ValueMatch>> {
     let value = prop_oneof![
-        4 => select(&["1", "2", "1,2"][..]).prop_map(|v| TextMatch::Exact(v.into())),
+        2 => select(&["1", "2", "1,2"][..]).prop_map(|v| TextMatch::Exact(v.into())),
         1 => Just(TextMatch::Prefix("1".into())),
         1 => Just(TextMatch::Suffix("2".into())),
         1 => Just(TextMatch::Regex(Pattern::new("[12],?").unwrap())),
-        1 => Just(TextMatch::Present),
+        4 => Just(TextMatch::Present),
     ];
     let condition = (select(&["x-a", "x-b"][..]), value).prop_map(|(name, value)| ValueMatch {
         name: name.into(),
         value,
     });
-    prop_oneof![2 => Just(Vec::new()), 1 => vec(condition, 0..3)]
+    prop_oneof![1 => Just(Vec::new()), 1 => vec(condition, 0..3)]
 }
 
 fn http_match() -> impl Strategy<Value = HttpMatch> {
@@ -106,11 +107,15 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
     )
 }
 
+fn call_pattern() -> impl Strategy<Value = &'static str> {
+    select(&[".*", "a.?", "[ab]+", "ab?|S"][..])
+}
+
 fn grpc_match() -> impl Strategy<Value = GrpcMatch> {
     let name = || option::of(select(&SEGMENTS[..]));
     let method = prop_oneof![
         4 => (name(), name()).prop_map(|(service, method)| call(service, method)),
-        1 => (option::of(Just("[ab]+")), option::of(Just("a.?")))
+        3 => (option::of(call_pattern()), option::of(call_pattern()))
             .prop_map(|(service, method)| call_regex(service, method)),
     ];
     (method, conditions()).prop_map(|(method, headers)| GrpcMatch { headers, ..method })
@@ -125,7 +130,7 @@ fn route() -> impl Strategy<Value = AnyRoute> {
     let age = option::weighted(0.8, 0_u64..3);
     let rules = prop_oneof![
         3 => vec(vec(http_match(), 1..3), 1..4).prop_map(Ok),
-        1 => vec(vec(grpc_match(), 1..3), 1..4).prop_map(Err),
+        2 => vec(vec(grpc_match(), 1..3), 1..4).prop_map(Err),
     ];
     (key, hosts, age, rules).prop_map(|(key, hosts, age, rules)| {
         match rules {
