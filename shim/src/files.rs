@@ -88,14 +88,20 @@ const STAMP_SETTLES: Duration = Duration::from_millis(100);
 /// Folders and files, what was read from each, and the view they make together.
 #[derive(Debug)]
 pub struct FileSource {
+    /// Absolute, as events of the operating system name them.
     roots: Vec<PathBuf>,
+    /// The same as they were given, for messages.
+    given: Vec<PathBuf>,
     files: BTreeMap<PathBuf, FileState>,
     /// Who defines an object; the last one by file name and position counts.
-    owners: HashMap<(Kind, Arc<str>), BTreeMap<(PathBuf, usize), AnyObject>>,
+    owners: HashMap<(Kind, Arc<str>), Owners>,
     duplicates: BTreeSet<(Kind, Arc<str>)>,
     root_faults: Vec<Fault>,
     view: ClusterView,
 }
+
+/// The definitions of one object, by file and position in it.
+type Owners = BTreeMap<(PathBuf, usize), AnyObject>;
 
 #[derive(Debug, Default)]
 struct FileState {
@@ -125,8 +131,11 @@ pub enum Refreshed {
 impl FileSource {
     /// Reads everything below `roots`, each a folder or a file.
     pub fn new(roots: impl IntoIterator<Item = PathBuf>) -> Self {
+        let given: Vec<_> = roots.into_iter().collect();
+        let absolute = |root: &PathBuf| std::path::absolute(root).unwrap_or_else(|_| root.clone());
         let mut source = Self {
-            roots: roots.into_iter().collect(),
+            roots: given.iter().map(absolute).collect(),
+            given,
             files: BTreeMap::new(),
             owners: HashMap::new(),
             duplicates: BTreeSet::new(),
@@ -137,7 +146,7 @@ impl FileSource {
         source
     }
 
-    /// The folders and files it was given.
+    /// The folders and files it was given, as absolute paths.
     pub fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
@@ -274,6 +283,7 @@ impl FileSource {
                 object::Outcome::Fault(fault) => state.faults.push(fault),
             }
         }
+        state.faults.sort();
         state
     }
 
@@ -281,7 +291,10 @@ impl FileSource {
     fn replace(&mut self, path: &Path, state: Option<FileState>) -> bool {
         let before = self.files.remove(path).unwrap_or_default();
         let after = state.as_ref();
-        let same = after.map_or(before == FileState::default(), |after| *after == before);
+        let same = match after {
+            Some(after) => *after == before,
+            None => before == FileState::default(),
+        };
         if !same {
             let objects = after.map_or(&[][..], |after| &after.objects);
             self.give_up(path, &before.objects);
@@ -371,14 +384,19 @@ impl FileSource {
 
     /// The file as an operator would name it: below its folder, or as given.
     fn shown(&self, path: &Path) -> String {
-        let below = match self.roots.as_slice() {
-            [root] => path
-                .strip_prefix(root)
-                .ok()
-                .filter(|rest| !rest.as_os_str().is_empty()),
-            _ => None,
-        };
-        below.unwrap_or(path).to_string_lossy().into_owned()
+        let roots = self.roots.iter().zip(&self.given);
+        let mut named = roots.filter_map(|(root, given)| {
+            let below = path.strip_prefix(root).ok()?;
+            if below.as_os_str().is_empty() {
+                Some(given.clone())
+            } else if self.roots.len() == 1 {
+                Some(below.to_owned())
+            } else {
+                Some(given.join(below))
+            }
+        });
+        let named = named.next().unwrap_or_else(|| path.to_owned());
+        named.to_string_lossy().into_owned()
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod attachment;
 mod backend;
+mod certificate;
 mod conflict;
 mod filter;
 mod gateway;
@@ -31,7 +32,7 @@ use self::gateway::Gateways;
 use self::reference::Grants;
 use self::route::Outcome;
 pub use self::settings::{CONTROLLER_NAME, Classes, PortMap, Settings};
-use crate::cluster_view::{ClusterView, Kind, Object, Objects, Watched};
+use crate::cluster_view::{ClusterView, Kind, Objects, Watched};
 use crate::conditions::ObjectStatus;
 
 /// API group of the Gateway API.
@@ -399,10 +400,9 @@ impl Translation {
 }
 
 fn changed_keys<T: Watched>(old: &Objects<T>, new: &Objects<T>) -> BTreeSet<Arc<str>> {
-    let object = |(old, new): (Option<&Arc<Object<T>>>, Option<&Arc<Object<T>>>)| {
-        new.or(old).map(|object| object.key.clone())
-    };
-    old.changes(new).filter_map(object).collect()
+    old.changes(new)
+        .filter_map(|(old, new)| Some(new.or(old)?.key.clone()))
+        .collect()
 }
 
 /// Routes that must be translated again: changed ones, and those that depend on what changed.

@@ -31,7 +31,7 @@ pub(super) fn documents(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) ->
         match serde_yaml::from_str::<Value>(part) {
             Ok(Value::Null) => {}
             Ok(value) => expand(origin, value, 0, &mut documents, faults),
-            Err(error) => faults.push(malformed(&origin, &error)),
+            Err(error) => faults.push(malformed(&origin, part, &error)),
         }
     }
     documents
@@ -72,10 +72,12 @@ fn skip_lines(text: &str, count: usize) -> &str {
     &text[skipped..]
 }
 
-fn malformed(origin: &Origin, error: &serde_yaml::Error) -> Fault {
+fn malformed(origin: &Origin, part: &str, error: &serde_yaml::Error) -> Fault {
     let inside = error
         .location()
         .map_or(0, |location| location.line().saturating_sub(1));
+    // A document that ends too early is faulted behind its end.
+    let inside = inside.min(part.trim_end().lines().count().saturating_sub(1));
     let text = error.to_string();
     // The parser counts from the start of the document, which helps nobody.
     let reason = text.split(" at line ").next().unwrap_or(&text);

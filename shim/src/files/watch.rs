@@ -101,7 +101,7 @@ fn observe(watcher: &mut RecommendedWatcher, root: &Path) -> Result<(), WatchErr
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
         (
-            folder.unwrap_or(Path::new(".")),
+            folder.unwrap_or_else(|| Path::new(".")),
             RecursiveMode::NonRecursive,
         )
     } else {

@@ -74,7 +74,6 @@ pub(super) fn attach(
                 }
             }),
         };
-        let outcome = outcome.map_err(|(reason, message)| (reason, message));
         attachment.parents.push((parent, outcome));
     }
     attachment

@@ -72,7 +72,7 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
             if let Some((reason, whose)) = clash {
                 mark(draft, reason, &whose);
             } else {
-                let whose = format!("the older Gateway {}", candidate.object.key);
+                let whose = format!("Gateway {}, which came first,", candidate.object.key);
                 own.push((
                     port.get(),
                     (addresses.clone(), protocol, draft.hostname.clone(), whose),

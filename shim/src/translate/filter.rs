@@ -101,36 +101,12 @@ fn one(
 ) -> Option<Filter> {
     let translated = match type_name(filter) {
         "RequestHeaderModifier" => filter.request_header_modifier.as_ref().map(|spec| {
-            let pair = |h: &api::HttpRouteRulesFiltersRequestHeaderModifierSet| {
-                (h.name.clone(), h.value.clone())
-            };
-            let set = spec.set.iter().flatten().map(pair).collect();
-            let add = spec
-                .add
-                .iter()
-                .flatten()
-                .map(|h| (h.name.clone(), h.value.clone()))
-                .collect();
             let path = format!("{path}.requestHeaderModifier");
-            let edit = header_edit(set, add, spec.remove.as_ref(), &path, notes);
-            Some(Filter::RequestHeaders(edit))
+            header_edit(spec, &path, notes).map(Filter::RequestHeaders)
         }),
         "ResponseHeaderModifier" => filter.response_header_modifier.as_ref().map(|spec| {
-            let set = spec
-                .set
-                .iter()
-                .flatten()
-                .map(|h| (h.name.clone(), h.value.clone()))
-                .collect();
-            let add = spec
-                .add
-                .iter()
-                .flatten()
-                .map(|h| (h.name.clone(), h.value.clone()))
-                .collect();
             let path = format!("{path}.responseHeaderModifier");
-            let edit = header_edit(set, add, spec.remove.as_ref(), &path, notes);
-            Some(Filter::ResponseHeaders(edit))
+            header_edit(spec, &path, notes).map(Filter::ResponseHeaders)
         }),
         "RequestRedirect" => filter
             .request_redirect
@@ -163,35 +139,52 @@ fn one(
     })
 }
 
-fn header_edit(
-    set: Vec<(String, String)>,
-    add: Vec<(String, String)>,
-    remove: Option<&Vec<String>>,
-    path: &str,
-    notes: &mut Notes,
-) -> HeaderEdit {
-    let mut checked = |pairs: Vec<(String, String)>, list: &str| {
-        let mut good = Vec::new();
-        for (index, (name, value)) in pairs.into_iter().enumerate() {
-            let path = format!("{path}.{list}[{index}]");
-            let name = header_name(&name, &format!("{path}.name"), notes);
-            if HeaderValue::from_str(&value).is_err() {
-                let message = "holds characters a header field cannot carry";
-                notes.violation(&format!("{path}.value"), message);
-            }
-            good.extend(name.map(|name| (name, value)));
-        }
-        good
+/// Reads a header modifier of either direction; both have the same fields.
+fn header_edit(spec: &impl Serialize, path: &str, notes: &mut Notes) -> Option<HeaderEdit> {
+    let alike = serde_json::to_value(spec)
+        .and_then(serde_json::from_value::<api::HttpRouteRulesFiltersRequestHeaderModifier>);
+    let Ok(spec) = alike else {
+        notes.violation(path, "is no header modifier");
+        return None;
     };
-    let set = checked(set, "set");
-    let add = checked(add, "add");
-    let remove = remove
+    let set = spec
+        .set
         .into_iter()
+        .flatten()
+        .map(|pair| (pair.name, pair.value));
+    let add = spec
+        .add
+        .into_iter()
+        .flatten()
+        .map(|pair| (pair.name, pair.value));
+    let set = header_pairs(set, &format!("{path}.set"), notes);
+    let add = header_pairs(add, &format!("{path}.add"), notes);
+    let remove = spec
+        .remove
+        .iter()
         .flatten()
         .enumerate()
         .filter_map(|(index, name)| header_name(name, &format!("{path}.remove[{index}]"), notes))
         .collect();
-    HeaderEdit { set, add, remove }
+    Some(HeaderEdit { set, add, remove })
+}
+
+fn header_pairs(
+    pairs: impl Iterator<Item = (String, String)>,
+    path: &str,
+    notes: &mut Notes,
+) -> Vec<(String, String)> {
+    let mut good = Vec::new();
+    for (index, (name, value)) in pairs.enumerate() {
+        let path = format!("{path}[{index}]");
+        let name = header_name(&name, &format!("{path}.name"), notes);
+        if HeaderValue::from_str(&value).is_err() {
+            let message = "holds characters a header field cannot carry";
+            notes.violation(&format!("{path}.value"), message);
+        }
+        good.extend(name.map(|name| (name, value)));
+    }
+    good
 }
 
 /// A header field's name in lower case.
@@ -219,12 +212,10 @@ fn redirect(
         }
         checked.unwrap_or_default()
     });
-    let status = u16::try_from(spec.status_code.unwrap_or(302)).unwrap_or_default();
+    let written = spec.status_code.unwrap_or(302);
+    let status = u16::try_from(written).unwrap_or_default();
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-        let message = format!(
-            "{:?} is no redirect, use 301, 302, 303, 307 or 308",
-            spec.status_code
-        );
+        let message = format!("{written} is no redirect, use 301, 302, 303, 307 or 308");
         notes.violation(&format!("{path}.statusCode"), message);
     }
     let edit = spec.path.as_ref().and_then(|edit| {

@@ -12,9 +12,9 @@ use gateway_api::experimental::gatewayclasses::GatewayClass;
 use gateway_api::experimental::gateways::Gateway;
 use ir::resource::Metadata;
 use ir::{Hostname, Listener, Resources, Violations};
-use k8s_openapi::api::core::v1::Secret;
 
-use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft, read_certificate};
+use super::certificate::Certificates;
+use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft};
 use super::reference::Grants;
 use super::{Classes, Settings, conflict};
 use crate::cluster_view::{ClusterView, Object};
@@ -60,42 +60,6 @@ pub(super) struct ParentListener {
     pub(super) serves: bool,
 }
 
-/// Certificates by Secret, checked once as long as the Secret is the same.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Certificates(BTreeMap<Arc<str>, Checked>);
-
-#[derive(Clone, Debug)]
-struct Checked {
-    secret: Arc<Object<Secret>>,
-    outcome: Result<Arc<ir::Secret>, String>,
-    is_used: bool,
-}
-
-impl Certificates {
-    /// The certificate of a Secret, or why it cannot be used.
-    pub(super) fn check(
-        &mut self,
-        secret: &Arc<Object<Secret>>,
-    ) -> Result<Arc<ir::Secret>, String> {
-        let known = self
-            .0
-            .get_mut(&secret.key)
-            .filter(|known| Arc::ptr_eq(&known.secret, secret));
-        if let Some(known) = known {
-            known.is_used = true;
-            return known.outcome.clone();
-        }
-        let outcome = read_certificate(secret).map(Arc::new);
-        let checked = Checked {
-            secret: secret.clone(),
-            outcome: outcome.clone(),
-            is_used: true,
-        };
-        self.0.insert(secret.key.clone(), checked);
-        outcome
-    }
-}
-
 /// A Gateway under translation.
 pub(super) struct Candidate<'a> {
     pub(super) object: &'a Arc<Object<Gateway>>,
@@ -116,9 +80,7 @@ pub(super) fn translate(
         certificates: previous.certificates.clone(),
         ..Gateways::default()
     };
-    for known in gateways.certificates.0.values_mut() {
-        known.is_used = false;
-    }
+    gateways.certificates.forget_use();
     let mut candidates = Vec::new();
     gateways.statuses.extend(
         view.gateway_classes
@@ -159,7 +121,7 @@ pub(super) fn translate(
     gateways
         .statuses
         .sort_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
-    gateways.certificates.0.retain(|_, known| known.is_used);
+    gateways.certificates.drop_unused();
     gateways
 }
 
@@ -349,6 +311,7 @@ impl Gateways {
         let mut status = ObjectStatus::new(object);
         status.conditions = gateway_conditions(object, &statuses, serving, address_fault);
         status.listeners = statuses;
+        status.warnings = without_effect(&object.value);
         self.statuses.push(status);
         let parent = Parent {
             key: object.key.clone(),
@@ -385,18 +348,38 @@ impl Gateways {
         };
         ir::decode::listener(ir::encode::listener(&listener))?;
         for key in draft.tls.iter().flat_map(|tls| &tls.certificate_refs) {
-            let known = self
-                .certificates
-                .0
-                .get(key)
-                .and_then(|known| known.outcome.clone().ok());
-            if let Some(secret) = known {
+            if let Some(secret) = self.certificates.secret(key) {
                 self.secrets.insert(secret);
             }
         }
         self.listeners.insert(listener);
         Ok(())
     }
+}
+
+/// Fields that are written and have no effect yet.
+fn without_effect(gateway: &Gateway) -> Vec<String> {
+    let spec = &gateway.spec;
+    let has_options = spec.listeners.iter().any(|listener| {
+        listener
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.options.is_some())
+    });
+    let fields = [
+        ("spec.infrastructure", spec.infrastructure.is_some()),
+        ("spec.allowedListeners", spec.allowed_listeners.is_some()),
+        ("spec.defaultScope", spec.default_scope.is_some()),
+        (
+            "spec.tls.backend",
+            spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
+        ),
+        ("spec.listeners[].tls.options", has_options),
+    ];
+    let written = fields.iter().filter(|(_, is_written)| *is_written);
+    written
+        .map(|(field, _)| format!("{field}: has no effect yet"))
+        .collect()
 }
 
 fn gateway_conditions(

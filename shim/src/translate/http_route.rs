@@ -208,8 +208,8 @@ fn is_plain_path(path: &str) -> bool {
         && path.bytes().all(plain)
         && !path.to_ascii_lowercase().contains("%2f");
     while let Some(segment) = segments.next() {
-        is_good &=
-            !matches!(segment, "." | "..") && !(segment.is_empty() && segments.peek().is_some());
+        let is_hole = segment.is_empty() && segments.peek().is_some();
+        is_good &= !is_hole && !matches!(segment, "." | "..");
     }
     is_good
 }

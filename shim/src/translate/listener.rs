@@ -10,9 +10,8 @@ use std::sync::Arc;
 use gateway_api::experimental::gateways as api;
 use ir::Hostname;
 use ir::listener::{ListenerProtocol, ListenerTls, TlsVersion};
-use k8s_openapi::api::core::v1::Secret;
 
-use super::gateway::Certificates;
+use super::certificate::Certificates;
 use super::reference::{From, Grants, To};
 use super::{GATEWAY_API, Settings};
 use crate::cluster_view::{ClusterView, Object};
@@ -325,9 +324,10 @@ fn asks_for_client_certificates(gateway: &api::Gateway, port: i32) -> bool {
         .iter()
         .flatten()
         .find(|own| own.port == port);
-    own.map_or(frontend.default.validation.is_some(), |own| {
-        own.tls.validation.is_some()
-    })
+    match own {
+        Some(own) => own.tls.validation.is_some(),
+        None => frontend.default.validation.is_some(),
+    }
 }
 
 fn certificate(
@@ -366,34 +366,4 @@ fn certificate(
             secret.origin
         ))),
     }
-}
-
-/// The certificate and key of a Secret; the message never holds any of it.
-pub(super) fn read_certificate(secret: &Object<Secret>) -> Result<ir::Secret, String> {
-    let kind = secret.value.type_.as_deref().unwrap_or("Opaque");
-    if kind != "kubernetes.io/tls" {
-        return Err(format!("is of type {kind}, use kubernetes.io/tls"));
-    }
-    let text = |name: &str| -> Result<String, String> {
-        if let Some(text) = secret
-            .value
-            .string_data
-            .as_ref()
-            .and_then(|data| data.get(name))
-        {
-            return Ok(text.clone());
-        }
-        let bytes = secret.value.data.as_ref().and_then(|data| data.get(name));
-        let bytes = bytes.ok_or_else(|| format!("has no {name}"))?;
-        String::from_utf8(bytes.0.clone()).map_err(|_| format!("{name} is not PEM text"))
-    };
-    let certificate =
-        ir::secret::Certificate::new(text("tls.crt")?, ir::SecretText::new(text("tls.key")?))
-            .map_err(|error| error.to_string())?;
-    Ok(ir::Secret {
-        key: secret.key.clone(),
-        certificate: Some(certificate),
-        htpasswd: None,
-        oidc_client_secret: None,
-    })
 }

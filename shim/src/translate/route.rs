@@ -67,6 +67,12 @@ pub(super) fn finish<T: Watched, R>(
     scope: &Scope<'_>,
     check: impl FnOnce(&Route<R>) -> Result<(), Violations>,
 ) -> Outcome<R> {
+    if head.parent_refs.is_empty() {
+        notes.warn(
+            "spec.parentRefs",
+            "is absent, so the route is attached to nothing",
+        );
+    }
     let hostnames = hostnames(head.hostnames, &mut notes);
     let attachment = attach(head.kind, &head.parent_refs, &hostnames, scope, &mut notes);
     let metadata = object.value.metadata();

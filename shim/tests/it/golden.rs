@@ -1,0 +1,139 @@
+//! Cases in `tests/data`: `in.yaml` is read and translated, `expected.txt` is what comes out.
+//!
+//! `UPDATE_EXPECTED=1` writes what comes out; read the difference before you keep it.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use shim::conditions::Which;
+use shim::files::FileSource;
+use shim::report::Report;
+use shim::translate::{Settings, translate};
+
+#[test]
+fn every_case_gives_what_is_expected() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut cases: Vec<PathBuf> = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 5, "the cases are missing");
+    let failed: Vec<_> = cases.iter().filter(|case| !holds(case)).collect();
+    assert!(failed.is_empty(), "see above: {failed:?}");
+}
+
+fn holds(case: &Path) -> bool {
+    let files = FileSource::new([case.to_owned()]).current();
+    let translation = translate(&files.view, &Settings::default(), None);
+    let mut text = render(translation.snapshot());
+    writeln!(text, "\n{}", Report::new(&files, &translation, Which::All)).unwrap();
+    let path = case.join("expected.txt");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if text != expected {
+        println!("== {} ==\n{text}", case.display());
+    }
+    text == expected
+}
+
+/// A snapshot as few lines as tell everything.
+fn render(snapshot: &ir::Snapshot) -> String {
+    let mut text = String::new();
+    for listener in snapshot.listeners.iter() {
+        writeln!(
+            text,
+            "listener {} {:?} {:?}:{} hosts {:?} certificates {:?}",
+            listener.name,
+            listener.protocol,
+            listener.addresses,
+            listener.port,
+            names(&listener.hostnames),
+            listener.tls.as_ref().map(|tls| &tls.certificate_refs)
+        )
+        .unwrap();
+    }
+    for route in snapshot.http_routes.iter() {
+        let hosts = names(&route.hostnames);
+        writeln!(
+            text,
+            "http {} at {:?} hosts {hosts:?}",
+            route.key, route.listeners
+        )
+        .unwrap();
+        for rule in &route.rules {
+            writeln!(
+                text,
+                "  rule {:?} {:?} {:?}",
+                rule.name, rule.timeouts, rule.retry
+            )
+            .unwrap();
+            rule.matches
+                .iter()
+                .for_each(|m| writeln!(text, "    when {m:?}").unwrap());
+            rule.filters
+                .iter()
+                .for_each(|f| writeln!(text, "    do {f:?}").unwrap());
+            backends(&mut text, &rule.backends);
+        }
+    }
+    for route in snapshot.grpc_routes.iter() {
+        let hosts = names(&route.hostnames);
+        writeln!(
+            text,
+            "grpc {} at {:?} hosts {hosts:?}",
+            route.key, route.listeners
+        )
+        .unwrap();
+        for rule in &route.rules {
+            writeln!(text, "  rule {:?}", rule.name).unwrap();
+            rule.matches
+                .iter()
+                .for_each(|m| writeln!(text, "    when {m:?}").unwrap());
+            rule.filters
+                .iter()
+                .for_each(|f| writeln!(text, "    do {f:?}").unwrap());
+            backends(&mut text, &rule.backends);
+        }
+    }
+    for cluster in snapshot.clusters.iter() {
+        writeln!(text, "cluster {} {:?}", cluster.key, cluster.protocol).unwrap();
+        for endpoint in &cluster.endpoints {
+            let (address, port) = (&endpoint.address, endpoint.port);
+            let ready = endpoint.is_ready;
+            writeln!(
+                text,
+                "  {address:?}:{port} ready {ready} zone {:?}",
+                endpoint.zone
+            )
+            .unwrap();
+        }
+    }
+    for secret in snapshot.secrets.iter() {
+        writeln!(text, "secret {}", secret.key).unwrap();
+    }
+    text
+}
+
+fn backends(text: &mut String, backends: &[ir::http_route::BackendRef]) {
+    for backend in backends {
+        let found = if backend.target.cluster_keys.is_empty() {
+            " (fails)"
+        } else {
+            ""
+        };
+        writeln!(
+            text,
+            "    to {} weight {}{found} {:?}",
+            backend.target.display, backend.weight, backend.filters
+        )
+        .unwrap();
+    }
+}
+
+fn names(hostnames: &[ir::Hostname]) -> Vec<&str> {
+    hostnames.iter().map(ir::Hostname::as_str).collect()
+}

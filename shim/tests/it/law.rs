@@ -1,0 +1,236 @@
+//! The law of translation: a previous translation saves work and changes nothing else.
+
+use shim::cluster_view::{AnyObject, ClusterView};
+use shim::translate::{Settings, Translation, translate};
+
+use crate::folder::view;
+
+/// What exists in some variants each; an edit puts one variant in or takes the object out.
+fn pool() -> Vec<Vec<AnyObject>> {
+    let mut pool = Vec::new();
+    let api = "apiVersion: gateway.networking.k8s.io/v1";
+    for (class, controller) in [("ours", "nantian-gw"), ("theirs", "other")] {
+        pool.push(vec![format!(
+            "{api}\nkind: GatewayClass\nmetadata: {{name: {class}}}\n\
+             spec: {{controllerName: gateway.networking.k8s.io/{controller}}}"
+        )]);
+    }
+    for gateway in ["g1", "g2"] {
+        let listeners = [
+            "{name: a, port: 80, protocol: HTTP}",
+            "{name: a, port: 80, protocol: HTTP, hostname: a.example, \
+             allowedRoutes: {namespaces: {from: All}}}",
+            "{name: a, port: 80, protocol: HTTP, \
+             allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: x}}}}}, \
+             {name: b, port: 81, protocol: HTTP}",
+            "{name: b, port: 81, protocol: HTTP}, {name: c, port: 81, protocol: HTTP}",
+            "{name: t, port: 9000, protocol: TCP}",
+        ];
+        let variants = ["ours", "theirs"].iter().flat_map(|class| {
+            listeners.iter().map(move |listeners| {
+                format!(
+                    "{api}\nkind: Gateway\nmetadata: {{name: {gateway}, namespace: n1}}\n\
+                     spec: {{gatewayClassName: {class}, listeners: [{listeners}]}}"
+                )
+            })
+        });
+        pool.push(variants.collect());
+    }
+    for namespace in ["n1", "n2"] {
+        let variants = ["x", "y"].map(|team| {
+            format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{team: {team}}}}}")
+        });
+        pool.push(variants.to_vec());
+        for service in ["s1", "s2"] {
+            let meta = format!("{{name: {service}, namespace: {namespace}}}");
+            let variants = [
+                "{ports: [{port: 80}]}",
+                "{ports: [{port: 80, appProtocol: h2c}, {port: 81}]}",
+                "{type: ExternalName}",
+            ];
+            let text =
+                |spec| format!("apiVersion: v1\nkind: Service\nmetadata: {meta}\nspec: {spec}");
+            pool.push(variants.map(text).to_vec());
+            for slice in ["x", "y"] {
+                let variants = (0..3).map(|n| {
+                    let owner = if n == 2 { "s1" } else { service };
+                    format!(
+                        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+                         metadata: {{name: {service}-{slice}, namespace: {namespace}, \
+                         labels: {{kubernetes.io/service-name: {owner}}}}}\n\
+                         ports: [{{port: 8080}}]\nendpoints: [{{addresses: [10.0.0.{n}]}}]"
+                    )
+                });
+                pool.push(variants.collect());
+            }
+        }
+        for name in ["r1", "r2", "r3"] {
+            let rules = [
+                "[{backendRefs: [{name: s1, port: 80}]}]",
+                "[{backendRefs: [{name: s1, port: 81, weight: 3}, {name: s2, namespace: n1, port: 80}]}]",
+                "[{backendRefs: [{name: s2, namespace: n2, port: 80}]}, \
+                 {filters: [{type: CORS, cors: {}}]}]",
+            ];
+            let parents = [
+                "[{name: g1, namespace: n1}]",
+                "[{name: g1, namespace: n1, sectionName: b}, {name: g2, namespace: n1}]",
+            ];
+            let hosts = ["[]", "[a.example]", "[b.example, '*.example']"];
+            for (kind, method) in [("HTTPRoute", ""), ("GRPCRoute", "")] {
+                let variants = (0..6).map(|n| {
+                    let rules = if kind == "GRPCRoute" {
+                        rules[n % 2]
+                    } else {
+                        rules[n % 3]
+                    };
+                    format!(
+                        "{api}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+                         spec: {{parentRefs: {}, hostnames: {}, rules: {rules}}}{method}",
+                        parents[n % 2],
+                        hosts[n / 2]
+                    )
+                });
+                pool.push(variants.collect());
+            }
+        }
+        let grant = |kind: &str| {
+            format!(
+                "{api}\nkind: ReferenceGrant\nmetadata: {{name: grant, namespace: {namespace}}}\n\
+                 spec: {{from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: n1}}], \
+                 to: [{{group: '', kind: Service}}]}}"
+            )
+        };
+        pool.push(vec![grant("HTTPRoute"), grant("GRPCRoute")]);
+        pool.push(vec![format!(
+            "{api}\nkind: BackendTLSPolicy\nmetadata: {{name: p, namespace: {namespace}}}\n\
+             spec: {{targetRefs: [{{group: '', kind: Service, name: s1}}], \
+             validation: {{hostname: a.example, wellKnownCACertificates: System}}}}"
+        )]);
+    }
+    pool.iter()
+        .map(|variants| variants.iter().map(|text| object(text)).collect())
+        .collect()
+}
+
+fn object(text: &str) -> AnyObject {
+    let view = view(text);
+    let mut all: Vec<AnyObject> = Vec::new();
+    all.extend(
+        view.gateway_classes
+            .iter()
+            .cloned()
+            .map(AnyObject::GatewayClass),
+    );
+    all.extend(view.gateways.iter().cloned().map(AnyObject::Gateway));
+    all.extend(view.http_routes.iter().cloned().map(AnyObject::HttpRoute));
+    all.extend(view.grpc_routes.iter().cloned().map(AnyObject::GrpcRoute));
+    all.extend(
+        view.reference_grants
+            .iter()
+            .cloned()
+            .map(AnyObject::ReferenceGrant),
+    );
+    all.extend(
+        view.backend_tls_policies
+            .iter()
+            .cloned()
+            .map(AnyObject::BackendTlsPolicy),
+    );
+    all.extend(view.services.iter().cloned().map(AnyObject::Service));
+    all.extend(
+        view.endpoint_slices
+            .iter()
+            .cloned()
+            .map(AnyObject::EndpointSlice),
+    );
+    all.extend(view.namespaces.iter().cloned().map(AnyObject::Namespace));
+    all.pop().unwrap()
+}
+
+/// A small generator, so that a failure can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+}
+
+fn edit(view: &mut ClusterView, pool: &[Vec<AnyObject>], dice: &mut Dice) {
+    let variants = &pool[dice.roll(pool.len())];
+    if dice.roll(4) == 0 {
+        view.remove(variants[0].kind(), variants[0].key());
+    } else {
+        view.insert(variants[dice.roll(variants.len())].clone());
+    }
+}
+
+fn statuses(translation: &Translation) -> Vec<&shim::conditions::ObjectStatus> {
+    translation.statuses().map(|status| &**status).collect()
+}
+
+#[test]
+fn a_previous_translation_changes_nothing_but_the_work() {
+    let pool = pool();
+    let settings = Settings::default();
+    for seed in 1..=40 {
+        let mut dice = Dice::new(seed);
+        let mut view = ClusterView::default();
+        (0..80).for_each(|_| edit(&mut view, &pool, &mut dice));
+        let mut previous = translate(&view, &settings, None);
+        for step in 0..30 {
+            (0..=dice.roll(3)).for_each(|_| edit(&mut view, &pool, &mut dice));
+            let next = translate(&view, &settings, Some(&previous));
+            let fresh = translate(&view, &settings, None);
+            let at = format!("seed {seed} step {step}");
+            assert_eq!(next.snapshot(), fresh.snapshot(), "{at}");
+            assert_eq!(statuses(&next), statuses(&fresh), "{at}");
+            previous = next;
+        }
+    }
+}
+
+#[test]
+fn a_translation_with_other_settings_starts_afresh() {
+    let pool = pool();
+    let mut dice = Dice::new(7);
+    let mut view = ClusterView::default();
+    (0..200).for_each(|_| edit(&mut view, &pool, &mut dice));
+    let previous = translate(&view, &Settings::default(), None);
+    let ports = shim::translate::PortMap {
+        privileged_offset: 8000,
+        ..Default::default()
+    };
+    let shifted = Settings {
+        ports,
+        ..Settings::default()
+    };
+    let next = translate(&view, &shifted, Some(&previous));
+    assert_eq!(next.snapshot(), translate(&view, &shifted, None).snapshot());
+    assert_ne!(next.snapshot(), previous.snapshot());
+}
+
+#[test]
+fn a_snapshot_always_decodes() {
+    let pool = pool();
+    let mut dice = Dice::new(99);
+    let mut view = ClusterView::default();
+    let mut served = 0;
+    for _ in 0..300 {
+        edit(&mut view, &pool, &mut dice);
+        let translation = translate(&view, &Settings::default(), None);
+        let mut snapshot = translation.snapshot().clone();
+        snapshot.version = ir::Version::new("1");
+        served += snapshot.http_routes.len() + snapshot.grpc_routes.len();
+        let decoded = ir::decode::snapshot(ir::encode::snapshot(&snapshot));
+        assert_eq!(decoded.as_ref(), Ok(&snapshot));
+    }
+    assert!(served > 300, "there is nothing to decode: {served}");
+}
