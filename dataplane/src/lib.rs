@@ -11,3 +11,6 @@ pub mod shutdown;
 pub mod listener;
 pub mod admin;
 pub mod bootstrap;
+
+/// What [`app::run`] counts into; whoever runs it makes one.
+pub use dataplane_telemetry::metrics::Metrics;
