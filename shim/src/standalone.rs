@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use dataplane::Metrics;
+use dataplane::bootstrap::Bootstrap;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -126,8 +128,18 @@ fn data_plane(
     admin: SocketAddr,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    drop(shutdown);
-    anyhow::bail!("this build has no data plane for {control_plane} and {admin}")
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("data-plane-control")
+        .enable_all()
+        .build()?;
+    let control_plane = format!("http://{control_plane}");
+    let bootstrap = Bootstrap::standalone(NODE_ID, &control_plane, admin);
+    let stop = shutdown.cancelled_owned();
+    let run = dataplane::app::run(bootstrap, Metrics::new(), None, stop);
+    let drained = runtime.block_on(Box::pin(run))?;
+    anyhow::ensure!(drained, "requests were cut off at the end of the drain period");
+    Ok(())
 }
 
 /// What is printed, and what was printed last.
