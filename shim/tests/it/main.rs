@@ -1,0 +1,19 @@
+//! Tests of the shim through its public API: manifests in, snapshot and conditions out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed step fails the test, and what it prints is for whoever runs it"
+)]
+
+mod admin;
+mod demo;
+mod files;
+mod folder;
+mod golden;
+mod law;
+mod mutual_tls;
+mod scale;
+mod serve;
+mod support;
+mod translate;
