@@ -70,7 +70,8 @@ async fn detect(
     buf: &mut BytesMut,
     arrival: &Arrival,
 ) -> Option<Detected> {
-    let deadline = Instant::now() + settings.first_byte_timeout;
+    let mut deadline = Instant::now() + settings.first_byte_timeout;
+    let mut is_draining = false;
     loop {
         let seen = buf.len().min(PREFACE.len());
         if buf[..seen] != PREFACE[..seen] {
@@ -84,11 +85,15 @@ async fn detect(
             io.read(buf, READ_BYTES).await
         };
         tokio::select! {
+            biased;
             read = timeout_at(deadline, read) => match read {
                 Ok(Ok(1..)) => {}
                 _ => return None,
             },
-            () = arrival.drain.cancelled(), if seen == 0 => return None,
+            () = arrival.drain.cancelled(), if !is_draining => {
+                is_draining = true;
+                deadline = deadline.min(Instant::now() + settings.drain_idle);
+            }
         }
     }
 }
@@ -189,7 +194,15 @@ async fn read_head(
             } else {
                 settings.keepalive_idle
             };
-            if !wait_for_request(io, buf, arrival, Instant::now() + pause).await {
+            if !wait_for_request(
+                io,
+                buf,
+                arrival,
+                Instant::now() + pause,
+                settings.drain_idle,
+            )
+            .await
+            {
                 return Ok(None);
             }
             continue;
@@ -209,6 +222,7 @@ async fn wait_for_request(
     buf: &mut BytesMut,
     arrival: &Arrival,
     deadline: Instant,
+    drain_idle: Duration,
 ) -> bool {
     let read = async {
         // Over TLS a record may be decrypted already, which the socket does not show.
@@ -219,12 +233,15 @@ async fn wait_for_request(
             io.read(buf, 1024).await
         }
     };
+    let mut read = std::pin::pin!(read);
     tokio::select! {
         biased;
-        read = read => matches!(read, Ok(1..)),
-        () = arrival.drain.cancelled() => false,
-        () = sleep_until(deadline) => false,
+        read = &mut read => return matches!(read, Ok(1..)),
+        () = arrival.drain.cancelled() => {}
+        () = sleep_until(deadline) => return false,
     }
+    // A request may be on its way; it is still served, with the word that it is the last.
+    matches!(timeout(drain_idle, read).await, Ok(Ok(1..)))
 }
 
 fn refused(refusal: Refusal) -> Reply {

@@ -24,6 +24,9 @@ pub struct Settings {
     pub keepalive_requests_max: Option<u32>,
     /// Age of a connection after which it is closed behind the running request.
     pub connection_age_max: Option<Duration>,
+    /// How long a connection that shall end may still bring a request: closing at once would lose
+    /// the one that is on its way.
+    pub drain_idle: Duration,
     /// How long an HTTP/2 connection may stay without streams before GOAWAY.
     pub h2_idle: Duration,
     /// Streams a client may have open at once on one HTTP/2 connection.
@@ -64,6 +67,7 @@ impl Default for Settings {
             keepalive_idle: Duration::from_secs(75),
             keepalive_requests_max: None,
             connection_age_max: None,
+            drain_idle: Duration::from_secs(2),
             h2_idle: Duration::from_secs(300),
             h2_streams_max: 100,
             h2_stream_window: 64 * 1024,

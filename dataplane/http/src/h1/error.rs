@@ -66,7 +66,6 @@ impl HeadError {
         match self {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::ConnectRefused => StatusCode::NOT_IMPLEMENTED,
             Self::UnsupportedVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
             _ => StatusCode::BAD_REQUEST,

@@ -1,0 +1,99 @@
+//! Starts a data plane beside a fake control plane and ends both with the test.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use dataplane::app;
+use dataplane::bootstrap::Bootstrap;
+use dataplane_telemetry::metrics::Metrics;
+use dataplane_testkit::{ControlPlane, within};
+use ir::Snapshot;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A running data plane.
+pub(crate) struct Gateway {
+    pub(crate) control_plane: ControlPlane,
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<anyhow::Result<bool>>>,
+}
+
+impl Gateway {
+    /// Starts one that serves `snapshot`.
+    pub(crate) async fn serving(snapshot: &Snapshot) -> Self {
+        Self::with(snapshot, |_| ()).await
+    }
+
+    /// Starts one with other settings than the default ones.
+    pub(crate) async fn with(snapshot: &Snapshot, change: impl FnOnce(&mut Bootstrap)) -> Self {
+        let gateway = Self::start(change).await;
+        gateway.control_plane.opened().await;
+        gateway.apply(snapshot).await;
+        gateway
+    }
+
+    async fn start(change: impl FnOnce(&mut Bootstrap)) -> Self {
+        let control_plane = ControlPlane::start().await;
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = control_plane.address().to_string();
+        let mut bootstrap = Bootstrap::standalone("dp-test", &address, admin);
+        bootstrap.xds.timing.backoff_initial = Duration::from_millis(20);
+        change(&mut bootstrap);
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        let running = tokio::spawn(app::run(bootstrap, Metrics::new(), None, stopped));
+        Self {
+            control_plane,
+            stop: Some(stop),
+            running: Some(running),
+        }
+    }
+
+    /// Pushes a whole snapshot and waits until it serves.
+    pub(crate) async fn apply(&self, snapshot: &Snapshot) {
+        self.control_plane.push_snapshot(snapshot).await;
+        self.control_plane.acked(snapshot.version.as_str()).await;
+    }
+
+    /// Pushes the way from one snapshot to the next and waits until it serves.
+    pub(crate) async fn change(&self, old: &Snapshot, new: &Snapshot) {
+        self.control_plane.push_change(old, new).await;
+        self.control_plane.acked(new.version.as_str()).await;
+    }
+
+    /// Tells it to stop; what [`Self::stopped`] waits for.
+    pub(crate) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits for its end; true when nothing was cut.
+    pub(crate) async fn stopped(mut self) -> bool {
+        self.stop();
+        let running = self.running.take().expect("it is waited for once");
+        within("the data plane ends", running)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+/// Where a listener on that port is reached.
+pub(crate) fn at(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// A route on the listener `infra/gw/http`, to be changed before it is added.
+pub(crate) fn http_route(
+    key: &str,
+    host: &str,
+    prefix: &str,
+    clusters: &[(&str, u32)],
+) -> ir::HttpRoute {
+    let mut route = dataplane_testkit::snapshot::http_route(key, host, prefix, clusters);
+    route.listeners = vec!["infra/gw/http".into()];
+    route
+}
