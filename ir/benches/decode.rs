@@ -1,13 +1,16 @@
 //! How long a configuration takes: whole snapshots, and one route into a large one.
 //!
 //! The delta figures must not depend on how many routes there are: that is what the persistent
-//! maps are for.
+//! maps are for. The allocator is the data plane's.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ir::{Resource as _, Snapshot, TypeVersions, Version, decode, delta, encode, wire};
 use prost::Message as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn message(routes: usize) -> wire::ConfigSnapshot {
     let listener = wire::Listener {
