@@ -29,8 +29,8 @@ use crate::translate::{self, PortMap};
 
 /// The name of the only data plane.
 const NODE_ID: &str = "standalone";
-/// How long the first configuration may take to serve before the table is printed anyway.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// How long a configuration may take to serve before it is told of anyway.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What to run.
 #[derive(Debug)]
@@ -138,7 +138,10 @@ fn data_plane(
     let stop = shutdown.cancelled_owned();
     let run = dataplane::app::run(bootstrap, Metrics::new(), None, stop);
     let drained = runtime.block_on(Box::pin(run))?;
-    anyhow::ensure!(drained, "requests were cut off at the end of the drain period");
+    anyhow::ensure!(
+        drained,
+        "requests were cut off at the end of the drain period"
+    );
     Ok(())
 }
 
@@ -164,7 +167,7 @@ impl<'a> Screen<'a> {
         let mut snapshots = self.control_plane.store.subscribe();
         let mut state = self.control_plane.state.clone();
         let served = self.wait_until_served();
-        drop(tokio::time::timeout(FIRST_LOOK, served).await);
+        drop(tokio::time::timeout(LOOK, served).await);
         snapshots.mark_unchanged();
         state.mark_unchanged();
         let first = snapshots.borrow().clone();
@@ -183,6 +186,10 @@ impl<'a> Screen<'a> {
                 Ok(Ok(())) => snapshots.borrow_and_update().clone(),
                 _ => None,
             };
+            if published.is_some() {
+                let served = self.wait_until_served();
+                drop(tokio::time::timeout(LOOK, served).await);
+            }
             let state = state.borrow_and_update().clone();
             self.print_change(published.as_deref(), &state);
         }
@@ -226,18 +233,25 @@ impl<'a> Screen<'a> {
             println!("{line}");
         }
         self.problems = problem_lines(&report);
+        self.problems.extend(refusals);
     }
 
     /// One line for the change, and one for each problem that is new.
     #[expect(clippy::print_stdout, reason = "the change is what the command shows")]
     fn print_change(&mut self, published: Option<&Published>, state: &State) {
         let report = Report::new(&state.files, &state.translation, Which::Problems);
-        let problems = problem_lines(&report);
+        let mut problems = problem_lines(&report);
+        problems.extend(self.refusals());
         let what = published.map_or_else(
             || "nothing new to serve".to_owned(),
             |published| table::summary(&published.snapshot),
         );
-        println!("changed: {what}; {} problems", problems.len());
+        let count = match problems.len() {
+            0 => "nothing is wrong".to_owned(),
+            1 => "1 problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        println!("changed: {what}; {count}");
         for problem in &problems {
             if !self.problems.contains(problem) {
                 println!("  {problem}");

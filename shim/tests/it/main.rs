@@ -15,5 +15,6 @@ mod law;
 mod mutual_tls;
 mod scale;
 mod serve;
+mod standalone;
 mod support;
 mod translate;

@@ -1,0 +1,161 @@
+//! The whole gateway in one process: manifests in, traffic through it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::client::websocket::{self, Message};
+use dataplane_testkit::client::{grpc, http1};
+use dataplane_testkit::within;
+use futures_util::{SinkExt, StreamExt};
+use shim::demo;
+use shim::standalone::{self, Standalone};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A port nobody listens on now; the gateway must be told one in its manifest.
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Starts an echo backend and gives the manifests of its Service.
+async fn backend(name: &'static str, shutdown: &CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    demo::start_one(name, listener, shutdown.clone());
+    format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: default}}
+spec:
+  ports:
+    - {{name: http, port: 80}}
+    - {{name: grpc, port: 9000, appProtocol: kubernetes.io/h2c}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}
+  namespace: default
+  labels: {{kubernetes.io/service-name: {name}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}}}, {{name: grpc, port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+"
+    )
+}
+
+fn gateway(port: u16) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: nantian-gw}}
+spec: {{controllerName: gateway.networking.k8s.io/nantian-gw}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: web, namespace: default}}
+spec:
+  gatewayClassName: nantian-gw
+  listeners: [{{name: http, protocol: HTTP, port: {port}}}]
+"
+    )
+}
+
+fn write_routes(folder: &Path, backend: &str) {
+    let routes = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: web, namespace: default}}
+spec:
+  parentRefs: [{{name: web}}]
+  rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{name: grpc, namespace: default}}
+spec:
+  parentRefs: [{{name: web}}]
+  hostnames: [grpc.test]
+  rules: [{{backendRefs: [{{name: {backend}, port: 9000}}]}}]
+"
+    );
+    std::fs::write(folder.join("routes.yaml"), routes).unwrap();
+}
+
+/// Which backend answers, once one does.
+async fn answering(addr: SocketAddr) -> Option<String> {
+    let response = http1::get(addr, "shop.test", "/").await.ok()?;
+    if response.status != 200 {
+        return None;
+    }
+    Some(response.json()["backend"].as_str()?.to_owned())
+}
+
+/// Waits until `backend` answers.
+async fn wait_for(addr: SocketAddr, backend: &str) {
+    let look = async {
+        while answering(addr).await.as_deref() != Some(backend) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(&format!("{backend} answers"), look).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manifests_become_traffic_and_edits_reach_it() {
+    let shutdown = CancellationToken::new();
+    let backends = CancellationToken::new();
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port().await;
+    let one = backend("echo-1", &backends).await;
+    let two = backend("echo-2", &backends).await;
+    std::fs::write(folder.path().join("gateway.yaml"), gateway(port)).unwrap();
+    std::fs::write(folder.path().join("backends.yaml"), one + &two).unwrap();
+    write_routes(folder.path(), "echo-1");
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let running = tokio::spawn(standalone::run(
+        Standalone {
+            folders: vec![folder.path().to_owned()],
+            is_demo: false,
+            port_offset: 0,
+            admin_addr: loopback,
+            control_admin_addr: loopback,
+        },
+        shutdown.clone(),
+    ));
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    wait_for(addr, "echo-1").await;
+
+    let client = Http2Client::connect(addr).await.unwrap();
+    let path = "/nantian.demo.v1.Echo/Say";
+    let reply = grpc::unary(&client, "grpc.test", path, &[], b"hello")
+        .await
+        .unwrap();
+    assert_eq!(
+        (reply.status, reply.messages),
+        (Some(0), vec![Bytes::from("hello")])
+    );
+    let (mut socket, _) = websocket::connect(addr, "ws.test", "/ws").await.unwrap();
+    socket.send(Message::text("before")).await.unwrap();
+    assert_eq!(
+        socket.next().await.unwrap().unwrap(),
+        Message::text("before")
+    );
+
+    write_routes(folder.path(), "echo-2");
+    wait_for(addr, "echo-2").await;
+    socket.send(Message::text("after")).await.unwrap();
+    assert_eq!(
+        socket.next().await.unwrap().unwrap(),
+        Message::text("after")
+    );
+    drop((socket, client));
+
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
