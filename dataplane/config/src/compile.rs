@@ -160,7 +160,7 @@ fn listener_from_scratch(
 
 /// The hosts that a route serves on a listener; `None` when it serves none.
 fn hosts_on<R>(route: &ir::http_route::Route<R>, listener: &Listener) -> Option<Vec<ir::Hostname>> {
-    if !route.listeners.iter().any(|name| *name == listener.name) {
+    if !route.listeners.contains(&listener.name) {
         return None;
     }
     if route.hostnames.is_empty() {
@@ -196,11 +196,11 @@ fn compile_http(
             request_timeout: rule
                 .timeouts
                 .request
-                .or(policy.and_then(|p| p.request_timeout)),
+                .or_else(|| policy.and_then(|p| p.request_timeout)),
             backend_request_timeout: rule
                 .timeouts
                 .backend_request
-                .or(policy.and_then(|p| p.backend_request_timeout)),
+                .or_else(|| policy.and_then(|p| p.backend_request_timeout)),
             connect_timeout: policy.and_then(|p| p.connect_timeout),
             request_body_bytes_max: policy.and_then(|p| p.request_body_bytes_max),
             ..Parts {

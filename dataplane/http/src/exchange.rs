@@ -57,7 +57,7 @@ pub(crate) enum Again {
 }
 
 impl Failure {
-    fn new(reason: Reason, again: Again) -> Self {
+    const fn new(reason: Reason, again: Again) -> Self {
         Self { reason, again }
     }
 }
@@ -201,7 +201,7 @@ async fn start_http2(pool: &Pool, key: u64, tcp: TcpStream) -> Result<Box<Http2S
     let stream = Box::new(l4::stream::Stream::from(tcp));
     let connection: ConnectionRef = handshake(stream, settings).await.map_err(failed)?;
     let session = connection.spawn_stream().await.map_err(failed)?;
-    let session = session.ok_or(Failure::new(Reason::ConnectFailed, Again::Safe))?;
+    let session = session.ok_or_else(|| Failure::new(Reason::ConnectFailed, Again::Safe))?;
     pool.keep_http2(key, connection);
     Ok(Box::new(session))
 }

@@ -170,7 +170,7 @@ async fn attempt(
         address: endpoint.address(),
         key: endpoint.id(),
         protocol: cluster.cluster.protocol(),
-        connect_timeout: rule_timeout.unwrap_or(cluster.cluster.connect_timeout()),
+        connect_timeout: rule_timeout.unwrap_or_else(|| cluster.cluster.connect_timeout()),
     };
     let mut channel = match Channel::open(&worker.pool, &peer, &worker.settings).await {
         Ok(channel) => channel,

@@ -1,0 +1,150 @@
+//! A configuration compiled from what changed is the one compiled from scratch.
+
+use std::sync::Arc;
+
+use dataplane_config::{Rule, RuntimeConfig, compile};
+use dataplane_route::Request;
+use dataplane_telemetry::metrics::Metrics;
+use dataplane_testkit::SnapshotBuilder;
+use dataplane_testkit::certificate::Authority;
+use ir::Snapshot;
+
+const HTTP: &str = "infra/gw/http";
+
+fn base() -> Snapshot {
+    SnapshotBuilder::new("v1")
+        .http_listener(HTTP, 8080)
+        .route("shop/a", "a.example.com", "/", "shop/a:80")
+        .route("shop/b", "b.example.com", "/", "shop/b:80")
+        .cluster("shop/a:80", &[([127, 0, 0, 1], 1).into()])
+        .cluster("shop/b:80", &[([127, 0, 0, 1], 2).into()])
+        .build()
+}
+
+fn compiled(snapshot: &Snapshot, previous: &RuntimeConfig) -> RuntimeConfig {
+    compile(snapshot.clone(), previous, &Metrics::new()).unwrap()
+}
+
+fn rule(config: &RuntimeConfig, host: &str) -> Option<Arc<Rule>> {
+    let listener = &config.listeners[HTTP];
+    let request = Request {
+        host,
+        path: "/",
+        query: None,
+        method: &http::Method::GET,
+        headers: &http::HeaderMap::new(),
+    };
+    listener
+        .table
+        .lookup(&request)
+        .map(|found| found.rule.clone())
+}
+
+fn route_of(config: &RuntimeConfig, host: &str) -> Option<String> {
+    rule(config, host).map(|rule| rule.route.to_string())
+}
+
+#[test]
+fn edits_additions_and_removals_arrive() {
+    let old = compiled(&base(), &RuntimeConfig::default());
+    let next = SnapshotBuilder::from(&base(), "v2")
+        .route("shop/c", "c.example.com", "/", "shop/a:80")
+        .with(|snapshot| {
+            snapshot.http_routes.remove("shop/b");
+            let mut route = (**snapshot.http_routes.get("shop/a").unwrap()).clone();
+            route.hostnames = vec![ir::Hostname::new("new.example.com").unwrap()];
+            snapshot.http_routes.insert(route);
+        })
+        .build();
+    let (step, scratch) = (
+        compiled(&next, &old),
+        compiled(&next, &RuntimeConfig::default()),
+    );
+    for host in [
+        "a.example.com",
+        "b.example.com",
+        "c.example.com",
+        "new.example.com",
+    ] {
+        assert_eq!(route_of(&step, host), route_of(&scratch, host), "{host}");
+    }
+    assert_eq!(
+        route_of(&step, "new.example.com").as_deref(),
+        Some("shop/a")
+    );
+    assert_eq!(route_of(&step, "a.example.com"), None);
+    assert_eq!(route_of(&step, "b.example.com"), None);
+}
+
+#[test]
+fn what_did_not_change_is_the_same_as_before() {
+    let old = compiled(&base(), &RuntimeConfig::default());
+    let next = SnapshotBuilder::from(&base(), "v2")
+        .with(|snapshot| {
+            let mut route = (**snapshot.http_routes.get("shop/a").unwrap()).clone();
+            route.rules[0].backends[0].weight = 9;
+            snapshot.http_routes.insert(route);
+        })
+        .build();
+    let new = compiled(&next, &old);
+    let rule_of = |config: &RuntimeConfig, host: &str| rule(config, host).unwrap();
+    assert!(Arc::ptr_eq(
+        &rule_of(&old, "b.example.com"),
+        &rule_of(&new, "b.example.com")
+    ));
+    assert!(!Arc::ptr_eq(
+        &rule_of(&old, "a.example.com"),
+        &rule_of(&new, "a.example.com")
+    ));
+    for key in ["shop/a:80", "shop/b:80"] {
+        assert!(
+            Arc::ptr_eq(&old.clusters[key].cluster, &new.clusters[key].cluster),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn a_route_serves_only_where_its_hosts_and_the_listeners_meet() {
+    let mut listener =
+        dataplane_testkit::snapshot::listener(HTTP, 8080, ir::listener::ListenerProtocol::Http);
+    listener.hostnames = vec![ir::Hostname::new("*.example.com").unwrap()];
+    let snapshot = SnapshotBuilder::new("v1")
+        .listener(listener)
+        .route("shop/in", "a.example.com", "/", "shop/a:80")
+        .route("shop/out", "a.example.org", "/", "shop/a:80")
+        .route("shop/all", "", "/", "shop/a:80")
+        .build();
+    let config = compiled(&snapshot, &RuntimeConfig::default());
+    assert_eq!(
+        route_of(&config, "a.example.com").as_deref(),
+        Some("shop/in")
+    );
+    assert_eq!(
+        route_of(&config, "b.example.com").as_deref(),
+        Some("shop/all")
+    );
+    assert_eq!(route_of(&config, "a.example.org"), None);
+}
+
+#[test]
+fn listeners_that_share_a_socket_share_a_bind() {
+    let identity = Authority::new("test").server(&["a.example.com", "b.example.com"]);
+    let snapshot = SnapshotBuilder::new("v1")
+        .https_listener("infra/gw/a", 8443, &["a.example.com"], &["infra/cert"])
+        .https_listener("infra/gw/b", 8443, &["b.example.com"], &["infra/cert"])
+        .certificate("infra/cert", &identity)
+        .build();
+    let config = compiled(&snapshot, &RuntimeConfig::default());
+    assert_eq!(config.binds.len(), 1);
+    let bind = config.binds.values().next().unwrap();
+    assert!(bind.tls.is_some());
+    let name = |host: &str| {
+        bind.listeners
+            .best(host)
+            .map(|l| l.listener.name.to_string())
+    };
+    assert_eq!(name("a.example.com").as_deref(), Some("infra/gw/a"));
+    assert_eq!(name("b.example.com").as_deref(), Some("infra/gw/b"));
+    assert_eq!(name("c.example.com"), None);
+}
