@@ -1,0 +1,151 @@
+//! The table of all settings: key, default, meaning.
+//!
+//! The only place where a key is documented. A test reads the table as a settings file and finds
+//! every default in it; `settings.rs` suggests keys from it when one is misspelt.
+
+/// Every key, its default as it would be written in the file, and what it means.
+pub const KEYS: &[(&str, &str, &str)] = &[
+    (
+        "grpcAddr",
+        "127.0.0.1:18080",
+        "where data planes connect; --grpc-addr overrides it",
+    ),
+    (
+        "adminAddr",
+        "127.0.0.1:8081",
+        "admin API; not loopback needs a token; --admin-addr overrides it",
+    ),
+    (
+        "controllerName",
+        "gateway.networking.k8s.io/nantian-gw",
+        "GatewayClasses with this controllerName are served",
+    ),
+    (
+        "grpcTLS.enabled",
+        "false",
+        "TLS towards data planes; needs certPath and keyPath",
+    ),
+    ("grpcTLS.certPath", "\"\"", "PEM chain of the server"),
+    ("grpcTLS.keyPath", "\"\"", "PEM key of the server"),
+    (
+        "grpcTLS.clientCAPath",
+        "\"\"",
+        "PEM authorities that sign data planes' certificates",
+    ),
+    (
+        "grpcTLS.requireClientCert",
+        "false",
+        "refuse a data plane without a certificate; needs clientCAPath",
+    ),
+    (
+        "grpcRuntime.keepaliveTime",
+        "30s",
+        "interval of HTTP/2 pings; a third of it is the interval of heartbeats",
+    ),
+    (
+        "grpcRuntime.keepaliveTimeout",
+        "10s",
+        "a ping unanswered for this long closes the connection",
+    ),
+    (
+        "grpcRuntime.minPingInterval",
+        "15s",
+        "accepted for compatibility and not enforced: tonic does not show a server its client's pings",
+    ),
+    (
+        "grpcRuntime.permitWithoutStream",
+        "false",
+        "ready before the first data plane has connected",
+    ),
+    (
+        "grpcRuntime.maxConnectionIdle",
+        "2m",
+        "a connection without streams or calls for this long is closed; 0s = never",
+    ),
+    (
+        "grpcRuntime.maxConnectionAge",
+        "30m",
+        "a connection this old, give or take a tenth, gets GOAWAY; 0s = never",
+    ),
+    (
+        "grpcRuntime.maxConnectionAgeGrace",
+        "30s",
+        "after that it is cut once this has passed",
+    ),
+    (
+        "grpcRuntime.snapshotSendTimeout",
+        "5s",
+        "a message that cannot be handed over within this ends the stream",
+    ),
+    (
+        "grpcRuntime.snapshotAckTimeout",
+        "30s",
+        "a push unanswered for this long marks the node stale and ends the stream",
+    ),
+    (
+        "grpcRuntime.gracefulStopTimeout",
+        "3s",
+        "how long streams may take to end at shutdown",
+    ),
+    (
+        "grpcRuntime.initialWindowSize",
+        "0",
+        "HTTP/2 window of a stream in bytes; 0 = the library's",
+    ),
+    (
+        "grpcRuntime.initialConnWindowSize",
+        "0",
+        "HTTP/2 window of a connection in bytes; 0 = the library's",
+    ),
+    (
+        "grpcRuntime.maxConcurrentStreams",
+        "0",
+        "streams of one connection; 0 = 200",
+    ),
+    (
+        "grpcRuntime.maxRecvMsgSize",
+        "0",
+        "largest message taken from a data plane in bytes; 0 = 4 MiB",
+    ),
+    (
+        "adminAuth.bearerToken",
+        "\"\"",
+        "token that the admin API asks for; empty = none",
+    ),
+    (
+        "adminAuth.bearerTokenFile",
+        "\"\"",
+        "file that holds the token, read at start",
+    ),
+    (
+        "adminRuntime.readHeaderTimeout",
+        "5s",
+        "an admin request must be complete within this",
+    ),
+    (
+        "adminRuntime.writeTimeout",
+        "30s",
+        "an admin exchange must be over within this after its head",
+    ),
+    (
+        "historySize",
+        "64",
+        "snapshots kept to bring a data plane up to date by a delta",
+    ),
+];
+
+/// `a.b` with the valid key that looks most like it.
+pub(super) fn with_nearest(unknown: &str) -> String {
+    let nearest = KEYS
+        .iter()
+        .flat_map(|(key, ..)| [Some(*key), key.split_once('.').map(|(section, _)| section)])
+        .flatten()
+        .map(|key| (strsim::jaro_winkler(unknown, key), key))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, key)) if likeness > 0.75 => {
+            format!("`{unknown}` (did you mean `{key}`?)")
+        }
+        _ => format!("`{unknown}`"),
+    }
+}

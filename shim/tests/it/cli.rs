@@ -1,0 +1,110 @@
+//! The binary: exit codes, messages, and an end on SIGTERM.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart");
+
+fn shim(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nantian-shim"));
+    command.args(arguments).env_remove("NANTIAN_GW_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    shim(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn check_finds_nothing_wrong_with_the_quickstart() {
+    let output = run(&["check", QUICKSTART]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("no problems"));
+}
+
+#[test]
+fn check_names_what_is_wrong_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: lost, namespace: default}
+spec:
+  parentRefs: [{name: nowhere}]
+  rules: [{matches: [{path: {type: RegularExpression, value: '('}}]}]
+";
+    std::fs::write(folder.path().join("route.yaml"), route).unwrap();
+    let output = run(&["check", folder.path().to_str().unwrap()]);
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("route.yaml") && printed.contains("default/lost"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("settings.yaml");
+    std::fs::write(&settings, "grpcRuntime: {snapshotAckTimout: 1s}").unwrap();
+    let settings = settings.to_str().unwrap();
+    let rows: [(&[&str], &str); 6] = [
+        (&["check"], "DIR"),
+        (&["chek", "."], "check"),
+        (&["check", "/nowhere/at/all"], "/nowhere/at/all"),
+        (
+            &["serve", QUICKSTART, "--config", settings],
+            "snapshotAckTimeout",
+        ),
+        (
+            &["serve", QUICKSTART, "--admin-addr", "0.0.0.0:0"],
+            "bearerToken",
+        ),
+        (&["serve", QUICKSTART, "--tls-cert", "a"], "--tls-key"),
+    ];
+    for (arguments, expected) in rows {
+        let output = run(arguments);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
+fn help_and_version_explain_themselves() {
+    let help = text(&run(&["--help"]).stdout);
+    for command in ["serve", "standalone", "check"] {
+        assert!(help.contains(command), "{help}");
+    }
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert!(text(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn serve_ends_on_sigterm_with_0() {
+    assert!(Path::new(QUICKSTART).is_dir());
+    let any = "127.0.0.1:0";
+    let mut child = shim(&["serve", QUICKSTART, "--grpc-addr", any, "--admin-addr", any])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let published = log.by_ref().find(|line| {
+        let line = line.as_ref().unwrap();
+        line.contains("snapshot published")
+    });
+    assert!(published.is_some(), "it ended before it served");
+    let kill = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    // The rest of the log must be read, or a full pipe would keep the process from ending.
+    let _rest = log.count();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
