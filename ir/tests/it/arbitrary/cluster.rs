@@ -1,0 +1,226 @@
+//! Clusters, and the AI and Wasm settings that hang on them.
+
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use ir::ai::{
+    AiAuth, AiAuthKind, AiFormat, AiProvider, AiService, OnLimit, TokenPolicy, TokenScope,
+};
+use ir::cluster::{
+    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, SubjectAltName,
+};
+use ir::wasm::{WasmHook, WasmPlugin, WasmSandbox, WasmSource};
+use ir::{Cluster, Endpoint, SecretText};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::policy::{security_policy, session_persistence};
+use super::{
+    any_text, ca_pems, duration, exact_hostname, hostname, key, metadata, name, port, reference,
+    shared, versions,
+};
+
+pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
+    use ClusterProtocol::{Grpc, Grpcs, H2c, Http, Https, Other, Tcp, Udp};
+    let protocols = vec![
+        Grpc,
+        Grpcs,
+        H2c,
+        Http,
+        Https,
+        Tcp,
+        Udp,
+        Other("SMOKE".to_owned()),
+    ];
+    let head = ("(a|b)/[r-u]:80", select(protocols), vec(endpoint(), 0..4));
+    let times = (duration(), of(duration()), metadata(), of(1..=u32::MAX));
+    let policies = (
+        shared(backend_tls()),
+        of(session_persistence()),
+        balancing(),
+    );
+    let engines = (
+        shared(ai_service()),
+        shared(token_policy()),
+        shared(wasm_plugin()),
+    );
+    (head, times, policies, engines, shared(security_policy())).prop_map(
+        |((key, protocol, endpoints), times, policies, engines, security_policy)| Cluster {
+            key: key.into(),
+            protocol,
+            endpoints,
+            connect_timeout: times.0,
+            request_timeout: times.1,
+            metadata: times.2,
+            tls: policies.0,
+            session_persistence: policies.1,
+            balancing: policies.2,
+            max_inflight_requests: times.3,
+            ai_service: engines.0,
+            token_policy: engines.1,
+            wasm_plugin: engines.2,
+            security_policy,
+        },
+    )
+}
+
+pub(super) fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let address = prop_oneof![
+        any::<IpAddr>().prop_map(EndpointAddress::Ip),
+        exact_hostname().prop_map(EndpointAddress::Name),
+    ];
+    (address, port(), any::<bool>(), any_text(), 1..=1_000_000u32).prop_map(
+        |(address, port, is_ready, zone, weight)| Endpoint {
+            address,
+            port,
+            is_ready,
+            zone,
+            weight,
+        },
+    )
+}
+
+pub(super) fn backend_tls() -> impl Strategy<Value = BackendTls> {
+    let name = prop_oneof![
+        hostname().prop_map(SubjectAltName::Hostname),
+        "spiffe://[a-z]{1,3}".prop_map(SubjectAltName::Uri),
+    ];
+    (
+        exact_hostname(),
+        any::<bool>(),
+        ca_pems(),
+        vec(name, 0..3),
+        versions(),
+    )
+        .prop_map(
+            |(hostname, use_system_ca_certificates, ca_pems, subject_alt_names, versions)| {
+                BackendTls {
+                    hostname,
+                    use_system_ca_certificates,
+                    ca_pems,
+                    subject_alt_names,
+                    min_version: versions.0,
+                    max_version: versions.1,
+                }
+            },
+        )
+}
+
+pub(super) fn balancing() -> impl Strategy<Value = Balancing> {
+    prop_oneof![
+        Just(Balancing::RoundRobin),
+        Just(Balancing::LeastRequest),
+        Just(Balancing::Random),
+        Just(Balancing::ConsistentHash(HashKey::SourceIp)),
+        Just(Balancing::ConsistentHash(HashKey::Hostname)),
+        "x-[a-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Header(name))),
+    ]
+}
+
+pub(super) fn ai_service() -> impl Strategy<Value = AiService> {
+    use AiAuthKind::{ApiKey, Basic, Bearer};
+    let other = || "x[a-z]{1,3}".prop_map(|name| name);
+    let provider = prop_oneof![
+        select(vec![
+            AiProvider::OpenAi,
+            AiProvider::Anthropic,
+            AiProvider::Ollama
+        ]),
+        other().prop_map(AiProvider::Other),
+    ];
+    let format = prop_oneof![
+        select(vec![
+            AiFormat::OpenAi,
+            AiFormat::Anthropic,
+            AiFormat::Ollama
+        ]),
+        other().prop_map(AiFormat::Other),
+    ];
+    let kind = select(vec![ApiKey, Basic, Bearer]);
+    let auth = (kind, reference(), of(name()), of("x-[a-z]{1,3}")).prop_map(
+        |(kind, secret_ref, secret_key, header)| AiAuth {
+            kind,
+            secret_ref,
+            secret_key,
+            header,
+        },
+    );
+    let endpoint = of("https://[a-z]{1,3}\\.example");
+    let times = (of(duration()), of(duration()), any::<u32>());
+    (provider, of(format), any_text(), of(auth), endpoint, times).prop_map(
+        |(provider, format, model, auth, endpoint, times)| AiService {
+            provider,
+            format,
+            model,
+            auth,
+            timeout: times.0,
+            endpoint,
+            retries_max: times.2,
+            retry_backoff: times.1,
+        },
+    )
+}
+
+pub(super) fn token_policy() -> impl Strategy<Value = TokenPolicy> {
+    use TokenScope::{ApiKey, Global, Model, Route, User};
+    let scope = select(vec![ApiKey, Global, Model, Route, User]);
+    let on_limit = select(vec![
+        OnLimit::Reject,
+        OnLimit::Queue,
+        OnLimit::Degrade,
+        OnLimit::Warn,
+    ]);
+    let limits = proptest::array::uniform3(any::<u64>().prop_map(NonZeroU64::new));
+    (limits, scope, 0.001..1000.0f64, on_limit).prop_map(|(limits, scope, burst, on_limit)| {
+        TokenPolicy {
+            tokens_per_minute: limits[0],
+            tokens_per_hour: limits[1],
+            requests_per_minute: limits[2],
+            scope,
+            burst,
+            on_limit,
+        }
+    })
+}
+
+pub(super) fn wasm_plugin() -> impl Strategy<Value = WasmPlugin> {
+    let source = prop_oneof![
+        vec(any::<u8>(), 1..9).prop_map(|module| WasmSource::Inline(module.into())),
+        "(https|http|oci)://[a-z]{1,3}\\.example".prop_map(WasmSource::Url),
+    ];
+    let hooks = select(vec![
+        vec![],
+        vec![WasmHook::OnResponse, WasmHook::OnRequest],
+        vec![WasmHook::OnStreamChunk],
+    ]);
+    let sandbox = (
+        of(1..=u64::MAX),
+        of(1..=600_000u64),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    (
+        key(),
+        source,
+        of(any::<[u8; 32]>()),
+        hooks,
+        any_text(),
+        sandbox,
+    )
+        .prop_map(|(key, source, sha256, hooks, config, sandbox)| WasmPlugin {
+            key,
+            source,
+            sha256,
+            hooks,
+            config: SecretText::new(config),
+            sandbox: WasmSandbox {
+                memory_bytes_max: sandbox.0,
+                execution_time_max: sandbox.1.map(Duration::from_millis),
+                allow_network: sandbox.2,
+                allow_file_system: sandbox.3,
+            },
+        })
+}
