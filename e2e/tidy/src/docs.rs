@@ -1,20 +1,43 @@
-//! What the docs name exists: source paths in backticks, and links to files of the tree.
+//! What the pages name exists: paths of the tree, definitions in them, and linked files.
+//!
+//! A page writes `path/of/file.rs` or `path/of/file.rs::name` in backticks; `::name` alone belongs to
+//! the last path named before it on the same line. Fenced blocks are not looked at. Whether a page
+//! tells the truth about what it names is for its readers to see.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Faults, files_below, read, shown};
 
+/// How the paths of this tree begin.
+const ROOTS: &[&str] = &[
+    ".ci/",
+    "crds/",
+    "dataplane/",
+    "docs/",
+    "e2e/",
+    "examples/",
+    "ir/",
+    "shim/",
+];
+/// What stands before a name where it is defined.
+const DEFINERS: &[&str] = &[
+    "fn ",
+    "struct ",
+    "enum ",
+    "trait ",
+    "type ",
+    "const ",
+    "static ",
+    "mod ",
+    "macro_rules! ",
+];
+
 pub(crate) fn check(root: &Path, faults: &mut Faults) {
-    let mut pages = files_below(&root.join("docs"), "md");
-    pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
-    for page in pages {
+    for page in pages(root) {
         let text = read(&page);
-        for path in paths_in_backticks(&text) {
-            if !root.join(&path).exists() {
-                faults.push(format!(
-                    "{}: names `{path}`, which does not exist",
-                    shown(&page)
-                ));
+        for name in names_in(&text) {
+            if let Some(fault) = fault_of(root, &name) {
+                faults.push(format!("{}: {fault}", shown(&page)));
             }
         }
         let dir = page.parent().unwrap_or(root);
@@ -29,19 +52,31 @@ pub(crate) fn check(root: &Path, faults: &mut Faults) {
     }
 }
 
-/// Backticked texts that are plainly source paths of this tree.
-fn paths_in_backticks(text: &str) -> Vec<String> {
-    let roots = [
-        "dataplane/",
-        "ir/",
-        "shim/",
-        "e2e/",
-        "docs/",
-        "examples/",
-        "crds/",
-    ];
+/// Every page of the tree, those at its top included.
+fn pages(root: &Path) -> Vec<PathBuf> {
+    let mut pages = files_below(&root.join("docs"), "md");
+    pages.extend(files_below(&root.join("examples"), "md"));
+    let top = std::fs::read_dir(root).into_iter().flatten().flatten();
+    pages.extend(
+        top.map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "md")),
+    );
+    pages
+}
+
+/// Something that a page names.
+#[derive(Debug, PartialEq, Eq)]
+struct Name {
+    /// A path of the tree; empty when a definition stands without one.
+    path: String,
+    /// What is said to be defined there, outermost first.
+    definitions: Vec<String>,
+}
+
+/// What the text names in backticks, outside of fenced blocks.
+fn names_in(text: &str) -> Vec<Name> {
     let mut is_fenced = false;
-    let mut paths = Vec::new();
+    let mut names = Vec::new();
     for line in text.lines() {
         if line.trim_start().starts_with("```") {
             is_fenced = !is_fenced;
@@ -49,15 +84,77 @@ fn paths_in_backticks(text: &str) -> Vec<String> {
         if is_fenced {
             continue;
         }
+        let mut last = String::new();
         for quoted in line.split('`').skip(1).step_by(2) {
-            let is_path = roots.iter().any(|root| quoted.starts_with(root))
-                && !quoted.contains([' ', '*', '{', '<', '…']);
-            if is_path {
-                paths.push(quoted.to_owned());
+            let (path, rest) = quoted.split_once("::").unwrap_or((quoted, ""));
+            if !(is_path(path) || path.is_empty() && is_definition(rest)) {
+                continue;
             }
+            if !path.is_empty() {
+                path.clone_into(&mut last);
+            }
+            names.push(Name {
+                path: last.clone(),
+                definitions: rest
+                    .split("::")
+                    .filter(|definition| is_definition(definition))
+                    .map(str::to_owned)
+                    .collect(),
+            });
         }
     }
-    paths
+    names
+}
+
+/// True for what is plainly a path of this tree.
+fn is_path(text: &str) -> bool {
+    let is_settings_file = text.ends_with(".toml") && !text.contains('/');
+    (is_settings_file || ROOTS.iter().any(|root| text.starts_with(root)))
+        && !text.contains([' ', '*', '{', '<', '…'])
+}
+
+fn is_definition(text: &str) -> bool {
+    let is_word = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    text.split("::").all(is_word)
+}
+
+/// What is wrong with a name, if anything.
+fn fault_of(root: &Path, name: &Name) -> Option<String> {
+    let Name { path, definitions } = name;
+    if path.is_empty() {
+        let name = definitions.join("::");
+        return Some(format!("names `::{name}` without a path before it"));
+    }
+    let file = root.join(path);
+    if !file.exists() {
+        return Some(format!("names `{path}`, which does not exist"));
+    }
+    let text = read(&file);
+    let missing = definitions.iter().find(|name| !is_defined(&text, name))?;
+    Some(format!(
+        "names `{path}::{missing}`, which is not defined there"
+    ))
+}
+
+/// True when the source text defines the name: an item, a variant or a field.
+fn is_defined(text: &str, name: &str) -> bool {
+    let ends_here = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    text.lines().map(str::trim_start).any(|line| {
+        let is_item = DEFINERS.iter().any(|definer| {
+            line.split_once(definer)
+                .and_then(|(_, rest)| rest.strip_prefix(name))
+                .is_some_and(ends_here)
+        });
+        let line = line
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub ");
+        let is_part = line
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with([',', '(', ' ', ':']));
+        is_item || is_part
+    })
 }
 
 /// Targets of `](…)` that are files, without their fragments.
@@ -74,10 +171,56 @@ fn links(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn name(path: &str, definitions: &[&str]) -> Name {
+        Name {
+            path: path.to_owned(),
+            definitions: definitions.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     #[test]
-    fn paths_and_links_are_found() {
-        let text = "See `dataplane/http/src/proxy.rs` and `x`.\n```\n`ir/not`\n```\n[a](b.md#c) [d](https://e)\n";
-        assert_eq!(paths_in_backticks(text), ["dataplane/http/src/proxy.rs"]);
+    fn paths_and_definitions_are_found_outside_of_fences() {
+        let text = "See `ir/a.rs` and `x`, `deny.toml`.\n```\n`ir/not`\n```\n\
+                    `ir/a.rs::b`, `::C::d`, `ir/…`, `a::b`\n`::e` `ir/f.rs::g`\n";
+        let expected = [
+            name("ir/a.rs", &[]),
+            name("deny.toml", &[]),
+            name("ir/a.rs", &["b"]),
+            name("ir/a.rs", &["C", "d"]),
+            name("", &["e"]),
+            name("ir/f.rs", &["g"]),
+        ];
+        assert_eq!(names_in(text), expected);
+    }
+
+    #[test]
+    fn definitions_are_items_variants_and_fields() {
+        let text = "pub(crate) async fn run(x: u8) {}\npub struct Table<R> {\n    pub rows: u8,\n}\n\
+                    enum E {\n    One,\n    Two(u8),\n}\npub const MAX: u8 = 1;\n";
+        for defined in ["run", "Table", "rows", "E", "One", "Two", "MAX"] {
+            assert!(is_defined(text, defined), "{defined}");
+        }
+        for missing in ["ru", "runs", "Tab", "x", "u8"] {
+            assert!(!is_defined(text, missing), "{missing}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_its_file_is_a_fault() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(fault_of(root, &name("src/docs.rs", &["fault_of", "Name"])).is_none());
+        for wrong in [
+            name("src/docs.rs", &["nothing"]),
+            name("src/nothing.rs", &[]),
+            name("", &["fault_of"]),
+        ] {
+            assert!(fault_of(root, &wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn links_to_files_are_found() {
+        let text = "[a](b.md#c) [d](https://e) [f](#g)\n";
         assert_eq!(links(text), ["b.md"]);
     }
 }
