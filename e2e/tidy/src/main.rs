@@ -81,7 +81,7 @@ fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
 fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
     text.rsplit_once("/../../")
-        .map_or(text.as_ref(), |(_, rest)| rest)
+        .map_or_else(|| text.as_ref(), |(_, rest)| rest)
         .to_owned()
 }
 
