@@ -2,16 +2,17 @@
 //!
 //! Readers never wait and never block a writer; the writer is `dataplane/src/apply.rs` alone.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache, Guard};
 
 use crate::runtime::RuntimeConfig;
 
 /// Holds the current [`RuntimeConfig`].
 #[derive(Debug, Default)]
 pub struct Store {
-    current: ArcSwap<RuntimeConfig>,
+    current: Arc<ArcSwap<RuntimeConfig>>,
 }
 
 impl Store {
@@ -30,8 +31,33 @@ impl Store {
         self.current.load_full()
     }
 
+    /// A reader for one thread.
+    pub fn reader(&self) -> Reader {
+        let mut cache = Cache::new(self.current.clone());
+        let held = Rc::new(cache.load().clone());
+        Reader { cache, held }
+    }
+
     /// Puts `next` in place; requests that run keep the one they have.
     pub fn swap(&self, next: Arc<RuntimeConfig>) {
         self.current.store(next);
+    }
+}
+
+/// Reads the current configuration from one thread without touching a count that others share.
+#[derive(Debug)]
+pub struct Reader {
+    cache: Cache<Arc<ArcSwap<RuntimeConfig>>, Arc<RuntimeConfig>>,
+    held: Rc<Arc<RuntimeConfig>>,
+}
+
+impl Reader {
+    /// The configuration of this moment, to be kept for as long as a request runs.
+    pub fn load(&mut self) -> Rc<Arc<RuntimeConfig>> {
+        let current = self.cache.load();
+        if !Arc::ptr_eq(current, &self.held) {
+            self.held = Rc::new(current.clone());
+        }
+        self.held.clone()
     }
 }

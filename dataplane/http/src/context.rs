@@ -1,7 +1,8 @@
 //! What is known about one request while it runs.
 //!
 //! The configuration is loaded here, once: whatever is swapped in meanwhile, this request sees the
-//! one it began with. Phases read and note facts here; the log phase writes them down.
+//! one it began with. What phases note is borrowed from it, so that no reference count shared by
+//! all threads is touched on the way; the log phase writes the notes down.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,17 +14,17 @@ use dataplane_upstream::Endpoint;
 use http::StatusCode;
 
 /// One request's facts.
-pub(crate) struct Context {
-    pub(crate) config: Arc<RuntimeConfig>,
+pub(crate) struct Context<'c> {
+    pub(crate) config: &'c RuntimeConfig,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
-    pub(crate) listener: Option<Arc<ListenerConfig>>,
-    pub(crate) rule: Option<Arc<Rule>>,
+    pub(crate) listener: Option<&'c ListenerConfig>,
+    pub(crate) rule: Option<&'c Rule>,
     /// Bytes of the path that a prefix match covered, for prefix rewrites.
     pub(crate) prefix_len: Option<usize>,
-    /// Which of the rule's backends was chosen.
-    pub(crate) backend: Option<usize>,
-    pub(crate) cluster: Option<ClusterConfig>,
+    /// The one of the rule's backends that was chosen.
+    pub(crate) backend: Option<&'c Backend>,
+    pub(crate) cluster: Option<&'c ClusterConfig>,
     /// The endpoint of the last attempt.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// Endpoints that failed already.
@@ -34,8 +35,8 @@ pub(crate) struct Context {
     pub(crate) reason: Reason,
 }
 
-impl Context {
-    pub(crate) fn new(config: Arc<RuntimeConfig>) -> Self {
+impl<'c> Context<'c> {
+    pub(crate) fn new(config: &'c RuntimeConfig) -> Self {
         Self {
             config,
             started: Instant::now(),
@@ -52,10 +53,5 @@ impl Context {
             status: None,
             reason: Reason::Ok,
         }
-    }
-
-    /// The chosen backend of the rule.
-    pub(crate) fn backend(&self) -> Option<&Backend> {
-        self.rule.as_deref()?.backends.get(self.backend?)
     }
 }

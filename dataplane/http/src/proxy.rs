@@ -33,7 +33,8 @@ pub(crate) async fn handle(
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
 ) {
-    let mut ctx = Context::new(worker.store.load_full());
+    let config = worker.config();
+    let mut ctx = Context::new(&config);
     let ended = run(worker, arrival, &mut ctx, &mut request, body, responder).await;
     let answered = match ended {
         Ok(Step::Continue) => Ok(()),
@@ -57,7 +58,7 @@ pub(crate) async fn handle(
 async fn run(
     worker: &Worker,
     arrival: &Arrival,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     request: &mut Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
@@ -74,7 +75,7 @@ async fn run(
     if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
-    let Some(rule) = ctx.rule.clone() else {
+    let Some(rule) = ctx.rule else {
         return Ok(Step::reply(Reply::new(Reason::Internal)));
     };
     body.limit(
@@ -149,13 +150,13 @@ impl From<Failure> for Fault {
 /// One attempt at the endpoint in the context.
 async fn attempt(
     worker: &Worker,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     request: &Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
     watch: &Watch,
 ) -> Attempted {
-    let (Some(endpoint), Some(cluster)) = (ctx.endpoint.clone(), ctx.cluster.clone()) else {
+    let (Some(endpoint), Some(cluster)) = (ctx.endpoint.clone(), ctx.cluster) else {
         let failure = Failure {
             reason: Reason::NoEndpoint,
             again: Again::Never,
@@ -165,7 +166,7 @@ async fn attempt(
             was_reused: false,
         };
     };
-    let rule_timeout = ctx.rule.as_ref().and_then(|rule| rule.connect_timeout);
+    let rule_timeout = ctx.rule.and_then(|rule| rule.connect_timeout);
     let peer = Peer {
         address: endpoint.address(),
         key: endpoint.id(),
@@ -197,7 +198,7 @@ async fn attempt(
 /// Request out, response back; true when the connection may serve another request.
 async fn converse(
     worker: &Worker,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     request: &Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
@@ -250,7 +251,7 @@ async fn converse(
 /// Filters on the way back, then the head goes out.
 fn begin_response(
     worker: &Worker,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     response: &mut Response,
     responder: &mut Responder<'_>,
 ) -> Result<(), ClientError> {
@@ -262,7 +263,7 @@ fn begin_response(
 
 /// Carries an upgraded connection to its end.
 async fn switch(
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     mut response: Response,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
@@ -438,7 +439,7 @@ async fn until_due<F: Future>(mut work: Pin<&mut F>, watch: &Watch) -> Result<F:
 
 /// What a fault on the client's side becomes.
 fn client_fault(
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     responder: &Responder<'_>,
     error: ClientError,
 ) -> Result<Step, ClientError> {
@@ -459,7 +460,7 @@ fn client_fault(
 /// Gives an answer of our own.
 async fn answer(
     worker: &Worker,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     request: &Request,
     responder: &mut Responder<'_>,
     reply: Reply,
@@ -485,7 +486,7 @@ async fn send_reply(
     responder: &mut Responder<'_>,
     reply: Reply,
     is_head_request: bool,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
 ) -> Result<(), ClientError> {
     let (mut response, body) = reply.into_parts(is_head_request);
     phase::filter::on_response(ctx, &mut response);

@@ -5,12 +5,13 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::HeaderValue;
 
-use dataplane_config::{Bind, Store};
+use dataplane_config::{Bind, Reader, RuntimeConfig, Store};
 use dataplane_telemetry::access_log::Writer;
 
 use crate::pool::Pool;
@@ -18,7 +19,7 @@ use crate::settings::Settings;
 
 /// One worker's share of the proxy.
 pub struct Worker {
-    pub(crate) store: Arc<Store>,
+    config: RefCell<Reader>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) pool: Pool,
     pub(crate) log: Writer,
@@ -27,9 +28,9 @@ pub struct Worker {
 
 impl Worker {
     /// A worker with an empty pool.
-    pub fn new(store: Arc<Store>, settings: Arc<Settings>, log: Writer) -> Self {
+    pub fn new(store: &Store, settings: Arc<Settings>, log: Writer) -> Self {
         Self {
-            store,
+            config: RefCell::new(store.reader()),
             settings,
             pool: Pool::default(),
             log,
@@ -37,9 +38,14 @@ impl Worker {
         }
     }
 
+    /// The configuration of this moment.
+    pub(crate) fn config(&self) -> Rc<Arc<RuntimeConfig>> {
+        self.config.borrow_mut().load()
+    }
+
     /// The socket of that address in the configuration of this moment.
     pub fn bind(&self, address: SocketAddr) -> Option<Arc<Bind>> {
-        self.store.load().binds.get(&address).cloned()
+        self.config().binds.get(&address).cloned()
     }
 
     /// Closes idle backend connections and writes the log out; to be called about every second.

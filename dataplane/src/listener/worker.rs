@@ -112,7 +112,7 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
         }
     };
     let worker = Rc::new(http::Worker::new(
-        shared.store.clone(),
+        &shared.store,
         shared.http.clone(),
         shared.access_log.writer(),
     ));

@@ -19,8 +19,8 @@ use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Applies the rule's filters to the request.
-pub(crate) fn on_request(ctx: &mut Context, request: &mut Request, arrival: &Arrival) -> Step {
-    let Some(rule) = ctx.rule.clone() else {
+pub(crate) fn on_request(ctx: &Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
+    let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };
     apply(&rule.filters.request, ctx, request, arrival)
@@ -28,24 +28,21 @@ pub(crate) fn on_request(ctx: &mut Context, request: &mut Request, arrival: &Arr
 
 /// Applies the chosen backend's filters to the request.
 pub(crate) fn on_backend_request(
-    ctx: &mut Context,
+    ctx: &Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
 ) -> Step {
-    let Some(rule) = ctx.rule.clone() else {
-        return Step::Continue;
-    };
-    let Some(backend) = ctx.backend.and_then(|index| rule.backends.get(index)) else {
-        return Step::Continue;
-    };
-    apply(&backend.filters.request, ctx, request, arrival)
+    let filters = ctx
+        .backend
+        .map_or(&[][..], |backend| &backend.filters.request);
+    apply(filters, ctx, request, arrival)
 }
 
 /// Applies the filters of backend and rule to the response.
-pub(crate) fn on_response(ctx: &Context, response: &mut Response) {
-    let Some(rule) = &ctx.rule else { return };
+pub(crate) fn on_response(ctx: &Context<'_>, response: &mut Response) {
+    let Some(rule) = ctx.rule else { return };
     let backend = ctx
-        .backend()
+        .backend
         .map_or(&[][..], |backend| &backend.filters.response);
     for edit in backend.iter().chain(&rule.filters.response) {
         edit.apply(&mut response.headers);
@@ -54,7 +51,7 @@ pub(crate) fn on_response(ctx: &Context, response: &mut Response) {
 
 fn apply(
     filters: &[RequestFilter],
-    ctx: &Context,
+    ctx: &Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
 ) -> Step {
@@ -79,7 +76,7 @@ fn apply(
 }
 
 /// Changes host and path; `None` when the outcome would be no legal request.
-fn rewritten(rewrite: &Rewrite, ctx: &Context, request: &mut Request) -> Option<()> {
+fn rewritten(rewrite: &Rewrite, ctx: &Context<'_>, request: &mut Request) -> Option<()> {
     if let Some(host) = rewrite.host() {
         request.authority = Authority::parse(Bytes::copy_from_slice(host.as_bytes())).ok()?;
     }
@@ -90,7 +87,12 @@ fn rewritten(rewrite: &Rewrite, ctx: &Context, request: &mut Request) -> Option<
     Some(())
 }
 
-fn redirected(redirect: &Redirect, ctx: &Context, request: &Request, arrival: &Arrival) -> Reply {
+fn redirected(
+    redirect: &Redirect,
+    ctx: &Context<'_>,
+    request: &Request,
+    arrival: &Arrival,
+) -> Reply {
     let scheme = match arrival.tls {
         Some(_) => ir::filter::Scheme::Https,
         None => ir::filter::Scheme::Http,
@@ -98,7 +100,7 @@ fn redirected(redirect: &Redirect, ctx: &Context, request: &Request, arrival: &A
     let origin = Origin {
         scheme,
         host: request.authority.host(),
-        listener_port: ctx.listener.as_ref().map_or(0, |l| l.listener.port.get()),
+        listener_port: ctx.listener.map_or(0, |l| l.listener.port.get()),
         path: request.target.path(),
         query: request.target.query(),
         prefix_len: ctx.prefix_len,

@@ -17,7 +17,7 @@ pub(crate) struct Carried {
 
 /// Counts the request and writes it down.
 pub(crate) fn record(
-    ctx: &Context,
+    ctx: &Context<'_>,
     request: &Request,
     arrival: &Arrival,
     carried: Carried,
@@ -26,7 +26,7 @@ pub(crate) fn record(
     let latency = ctx.started.elapsed();
     let status = ctx.status.map_or(0, |status| status.as_u16());
     let Carried { received, sent } = carried;
-    match (&ctx.rule, &ctx.listener) {
+    match (ctx.rule, ctx.listener) {
         (Some(rule), _) => rule
             .metrics
             .observe(status, ctx.reason, latency, received, sent),
@@ -42,10 +42,7 @@ pub(crate) fn record(
     writer.write(&Record {
         timestamp: ctx.started_at,
         latency,
-        listener: ctx
-            .listener
-            .as_ref()
-            .map_or("", |listener| &listener.listener.name),
+        listener: ctx.listener.map_or("", |listener| &listener.listener.name),
         client_ip: arrival.client.ip(),
         method: request.method.as_str(),
         host: request.authority.as_str().as_bytes(),
@@ -54,9 +51,9 @@ pub(crate) fn record(
         status,
         bytes_received: received,
         bytes_sent: sent,
-        route: ctx.rule.as_ref().map(|rule| &*rule.route),
-        rule: ctx.rule.as_ref().map(|rule| rule.index),
-        backend: ctx.backend().map(|backend| &*backend.display),
+        route: ctx.rule.map(|rule| &*rule.route),
+        rule: ctx.rule.map(|rule| rule.index),
+        backend: ctx.backend.map(|backend| &*backend.display),
         upstream_addr: ctx.endpoint.as_ref().map(|endpoint| endpoint.address()),
         upstream_connect_time: was_dialled.then_some(ctx.connect_time),
         attempts: ctx.attempts,

@@ -23,7 +23,7 @@ pub(crate) struct Failed {
 
 /// True when another attempt may be made; notes the endpoint to avoid.
 pub(crate) fn again(
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     request: &Request,
     failed: Failed,
     settings: &Settings,

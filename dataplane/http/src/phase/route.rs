@@ -4,8 +4,6 @@
 //! routes count (Gateway API listener isolation). Over TLS it must be the one the handshake was
 //! made for, else the client is told to use another connection (421, GEP-3567).
 
-use std::sync::Arc;
-
 use dataplane_route::Request as View;
 use dataplane_telemetry::Reason;
 
@@ -16,7 +14,7 @@ use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Notes listener and rule in the context.
-pub(crate) fn find(ctx: &mut Context, request: &Request, arrival: &Arrival) -> Step {
+pub(crate) fn find(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) -> Step {
     let host = request.authority.host();
     let host = host.strip_suffix('.').unwrap_or(host);
     let Some(bind) = ctx.config.binds.get(&arrival.bind) else {
@@ -28,7 +26,7 @@ pub(crate) fn find(ctx: &mut Context, request: &Request, arrival: &Arrival) -> S
             None => Reason::RouteNotFound,
         }));
     };
-    ctx.listener = Some(Arc::clone(listener));
+    ctx.listener = Some(listener);
     if arrival
         .tls
         .as_ref()
@@ -46,8 +44,7 @@ pub(crate) fn find(ctx: &mut Context, request: &Request, arrival: &Arrival) -> S
     let Some(found) = listener.table.lookup(&view) else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
-    let rule = Arc::clone(found.rule);
     ctx.prefix_len = found.prefix_len;
-    ctx.rule = Some(rule);
+    ctx.rule = Some(found.rule);
     Step::Continue
 }

@@ -10,36 +10,33 @@ use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Notes backend and cluster in the context.
-pub(crate) fn choose(ctx: &mut Context) -> Step {
-    let Some(rule) = &ctx.rule else {
+pub(crate) fn choose(ctx: &mut Context<'_>) -> Step {
+    let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };
     // Gateway API: a rule whose backends all have weight 0, or that has none, answers 500.
-    let Some(index) = rule.choice.next() else {
-        return Step::reply(Reply::new(Reason::InvalidBackend));
-    };
-    let cluster = rule
-        .backends
-        .get(index)
-        .and_then(|backend| ctx.config.cluster(backend));
-    let Some(cluster) = cluster.cloned() else {
-        ctx.backend = Some(index);
-        return Step::reply(Reply::new(Reason::InvalidBackend));
-    };
-    ctx.backend = Some(index);
-    // Never in plain text to a backend that is meant to be reached over TLS.
-    if cluster.cluster.tls().is_used() {
-        return Step::reply(Reply::new(Reason::InvalidBackend));
+    ctx.backend = rule
+        .choice
+        .next()
+        .and_then(|index| rule.backends.get(index));
+    let cluster = ctx.backend.and_then(|backend| ctx.config.cluster(backend));
+    match cluster {
+        // Never in plain text to a backend that is meant to be reached over TLS.
+        Some(config) if config.cluster.tls().is_used() => {
+            Step::reply(Reply::new(Reason::InvalidBackend))
+        }
+        Some(config) => {
+            ctx.cluster = Some(config);
+            Step::Continue
+        }
+        None => Step::reply(Reply::new(Reason::InvalidBackend)),
     }
-    ctx.cluster = Some(cluster);
-    Step::Continue
 }
 
 /// Notes the endpoint of the next attempt in the context.
-pub(crate) fn pick(ctx: &mut Context) -> Step {
+pub(crate) fn pick(ctx: &mut Context<'_>) -> Step {
     let endpoint = ctx
         .cluster
-        .as_ref()
         .and_then(|config| config.cluster.pick_avoiding(&ctx.tried));
     match endpoint {
         Some(endpoint) => {
