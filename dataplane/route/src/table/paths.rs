@@ -6,6 +6,7 @@
 //! so its cost follows neither the number of routes nor the length of a hostile path. Inside a slot
 //! matches stand in their order of precedence and are tried in that order.
 
+use std::slice;
 use std::sync::Arc;
 
 use super::compile::{CompiledMatch, Path};
@@ -14,7 +15,7 @@ use crate::text_map::TextMap;
 
 /// Matches by path; a clone shares every slot.
 pub(super) struct PathIndex<R> {
-    slots: TextMap<Arc<Slot<R>>>,
+    slots: TextMap<Slot<R>>,
     /// At which depths prefixes and regular expressions are filed, the deepest first.
     depths: Vec<Depth>,
     exact_count: usize,
@@ -28,8 +29,17 @@ struct Depth {
     matches: usize,
 }
 
-/// The matches filed under one text, each list in order of precedence.
-struct Slot<R> {
+/// The matches filed under one text.
+///
+/// Nearly always there is one, and it stands in the map itself: in a large table each step to
+/// another place in memory costs more than everything else in a look-up.
+enum Slot<R> {
+    One(Arc<CompiledMatch<R>>),
+    Several(Arc<Lists<R>>),
+}
+
+/// Several matches filed under one text, each list in order of precedence.
+struct Lists<R> {
     exact: Vec<Arc<CompiledMatch<R>>>,
     prefix: Vec<Arc<CompiledMatch<R>>>,
     regex: Vec<Arc<CompiledMatch<R>>>,
@@ -47,7 +57,7 @@ impl<R> PathIndex<R> {
     ) -> Option<(&CompiledMatch<R>, Option<usize>)> {
         if self.exact_count > 0
             && let Some(slot) = self.slots.get(request.path)
-            && let Some(found) = first_met(&slot.exact, request)
+            && let Some(found) = first_met(slot.exact(), request)
         {
             return Some((found, None));
         }
@@ -62,11 +72,11 @@ impl<R> PathIndex<R> {
             else {
                 continue;
             };
-            if let Some(found) = first_regex_met(&slot.regex, by_regex, request) {
+            if let Some(found) = first_regex_met(slot.regex(), by_regex, request) {
                 by_regex = Some(found);
             }
             if by_prefix.is_none() {
-                by_prefix = first_met(&slot.prefix, request).map(|found| (found, Some(cut.end)));
+                by_prefix = first_met(slot.prefix(), request).map(|found| (found, Some(cut.end)));
                 if by_prefix.is_some() && self.regex_count == 0 {
                     break;
                 }
@@ -77,14 +87,12 @@ impl<R> PathIndex<R> {
 
     pub(super) fn insert(&mut self, compiled: &Arc<CompiledMatch<R>>) {
         let key = compiled.path.key();
-        let slot = self.slots.get_or_insert_with(key, Arc::default);
-        let list = Arc::make_mut(slot).list_mut(&compiled.path);
-        let at = list.partition_point(|held| held.precedence(compiled).is_le());
-        // Most lists stay at one entry, and there may be thousands of them.
-        if list.is_empty() {
-            list.reserve_exact(1);
+        match self.slots.get_mut(key) {
+            Some(slot) => slot.insert(compiled),
+            None => {
+                self.slots.insert(key, Slot::One(compiled.clone()));
+            }
         }
-        list.insert(at, compiled.clone());
         match compiled.path {
             Path::Exact(_) => self.exact_count += 1,
             Path::Prefix(_) => self.count_depth(key),
@@ -100,14 +108,12 @@ impl<R> PathIndex<R> {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        let slot = Arc::make_mut(slot);
-        let list = slot.list_mut(&compiled.path);
-        let Some(at) = list.iter().position(|held| Arc::ptr_eq(held, compiled)) else {
-            return;
-        };
-        list.remove(at);
-        if slot.is_empty() {
-            self.slots.remove(key);
+        match slot.remove(compiled) {
+            Removed::Nothing => return,
+            Removed::Last => {
+                self.slots.remove(key);
+            }
+            Removed::One => {}
         }
         match compiled.path {
             Path::Exact(_) => self.exact_count -= 1,
@@ -222,7 +228,73 @@ impl<'a> Cut<'a> {
     }
 }
 
+/// What became of a slot that a match was taken out of.
+enum Removed {
+    /// The match was not there.
+    Nothing,
+    /// Others remain.
+    One,
+    /// It was the only one; the slot must go.
+    Last,
+}
+
 impl<R> Slot<R> {
+    fn exact(&self) -> &[Arc<CompiledMatch<R>>] {
+        match self {
+            Self::One(one) if matches!(one.path, Path::Exact(_)) => slice::from_ref(one),
+            Self::One(_) => &[],
+            Self::Several(lists) => &lists.exact,
+        }
+    }
+
+    fn prefix(&self) -> &[Arc<CompiledMatch<R>>] {
+        match self {
+            Self::One(one) if matches!(one.path, Path::Prefix(_)) => slice::from_ref(one),
+            Self::One(_) => &[],
+            Self::Several(lists) => &lists.prefix,
+        }
+    }
+
+    fn regex(&self) -> &[Arc<CompiledMatch<R>>] {
+        match self {
+            Self::One(one) if matches!(one.path, Path::Regex(_)) => slice::from_ref(one),
+            Self::One(_) => &[],
+            Self::Several(lists) => &lists.regex,
+        }
+    }
+
+    fn insert(&mut self, compiled: &Arc<CompiledMatch<R>>) {
+        match self {
+            Self::One(one) => {
+                let mut lists = Lists::default();
+                lists.insert(one);
+                lists.insert(compiled);
+                *self = Self::Several(Arc::new(lists));
+            }
+            Self::Several(lists) => Arc::make_mut(lists).insert(compiled),
+        }
+    }
+
+    fn remove(&mut self, compiled: &Arc<CompiledMatch<R>>) -> Removed {
+        let remaining = match self {
+            Self::One(one) if Arc::ptr_eq(one, compiled) => return Removed::Last,
+            Self::One(_) => return Removed::Nothing,
+            Self::Several(lists) => {
+                let lists = Arc::make_mut(lists);
+                if !lists.remove(compiled) {
+                    return Removed::Nothing;
+                }
+                lists.only()
+            }
+        };
+        if let Some(one) = remaining {
+            *self = Self::One(one);
+        }
+        Removed::One
+    }
+}
+
+impl<R> Lists<R> {
     fn list_mut(&mut self, path: &Path) -> &mut Vec<Arc<CompiledMatch<R>>> {
         match path {
             Path::Exact(_) => &mut self.exact,
@@ -231,8 +303,23 @@ impl<R> Slot<R> {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.prefix.is_empty() && self.regex.is_empty()
+    fn insert(&mut self, compiled: &Arc<CompiledMatch<R>>) {
+        let list = self.list_mut(&compiled.path);
+        let at = list.partition_point(|held| held.precedence(compiled).is_le());
+        list.insert(at, compiled.clone());
+    }
+
+    fn remove(&mut self, compiled: &Arc<CompiledMatch<R>>) -> bool {
+        let list = self.list_mut(&compiled.path);
+        let at = list.iter().position(|held| Arc::ptr_eq(held, compiled));
+        at.map(|at| list.remove(at)).is_some()
+    }
+
+    /// The only match left, when there is just one.
+    fn only(&self) -> Option<Arc<CompiledMatch<R>>> {
+        let mut all = self.exact.iter().chain(&self.prefix).chain(&self.regex);
+        let only = all.next()?;
+        all.next().is_none().then(|| only.clone())
     }
 }
 
@@ -258,7 +345,16 @@ impl<R> Clone for PathIndex<R> {
     }
 }
 
-impl<R> Default for Slot<R> {
+impl<R> Clone for Slot<R> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::One(one) => Self::One(one.clone()),
+            Self::Several(lists) => Self::Several(lists.clone()),
+        }
+    }
+}
+
+impl<R> Default for Lists<R> {
     fn default() -> Self {
         Self {
             exact: Vec::new(),
@@ -268,7 +364,7 @@ impl<R> Default for Slot<R> {
     }
 }
 
-impl<R> Clone for Slot<R> {
+impl<R> Clone for Lists<R> {
     fn clone(&self) -> Self {
         Self {
             exact: self.exact.clone(),
