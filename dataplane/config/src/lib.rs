@@ -13,4 +13,4 @@ pub mod filters;
 pub use compile::compile;
 pub use filters::{Filters, RequestFilter};
 pub use runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
-pub use store::{Reader, Store};
+pub use store::{Current, Reader, Store};

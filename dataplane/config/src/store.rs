@@ -2,6 +2,7 @@
 //!
 //! Readers never wait and never block a writer; the writer is `dataplane/src/apply.rs` alone.
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl Store {
     /// A reader for one thread.
     pub fn reader(&self) -> Reader {
         let mut cache = Cache::new(self.current.clone());
-        let held = Rc::new(cache.load().clone());
+        let held = Rc::new(Current(cache.load().clone()));
         Reader { cache, held }
     }
 
@@ -44,19 +45,31 @@ impl Store {
     }
 }
 
+/// One thread's share in a configuration; counted within the thread.
+#[derive(Debug)]
+pub struct Current(Arc<RuntimeConfig>);
+
+impl Deref for Current {
+    type Target = RuntimeConfig;
+
+    fn deref(&self) -> &RuntimeConfig {
+        &self.0
+    }
+}
+
 /// Reads the current configuration from one thread without touching a count that others share.
 #[derive(Debug)]
 pub struct Reader {
     cache: Cache<Arc<ArcSwap<RuntimeConfig>>, Arc<RuntimeConfig>>,
-    held: Rc<Arc<RuntimeConfig>>,
+    held: Rc<Current>,
 }
 
 impl Reader {
     /// The configuration of this moment, to be kept for as long as a request runs.
-    pub fn load(&mut self) -> Rc<Arc<RuntimeConfig>> {
+    pub fn load(&mut self) -> Rc<Current> {
         let current = self.cache.load();
-        if !Arc::ptr_eq(current, &self.held) {
-            self.held = Rc::new(current.clone());
+        if !Arc::ptr_eq(current, &self.held.0) {
+            self.held = Rc::new(Current(current.clone()));
         }
         self.held.clone()
     }

@@ -18,6 +18,7 @@ use tracing::debug;
 use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
+use crate::deadline::Timer;
 use crate::downstream::{READ_BYTES, RequestBody, Responder};
 use crate::h1::{self, HeadError};
 use crate::io::{Duplex, Io, Prefixed};
@@ -100,10 +101,11 @@ async fn detect(
 
 async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &Arrival) {
     let settings = &worker.settings;
+    let timer = Timer::new();
     let born = Instant::now();
     let mut served = 0_u32;
     loop {
-        let head = match read_head(settings, io, &mut buf, arrival, served == 0).await {
+        let head = match read_head(settings, io, &mut buf, arrival, &timer, served == 0).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(fault) => return refuse_head(worker, io, fault).await,
@@ -135,7 +137,7 @@ async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &
             }
         };
         let mut body = RequestBody::http1(io, &mut buf, length, &settings.request_head);
-        proxy::handle(worker, arrival, request, &mut body, &mut responder).await;
+        proxy::handle(worker, arrival, &timer, request, &mut body, &mut responder).await;
         let is_whole = responder.is_complete();
         if !responder.keeps_alive() || !finish_body(&mut body).await {
             if is_whole {
@@ -176,6 +178,7 @@ async fn read_head(
     io: &Duplex,
     buf: &mut BytesMut,
     arrival: &Arrival,
+    timer: &Timer,
     is_first: bool,
 ) -> Result<Option<h1::RequestHead>, HeadFault> {
     let mut scan = 0;
@@ -194,15 +197,7 @@ async fn read_head(
             } else {
                 settings.keepalive_idle
             };
-            if !wait_for_request(
-                io,
-                buf,
-                arrival,
-                Instant::now() + pause,
-                settings.drain_idle,
-            )
-            .await
-            {
+            if !wait_for_request(io, buf, arrival, timer, pause, settings.drain_idle).await {
                 return Ok(None);
             }
             continue;
@@ -221,7 +216,8 @@ async fn wait_for_request(
     io: &Duplex,
     buf: &mut BytesMut,
     arrival: &Arrival,
-    deadline: Instant,
+    timer: &Timer,
+    pause: Duration,
     drain_idle: Duration,
 ) -> bool {
     let read = async {
@@ -238,7 +234,7 @@ async fn wait_for_request(
         biased;
         read = &mut read => return matches!(read, Ok(1..)),
         () = arrival.drain.cancelled() => {}
-        () = sleep_until(deadline) => return false,
+        () = timer.until(Instant::now() + pause) => return false,
     }
     // A request may be on its way; it is still served, with the word that it is the last.
     matches!(timeout(drain_idle, read).await, Ok(Ok(1..)))
@@ -408,6 +404,7 @@ impl Stream {
         proxy::handle(
             &self.worker,
             &self.arrival,
+            &Timer::new(),
             request,
             &mut body,
             &mut responder,

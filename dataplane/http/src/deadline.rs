@@ -2,16 +2,22 @@
 //!
 //! What is being waited for is noted in a [`Watch`] by whoever waits; one sleeping future looks at
 //! the notes when the earliest of them may be due. So a fast request costs one timer and a few
-//! clock reads, however many limits it has.
+//! clock reads, however many limits it has; a connection's [`Timer`] is set about once a second.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use dataplane_telemetry::Reason;
 
 use crate::settings::Settings;
+
+/// How long a note may stay unseen.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// What a request waits for at the moment, and since when.
 #[derive(Debug)]
@@ -135,15 +141,48 @@ impl Watch {
     }
 
     /// Waits until something is due, and says what.
-    pub(crate) async fn expired(&self) -> Reason {
+    pub(crate) async fn expired(&self, timer: &Timer) -> Reason {
         loop {
             // A note made meanwhile may be due earlier, hence never asleep for long.
             let (at, _) = self.next();
-            sleep_until(at.min(Instant::now() + Duration::from_secs(1))).await;
+            timer.until(at.min(Instant::now() + GLANCE)).await;
             let (at, reason) = self.next();
             if at <= Instant::now() {
                 return reason;
             }
         }
+    }
+}
+
+/// A timer that serves one connection for its whole life.
+///
+/// Waits come and go thousands of times a second and almost never end by time. So the timer is
+/// left armed where it is as long as that is early enough, and set anew only when it fires.
+#[derive(Debug)]
+pub(crate) struct Timer(RefCell<Pin<Box<Sleep>>>);
+
+impl Timer {
+    pub(crate) fn new() -> Self {
+        Self(RefCell::new(Box::pin(sleep_until(Instant::now() + GLANCE))))
+    }
+
+    /// Waits for that moment. One wait at a time.
+    pub(crate) async fn until(&self, at: Instant) {
+        poll_fn(|cx| {
+            let mut sleep = self.0.borrow_mut();
+            loop {
+                if sleep.deadline() > at {
+                    sleep.as_mut().reset(at);
+                }
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if Instant::now() >= at {
+                    return Poll::Ready(());
+                }
+                sleep.as_mut().reset(at);
+            }
+        })
+        .await;
     }
 }

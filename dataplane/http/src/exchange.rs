@@ -96,7 +96,7 @@ pub(crate) struct Channel {
 }
 
 enum Kind {
-    Http1(Box<Http1>),
+    Http1(Http1),
     Http2(Box<Http2Session>),
 }
 
@@ -126,22 +126,14 @@ impl Channel {
                 io,
                 buf: BytesMut::new(),
             };
-            return Ok(Self::new(
-                Kind::Http1(Box::new(http1)),
-                true,
-                Duration::ZERO,
-            ));
+            return Ok(Self::new(Kind::Http1(http1), true, Duration::ZERO));
         }
         let tcp = dial(peer).await?;
         let http1 = Http1 {
             io: Duplex::new(Io::Plain(tcp)),
             buf: BytesMut::new(),
         };
-        Ok(Self::new(
-            Kind::Http1(Box::new(http1)),
-            false,
-            started.elapsed(),
-        ))
+        Ok(Self::new(Kind::Http1(http1), false, started.elapsed()))
     }
 
     fn new(kind: Kind, is_reused: bool, connect_time: Duration) -> Self {

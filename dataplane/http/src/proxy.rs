@@ -15,7 +15,7 @@ use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
 use crate::context::Context;
-use crate::deadline::{Wait, Watch};
+use crate::deadline::{Timer, Wait, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Peer, Receiver, Sender};
 use crate::h1::{BodyLength, Frame};
@@ -29,13 +29,23 @@ use crate::worker::Worker;
 pub(crate) async fn handle(
     worker: &Worker,
     arrival: &Arrival,
+    timer: &Timer,
     mut request: Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
 ) {
     let config = worker.config();
     let mut ctx = Context::new(&config);
-    let ended = run(worker, arrival, &mut ctx, &mut request, body, responder).await;
+    let ended = run(
+        worker,
+        arrival,
+        timer,
+        &mut ctx,
+        &mut request,
+        body,
+        responder,
+    )
+    .await;
     let answered = match ended {
         Ok(Step::Continue) => Ok(()),
         Ok(Step::Reply(reply)) => answer(worker, &mut ctx, &request, responder, *reply).await,
@@ -58,6 +68,7 @@ pub(crate) async fn handle(
 async fn run(
     worker: &Worker,
     arrival: &Arrival,
+    timer: &Timer,
     ctx: &mut Context<'_>,
     request: &mut Request,
     body: &mut RequestBody<'_>,
@@ -91,7 +102,7 @@ async fn run(
         let mut was_reused = false;
         let ended = {
             let attempt = pin!(attempt(worker, ctx, request, body, responder, &watch));
-            until_due(attempt, &watch).await
+            until_due(attempt, &watch, timer).await
         };
         let failure = match ended {
             Ok(done) => {
@@ -423,11 +434,15 @@ async fn or_gone<T>(
 }
 
 /// Waits for `work`, unless a deadline passes first.
-async fn until_due<F: Future>(mut work: Pin<&mut F>, watch: &Watch) -> Result<F::Output, Reason> {
+async fn until_due<F: Future>(
+    mut work: Pin<&mut F>,
+    watch: &Watch,
+    timer: &Timer,
+) -> Result<F::Output, Reason> {
     if let Poll::Ready(done) = poll!(work.as_mut()) {
         return Ok(done);
     }
-    let mut due = pin!(watch.expired());
+    let mut due = pin!(watch.expired(timer));
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));

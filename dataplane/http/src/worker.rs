@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use http::HeaderValue;
 
-use dataplane_config::{Bind, Reader, RuntimeConfig, Store};
+use dataplane_config::{Bind, Current, Reader, Store};
 use dataplane_telemetry::access_log::Writer;
 
 use crate::pool::Pool;
@@ -39,7 +39,7 @@ impl Worker {
     }
 
     /// The configuration of this moment.
-    pub(crate) fn config(&self) -> Rc<Arc<RuntimeConfig>> {
+    pub(crate) fn config(&self) -> Rc<Current> {
         self.config.borrow_mut().load()
     }
 

@@ -1,5 +1,11 @@
 //! The whole data plane in process, on loopback, under a control plane that the test plays.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 mod http;

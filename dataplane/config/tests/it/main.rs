@@ -1,5 +1,11 @@
 //! A configuration compiled from what changed is the one compiled from scratch.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::sync::Arc;
 
 use dataplane_config::{Rule, RuntimeConfig, compile};

@@ -3,9 +3,10 @@
 //! One edit is applied as remove, then set, then add: what the filter removes are the fields that
 //! came with the message, never those it writes itself. `add` puts a line of its own below existing
 //! ones, which RFC 9110 5.3 calls the same as one line joined by commas and which is also right for
-//! `Set-Cookie`. Framing and connection fields are the engine's and written after this.
+//! `Set-Cookie`. Framing and connection fields are the engine's own: entries that name one are left
+//! out, since a configuration must not be able to make a message ambiguous.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::FilterError;
 
@@ -30,6 +31,7 @@ impl HeaderEdit {
                 .remove
                 .iter()
                 .map(|text| name(text))
+                .filter(|name| !name.as_ref().is_ok_and(is_of_engine))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -54,6 +56,21 @@ impl HeaderEdit {
     }
 }
 
+/// Fields that say where a message ends, what its connection does, and whom it is for.
+fn is_of_engine(name: &HeaderName) -> bool {
+    const FIELDS: [HeaderName; 8] = [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TE,
+        header::HOST,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    FIELDS.contains(name)
+}
+
 fn fields(entries: &[(String, String)]) -> Result<Box<[(HeaderName, HeaderValue)]>, FilterError> {
     let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(entries.len());
     for (text, value) in entries {
@@ -61,7 +78,7 @@ fn fields(entries: &[(String, String)]) -> Result<Box<[(HeaderName, HeaderValue)
         // White space around a value is no part of it (RFC 9110 5.5).
         let value = HeaderValue::from_bytes(value.trim_matches([' ', '\t']).as_bytes())
             .map_err(|_| FilterError::HeaderValue(text.clone()))?;
-        if !fields.iter().any(|(held, _)| *held == name) {
+        if !is_of_engine(&name) && !fields.iter().any(|(held, _)| *held == name) {
             fields.push((name, value));
         }
     }
