@@ -151,7 +151,7 @@ impl Write for Stuck {
 
 #[test]
 fn a_stuck_output_costs_lines_not_time() {
-    let (let_go, gate) = mpsc::channel();
+    let (let_go, gate) = mpsc::sync_channel(0);
     let memory = Memory::default();
     let settings = Settings {
         writing: Writing::Queued {
