@@ -1,25 +1,71 @@
-//! The admin API on its own listener.
+//! The admin API on its own listener: health, metrics, and what this process does.
+//!
+//! `app.rs` calls [`serve`] (or [`Server`], where the address matters) on the control runtime, so
+//! traffic and admin never share a thread. Paths and who may use them are in `admin/api.rs`, the
+//! listener and its limits in `admin/connection.rs`, the answers in the files named after them. The
+//! API reads; the only thing it changes is the level of the log.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use dataplane_config::Store;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_tls::AdminTls;
 use dataplane_xds::Status;
 
 use crate::bootstrap::AdminSettings;
+
+mod connection;
+mod api;
+mod path;
+mod config;
+mod health;
+mod inventory;
+mod log_level;
+mod metrics;
+mod xds;
+mod answer;
 
 /// Whether this process wants traffic.
 #[derive(Debug, Default)]
 pub struct Readiness(AtomicU8);
 
+/// Where a process stands between its start and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No configuration serves yet.
+    Starting,
+    /// A complete configuration serves.
+    Ready,
+    /// The process is on its way out.
+    Draining,
+}
+
+impl Phase {
+    /// The word of the health paths.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 impl Readiness {
     /// A complete configuration serves.
     pub fn serving(&self) {
+        // A process that drains stays at that, whatever is still applied.
         let _ = self
             .0
             .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
@@ -32,7 +78,16 @@ impl Readiness {
 
     /// True while traffic is wanted.
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 1
+        self.phase() == Phase::Ready
+    }
+
+    /// Where the process stands.
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
     }
 }
 
@@ -53,12 +108,86 @@ pub struct AdminState {
     pub node_id: String,
 }
 
+/// What all handlers share.
+#[derive(Debug)]
+struct Context {
+    state: AdminState,
+    started: Instant,
+    /// Places for large answers.
+    large: Arc<Semaphore>,
+}
+
 /// Opens the listener and serves until `stop` is cancelled.
 pub async fn serve(
     settings: AdminSettings,
     state: AdminState,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let _ = (settings, state);
-    Ok(tokio::spawn(async move { stop.cancelled().await }))
+    Ok(Server::bind(settings).await?.start(state, stop))
+}
+
+/// A bound admin listener.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    settings: AdminSettings,
+    tls: Option<Tls>,
+}
+
+/// [`AdminTls`] with a `Debug` that shows nothing of it.
+#[derive(Clone)]
+struct Tls(AdminTls);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Server {
+    /// Reads the certificate, when there is to be one, and binds the socket.
+    pub async fn bind(settings: AdminSettings) -> anyhow::Result<Self> {
+        let tls = match &settings.tls {
+            Some((certificate, key)) => Some(Tls(AdminTls::from_files(certificate, key)?)),
+            None => None,
+        };
+        let listener = TcpListener::bind(settings.address).await;
+        let listener = listener.with_context(|| {
+            format!(
+                "cannot bind {}, check adminAddr and that no other program has it",
+                settings.address
+            )
+        })?;
+        Ok(Self {
+            listener,
+            settings,
+            tls,
+        })
+    }
+
+    /// Where it is bound.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is cancelled.
+    pub fn start(self, state: AdminState, stop: CancellationToken) -> JoinHandle<()> {
+        info!(
+            address = %self.settings.address,
+            tls = self.tls.is_some(),
+            token = self.settings.token.is_some(),
+            "admin listener opened"
+        );
+        let context = Context {
+            state,
+            started: Instant::now(),
+            large: Arc::new(Semaphore::new(answer::LARGE_MAX)),
+        };
+        let api = api::Api {
+            context,
+            token: self.settings.token,
+        };
+        let tls = self.tls.map(|tls| tls.0);
+        tokio::spawn(connection::run(self.listener, tls, Arc::new(api), stop))
+    }
 }

@@ -1,14 +1,32 @@
 //! The settings of one process, checked.
 //!
-//! Read once at start from a YAML file and the environment. What a listener or route does is not
-//! here: that comes from the control plane.
+//! Read once at start from a YAML file and the environment, in two stages: `written.rs` takes what
+//! was written, key by key, `checked.rs` what it means together. Both know every key from the one
+//! table in [`keys`]. What a listener or route does is not here: that comes from the control plane.
 
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
+
+pub mod error;
+pub mod keys;
+pub mod reference;
+mod checked;
+mod written;
+
+pub use error::{BootstrapError, Fault};
+pub use written::Origin;
+
+use written::Written;
+
+/// Largest bootstrap file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Everything a data plane must know before it starts.
 #[derive(Clone, Debug)]
@@ -35,6 +53,10 @@ pub struct Bootstrap {
     pub drain: Drain,
     /// The stream to the control plane.
     pub xds: dataplane_xds::Settings,
+    /// Known keys that were written and do nothing in this version; a warning names them.
+    pub without_effect: Vec<String>,
+    /// Every key with its value, for `--check`.
+    pub effective: Vec<Effective>,
 }
 
 /// How long the end may take.
@@ -58,28 +80,86 @@ pub struct AdminSettings {
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
-impl Bootstrap {
-    /// What a data plane beside a shim in one process needs; everything else has its default.
-    pub fn standalone(node_id: &str, control_plane: &str, admin: SocketAddr) -> Self {
-        Self {
-            node_id: node_id.to_owned(),
-            admin: AdminSettings {
-                address: admin,
-                token: None,
-                tls: None,
-            },
-            log: log::Settings::default(),
-            access_log: None,
-            http: dataplane_http::Settings::default(),
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
-            connections_max: Some(50_000),
-            listener_connections_max: Some(10_000),
-            handshake_timeout: Duration::from_secs(10),
-            drain: Drain {
-                min_accept: Duration::ZERO,
-                total: Duration::from_secs(10),
-            },
-            xds: dataplane_xds::Settings::new(control_plane, node_id),
+/// One key and what it is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value as it would be written; a secret is blanked.
+    pub value: String,
+    /// Who set it.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Effective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.value)?;
+        match self.origin {
+            Origin::Default => Ok(()),
+            Origin::File => f.write_str(" # from the file"),
+            Origin::Environment(name) => write!(f, " # from {name}"),
         }
     }
+}
+
+impl Bootstrap {
+    /// Reads the file, when there is one, and the environment over it.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, BootstrapError> {
+        let document = path.map_or(Ok(serde_yaml::Value::Null), read)?;
+        let mut written = Written::read(&document, &env);
+        let bootstrap = checked::check(&mut written, &env);
+        if written.faults.is_empty() {
+            return Ok(bootstrap);
+        }
+        Err(BootstrapError::Invalid {
+            file: path.map(Path::to_owned),
+            faults: written.faults,
+        })
+    }
+
+    /// Every key with its value and who set it, a line each; what `--check` prints.
+    pub fn summary(&self) -> String {
+        let mut lines: Vec<_> = self.effective.iter().map(ToString::to_string).collect();
+        let unused = self.without_effect.iter();
+        lines.extend(unused.map(|key| format!("{key} # known, has no effect yet")));
+        lines.join("\n")
+    }
+
+    /// What a data plane beside a shim in one process needs; everything else has its default.
+    pub fn standalone(node_id: &str, control_plane: &str, admin: SocketAddr) -> Self {
+        let mut bootstrap = checked::check(&mut Written::default(), |_| None);
+        node_id.clone_into(&mut bootstrap.node_id);
+        bootstrap.admin.address = admin;
+        bootstrap.access_log = None;
+        bootstrap.drain = Drain {
+            min_accept: Duration::ZERO,
+            total: Duration::from_secs(10),
+        };
+        bootstrap.xds = dataplane_xds::Settings::new(control_plane, node_id);
+        bootstrap.effective.clear();
+        bootstrap
+    }
+}
+
+fn read(path: &Path) -> Result<serde_yaml::Value, BootstrapError> {
+    let mut text = String::new();
+    let file = File::open(path);
+    let read = file.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    let read = read.map_err(|source| BootstrapError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(BootstrapError::TooLarge {
+            path: path.to_owned(),
+            bytes_max: FILE_BYTES_MAX,
+        });
+    }
+    serde_yaml::from_str(&text).map_err(|source| BootstrapError::Syntax {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -1,11 +1,12 @@
 //! The end: readiness first, then no new connections, then the running requests, then out.
 //!
-//! Called by `app` when a signal or the caller says so. A second signal ends the process at once;
-//! that is the binary's own business, see `main.rs`.
+//! [`drain`] is called by `app` when the caller says so; the binary says so when [`signalled`]
+//! resolves. A second signal ends the process at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -39,4 +40,18 @@ pub async fn drain(
         sleep(Duration::from_millis(10)).await;
     }
     true
+}
+
+/// Resolves with the first SIGTERM or SIGINT; the second one ends the process at once.
+pub async fn signalled() {
+    let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(terminate), signal(interrupt)) else {
+        warn!("signals cannot be caught, the process will be ended without draining");
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(1);
+    });
 }

@@ -8,6 +8,8 @@
 
 mod support;
 
+mod admin;
+mod bootstrap;
 mod http;
 mod limits;
 mod update;

@@ -1,0 +1,243 @@
+//! What a request's path and query ask for.
+//!
+//! The paths of the documents (`/api/v1/…`) and those of the contract (`/v1/…`) are the same ones.
+//! Nothing here looks at any state.
+
+use std::borrow::Cow;
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Livez,
+    Readyz,
+    Metrics,
+    ConfigVersion,
+    XdsStatus,
+    Snapshot,
+    Summary,
+    Overload,
+    Traffic,
+    LogLevel,
+    Listeners,
+    Listener(String),
+    ListenerStatuses,
+    ListenerStatus(String),
+    Routes,
+    /// Kind, and `namespace/name`.
+    Route(String, String),
+    Backends,
+    /// `namespace/name`.
+    Backend(String),
+}
+
+impl Target {
+    /// The target of a path; nothing when there is no such path.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        match path {
+            "/livez" => return Some(Self::Livez),
+            "/readyz" => return Some(Self::Readyz),
+            "/metrics" => return Some(Self::Metrics),
+            _ => {}
+        }
+        let path = path.strip_prefix("/api").unwrap_or(path);
+        let path = path.strip_prefix("/v1/")?;
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        let target = match (first, rest) {
+            ("config", "version") => Self::ConfigVersion,
+            ("xds", "status") => Self::XdsStatus,
+            ("snapshot", "") | ("config", "snapshot") => Self::Snapshot,
+            ("summary" | "node", "") => Self::Summary,
+            ("overload", "") => Self::Overload,
+            ("traffic", "") => Self::Traffic,
+            ("log", "level") => Self::LogLevel,
+            ("listeners", "") => Self::Listeners,
+            ("listeners", name) => Self::Listener(decode(name)),
+            ("listener-statuses", "") => Self::ListenerStatuses,
+            ("listener-statuses", name) => Self::ListenerStatus(decode(name)),
+            ("routes", "") => Self::Routes,
+            ("routes", rest) => {
+                let (kind, key) = rest.split_once('/')?;
+                Self::Route(decode(kind), decode(key))
+            }
+            ("backends", "") => Self::Backends,
+            ("backends", key) => Self::Backend(decode(key)),
+            _ => return None,
+        };
+        Some(target)
+    }
+
+    /// The label of the metric; from this list and never from a request.
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Livez => "/livez",
+            Self::Readyz => "/readyz",
+            Self::Metrics => "/metrics",
+            Self::ConfigVersion => "/v1/config/version",
+            Self::XdsStatus => "/v1/xds/status",
+            Self::Snapshot => "/v1/snapshot",
+            Self::Summary => "/v1/summary",
+            Self::Overload => "/v1/overload",
+            Self::Traffic => "/v1/traffic",
+            Self::LogLevel => "/v1/log/level",
+            Self::Listeners => "/v1/listeners",
+            Self::Listener(_) => "/v1/listeners/{name}",
+            Self::ListenerStatuses => "/v1/listener-statuses",
+            Self::ListenerStatus(_) => "/v1/listener-statuses/{name}",
+            Self::Routes => "/v1/routes",
+            Self::Route(..) => "/v1/routes/{kind}/{namespace}/{name}",
+            Self::Backends => "/v1/backends",
+            Self::Backend(_) => "/v1/backends/{namespace}/{name}",
+        }
+    }
+
+    /// True for what anybody may see.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self, Self::Livez | Self::Readyz)
+    }
+}
+
+/// Which entries of a list are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// Only of this namespace.
+    namespace: Option<String>,
+    /// Only names that begin so.
+    name: Option<String>,
+    /// How many are left out at the front.
+    pub(super) offset: usize,
+    /// How many are wanted at most.
+    pub(super) limit: Option<usize>,
+}
+
+impl Filter {
+    /// Reads a query; parameters that are not known are ignored, as the contract's server does.
+    pub(super) fn of(query: Option<&str>) -> Result<Self, String> {
+        let mut filter = Self::default();
+        for pair in query.unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decode(value);
+            let number = || {
+                let number = value.parse::<usize>();
+                number.map_err(|_| format!("{name} must be a whole number, not {value:?}"))
+            };
+            match name {
+                "namespace" if !value.is_empty() => filter.namespace = Some(value),
+                "name" if !value.is_empty() => filter.name = Some(value),
+                "offset" => filter.offset = number()?,
+                "limit" => {
+                    let limit = Some(number()?).filter(|limit| *limit > 0);
+                    filter.limit = Some(limit.ok_or("limit must be at least 1")?);
+                }
+                _ => {}
+            }
+        }
+        Ok(filter)
+    }
+
+    /// Whether an object is wanted.
+    pub(super) fn takes(&self, namespace: &str, name: &str) -> bool {
+        self.namespace.as_ref().is_none_or(|it| it == namespace)
+            && self.name.as_ref().is_none_or(|it| name.starts_with(it))
+    }
+
+    /// The wanted part of a list.
+    pub(super) fn page<T>(&self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        all.skip(self.offset).take(self.limit.unwrap_or(usize::MAX))
+    }
+}
+
+/// Percent-decodes; what is no UTF-8 afterwards is replaced and then matches nothing.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        let decoded = match (byte, tail) {
+            (b'%', [high, low, tail @ ..]) => hex(*high).zip(hex(*low)).inspect(|_| rest = tail),
+            _ => None,
+        };
+        bytes.push(decoded.map_or(*byte, |(high, low)| high << 4 | low));
+    }
+    match String::from_utf8_lossy(&bytes) {
+        Cow::Borrowed(text) => text.to_owned(),
+        Cow::Owned(text) => text,
+    }
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_of_paths_lead_to_the_same() {
+        for (path, target) in [
+            ("/livez", Some(Target::Livez)),
+            ("/v1/livez", None),
+            ("/api/livez", None),
+            ("/api/v1/config/version", Some(Target::ConfigVersion)),
+            ("/v1/config/version", Some(Target::ConfigVersion)),
+            ("/api/v1/config/snapshot", Some(Target::Snapshot)),
+            ("/v1/snapshot", Some(Target::Snapshot)),
+            ("/v1/node", Some(Target::Summary)),
+            ("/v1/listeners", Some(Target::Listeners)),
+            (
+                "/v1/listeners/ns/gw/http",
+                Some(Target::Listener("ns/gw/http".to_owned())),
+            ),
+            (
+                "/v1/listeners/ns%2Fgw%2fhttp",
+                Some(Target::Listener("ns/gw/http".to_owned())),
+            ),
+            (
+                "/v1/routes/HTTPRoute/shop/cart",
+                Some(Target::Route(
+                    "HTTPRoute".to_owned(),
+                    "shop/cart".to_owned(),
+                )),
+            ),
+            ("/v1/routes/HTTPRoute", None),
+            (
+                "/v1/backends/shop/cart:80",
+                Some(Target::Backend("shop/cart:80".to_owned())),
+            ),
+            ("/v1/unknown", None),
+            ("/v2/summary", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(Target::of(path), target, "{path}");
+        }
+    }
+
+    #[test]
+    fn percent_signs_decode_or_stay() {
+        for (text, decoded) in [
+            ("a%2Fb", "a/b"),
+            ("%", "%"),
+            ("%2", "%2"),
+            ("%zz", "%zz"),
+            ("%e4%b8%ad", "\u{4e2d}"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(decode(text), decoded, "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_are_read_and_nonsense_is_told() {
+        let filter = Filter::of(Some("namespace=shop&name=ca&limit=2&offset=1&x=y")).unwrap();
+        assert!(filter.takes("shop", "cart"));
+        assert!(!filter.takes("shop", "pay"));
+        assert!(!filter.takes("other", "cart"));
+        assert_eq!(filter.page(0..9).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(Filter::of(None), Ok(Filter::default()));
+        for query in ["limit=0", "limit=x", "offset=-1"] {
+            assert!(Filter::of(Some(query)).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The second stage: what the written values mean together.
+//!
+//! Called by `bootstrap.rs` with every key's value at hand. Rules between keys stand here, and the
+//! names of the bootstrap file end here: what comes out speaks the terms of the crates it is for.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dataplane_telemetry::{access_log, log};
+use ir::SecretText;
+
+use super::keys as key;
+use super::written::{Origin, Written};
+use super::{AdminSettings, Bootstrap, Drain, Effective};
+
+/// Longest identity; it is carried in every message to the control plane.
+const NODE_ID_BYTES_MAX: usize = 253;
+/// Longest admin token that fits into a request head.
+const TOKEN_BYTES_MAX: usize = 4096;
+
+/// Checks the values against each other; faults are left in `written`.
+pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>) -> Bootstrap {
+    let node_id = node_id(written, env);
+    let xds = xds(written, &node_id);
+    Bootstrap {
+        admin: admin(written),
+        log: log(written),
+        access_log: access_log(written),
+        http: http(written),
+        workers: workers(written),
+        connections_max: written.limit(&key::CONNECTIONS_MAX).map(to_usize),
+        listener_connections_max: written
+            .limit(&key::LISTENER_CONNECTIONS_MAX)
+            .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
+        handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
+        drain: drain(written),
+        without_effect: std::mem::take(&mut written.without_effect),
+        effective: effective(written),
+        node_id,
+        xds,
+    }
+}
+
+fn node_id(written: &mut Written, env: impl Fn(&str) -> Option<String>) -> String {
+    if written.text(&key::NODE_ID).is_none()
+        && let Some(host) = env("HOSTNAME").filter(|host| !host.trim().is_empty())
+    {
+        written.resolve(&key::NODE_ID, host.trim(), Origin::Environment("HOSTNAME"));
+    }
+    let Some(node_id) = written.text(&key::NODE_ID) else {
+        written.fault(
+            key::NODE_ID.name,
+            "is required; set it, or NANTIAN_GW_NODE_ID to the pod's name",
+        );
+        return String::new();
+    };
+    if node_id.len() > NODE_ID_BYTES_MAX || !node_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!(
+            "expected at most {NODE_ID_BYTES_MAX} visible ASCII characters, found {node_id:?}"
+        );
+        written.fault(key::NODE_ID.name, message);
+    }
+    node_id
+}
+
+fn admin(written: &mut Written) -> AdminSettings {
+    let address = written.address(&key::ADMIN_ADDR);
+    let address = address.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+    let faults = written.faults.len();
+    let token = token(written);
+    // A token that was meant and is faulty is told once, not also as a missing one.
+    if !address.ip().is_loopback() && token.is_none() && written.faults.len() == faults {
+        let message = format!(
+            "{address} is not loopback and there is no token; set adminAuth.bearerTokenFile or \
+             adminAuth.bearerToken, or listen on 127.0.0.1:{}",
+            address.port()
+        );
+        written.fault(key::ADMIN_ADDR.name, message);
+    }
+    let tls = pair(written, &key::ADMIN_TLS_CERT, &key::ADMIN_TLS_KEY);
+    AdminSettings {
+        address,
+        token,
+        tls,
+    }
+}
+
+fn token(written: &mut Written) -> Option<SecretText> {
+    let inline = written.secret(&key::ADMIN_TOKEN);
+    let file = written.text(&key::ADMIN_TOKEN_FILE);
+    let (key, token) = match (inline, file) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            let message = "adminAuth.bearerTokenFile is set too, keep one of them";
+            written.fault(key::ADMIN_TOKEN.name, message);
+            return None;
+        }
+        (Some(token), None) => (key::ADMIN_TOKEN.name, token),
+        (None, Some(path)) => match fs::read_to_string(&path) {
+            Ok(text) => (
+                key::ADMIN_TOKEN_FILE.name,
+                SecretText::new(text.trim().to_owned()),
+            ),
+            Err(error) => {
+                let message = format!("cannot read {path}: {error}; is the Secret mounted?");
+                written.fault(key::ADMIN_TOKEN_FILE.name, message);
+                return None;
+            }
+        },
+    };
+    let text = token.expose();
+    let is_sound = (1..=TOKEN_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_sound {
+        let message =
+            format!("expected a token of 1 to {TOKEN_BYTES_MAX} visible ASCII characters");
+        written.fault(key, message);
+        return None;
+    }
+    Some(token)
+}
+
+/// Paths of a certificate and its key; one without the other is a fault.
+fn pair(
+    written: &mut Written,
+    certificate: &key::Key,
+    key: &key::Key,
+) -> Option<(PathBuf, PathBuf)> {
+    match (written.text(certificate), written.text(key)) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => {
+            written.fault(key.name, format!("is missing beside {}", certificate.name));
+            None
+        }
+        (None, Some(_)) => {
+            written.fault(certificate.name, format!("is missing beside {}", key.name));
+            None
+        }
+    }
+}
+
+fn log(written: &Written) -> log::Settings {
+    let writing = if written.flag(&key::LOG_NON_BLOCKING) {
+        log::Writing::Queued {
+            lines: to_usize(written.number(&key::LOG_LINES)),
+            when_full: if written.flag(&key::LOG_DROP) {
+                log::WhenFull::Drop
+            } else {
+                log::WhenFull::Wait
+            },
+        }
+    } else {
+        log::Writing::Direct
+    };
+    let is_text = written.text(&key::LOG_FORMAT).as_deref() == Some("text");
+    log::Settings {
+        filter: written.text(&key::LOG_LEVEL).unwrap_or_default(),
+        format: if is_text {
+            log::Format::Text
+        } else {
+            log::Format::Json
+        },
+        writing,
+        adds_source: written.flag(&key::LOG_SOURCE),
+        includes_target: written.flag(&key::LOG_TARGET),
+        includes_thread_ids: written.flag(&key::LOG_THREAD_IDS),
+        includes_thread_names: written.flag(&key::LOG_THREAD_NAMES),
+        ..log::Settings::default()
+    }
+}
+
+fn access_log(written: &mut Written) -> Option<access_log::Settings> {
+    if !written.flag(&key::ACCESS_ENABLED) {
+        return None;
+    }
+    if written.text(&key::ACCESS_MODE).as_deref() != Some("json") {
+        let message = "this version writes json only; set json, or accessLog.enabled: false";
+        written.fault(key::ACCESS_MODE.name, message);
+    }
+    let path = written.text(&key::ACCESS_PATH).unwrap_or_default();
+    let sink = match path.as_str() {
+        "stdout" => access_log::Sink::Stdout,
+        "" => {
+            let message = "names no file; write a path or stdout, or accessLog.enabled: false";
+            written.fault(key::ACCESS_PATH.name, message);
+            access_log::Sink::Stdout
+        }
+        path => access_log::Sink::File(path.into()),
+    };
+    Some(access_log::Settings {
+        sink,
+        sample_rate: written.share(&key::ACCESS_RATE),
+        queue_bytes: to_usize(written.number(&key::ACCESS_QUEUE)),
+        ..access_log::Settings::default()
+    })
+}
+
+fn http(written: &Written) -> dataplane_http::Settings {
+    use dataplane_http::h1::HeadLimits;
+
+    dataplane_http::Settings {
+        request_head: HeadLimits {
+            head_bytes_max: to_usize(written.number(&key::HEAD_BYTES_MAX)),
+            fields_max: to_usize(written.number(&key::HEAD_FIELDS)),
+            target_bytes_max: to_usize(written.number(&key::TARGET_BYTES)),
+            ..HeadLimits::REQUEST
+        },
+        response_head: HeadLimits {
+            head_bytes_max: to_usize(written.number(&key::RESPONSE_HEAD_BYTES)),
+            fields_max: to_usize(written.number(&key::RESPONSE_FIELDS)),
+            ..HeadLimits::RESPONSE
+        },
+        first_byte_timeout: written.duration(&key::FIRST_BYTE),
+        head_timeout: written.duration(&key::HEAD_TIMEOUT),
+        keepalive_idle: written.duration(&key::KEEPALIVE_IDLE),
+        keepalive_requests_max: written.limit(&key::KEEPALIVE_REQUESTS).map(to_u32),
+        connection_age_max: written
+            .limit(&key::CONNECTION_AGE)
+            .map(Duration::from_millis),
+        drain_idle: written.duration(&key::DRAIN_IDLE),
+        h2_idle: written.duration(&key::H2_IDLE),
+        h2_streams_max: to_u32(written.number(&key::H2_STREAMS)),
+        h2_stream_window: to_u32(written.number(&key::H2_STREAM_WINDOW)),
+        h2_connection_window: to_u32(written.number(&key::H2_CONNECTION_WINDOW)),
+        request_body_idle: written.duration(&key::BODY_IDLE),
+        request_body_bytes_max: written.limit(&key::BODY_BYTES),
+        connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
+        response_start_timeout: written.duration(&key::RESPONSE_START),
+        stream_idle: written.duration(&key::STREAM_IDLE),
+        tunnel_idle: written.duration(&key::TUNNEL_IDLE),
+        write_idle: written.duration(&key::WRITE_IDLE),
+        connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
+        upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
+        upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
+    }
+}
+
+fn workers(written: &Written) -> usize {
+    match to_usize(written.number(&key::WORKERS)) {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+fn drain(written: &mut Written) -> Drain {
+    let total = written.duration(&key::DRAIN_TOTAL);
+    let min_accept = written.duration(&key::DRAIN_ACCEPT);
+    if written.origin(&key::DRAIN_ACCEPT) == Origin::Default {
+        // Whoever shortens the whole leaves time for requests to finish, too.
+        let min_accept = min_accept.min(total / 2);
+        return Drain { min_accept, total };
+    }
+    if min_accept > total {
+        let message = format!(
+            "{} ms is longer than {} ({} ms)",
+            min_accept.as_millis(),
+            key::DRAIN_TOTAL.name,
+            total.as_millis()
+        );
+        written.fault(key::DRAIN_ACCEPT.name, message);
+    }
+    Drain { min_accept, total }
+}
+
+fn xds(written: &mut Written, node_id: &str) -> dataplane_xds::Settings {
+    let address = control_plane_addr(written);
+    let backoff_initial = written.duration(&key::XDS_BACKOFF);
+    let backoff_max = written.duration(&key::XDS_BACKOFF_MAX);
+    if backoff_initial > backoff_max {
+        let message = format!("is longer than {}", key::XDS_BACKOFF_MAX.name);
+        written.fault(key::XDS_BACKOFF.name, message);
+    }
+    dataplane_xds::Settings {
+        cluster: written.text(&key::CLUSTER).unwrap_or_default(),
+        tls: xds_tls(written, &address),
+        connect_timeout: written.duration(&key::XDS_CONNECT),
+        keepalive_interval: written.duration(&key::XDS_KEEPALIVE),
+        keepalive_timeout: written.duration(&key::XDS_KEEPALIVE_TIMEOUT),
+        message_bytes_max: to_usize(written.number(&key::XDS_MESSAGE)),
+        timing: dataplane_xds::Timing {
+            backoff_initial,
+            backoff_max,
+            stale_stream_timeout: written.duration(&key::XDS_STALE),
+            freshness_timeout: written.duration(&key::XDS_FRESHNESS),
+            health_interval: written.duration(&key::XDS_HEALTH),
+            report_interval: written.duration(&key::XDS_REPORT),
+        },
+        ..dataplane_xds::Settings::new(address, node_id)
+    }
+}
+
+fn control_plane_addr(written: &mut Written) -> String {
+    let Some(address) = written.text(&key::CONTROL_PLANE_ADDR) else {
+        written.fault(
+            key::CONTROL_PLANE_ADDR.name,
+            "is required; set it, or NANTIAN_GW_CONTROL_PLANE_ADDR, as in http://127.0.0.1:18080",
+        );
+        return String::new();
+    };
+    let (scheme, rest) = address.split_once("://").unwrap_or(("http", &address));
+    let authority: Option<http::uri::Authority> = rest.trim_end_matches('/').parse().ok();
+    let is_known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let is_sound = authority.is_some_and(|it| !it.host().is_empty() && !it.as_str().contains('@'));
+    if !is_known || !is_sound {
+        let message = format!("expected a URL as in http://127.0.0.1:18080, found {address:?}");
+        written.fault(key::CONTROL_PLANE_ADDR.name, message);
+    }
+    address
+}
+
+fn xds_tls(written: &mut Written, address: &str) -> Option<dataplane_xds::TlsFiles> {
+    if !written.flag(&key::XDS_TLS) {
+        if address.to_ascii_lowercase().starts_with("https://") {
+            let message = "is false, but controlPlaneAddr begins with https; make both agree";
+            written.fault(key::XDS_TLS.name, message);
+        }
+        return None;
+    }
+    let identity = pair(written, &key::XDS_CERT, &key::XDS_KEY);
+    let Some(ca) = written.text(&key::XDS_CA) else {
+        written.fault(
+            key::XDS_CA.name,
+            "is required for TLS to the control plane; set it, or xdsTls.enabled: false for plain text",
+        );
+        return None;
+    };
+    Some(dataplane_xds::TlsFiles {
+        ca: ca.into(),
+        identity,
+        domain_name: written.text(&key::XDS_DOMAIN),
+    })
+}
+
+fn effective(written: &Written) -> Vec<Effective> {
+    let entry = |key: &&'static key::Key| Effective {
+        key: key.name,
+        value: written.value(key).to_string(),
+        origin: written.origin(key),
+    };
+    key::ALL.iter().map(entry).collect()
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn to_u32(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,316 @@
+//! THE table of bootstrap keys: name, type, default, environment, meaning.
+//!
+//! The only source of keys and defaults: `written.rs` accepts what stands here, `checked.rs` reads
+//! values through these statics, and the reference page is generated from it. Where an operator was
+//! told a default by the contract it is that one; limits have the product's own.
+
+/// One key that has an effect.
+#[derive(Debug)]
+pub struct Key {
+    /// Path in the file, with dots.
+    pub name: &'static str,
+    /// What its value must be.
+    pub kind: Kind,
+    /// Its value when nobody sets it, as it would be written.
+    pub default: &'static str,
+    /// Environment variables that win over the file, the first one set first.
+    pub env: &'static [&'static str],
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A text that is never shown.
+    Secret,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Flag,
+    /// A share from 0 to 1.
+    Share,
+    /// An IP address (or `localhost`) and a port.
+    Address,
+    /// A whole number.
+    Number {
+        /// What it counts.
+        unit: Unit,
+        /// Lowest value, 0 apart.
+        min: u64,
+        /// Highest value.
+        max: u64,
+        /// What 0 means.
+        zero: Zero,
+    },
+}
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Thousandths of a second.
+    Milliseconds,
+    /// Octets.
+    Bytes,
+}
+
+/// What 0 means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zero {
+    /// Nothing at all, as with every other number.
+    Plain,
+    /// No limit.
+    Unlimited,
+    /// The default.
+    Default,
+}
+
+const fn number(unit: Unit, min: u64, max: u64, zero: Zero) -> Kind {
+    Kind::Number {
+        unit,
+        min,
+        max,
+        zero,
+    }
+}
+
+/// No wait is longer than 30 days.
+const MS_MAX: u64 = 30 * 24 * 3600 * 1000;
+const GIB: u64 = 1 << 30;
+
+const WAIT: Kind = number(Unit::Milliseconds, 1, MS_MAX, Zero::Default);
+const WAIT_OR_NONE: Kind = number(Unit::Milliseconds, 1, MS_MAX, Zero::Unlimited);
+const LIMIT: Kind = number(Unit::Count, 1, 100_000_000, Zero::Unlimited);
+const FIELDS: Kind = number(Unit::Count, 1, 10_000, Zero::Default);
+const HEAD_BYTES: Kind = number(Unit::Bytes, 1024, 16 << 20, Zero::Default);
+const WINDOW_BYTES: Kind = number(Unit::Bytes, 65_535, (1 << 31) - 1, Zero::Default);
+
+macro_rules! keys {
+    ($( $id:ident $name:literal: $kind:expr, $default:literal $(env $($env:literal)+)?, $doc:literal; )+) => {
+        $(
+            pub(super) static $id: Key = Key {
+                name: $name,
+                kind: $kind,
+                default: $default,
+                env: &[$($($env),+)?],
+                doc: $doc,
+            };
+        )+
+        /// Every key that has an effect, in the order of the reference page.
+        pub static ALL: &[&Key] = &[$( &$id ),+];
+    };
+}
+
+keys! {
+    NODE_ID "nodeId": Kind::Text, "" env "NANTIAN_GW_NODE_ID" "PGW_NODE_ID",
+        "Identity towards the control plane, unique among data planes; the pod's name (`HOSTNAME`) when empty.";
+    CLUSTER "cluster": Kind::Text, "default" env "NANTIAN_GW_CLUSTER",
+        "Name of the group of data planes this one belongs to.";
+    CONTROL_PLANE_ADDR "controlPlaneAddr": Kind::Text, "" env "NANTIAN_GW_CONTROL_PLANE_ADDR",
+        "Where the control plane is, as `http://host:18080`; required.";
+    ADMIN_ADDR "adminAddr": Kind::Address, "127.0.0.1:19080" env "NANTIAN_GW_ADMIN_ADDR",
+        "Where the admin API listens; an address that is not loopback needs a token.";
+
+    LOG_LEVEL "log.level": Kind::Text, "info", "Levels per module, as in `info,hyper=warn`.";
+    LOG_FORMAT "log.format": Kind::Choice(&["json", "text"]), "json", "What a line looks like.";
+    LOG_SOURCE "log.addSource": Kind::Flag, "false", "Adds file and line.";
+    LOG_TARGET "log.includeTarget": Kind::Flag, "false", "Adds the module.";
+    LOG_THREAD_IDS "log.includeThreadIds": Kind::Flag, "false", "Adds the thread's number.";
+    LOG_THREAD_NAMES "log.includeThreadNames": Kind::Flag, "false", "Adds the thread's name.";
+    LOG_NON_BLOCKING "log.nonBlocking": Kind::Flag, "true",
+        "Lines are written by a thread of their own.";
+    LOG_LINES "log.nonBlockingBufferedLines": number(Unit::Count, 1, 10_000_000, Zero::Default), "65536",
+        "Lines that may wait for that thread.";
+    LOG_DROP "log.dropWhenFull": Kind::Flag, "true",
+        "A line that does not fit is lost and counted; otherwise its thread waits.";
+
+    ADMIN_TOKEN "adminAuth.bearerToken": Kind::Secret, "",
+        "What callers of the admin API must show; better kept in a file.";
+    ADMIN_TOKEN_FILE "adminAuth.bearerTokenFile": Kind::Text, "",
+        "File that holds the token, read at start; line ends around it do not count.";
+    ADMIN_TLS_CERT "adminTls.certPath": Kind::Text, "", "PEM chain of the admin listener.";
+    ADMIN_TLS_KEY "adminTls.keyPath": Kind::Text, "",
+        "PEM key of the admin listener; with both the admin API speaks TLS.";
+
+    ACCESS_ENABLED "accessLog.enabled": Kind::Flag, "true", "Writes a line per request.";
+    ACCESS_PATH "accessLog.path": Kind::Text, "/var/log/nantian-gw/access.log",
+        "The file to append to, or `stdout`.";
+    ACCESS_MODE "accessLog.mode": Kind::Choice(&["json", "text"]), "json",
+        "What a line looks like; this version writes `json` only.";
+    ACCESS_RATE "accessLog.sampleRate": Kind::Share, "0.5",
+        "Share of requests that are logged; those that ended with 500 and above always are.";
+    ACCESS_QUEUE "accessLog.queueBytes": number(Unit::Bytes, 65_536, GIB, Zero::Default), "8388608",
+        "Bytes that may wait for the file; lines beyond that are lost and counted.";
+
+    WORKERS "runtimeTuning.httpCapacity.workerThreads": number(Unit::Count, 1, 1024, Zero::Plain), "0",
+        "Threads that serve traffic; 0 for one per CPU this process may use.";
+    POOL_SIZE "runtimeTuning.httpCapacity.upstreamKeepalivePoolSize":
+        number(Unit::Count, 1, 1_000_000, Zero::Default), "32",
+        "Idle connections kept per endpoint and worker.";
+    FIRST_BYTE "runtimeTuning.downstreamFirstByteTimeoutMs": WAIT, "10000",
+        "From an accepted connection to the first byte of a request.";
+    TLS_HANDSHAKE "runtimeTuning.downstreamTlsHandshakeTimeoutMs": WAIT, "10000",
+        "A whole TLS handshake with a client.";
+    HEAD_TIMEOUT "runtimeTuning.downstreamHeaderTimeoutMs": WAIT, "10000",
+        "From the first byte of a request head to its last, in total.";
+    BODY_IDLE "runtimeTuning.downstreamReadTimeoutMs": WAIT, "30000",
+        "Pause allowed while a client sends a request body.";
+    WRITE_IDLE "runtimeTuning.downstreamWriteTimeoutMs": WAIT, "30000",
+        "How long a client may refuse to take bytes.";
+    KEEPALIVE_IDLE "runtimeTuning.httpKeepaliveIdleTimeoutMs": WAIT, "75000",
+        "How long an HTTP/1.1 connection may wait for its next request.";
+    KEEPALIVE_REQUESTS "runtimeTuning.httpKeepaliveRequestLimit": LIMIT, "1000",
+        "Requests on one HTTP/1.1 connection before it is closed.";
+    CONNECTION_AGE "runtimeTuning.httpMaxConnectionAgeMs": WAIT_OR_NONE, "3600000",
+        "Age of a connection after which it is closed behind the running request.";
+    DRAIN_IDLE "runtimeTuning.httpDrainIdleTimeoutMs": WAIT, "2000",
+        "How long a connection that shall end may still bring a request that was on its way.";
+    H2_IDLE "runtimeTuning.http2IdleTimeoutMs": WAIT, "300000",
+        "How long an HTTP/2 connection may stay without streams.";
+    H2_STREAM_WINDOW "runtimeTuning.http2StreamWindowBytes": WINDOW_BYTES, "65536",
+        "HTTP/2 receive window of a stream.";
+    H2_CONNECTION_WINDOW "runtimeTuning.http2ConnectionWindowBytes": WINDOW_BYTES, "1048576",
+        "HTTP/2 receive window of a connection.";
+    CONNECT_TIMEOUT "runtimeTuning.upstreamConnectionTimeoutMs": WAIT, "5000",
+        "Until a connection to an endpoint is up.";
+    CONNECT_RETRIES "runtimeTuning.upstreamConnectionRetries": number(Unit::Count, 1, 100, Zero::Plain), "2",
+        "Further endpoints tried when a connection cannot be made.";
+    RESPONSE_START "runtimeTuning.upstreamReadTimeoutMs": WAIT, "60000",
+        "From the end of a request to the head of its response, unless the route says otherwise.";
+    STREAM_IDLE "runtimeTuning.upstreamStreamIdleTimeoutMs": WAIT, "300000",
+        "Pause allowed within a response body.";
+    TUNNEL_IDLE "runtimeTuning.tunnelIdleTimeoutMs": WAIT, "3600000",
+        "Pause allowed in an upgraded connection (WebSocket).";
+    UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
+        "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
+    DRAIN_TOTAL "runtimeTuning.gracefulDrainPeriodMs": WAIT, "60000",
+        "From the signal to stop until running requests are cut; below the pod's grace period.";
+    DRAIN_ACCEPT "runtimeTuning.drainMinAcceptMs": number(Unit::Milliseconds, 1, MS_MAX, Zero::Plain), "10000",
+        "How long connections are still accepted once readiness is off; at most half of `gracefulDrainPeriodMs` when not set.";
+
+    CONNECTIONS_MAX "runtimeProtection.httpGlobalConnectionLimit": LIMIT, "50000",
+        "Connections of the whole process; further ones are closed.";
+    LISTENER_CONNECTIONS_MAX "runtimeProtection.httpListenerConnectionLimit": LIMIT, "10000",
+        "Connections of one listener's socket; further ones are closed.";
+    BODY_BYTES "runtimeProtection.httpMaxRequestBodyBytes":
+        number(Unit::Bytes, 1, 1 << 50, Zero::Unlimited), "10485760",
+        "Largest request body; larger ones are answered with 413.";
+    HEAD_BYTES_MAX "runtimeProtection.httpMaxRequestHeaderBytes": HEAD_BYTES, "65536",
+        "Largest request head; larger ones are answered with 431.";
+    HEAD_FIELDS "runtimeProtection.httpMaxRequestHeaderFields": FIELDS, "128",
+        "Fields of a request head; more are answered with 431.";
+    TARGET_BYTES "runtimeProtection.httpMaxRequestTargetBytes": HEAD_BYTES, "16384",
+        "Longest request target; longer ones are answered with 414.";
+    RESPONSE_HEAD_BYTES "runtimeProtection.httpMaxResponseHeaderBytes": HEAD_BYTES, "65536",
+        "Largest response head of an endpoint; larger ones are answered with 502.";
+    RESPONSE_FIELDS "runtimeProtection.httpMaxResponseHeaderFields": FIELDS, "200",
+        "Fields of an endpoint's response head; more are answered with 502.";
+    H2_STREAMS "runtimeProtection.http2MaxConcurrentStreams":
+        number(Unit::Count, 1, 10_000, Zero::Default), "100",
+        "Streams a client may have open at once on one HTTP/2 connection.";
+
+    XDS_TLS "xdsTls.enabled": Kind::Flag, "true", "TLS towards the control plane; needs `xdsTls.caPath`.";
+    XDS_CA "xdsTls.caPath": Kind::Text, "",
+        "PEM authorities that may vouch for the control plane; read again at each dial.";
+    XDS_CERT "xdsTls.certPath": Kind::Text, "", "PEM chain this data plane shows to the control plane.";
+    XDS_KEY "xdsTls.keyPath": Kind::Text, "", "PEM key that belongs to it.";
+    XDS_DOMAIN "xdsTls.domainName": Kind::Text, "",
+        "Name the control plane's certificate must carry; the host of `controlPlaneAddr` when empty.";
+
+    XDS_CONNECT "xdsTransport.connectTimeoutMs": WAIT, "5000",
+        "A dial with its TLS handshake; also each health check and each report.";
+    XDS_KEEPALIVE "xdsTransport.keepaliveIntervalMs": WAIT, "20000",
+        "How often an open stream is pinged; never more often than every 20 s, because a control plane ends connections below 15 s.";
+    XDS_KEEPALIVE_TIMEOUT "xdsTransport.keepaliveTimeoutMs": WAIT, "5000",
+        "How long the answer to a ping may take.";
+    XDS_BACKOFF "xdsTransport.initialReconnectBackoffMs": WAIT, "2000",
+        "The longest first pause between two dials.";
+    XDS_BACKOFF_MAX "xdsTransport.maxReconnectBackoffMs": WAIT, "30000",
+        "The longest pause between two dials.";
+    XDS_STALE "xdsTransport.staleStreamTimeoutMs": WAIT, "30000",
+        "How long a stream may be silent before it is given up.";
+    XDS_FRESHNESS "xdsTransport.snapshotFreshnessTimeoutMs": WAIT, "90000",
+        "How long the control plane may be silent before the configuration is called stale.";
+    XDS_HEALTH "xdsTransport.healthCheckIntervalMs": WAIT, "5000",
+        "How often the health of the control plane is asked for.";
+    XDS_REPORT "xdsTransport.statusReportIntervalMs": WAIT, "10000",
+        "How often a status report is sent.";
+    XDS_MESSAGE "xdsTransport.maxMessageBytes": number(Unit::Bytes, 1 << 20, GIB, Zero::Default), "100663296",
+        "The largest message taken from the control plane, after decompression.";
+}
+
+/// Other spellings of sections and keys, and what they stand for.
+pub static ALIASES: &[(&str, &str)] = &[
+    ("access", "accessLog"),
+    ("adminTLS", "adminTls"),
+    ("xdsTransport.caCertPath", "xdsTls.caPath"),
+    ("xdsTransport.clientCertPath", "xdsTls.certPath"),
+    ("xdsTransport.clientKeyPath", "xdsTls.keyPath"),
+];
+
+/// Keys of the contract that this version knows and does not use; their values are not looked at.
+pub static WITHOUT_EFFECT: &[&str] = &[
+    "log.openTelemetry",
+    "accessLog.format",
+    "accessLog.formats",
+    "accessLog.formatName",
+    "accessLog.routeAnnotationPrefix",
+    "runtime.httpListenAddr",
+    "runtime.enableIpv6",
+    "runtime.enableHttp3",
+    "runtime.tlsMinVersion",
+    "runtime.tlsMaxVersion",
+    "runtime.tlsAssetDir",
+    "runtimeTuning.httpReloadRetryIntervalMs",
+    "runtimeTuning.streamReloadRetryIntervalMs",
+    "runtimeTuning.httpCapacity.acceptConcurrency",
+    "runtimeTuning.httpCapacity.reusePort",
+    "runtimeTuning.requestMirrorMaxConcurrency",
+    "runtimeTuning.udpResponseIdleTimeoutMs",
+    "runtimeTuning.tcpProxyBufferBytes",
+    "runtimeTuning.tcpSessionIdleTimeoutMs",
+    "runtimeTuning.tcpMaxConnectionAgeMs",
+    "runtimeTuning.retryBudgetEnabled",
+    "runtimeTuning.retryBudgetRatioPercent",
+    "runtimeTuning.retryBudgetBurst",
+    "runtimeTuning.streamUpstreamPoolSize",
+    "runtimeTuning.streamUpstreamPoolIdleTimeoutMs",
+    "runtimeTuning.workStealing",
+    "runtimeTuning.httpCache",
+    "runtimeTuning.activeHealthCheckEnabled",
+    "runtimeTuning.activeHealthCheckIntervalMs",
+    "runtimeTuning.activeHealthCheckTimeoutMs",
+    "runtimeTuning.activeHealthCheckUnhealthyThreshold",
+    "runtimeTuning.downstreamTcpKeepalive",
+    "runtimeTuning.upstreamTcpKeepalive",
+    "runtimeTuning.downstreamTcpFastopen",
+    "runtimeTuning.downstreamDscp",
+    "runtimeTuning.upstreamDscp",
+    "runtimeTuning.upstreamTcpRecvBuf",
+    "runtimeTuning.upstreamTcpFastOpen",
+    "runtimeProtection.httpGlobalInflightLimit",
+    "runtimeProtection.httpListenerInflightLimit",
+    "runtimeProtection.httpRouteInflightLimit",
+    "runtimeProtection.httpBackendCircuitBreakerMaxRequests",
+    "runtimeProtection.httpGlobalRateLimitRequestsPerSecond",
+    "runtimeProtection.httpListenerRateLimitRequestsPerSecond",
+    "runtimeProtection.httpRouteRateLimitRequestsPerSecond",
+    "runtimeProtection.httpGlobalRateLimitBurst",
+    "runtimeProtection.httpListenerRateLimitBurst",
+    "runtimeProtection.httpRouteRateLimitBurst",
+    "runtimeProtection.tcpGlobalConnectionLimit",
+    "runtimeProtection.tcpListenerConnectionLimit",
+    "runtimeProtection.udpGlobalDatagramLimit",
+    "runtimeProtection.udpListenerDatagramLimit",
+    "sessionPersistence.secretKey",
+    "sessionPersistence.secretKeyFile",
+    "xdsTransport.applyTimeoutMs",
+    "xdsTransport.applyPollIntervalMs",
+    "experimental.enableExperimentalGateway",
+    "experimental.enableAiGateway",
+    "experimental.aiGatewayMaxRequestBodyBytes",
+];
