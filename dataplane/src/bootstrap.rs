@@ -128,12 +128,14 @@ impl Bootstrap {
         lines.join("\n")
     }
 
-    /// What a data plane beside a shim in one process needs; everything else has its default.
+    /// What a data plane beside a shim in one process needs; everything else has its default, but
+    /// connections are not ended for their age or requests, and bodies have no limit.
     pub fn standalone(node_id: &str, control_plane: &str, admin: SocketAddr) -> Self {
         let mut bootstrap = checked::check(&mut Written::default(), |_| None);
         node_id.clone_into(&mut bootstrap.node_id);
         bootstrap.admin.address = admin;
         bootstrap.access_log = None;
+        bootstrap.http = dataplane_http::Settings::default();
         bootstrap.drain = Drain {
             min_accept: Duration::ZERO,
             total: Duration::from_secs(10),

@@ -69,9 +69,10 @@ impl fmt::Display for Fault {
 }
 
 fn listed(file: Option<&PathBuf>, faults: &[Fault]) -> String {
-    let place = file.map_or("the environment".to_owned(), |path| {
-        path.display().to_string()
-    });
+    let place = file.map_or_else(
+        || "the environment".to_owned(),
+        |path| path.display().to_string(),
+    );
     let mut text = format!("{place} cannot be used");
     for fault in faults {
         text.push_str("\n  ");
