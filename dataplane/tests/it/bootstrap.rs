@@ -384,7 +384,7 @@ fn the_token_comes_from_the_file_or_its_own_file_and_is_never_shown() {
         path.display()
     );
     let bootstrap = load(&text).unwrap();
-    let token = bootstrap.admin.token.clone().unwrap();
+    let token = bootstrap.admin.token.unwrap();
     assert_eq!(token.expose(), CANARY);
 
     let inline = format!("{LEAST}adminAuth: {{bearerToken: {CANARY}}}\n");
