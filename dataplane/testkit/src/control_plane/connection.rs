@@ -22,6 +22,8 @@ pub(super) fn incoming(
 ) -> impl Stream<Item = io::Result<Cuttable>> {
     stream::unfold((listener, cut), async |(listener, cut)| {
         let accepted = listener.accept().await.map(|(stream, _)| {
+            // Pushes and answers alternate in small messages; Nagle would hold each for 40 ms.
+            let _ = stream.set_nodelay(true);
             let token = cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
             Cuttable {
                 stream,
