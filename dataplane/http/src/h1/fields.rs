@@ -198,8 +198,9 @@ fn parse_lines(
     let expected = (text.len().saturating_sub(at) / LINE_BYTES_USUAL).min(FIELDS_USUAL_MAX);
     let mut map = HeaderMap::with_capacity(expected + FIELDS_TO_ADD);
     let mut fields_left = limits.fields_max;
-    while let Some(&first) = text.get(at)
-        && first != b'\r'
+    // Up to the empty line at the end, and not to the first CR: a bare one would hide what follows.
+    while let Some(rest) = text.get(at..)
+        && !matches!(rest, [] | b"\r\n")
     {
         fields_left = fields_left.checked_sub(1).ok_or(HeadError::TooManyFields)?;
         let Some(line_len) = memchr(b'\n', &text[at..]) else {
