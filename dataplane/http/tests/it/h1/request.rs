@@ -339,11 +339,11 @@ fn refusals_name_their_status() {
         (HeadError::BadHost, 400),
         (HeadError::ContentLengthAndTransferEncoding, 400),
         (HeadError::BadVersion, 400),
+        (HeadError::ConnectRefused, 400),
         (HeadError::UriTooLong, 414),
         (HeadError::UnknownExpectation, 417),
         (HeadError::HeadTooLarge, 431),
         (HeadError::TooManyFields, 431),
-        (HeadError::ConnectRefused, 501),
         (HeadError::UnsupportedVersion, 505),
     ] {
         assert_eq!(error.status().as_u16(), status, "{error}");
