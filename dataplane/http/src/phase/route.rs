@@ -20,6 +20,10 @@ pub(crate) fn find(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) 
     let Some(bind) = ctx.config.binds.get(&arrival.bind) else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
+    // A kept connection may be older than what its socket speaks by now.
+    if bind.tls.is_some() != arrival.tls.is_some() {
+        return Step::reply(Reply::new(Reason::MisdirectedRequest));
+    }
     let Some(listener) = bind.listeners.best(host) else {
         return Step::reply(Reply::new(match &arrival.tls {
             Some(_) => Reason::MisdirectedRequest,
