@@ -98,10 +98,16 @@ impl Request {
             return Err(Refusal::bad_request("te may only say trailers in HTTP/2"));
         }
         let authority = authority_of(&parts.uri, &mut headers)?;
-        let body = if ends {
-            BodyLength::None
-        } else {
-            content_length(&headers)?.map_or(BodyLength::Chunked, BodyLength::Length)
+        let length = content_length(&headers)?.map(BodyLength::Length);
+        let body = match length {
+            // Methods that usually have a body say that they have none (RFC 9110 8.6).
+            None if ends && matches!(parts.method.as_str(), "POST" | "PUT" | "PATCH") => {
+                BodyLength::Length(0)
+            }
+            None if ends => BodyLength::None,
+            // A length other than 0 without data was refused by the frame layer.
+            Some(_) if ends => BodyLength::Length(0),
+            length => length.unwrap_or(BodyLength::Chunked),
         };
         join_cookies(&mut headers);
         let target = match parts.uri.into_parts().path_and_query {
