@@ -6,13 +6,17 @@
 //! TLS ends on it is read from the configuration for each connection.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use ir::{Violation, Violations};
 use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use dataplane_config::RuntimeConfig;
 
@@ -24,12 +28,16 @@ use worker::Workers;
 
 /// Connections that may wait in the kernel for one worker.
 const BACKLOG: i32 = 4096;
+/// How long workers may take to close a socket; longer than an accept loop ever pauses.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The sockets that stand open.
 #[derive(Debug)]
 pub struct Listeners {
     workers: Workers,
     open: BTreeMap<SocketAddr, Open>,
+    /// The process is on its way out; what is applied from here on opens nothing.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +46,23 @@ struct Open {
     stop: CancellationToken,
     /// Ends connections behind their running requests.
     drain: CancellationToken,
+    /// Ends once all workers have closed their sockets.
+    alive: mpsc::Receiver<Infallible>,
+}
+
+impl Open {
+    /// Ends accepting, and connections behind their requests.
+    fn end(&self) {
+        self.stop.cancel();
+        self.drain.cancel();
+    }
+
+    /// Waits until the address is free and all that waited in the kernel was taken over.
+    async fn closed(mut self, address: SocketAddr) {
+        if timeout(CLOSE_PATIENCE, self.alive.recv()).await.is_err() {
+            warn!(%address, "a worker is slow to close its socket");
+        }
+    }
 }
 
 /// Sockets that were bound and do not serve yet; dropping them gives the addresses back.
@@ -53,6 +78,7 @@ impl Listeners {
         Self {
             workers,
             open: BTreeMap::new(),
+            is_closed: false,
         }
     }
 
@@ -60,6 +86,9 @@ impl Listeners {
     pub fn prepare(&self, config: &RuntimeConfig) -> Result<Prepared, Violations> {
         let mut prepared = Prepared::default();
         let mut violations = Violations::default();
+        if self.is_closed {
+            return Ok(prepared);
+        }
         for (address, bind) in &config.binds {
             prepared.wanted.insert(*address);
             if self.open.contains_key(address) {
@@ -87,9 +116,11 @@ impl Listeners {
     /// Serves what was prepared and drains what is no longer wanted. Cannot fail.
     pub async fn commit(&mut self, prepared: Prepared) {
         for (address, sockets) in prepared.new {
+            let (alive, ended) = mpsc::channel(1);
             let open = Open {
                 stop: CancellationToken::new(),
                 drain: CancellationToken::new(),
+                alive: ended,
             };
             let sockets = sockets
                 .into_iter()
@@ -98,21 +129,19 @@ impl Listeners {
                     address,
                     stop: open.stop.clone(),
                     drain: open.drain.clone(),
+                    alive: alive.clone(),
                 })
                 .collect();
+            drop(alive);
             self.workers.serve(sockets).await;
             info!(%address, "listener opened");
             self.open.insert(address, open);
         }
-        self.open.retain(|address, open| {
-            let is_wanted = prepared.wanted.contains(address);
-            if !is_wanted {
-                open.stop.cancel();
-                open.drain.cancel();
-                info!(%address, "listener closed");
-            }
-            is_wanted
-        });
+        let gone = self
+            .open
+            .extract_if(.., |address, _| !prepared.wanted.contains(address))
+            .collect();
+        close(gone).await;
     }
 
     /// Addresses that stand open.
@@ -120,12 +149,20 @@ impl Listeners {
         self.open.keys().copied()
     }
 
-    /// Ends accepting everywhere and every connection behind its running requests.
-    pub fn close_all(&mut self) {
-        for open in std::mem::take(&mut self.open).into_values() {
-            open.stop.cancel();
-            open.drain.cancel();
-        }
+    /// Ends accepting everywhere, for good, and every connection behind its running requests.
+    ///
+    /// When this returns, what waited in the kernel has become connections.
+    pub async fn close_all(&mut self) {
+        self.is_closed = true;
+        close(std::mem::take(&mut self.open)).await;
+    }
+}
+
+async fn close(gone: BTreeMap<SocketAddr, Open>) {
+    gone.values().for_each(Open::end);
+    for (address, open) in gone {
+        open.closed(address).await;
+        info!(%address, "listener closed");
     }
 }
 

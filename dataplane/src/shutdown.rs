@@ -27,8 +27,7 @@ pub async fn drain(
     readiness.draining();
     info!(connections = connections.current(), "draining");
     sleep(limits.min_accept.min(limits.total)).await;
-    listeners.lock().await.close_all();
-    // Accept loops take what the kernel let in already before the count means something.
+    listeners.lock().await.close_all().await;
     while connections.current() > 0 {
         if Instant::now() >= deadline {
             warn!(

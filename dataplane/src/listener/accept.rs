@@ -3,6 +3,7 @@
 //! When descriptors run out, accepting pauses and goes on by itself; connections that wait in the
 //! kernel are not lost. When the socket is closed, what waits there is still taken.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -36,6 +38,8 @@ pub struct Socket {
     pub stop: CancellationToken,
     /// Ends connections behind their running requests.
     pub drain: CancellationToken,
+    /// Dropped once the socket is closed.
+    pub alive: mpsc::Sender<Infallible>,
 }
 
 /// Limits of connections; shared by all workers.
@@ -51,6 +55,8 @@ pub struct Limits {
 
 /// Accepts until told to stop.
 pub async fn run(socket: Socket, worker: Rc<Worker>, limits: Limits) {
+    // Dropped behind the listener, which is declared later.
+    let _alive = socket.alive;
     let listener = match TcpListener::from_std(socket.listener) {
         Ok(listener) => listener,
         Err(error) => {
