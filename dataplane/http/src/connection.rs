@@ -34,6 +34,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 /// How long such reading may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// Streams a client may give up early, as long as they are no more than half of all.
+const GIVEN_UP_MAX: u64 = 500;
+/// What counts as early.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Serves all requests of one connection.
 pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
@@ -54,9 +58,10 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
             None => return,
         }
     }
-    serve_http1(&worker, &io, buf, &arrival).await;
-    // close_notify over TLS; a peer that is gone already does not matter.
-    let _ = timeout(DRAIN_TIME_MAX, io.shutdown()).await;
+    if serve_http1(&worker, &io, buf, &arrival).await == Ended::Cleanly {
+        // close_notify over TLS; a peer that is gone already does not matter.
+        let _ = timeout(DRAIN_TIME_MAX, io.shutdown()).await;
+    }
 }
 
 enum Detected {
@@ -99,7 +104,15 @@ async fn detect(
     }
 }
 
-async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &Arrival) {
+/// How an HTTP/1.1 connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Cleanly,
+    /// Within a response, which must not look like its end.
+    Cut,
+}
+
+async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &Arrival) -> Ended {
     let settings = &worker.settings;
     let timer = Timer::new();
     let born = Instant::now();
@@ -107,8 +120,11 @@ async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &
     loop {
         let head = match read_head(settings, io, &mut buf, arrival, &timer, served == 0).await {
             Ok(Some(head)) => head,
-            Ok(None) => return,
-            Err(fault) => return refuse_head(worker, io, fault).await,
+            Ok(None) => return Ended::Cleanly,
+            Err(fault) => {
+                refuse_head(worker, io, fault).await;
+                return Ended::Cleanly;
+            }
         };
         served += 1;
         let takes_trailers = head.headers.get(http::header::TE).is_some_and(|te| {
@@ -133,17 +149,18 @@ async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &
             Ok(request) => request,
             Err(refusal) => {
                 let _ = proxy::refuse(worker, &mut responder, refused(refusal)).await;
-                return linger(io, &mut buf).await;
+                linger(io, &mut buf).await;
+                return Ended::Cleanly;
             }
         };
         let mut body = RequestBody::http1(io, &mut buf, length, &settings.request_head);
         proxy::handle(worker, arrival, &timer, request, &mut body, &mut responder).await;
-        let is_whole = responder.is_complete();
+        if !responder.is_complete() {
+            return Ended::Cut;
+        }
         if !responder.keeps_alive() || !finish_body(&mut body).await {
-            if is_whole {
-                linger(io, &mut buf).await;
-            }
-            return;
+            linger(io, &mut buf).await;
+            return Ended::Cleanly;
         }
     }
 }
@@ -289,30 +306,37 @@ async fn linger(io: &Duplex, buf: &mut BytesMut) {
 
 async fn serve_http2(worker: Rc<Worker>, io: Prefixed, arrival: Rc<Arrival>) {
     let settings = Arc::clone(&worker.settings);
+    let stall = io.stall();
     let handshake = http2_builder(&settings).handshake::<_, Bytes>(io);
     let Ok(Ok(mut connection)) = timeout(settings.head_timeout, handshake).await else {
         return;
     };
     let born = Instant::now();
-    let streams = Rc::new(Cell::new(0_usize));
+    let streams = Rc::new(Streams::default());
     let mut last_active = born;
     let mut is_draining = false;
     loop {
-        let idle_until = last_active + settings.h2_idle;
+        let look_at = match settings.connection_age_max {
+            // The client was told, and closes by itself or is closed.
+            _ if is_draining => last_active + settings.drain_idle,
+            Some(age) => (last_active + settings.h2_idle).min(born + age),
+            None => last_active + settings.h2_idle,
+        };
         let next = tokio::select! {
             biased;
             next = connection.accept() => next,
+            () = stall.lasts(settings.write_idle) => return,
             () = arrival.drain.cancelled(), if !is_draining => {
                 is_draining = true;
                 connection.graceful_shutdown();
                 continue;
             }
-            () = sleep_until(idle_until) => {
+            () = sleep_until(look_at) => {
                 let is_old = settings.connection_age_max.is_some_and(|max| born.elapsed() >= max);
-                if is_draining && streams.get() == 0 {
+                if is_draining && streams.running.get() == 0 && !stall.is_stalled() {
                     return;
                 }
-                if streams.get() == 0 || is_old {
+                if !is_draining && (streams.running.get() == 0 || is_old) {
                     is_draining = true;
                     connection.graceful_shutdown();
                 }
@@ -328,10 +352,19 @@ async fn serve_http2(worker: Rc<Worker>, io: Prefixed, arrival: Rc<Arrival>) {
             worker: worker.clone(),
             arrival: arrival.clone(),
         };
-        let guard = Running::enter(&streams);
+        if streams.are_mostly_given_up() {
+            debug!("too many streams given up at once");
+            connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            continue;
+        }
+        let running = Running::enter(&streams);
         tokio::task::spawn_local(async move {
-            stream.serve(request, respond).await;
-            drop(guard);
+            let began = Instant::now();
+            let reason = stream.serve(request, respond).await;
+            if reason == Reason::ClientAborted && began.elapsed() < GIVEN_UP_WITHIN {
+                let given_up = &running.0.given_up;
+                given_up.set(given_up.get() + 1);
+            }
         });
     }
 }
@@ -352,19 +385,37 @@ fn http2_builder(settings: &Settings) -> h2::server::Builder {
     builder
 }
 
-/// Counts the streams of a connection that run.
-struct Running(Rc<Cell<usize>>);
+/// Figures of one HTTP/2 connection.
+#[derive(Debug, Default)]
+struct Streams {
+    running: Cell<usize>,
+    opened: Cell<u64>,
+    /// By the client, within [`GIVEN_UP_WITHIN`].
+    given_up: Cell<u64>,
+}
+
+impl Streams {
+    /// Work is started here and at a backend only to be thrown away (CVE-2023-44487).
+    fn are_mostly_given_up(&self) -> bool {
+        let given_up = self.given_up.get();
+        given_up >= GIVEN_UP_MAX && given_up * 2 >= self.opened.get()
+    }
+}
+
+/// One stream that runs, for as long as this lives.
+struct Running(Rc<Streams>);
 
 impl Running {
-    fn enter(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count.clone())
+    fn enter(streams: &Rc<Streams>) -> Self {
+        streams.running.set(streams.running.get() + 1);
+        streams.opened.set(streams.opened.get() + 1);
+        Self(streams.clone())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.running.set(self.0.running.get() - 1);
     }
 }
 
@@ -379,7 +430,7 @@ impl Stream {
         &self,
         request: http::Request<h2::RecvStream>,
         respond: h2::server::SendResponse<Bytes>,
-    ) {
+    ) -> Reason {
         let (parts, stream) = request.into_parts();
         let mut responder = Responder::http2(respond);
         let fields = parts.headers.len();
@@ -393,11 +444,11 @@ impl Stream {
                     "too many header fields",
                 );
                 let _ = proxy::refuse(&self.worker, &mut responder, reply).await;
-                return;
+                return Reason::HeadTooLarge;
             }
             Err(refusal) => {
                 let _ = proxy::refuse(&self.worker, &mut responder, refused(refusal)).await;
-                return;
+                return Reason::BadRequest;
             }
         };
         let mut body = RequestBody::http2(stream);
@@ -409,6 +460,6 @@ impl Stream {
             &mut body,
             &mut responder,
         )
-        .await;
+        .await
     }
 }

@@ -24,7 +24,7 @@ const GLANCE: Duration = Duration::from_secs(1);
 pub(crate) struct Watch {
     limits: Limits,
     /// The route's deadline for the whole request.
-    total: Option<Instant>,
+    total: Cell<Option<Instant>>,
     /// The route's deadline for this attempt.
     attempt: Cell<Option<Instant>>,
     client_body: Cell<Option<Instant>>,
@@ -63,7 +63,7 @@ impl Watch {
                 request_body_idle: settings.request_body_idle,
                 write_idle: settings.write_idle,
             },
-            total: request_timeout.map(|limit| Instant::now() + limit),
+            total: Cell::new(request_timeout.map(|limit| Instant::now() + limit)),
             attempt: Cell::new(None),
             client_body: Cell::new(None),
             client_write: Cell::new(None),
@@ -89,13 +89,24 @@ impl Watch {
         self.upstream.set(None);
     }
 
+    /// Notes that a write of the request body made progress: its slowness is no late response.
+    pub(crate) fn upload_moved(&self) {
+        if let Some((_, wait)) = self.upstream.get() {
+            self.await_upstream(wait);
+        }
+    }
+
+    /// Notes that the exchange became a tunnel: limits of request and response end here.
+    pub(crate) fn switched(&self) {
+        self.total.set(None);
+        self.attempt.set(None);
+    }
+
     /// Notes whether the client owes body bytes from now on.
     pub(crate) fn await_client_body(&self, waiting: bool) {
         self.client_body.set(waiting.then(Instant::now));
         // A slow upload must not count against the response.
-        if let Some((_, wait)) = self.upstream.get() {
-            self.await_upstream(wait);
-        }
+        self.upload_moved();
     }
 
     /// Notes whether the client owes taking bytes from now on.
@@ -112,12 +123,15 @@ impl Watch {
                 next = (at, reason);
             }
         };
-        consider(self.total, Reason::RequestTimeout);
+        consider(self.total.get(), Reason::RequestTimeout);
         consider(self.attempt.get(), Reason::UpstreamTimeout);
+        // Once the response flows, either side may be quiet for as long as a stream may idle.
+        let client_body = match self.upstream.get() {
+            Some((_, Wait::ResponseBody)) => None,
+            _ => self.client_body.get(),
+        };
         consider(
-            self.client_body
-                .get()
-                .map(|since| since + self.limits.request_body_idle),
+            client_body.map(|since| since + self.limits.request_body_idle),
             Reason::BodyTimeout,
         );
         consider(
@@ -126,7 +140,7 @@ impl Watch {
                 .map(|since| since + self.limits.write_idle),
             Reason::ClientAborted,
         );
-        if self.client_body.get().is_none() && self.client_write.get().is_none() {
+        if client_body.is_none() && self.client_write.get().is_none() {
             let limit = |wait| match wait {
                 Wait::ResponseStart => self.limits.response_start,
                 Wait::ResponseBody => self.limits.stream_idle,

@@ -4,14 +4,18 @@
 //! stream in two concurrent futures without a lock or a split allocation: a connection never
 //! leaves its worker thread, so a `RefCell` borrowed for the length of one poll is enough.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use dataplane_tls::ServerStream;
 
@@ -103,7 +107,7 @@ impl Duplex {
 
     /// Waits until bytes (or the end) may be read; holds no buffer meanwhile.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_readable(cx)).await
+        poll_fn(|cx| self.poll_readable(cx)).await
     }
 
     /// As [`Self::readable`], for one poll; may be ready without need.
@@ -115,7 +119,7 @@ impl Duplex {
     ///
     /// Gives 0 at the end of the stream.
     pub(crate) async fn read(&self, buf: &mut BytesMut, room: usize) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_read(cx, buf, room)).await
+        poll_fn(|cx| self.poll_read(cx, buf, room)).await
     }
 
     /// As [`Self::read`], for one poll.
@@ -136,7 +140,7 @@ impl Duplex {
         data: &mut Bytes,
         mut tail: &[u8],
     ) -> io::Result<()> {
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             let mut io = self.0.borrow_mut();
             while !(head.is_empty() && data.is_empty() && tail.is_empty()) {
                 let slices = [IoSlice::new(head), IoSlice::new(data), IoSlice::new(tail)];
@@ -163,9 +167,52 @@ impl Duplex {
         .await
     }
 
+    /// Makes the peer see a reset instead of an end when this is dropped.
+    pub(crate) fn reset_when_dropped(&self) {
+        // A socket that refuses is gone already.
+        let _ = self.0.borrow().tcp().set_zero_linger();
+    }
+
     /// Ends our direction; the peer sees the end of the stream after what was written.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
+        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
+    }
+}
+
+/// Since when a stream has taken no byte of a write; for those who write through a library.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stall(Rc<Cell<Option<Instant>>>);
+
+impl Stall {
+    /// True while a write waits for the peer.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Waits until a write has waited for that long; to be polled behind the writing, by its task.
+    pub(crate) async fn lasts(&self, limit: Duration) {
+        let mut timer: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            let Some(since) = self.0.get() else {
+                return Poll::Pending;
+            };
+            let due = since + limit;
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            timer.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        match written {
+            Poll::Ready(_) if self.is_stalled() => self.0.set(None),
+            Poll::Pending if !self.is_stalled() => self.0.set(Some(Instant::now())),
+            _ => {}
+        }
+        written
     }
 }
 
@@ -174,11 +221,18 @@ impl Duplex {
 pub(crate) struct Prefixed {
     prefix: Bytes,
     io: Io,
+    stall: Stall,
 }
 
 impl Prefixed {
     pub(crate) fn new(prefix: Bytes, io: Io) -> Self {
-        Self { prefix, io }
+        let stall = Stall::default();
+        Self { prefix, io, stall }
+    }
+
+    /// Where it is noted that the peer takes no bytes.
+    pub(crate) fn stall(&self) -> Stall {
+        self.stall.clone()
     }
 }
 
@@ -203,7 +257,8 @@ impl AsyncWrite for Prefixed {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.stall.note(written)
     }
 
     fn poll_write_vectored(
@@ -211,7 +266,8 @@ impl AsyncWrite for Prefixed {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.stall.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -219,7 +275,9 @@ impl AsyncWrite for Prefixed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // Of TLS, which holds records back.
+        let written = Pin::new(&mut self.io).poll_flush(cx);
+        self.stall.note(written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,7 +10,10 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::poll;
+use tokio::task::unconstrained;
+use tokio::time::timeout;
 
+use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
@@ -25,7 +28,10 @@ use crate::reply::Reply;
 use crate::tunnel;
 use crate::worker::Worker;
 
-/// Serves one request to its end.
+/// Interim responses (1xx) that are passed on for one request.
+const INTERIM_MAX: usize = 32;
+
+/// Serves one request to its end, and says how it ended.
 pub(crate) async fn handle(
     worker: &Worker,
     arrival: &Arrival,
@@ -33,7 +39,7 @@ pub(crate) async fn handle(
     mut request: Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
-) {
+) -> Reason {
     let config = worker.config();
     let mut ctx = Context::new(&config);
     let ended = run(
@@ -62,6 +68,7 @@ pub(crate) async fn handle(
         sent: responder.bytes(),
     };
     phase::log::record(&ctx, &request, arrival, carried, &worker.log);
+    ctx.reason
 }
 
 /// The line itself. `Continue` means that the backend's response went out whole.
@@ -89,10 +96,15 @@ async fn run(
     let Some(rule) = ctx.rule else {
         return Ok(Step::reply(Reply::new(Reason::Internal)));
     };
-    body.limit(
-        rule.request_body_bytes_max
-            .or(worker.settings.request_body_bytes_max),
-    );
+    let body_max = rule
+        .request_body_bytes_max
+        .or(worker.settings.request_body_bytes_max);
+    if let (BodyLength::Length(length), Some(max)) = (request.body, body_max)
+        && length > max
+    {
+        return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
+    }
+    body.limit(body_max);
     let watch = Watch::new(&worker.settings, rule.request_timeout);
     loop {
         if let Step::Reply(reply) = phase::upstream::pick(ctx) {
@@ -181,15 +193,25 @@ async fn attempt(
     let peer = Peer {
         address: endpoint.address(),
         key: endpoint.id(),
-        protocol: cluster.cluster.protocol(),
-        connect_timeout: rule_timeout.unwrap_or_else(|| cluster.cluster.connect_timeout()),
+        protocol: match ctx.rule.map(|rule| rule.kind) {
+            Some(RouteKind::Grpc) => cluster.cluster.grpc_protocol(),
+            _ => cluster.cluster.protocol(),
+        },
+        connect_timeout: rule_timeout.unwrap_or_else(|| {
+            let limit = worker.settings.connect_timeout;
+            cluster.cluster.connect_timeout().min(limit)
+        }),
     };
-    let mut channel = match Channel::open(&worker.pool, &peer, &worker.settings).await {
+    watch.await_upstream(Wait::ResponseStart);
+    let opening = Channel::open(&worker.pool, &peer, &worker.settings);
+    let mut channel = match or_gone(opening, responder).await {
         Ok(channel) => channel,
-        Err(failure) => {
-            cluster.metrics.connection_failed(failure.reason);
+        Err(fault) => {
+            if let Fault::Upstream(failure) = &fault {
+                cluster.metrics.connection_failed(failure.reason);
+            }
             return Attempted {
-                result: Err(failure.into()),
+                result: Err(fault),
                 was_reused: false,
             };
         }
@@ -226,21 +248,23 @@ async fn converse(
         takes_trailers: request.takes_trailers,
     };
     let (sender, mut receiver) = channel.send(&outgoing, &worker.settings)?;
+    let protocol_fault = Failure {
+        reason: Reason::UpstreamProtocol,
+        again: Again::Never,
+    };
     watch.await_upstream(Wait::ResponseStart);
     let switched = {
+        let mut interims = 0;
         let sending = pin!(upload(&mut *body, sender, watch));
         let mut upload = Upload::new(sending);
         let response = loop {
             match upload.beside(or_gone(receiver.head(), responder)).await?? {
-                Head::Interim(status, headers) => responder.interim(status, &headers).await?,
-                Head::Switched(response) if request.wants_websocket => break Err(response),
-                Head::Switched(_) => {
-                    return Err(Failure {
-                        reason: Reason::UpstreamProtocol,
-                        again: Again::Never,
-                    }
-                    .into());
+                Head::Interim(status, headers) if interims < INTERIM_MAX => {
+                    interims += 1;
+                    responder.interim(status, &headers).await?;
                 }
+                Head::Switched(response) if request.wants_websocket => break Err(response),
+                Head::Interim(..) | Head::Switched(_) => return Err(protocol_fault.into()),
                 Head::Final(response) => break Ok(response),
             }
         };
@@ -286,6 +310,7 @@ async fn switch(
     responder.close_after();
     responder.head(&mut response)?;
     responder.flush().await?;
+    watch.switched();
     let rest = receiver.take_rest();
     let (Some((client, client_buf)), Some(upstream)) = (body.raw(), receiver.raw()) else {
         return Err(ClientError::Gone.into());
@@ -321,7 +346,18 @@ async fn upload(
             }
         };
         let ends = matches!(frame, Frame::End);
-        if sender.frame(frame).await.is_err() {
+        let sent = {
+            let mut sending = pin!(sender.frame(frame));
+            match poll!(sending.as_mut()) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => {
+                    let sent = sending.await;
+                    watch.upload_moved();
+                    sent
+                }
+            }
+        };
+        if sent.is_err() {
             return Ok(Uploaded::Refused);
         }
         if ends {
@@ -346,7 +382,7 @@ async fn download(
                     // What was gathered must not wait for an endpoint that is slow.
                     taken(responder.flush(), watch).await?;
                     watch.await_upstream(Wait::ResponseBody);
-                    next.await?
+                    or_gone(next, responder).await?
                 }
             }
         };
@@ -442,7 +478,8 @@ async fn until_due<F: Future>(
     if let Poll::Ready(done) = poll!(work.as_mut()) {
         return Ok(done);
     }
-    let mut due = pin!(watch.expired(timer));
+    // Work that always finds bytes uses up the task's budget, of which the timer needs none.
+    let mut due = pin!(unconstrained(watch.expired(timer)));
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
@@ -472,7 +509,7 @@ fn client_fault(
     }
 }
 
-/// Gives an answer of our own.
+/// Gives an answer of our own, to a client that takes it.
 async fn answer(
     worker: &Worker,
     ctx: &mut Context<'_>,
@@ -481,7 +518,8 @@ async fn answer(
     reply: Reply,
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
-    let reply = if request.is_grpc() {
+    let is_grpc = request.is_grpc() && reply.reason != Reason::DirectResponse;
+    let reply = if is_grpc {
         reply.into_grpc()
     } else {
         reply
@@ -508,10 +546,23 @@ async fn send_reply(
     stamp(&mut response.headers, &worker.date());
     ctx.status = Some(response.status);
     responder.head(&mut response)?;
-    if response.body != BodyLength::None && !body.is_empty() {
-        responder.frame(Frame::Data(body)).await?;
-    }
-    responder.frame(Frame::End).await
+    let sending = async {
+        if response.body != BodyLength::None && !body.is_empty() {
+            responder.frame(Frame::Data(body)).await?;
+        }
+        responder.frame(Frame::End).await
+    };
+    taken_in_time(worker, sending).await
+}
+
+/// A write to the client outside of any attempt.
+async fn taken_in_time(
+    worker: &Worker,
+    write: impl Future<Output = Result<(), ClientError>>,
+) -> Result<(), ClientError> {
+    timeout(worker.settings.write_idle, write)
+        .await
+        .unwrap_or(Err(ClientError::Gone))
 }
 
 /// Refuses a request that could not even be read as one.
@@ -524,6 +575,13 @@ pub(crate) async fn refuse(
     stamp(&mut response.headers, &worker.date());
     responder.close_after();
     responder.head(&mut response)?;
-    responder.frame(Frame::Data(body)).await?;
-    responder.frame(Frame::End).await
+    let sending = async {
+        responder.frame(Frame::Data(body)).await?;
+        responder.frame(Frame::End).await
+    };
+    let sent = taken_in_time(worker, sending).await;
+    if sent.is_err() {
+        responder.abort();
+    }
+    sent
 }
