@@ -218,6 +218,8 @@ struct Http1Sink<'a> {
     is_head: bool,
     takes_trailers: bool,
     keep_alive: bool,
+    /// The end of the body is the end of the connection, so a cut must not look like an end.
+    ends_by_close: bool,
 }
 
 impl<'a> Responder<'a> {
@@ -242,6 +244,7 @@ impl<'a> Responder<'a> {
             is_head: false,
             takes_trailers: false,
             keep_alive: false,
+            ends_by_close: false,
         };
         Self {
             sink: Sink::Http1(sink),
@@ -388,7 +391,12 @@ impl<'a> Responder<'a> {
     pub(crate) fn abort(&mut self) {
         match &mut self.sink {
             // The caller closes the connection; without the last chunk or byte that is a cut.
-            Sink::Http1(sink) => sink.keep_alive = false,
+            Sink::Http1(sink) => {
+                sink.keep_alive = false;
+                if sink.ends_by_close {
+                    sink.io.reset_when_dropped();
+                }
+            }
             Sink::Http2 {
                 body: Some(stream), ..
             } => {
@@ -422,7 +430,13 @@ impl<'a> Responder<'a> {
 
 impl Http1Sink<'_> {
     fn head(&mut self, response: &Response) {
-        let framing = response.body.for_version(self.version);
+        let framing = match response.body {
+            // With chunks a body that is cut can be told from one that is whole.
+            BodyLength::UntilClose if self.version == Version::HTTP_11 => BodyLength::Chunked,
+            body => body.for_version(self.version),
+        };
+        let is_bodyless = self.is_head || matches!(response.status.as_u16(), 100..200 | 204 | 304);
+        self.ends_by_close = framing == BodyLength::UntilClose && !is_bodyless;
         if framing == BodyLength::UntilClose {
             self.keep_alive = false;
         }
@@ -439,11 +453,11 @@ impl Http1Sink<'_> {
             match response.status {
                 StatusCode::NOT_MODIFIED => response.declared,
                 _ if self.is_head => response.declared,
-                _ => response.body,
+                _ => framing,
             },
             connection,
         );
-        self.encoder = BodyEncoder::new(if self.is_head {
+        self.encoder = BodyEncoder::new(if is_bodyless {
             BodyLength::None
         } else {
             framing
@@ -489,6 +503,10 @@ pub(crate) async fn write_http2(
     stream: &mut h2::SendStream<Bytes>,
     mut data: Bytes,
 ) -> Result<(), h2::Error> {
+    if data.len() < COPY_BYTES_MAX {
+        // A piece may wait here for long, and must not keep the whole buffer that it was read into.
+        data = Bytes::copy_from_slice(&data);
+    }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let room = match poll_fn(|cx| stream.poll_capacity(cx)).await {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_core::protocols::l4;
@@ -152,7 +152,7 @@ impl Channel {
     ) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
         match &mut self.kind {
             Kind::Http1(http1) => Ok(http1.send(request, &settings.response_head)),
-            Kind::Http2(session) => send_http2(session, request),
+            Kind::Http2(session) => send_http2(session, request, &settings.response_head),
         }
     }
 
@@ -220,6 +220,7 @@ pub(crate) enum Receiver<'a> {
     },
     Http2 {
         session: &'a mut Http2Session,
+        limits: &'a HeadLimits,
     },
 }
 
@@ -274,6 +275,7 @@ fn hop_by_hop_of<'a>(request: &'a Outgoing<'_>) -> Cow<'a, HeaderMap> {
 fn send_http2<'a>(
     session: &'a mut Http2Session,
     request: &Outgoing<'_>,
+    limits: &'a HeadLimits,
 ) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
     let unsendable = Failure::new(Reason::Internal, Again::Never);
     let mut uri = http::uri::Parts::default();
@@ -299,7 +301,7 @@ fn send_http2<'a>(
     } else {
         session.take_request_body_writer()
     };
-    Ok((Sender::Http2(body), Receiver::Http2 { session }))
+    Ok((Sender::Http2(body), Receiver::Http2 { session, limits }))
 }
 
 /// The endpoint stopped taking the request; its response may still come.
@@ -384,7 +386,7 @@ impl Receiver<'_> {
     pub(crate) async fn head(&mut self) -> Result<Head, Failure> {
         match self {
             Self::Http1 { .. } => self.head_http1().await,
-            Self::Http2 { session } => head_http2(session).await,
+            Self::Http2 { session, limits } => head_http2(session, limits).await,
         }
     }
 
@@ -471,7 +473,7 @@ impl Receiver<'_> {
                     };
                 }
             }
-            Self::Http2 { session } => frame_http2(session).await,
+            Self::Http2 { session, .. } => frame_http2(session).await,
         }
     }
 
@@ -505,12 +507,14 @@ impl Receiver<'_> {
     }
 }
 
-async fn head_http2(session: &mut Http2Session) -> Result<Head, Failure> {
+async fn head_http2(session: &mut Http2Session, limits: &HeadLimits) -> Result<Head, Failure> {
     if let Err(error) = session.read_response_header().await {
         let again = match error.root_cause().downcast_ref::<h2::Error>() {
             // RFC 9113 8.7: a refused stream was not processed.
             Some(cause) if cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Again::Safe,
-            Some(cause) if cause.is_go_away() => Again::Safe,
+            // RFC 9113 6.8: neither was one beyond the last that GOAWAY names. An error that we
+            // found ourselves says nothing about what was processed.
+            Some(cause) if cause.is_go_away() && cause.is_remote() => Again::Safe,
             _ => Again::IfIdempotent,
         };
         return Err(Failure::new(Reason::UpstreamReset, again));
@@ -519,19 +523,41 @@ async fn head_http2(session: &mut Http2Session) -> Result<Head, Failure> {
     let Some(head) = session.response_header() else {
         return Err(Failure::new(Reason::Internal, Again::Never));
     };
+    if is_too_large(&head.headers, limits) {
+        return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
+    }
+    let asked_head = session
+        .request_header()
+        .is_some_and(|request| request.method == Method::HEAD);
+    let is_bodyless = asked_head || matches!(head.status.as_u16(), 204 | 304);
     let mut headers = head.headers.clone();
     h1::strip_hop_by_hop(&mut headers);
-    let length = headers.get(header::CONTENT_LENGTH);
-    let declared = length
+    let length = headers
+        .get(header::CONTENT_LENGTH)
         .and_then(|value| decimal(value.as_bytes()))
-        .map_or(BodyLength::Chunked, BodyLength::Length);
-    let body = if ended { BodyLength::None } else { declared };
+        .map(BodyLength::Length);
+    let (body, declared) = if is_bodyless {
+        (BodyLength::None, length.unwrap_or(BodyLength::None))
+    } else if ended {
+        // HTTP/1.1 must be told that nothing follows.
+        (BodyLength::Length(0), BodyLength::Length(0))
+    } else {
+        let declared = length.unwrap_or(BodyLength::Chunked);
+        (declared, declared)
+    };
     Ok(Head::Final(Response {
         status: head.status,
         headers,
         body,
         declared,
     }))
+}
+
+/// The limits that the codec of HTTP/1.1 holds heads to by itself.
+fn is_too_large(headers: &HeaderMap, limits: &HeadLimits) -> bool {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    headers.len() > limits.fields_max
+        || headers.iter().map(line).sum::<usize>() > limits.head_bytes_max
 }
 
 async fn frame_http2(session: &mut Http2Session) -> Result<Frame, Failure> {

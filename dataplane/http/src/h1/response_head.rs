@@ -84,7 +84,8 @@ fn parse(
             headers,
             body: BodyLength::None,
             declared: BodyLength::None,
-            keep_alive: noted.keep_alive(version),
+            // Whoever announces a body here may send one, which would be taken for a response.
+            keep_alive: noted.keep_alive(version) && framed.is_none_or(BodyLength::is_empty),
         });
     }
     let is_tunnel = *request_method == Method::CONNECT && status.is_success();
