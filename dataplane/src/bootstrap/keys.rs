@@ -140,7 +140,7 @@ keys! {
     ACCESS_PATH "accessLog.path": Kind::Text, "/var/log/nantian-gw/access.log",
         "The file to append to, or `stdout`.";
     ACCESS_MODE "accessLog.mode": Kind::Choice(&["json", "text"]), "json",
-        "What a line looks like; this version writes `json` only.";
+        "What a line looks like; this version writes `json` whatever is said, and warns.";
     ACCESS_RATE "accessLog.sampleRate": Kind::Share, "0.5",
         "Share of requests that are logged; those that ended with 500 and above always are.";
     ACCESS_QUEUE "accessLog.queueBytes": number(Unit::Bytes, 65_536, GIB, Zero::Default), "8388608",

@@ -194,10 +194,6 @@ fn faults_name_the_key_and_what_to_do() {
             "accessLog.sampleRate: expected a number from 0 to 1, found 1.5",
         ),
         (
-            "accessLog: {mode: text}",
-            "accessLog.mode: this version writes json only; set json, or accessLog.enabled: false",
-        ),
-        (
             "runtimeTuning: {upstreamReadTimeoutMs: -1}",
             "runtimeTuning.upstreamReadTimeoutMs: expected a whole number that is not negative, found -1",
         ),
@@ -418,6 +414,7 @@ runtimeTuning:
   httpCapacity: {{reusePort: null}}
 sessionPersistence: {{secretKeyFile: /x}}
 experimental: {{enableAiGateway: false}}
+accessLog: {{mode: text}}
 log: {{openTelemetry: {{enabled: false}}, level: ~}}
 "
     ))
@@ -427,6 +424,7 @@ log: {{openTelemetry: {{enabled: false}}, level: ~}}
     assert_eq!(
         named,
         [
+            "accessLog.mode",
             "experimental.enableAiGateway",
             "log.openTelemetry",
             "runtime.enableHttp3",
