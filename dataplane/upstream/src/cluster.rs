@@ -111,6 +111,15 @@ impl Cluster {
         self.protocol
     }
 
+    /// Which HTTP its endpoints speak to a gRPC route. Gateway API lets the kind of route decide where
+    /// the Service port names no protocol, and gRPC is always HTTP/2.
+    pub fn grpc_protocol(&self) -> Protocol {
+        match self.source.protocol {
+            ClusterProtocol::Tcp => Protocol::Http2,
+            _ => self.protocol,
+        }
+    }
+
     /// Whether and how TLS is spoken to its endpoints.
     pub fn tls(&self) -> &Tls {
         &self.tls
