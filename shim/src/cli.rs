@@ -19,7 +19,7 @@ use crate::files::FileSource;
 use crate::report::Report;
 use crate::settings::{GrpcTls, Settings};
 use crate::standalone::{self, Standalone};
-use crate::translate::{self, Classes, translate};
+use crate::translate::{self, Classes, PortMap, translate};
 
 /// The control plane of Nantian Gateway for development: Gateway API manifests in, configuration for
 /// data planes out.
@@ -85,9 +85,15 @@ struct StandaloneArgs {
     /// Start the two echo backends that examples/quickstart sends to.
     #[arg(long)]
     demo: bool,
-    /// Added to the port of every listener, to serve port 80 without being root.
+    /// Added to the ports of listeners below 1024, to serve port 80 without being root.
     #[arg(long, default_value_t = 0, value_name = "N")]
     port_offset: u16,
+    /// Bind this port for listeners that say another one; can be given several times.
+    #[arg(long, value_name = "WRITTEN=BOUND", value_parser = port_pair)]
+    map_port: Vec<(u16, u16)>,
+    /// Serve only Gateways of classes with this controllerName [default: all Gateways].
+    #[arg(long, value_name = "NAME")]
+    controller: Option<String>,
     /// Where the admin API of the data plane listens.
     #[arg(long, default_value = "127.0.0.1:19080", value_name = "ADDRESS")]
     admin_addr: SocketAddr,
@@ -104,6 +110,9 @@ struct Check {
     /// Print every condition, not only those that tell of a problem.
     #[arg(long)]
     all: bool,
+    /// Look only at Gateways of classes with this controllerName [default: at all Gateways].
+    #[arg(long, value_name = "NAME")]
+    controller: Option<String>,
 }
 
 /// Exit code of wrong usage and of files that cannot be read.
@@ -174,7 +183,11 @@ impl StandaloneArgs {
         let standalone = Standalone {
             folders: self.folders,
             is_demo: self.demo,
-            port_offset: self.port_offset,
+            ports: PortMap {
+                privileged_offset: self.port_offset,
+                table: self.map_port.into_iter().collect(),
+            },
+            classes: classes(self.controller),
             admin_addr: self.admin_addr,
             control_admin_addr: self.control_admin_addr,
         };
@@ -188,7 +201,11 @@ impl Check {
     fn run(self) -> anyhow::Result<ExitCode> {
         must_exist(&self.folders)?;
         let files = FileSource::new(self.folders).current();
-        let translation = translate(&files.view, &translate::Settings::default(), None);
+        let settings = translate::Settings {
+            classes: classes(self.controller),
+            ..translate::Settings::default()
+        };
+        let translation = translate(&files.view, &settings, None);
         let which = if self.all {
             Which::All
         } else {
@@ -201,6 +218,22 @@ impl Check {
         }
         println!("{} objects, no problems", files.view.len());
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A folder is usually read by nobody else, so everything in it counts unless a name is given.
+fn classes(controller: Option<String>) -> Classes {
+    controller.map_or(Classes::Any, Classes::Controller)
+}
+
+/// Reads `80=8080`.
+fn port_pair(text: &str) -> Result<(u16, u16), String> {
+    let pair = text
+        .split_once('=')
+        .and_then(|(written, bound)| Some((written.parse().ok()?, bound.parse().ok()?)));
+    match pair {
+        Some((written, bound)) if written > 0 && bound > 0 => Ok((written, bound)),
+        _ => Err("write the port of the manifest and the port to bind, as in 80=8080".to_owned()),
     }
 }
 
@@ -294,10 +327,22 @@ mod tests {
             "nantian-shim serve DIR --tls-cert c --tls-key k --tls-client-ca a",
             "nantian-shim standalone --demo examples/quickstart",
             "nantian-shim standalone DIR --port-offset 8000 --admin-addr 127.0.0.1:0",
-            "nantian-shim check DIR --all --log debug",
+            "nantian-shim standalone DIR --map-port 80=8080 --map-port 443=8443",
+            "nantian-shim standalone DIR --controller example.net/gateway",
+            "nantian-shim check DIR --all --log debug --controller example.net/gateway",
         ];
         for row in rows {
             assert!(Cli::try_parse_from(row.split(' ')).is_ok(), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_port_pair_is_two_ports() {
+        assert_eq!(port_pair("80=8080"), Ok((80, 8080)));
+        for row in [
+            "80", "80=", "=80", "80=0", "0=80", "80=65536", "80:81", "80=81=82",
+        ] {
+            assert!(port_pair(row).is_err(), "{row}");
         }
     }
 }

@@ -6,7 +6,8 @@
 
 mod table;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use dataplane::Metrics;
 use dataplane::bootstrap::Bootstrap;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::conditions::Which;
 use crate::control_plane::ControlPlane;
@@ -25,7 +27,7 @@ use crate::nodes::Node;
 use crate::pipeline::State;
 use crate::report::Report;
 use crate::settings::{GrpcRuntime, Settings};
-use crate::translate::{self, PortMap};
+use crate::translate::{self, Classes, PortMap};
 
 /// The name of the only data plane.
 const NODE_ID: &str = "standalone";
@@ -39,8 +41,10 @@ pub struct Standalone {
     pub folders: Vec<PathBuf>,
     /// Start the echo backends of the quickstart.
     pub is_demo: bool,
-    /// Added to listener ports below 1024.
-    pub port_offset: u16,
+    /// Which port is bound for a port as written.
+    pub ports: PortMap,
+    /// Whose Gateways are served.
+    pub classes: Classes,
     /// Admin API of the data plane.
     pub admin_addr: SocketAddr,
     /// Admin API of the control plane.
@@ -96,11 +100,22 @@ impl Standalone {
 
     fn translation(&self) -> translate::Settings {
         translate::Settings {
-            ports: PortMap {
-                privileged_offset: self.port_offset,
-                ..PortMap::default()
-            },
+            classes: self.classes.clone(),
+            local_addresses: local_addresses(),
+            ports: self.ports.clone(),
             ..translate::Settings::default()
+        }
+    }
+}
+
+/// The addresses of this host; a Gateway that asks for another one is told so, instead of having the
+/// data plane refuse everything because it cannot bind there.
+fn local_addresses() -> Option<BTreeSet<IpAddr>> {
+    match if_addrs::get_if_addrs() {
+        Ok(interfaces) => Some(interfaces.iter().map(if_addrs::Interface::ip).collect()),
+        Err(error) => {
+            warn!(%error, "the addresses of this host are unknown, Gateways may ask for any");
+            None
         }
     }
 }
@@ -225,10 +240,10 @@ impl<'a> Screen<'a> {
         let refusals = self.refusals();
         if report.has_problems() || !refusals.is_empty() {
             println!("\nWhat is wrong:");
-            print!("{report}");
         } else {
             println!("\nNothing is wrong.");
         }
+        print!("{report}");
         for line in &refusals {
             println!("{line}");
         }

@@ -14,7 +14,7 @@ pub struct Settings {
     pub classes: Classes,
     /// Addresses to bind for a Gateway that asks for none; empty means all of IPv4.
     pub addresses: Vec<IpAddr>,
-    /// Addresses a Gateway may ask for; absent means any.
+    /// Addresses a Gateway may ask for besides loopback and unspecified ones; absent means any.
     pub local_addresses: Option<BTreeSet<IpAddr>>,
     /// Where ports are bound.
     pub ports: PortMap,
@@ -35,7 +35,8 @@ impl Settings {
     /// True when a Gateway may ask for that address.
     pub(super) fn may_bind(&self, address: IpAddr) -> bool {
         let known = self.local_addresses.as_ref();
-        known.is_none_or(|known| known.contains(&address) || address.is_unspecified())
+        let is_everywhere = address.is_unspecified() || address.is_loopback();
+        known.is_none_or(|known| is_everywhere || known.contains(&address))
     }
 }
 

@@ -12,6 +12,7 @@ use dataplane_testkit::within;
 use futures_util::{SinkExt, StreamExt};
 use shim::demo;
 use shim::standalone::{self, Standalone};
+use shim::translate::{Classes, PortMap};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,8 @@ async fn manifests_become_traffic_and_edits_reach_it() {
         Standalone {
             folders: vec![folder.path().to_owned()],
             is_demo: false,
-            port_offset: 0,
+            ports: PortMap::default(),
+            classes: Classes::Any,
             admin_addr: loopback,
             control_admin_addr: loopback,
         },
