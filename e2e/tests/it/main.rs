@@ -1,0 +1,8 @@
+//! The product as a user meets it: manifests, binaries, traffic.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails has failed its test"
+)]
+
+mod gateway_api_examples;
