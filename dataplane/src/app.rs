@@ -103,6 +103,11 @@ pub async fn run(
     let _ = xds.await;
     admin_stop.cancel();
     let _ = admin.await;
+    // The workers hold lines of their own, which they hand on at their end.
+    if let Some(listeners) = Arc::into_inner(listeners) {
+        let workers = listeners.into_inner().into_workers();
+        let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    }
     access_log.stop(LOG_PATIENCE);
     info!(whole, "stopped");
     Ok(whole)

@@ -156,6 +156,11 @@ impl Listeners {
         self.is_closed = true;
         close(std::mem::take(&mut self.open)).await;
     }
+
+    /// The workers, to be ended; every socket is closed by that.
+    pub fn into_workers(self) -> Workers {
+        self.workers
+    }
 }
 
 async fn close(gone: BTreeMap<SocketAddr, Open>) {
