@@ -519,11 +519,7 @@ async fn answer(
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
     let is_grpc = request.is_grpc() && reply.reason != Reason::DirectResponse;
-    let reply = if is_grpc {
-        reply.into_grpc()
-    } else {
-        reply
-    };
+    let reply = if is_grpc { reply.into_grpc() } else { reply };
     send_reply(
         worker,
         responder,

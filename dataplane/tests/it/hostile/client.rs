@@ -203,3 +203,187 @@ async fn single_byte_chunks_arrive_whole() {
         "/after"
     );
 }
+
+#[tokio::test]
+async fn malformed_http2_heads_reach_no_origin() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to(port, &[backend.address()])).await;
+    let good = request("GET", "/");
+    let with = |extra: &[(&'static str, &'static str)]| [&good[..], extra].concat();
+    let without = |name: &str| -> Vec<_> {
+        let kept = good.iter().filter(|(field, _)| *field != name);
+        kept.copied().collect()
+    };
+    for (name, fields) in [
+        ("upper case", with(&[("X-Upper", "y")])),
+        ("connection", with(&[("connection", "close")])),
+        (
+            "transfer-encoding",
+            with(&[("transfer-encoding", "chunked")]),
+        ),
+        ("upgrade", with(&[("upgrade", "h2c")])),
+        ("te", with(&[("te", "gzip")])),
+        ("second path", with(&[(":path", "/b")])),
+        ("late pseudo field", with(&[("a", "b"), (":path", "/b")])),
+        ("unknown pseudo field", with(&[(":protocol", "websocket")])),
+        ("line end in a value", with(&[("a", "b\r\nc: d")])),
+        ("zero in a value", with(&[("a", "b\0c")])),
+        ("space in a name", with(&[("a b", "c")])),
+        ("colon in a name", with(&[("a:b", "c")])),
+        ("another host", with(&[("host", "y.example.com")])),
+        (
+            "two lengths",
+            with(&[("content-length", "0"), ("content-length", "1")]),
+        ),
+        ("no path", without(":path")),
+        ("no method", without(":method")),
+        ("no authority", without(":authority")),
+        (
+            "empty path",
+            [&without(":path")[..], &[(":path", "")]].concat(),
+        ),
+        (
+            "path without slash",
+            [&without(":path")[..], &[(":path", "a")]].concat(),
+        ),
+        (
+            "space in the path",
+            [&without(":path")[..], &[(":path", "/a b")]].concat(),
+        ),
+        (
+            "line end in the path",
+            [&without(":path")[..], &[(":path", "/ HTTP/1.1\r\na: b")]].concat(),
+        ),
+        (
+            "line end in the method",
+            [
+                &without(":method")[..],
+                &[(":method", "GET / HTTP/1.1\r\n")],
+            ]
+            .concat(),
+        ),
+        (
+            "user in the authority",
+            [
+                &without(":authority")[..],
+                &[(":authority", "a@x.example.com")],
+            ]
+            .concat(),
+        ),
+        (
+            "path in the authority",
+            [
+                &without(":authority")[..],
+                &[(":authority", "x.example.com/a")],
+            ]
+            .concat(),
+        ),
+        (
+            "CONNECT",
+            vec![(":method", "CONNECT"), (":authority", "x:80")],
+        ),
+    ] {
+        let mut client = Frames::connect(at(port), &[]).await;
+        client.headers(1, END_STREAM, &fields).await;
+        // A refusal of ours, a reset, or the end of the connection.
+        loop {
+            match client.next().await {
+                Some(frame) if frame.kind == super::frames::HEADERS => break,
+                Some(frame) if frame.kind == RST_STREAM => break,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        assert_eq!(
+            backend.requests(),
+            0,
+            "{name}: {:?}",
+            backend.request_lines()
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_http2_says_twice_http1_reads_once() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to(port, &[backend.address()])).await;
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    let get = Request::get("http://x.example.com/a/./b/../c?q=%2e./")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("host", "X.example.com")
+        .body(Bytes::new())
+        .unwrap();
+    let seen = client.send(get).await.unwrap().json();
+    assert_eq!(seen["headers"]["cookie"], serde_json::json!(["a=1; b=2"]));
+    assert_eq!(
+        seen["headers"]["host"],
+        serde_json::json!(["x.example.com"])
+    );
+    assert_eq!(
+        (&seen["path"], &seen["query"]),
+        (&"/a/c".into(), &"q=%2e./".into())
+    );
+}
+
+#[tokio::test]
+async fn the_authority_of_the_target_wins_over_host() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let snapshot = dataplane_testkit::SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .route("shop/r", "target.example.com", "/", "shop/b:80")
+        .cluster("shop/b:80", &[backend.address()])
+        .build();
+    let _gateway = Gateway::serving(&snapshot).await;
+    let mut client = Http1Client::connect(at(port)).await.unwrap();
+    for (target, host, status) in [
+        ("http://target.example.com/a", "other.example.com", 200),
+        ("http://other.example.com/a", "target.example.com", 404),
+        ("HTTP://Target.Example.com?a", "other.example.com", 200),
+    ] {
+        let get = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        client.send_bytes(get.as_bytes()).await.unwrap();
+        let response = client.read_response(&Method::GET).await.unwrap();
+        assert_eq!(response.status, status, "{target}");
+        if status == 200 {
+            let host = &response.json()["headers"]["host"];
+            assert_eq!(*host, serde_json::json!(["target.example.com"]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_http2_cannot_change_what_http1_reads() {
+    let origin = Backend::start(
+        "o",
+        Kind::Scripted(Script::new([
+            Step::ReadHead,
+            // The whole body: one chunk, the last chunk, the one trailer that may pass, the end.
+            Step::Read(b"5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n".len()),
+            Step::Send(Bytes::from_static(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            )),
+            Step::ReadHead,
+            Step::Hold,
+        ])),
+    )
+    .await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to(port, &[origin.address()])).await;
+    let mut client = Frames::connect(at(port), &[]).await;
+    client.headers(1, 0, &request("POST", "/")).await;
+    client.send(DATA, 0, 1, b"hello").await.unwrap();
+    let trailers = [
+        ("x-sum", "1"),
+        ("content-length", "0"),
+        ("host", "evil"),
+        ("authorization", "evil"),
+    ];
+    client.headers(1, END_STREAM, &trailers).await;
+    let answer = client.until(DATA, 1).await.expect("an answer");
+    assert_eq!(answer.payload, b"ok");
+    assert_eq!(origin.requests(), 1);
+}

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dataplane_testkit::backend::{Kind, Script, Step};
+use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::client::tls::TlsClient;
 use dataplane_testkit::client::websocket;
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
@@ -307,4 +309,114 @@ async fn a_client_that_opens_and_resets_all_day_is_sent_away() {
     })
     .await;
     assert!((500..3000).contains(&opened), "{opened}");
+}
+
+#[tokio::test]
+async fn idle_connections_to_origins_are_closed() {
+    for kind in [Kind::Http1, Kind::Http2] {
+        let is_http2 = matches!(kind, Kind::Http2);
+        let backend = Backend::start("b", kind).await;
+        let port = free_port();
+        let snapshot = if is_http2 {
+            super::to_http2(port, &[backend.address()])
+        } else {
+            to(port, &[backend.address()])
+        };
+        let _gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.http.upstream_idle_timeout = Duration::from_millis(300);
+        })
+        .await;
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        assert_eq!(client.get("x", "/").await.unwrap().status, 200);
+        until(DEADLINE, async || backend.open_connections() == 0).await;
+        assert_eq!(client.get("x", "/").await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_http2_origin_that_never_speaks_is_504() {
+    let backend = Backend::start("hole", Kind::BlackHole).await;
+    let port = free_port();
+    let snapshot = super::to_http2(port, &[backend.address()]);
+    let _gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.http.response_start_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut client = Http1Client::connect(at(port)).await.unwrap();
+    assert_eq!(client.get("x", "/").await.unwrap().status, 504);
+}
+
+#[tokio::test]
+async fn a_window_that_drips_open_is_no_progress() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let _gateway = Gateway::with(&to(port, &[backend.address()]), |bootstrap| {
+        bootstrap.http.write_idle = Duration::from_millis(500);
+    })
+    .await;
+    let initial_window_size = 4;
+    let mut client = Frames::connect(at(port), &[(initial_window_size, 0)]).await;
+    client.get(1, "/?bytes=100000").await;
+    within("the write deadline", async {
+        let window_update = 8;
+        loop {
+            let one = 1_u32.to_be_bytes();
+            if client.send(window_update, 0, 1, &one).await.is_err() {
+                return;
+            }
+            let wait = tokio::time::timeout(Duration::from_millis(100), client.next());
+            match wait.await {
+                Ok(Some(frame)) if frame.kind == RST_STREAM => return,
+                Ok(None) => return,
+                _ => {}
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tls_client_that_never_reads_is_cut() {
+    let backend = Backend::http1("b").await;
+    let authority = Authority::new("test");
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .https_listener("infra/gw/http", port, &["x.example.com"], &["infra/x"])
+        .certificate("infra/x", &authority.server(&["x.example.com"]))
+        .route("shop/r", "", "/", "shop/b:80")
+        .cluster("shop/b:80", &[backend.address()])
+        .build();
+    let _gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.http.write_idle = Duration::from_millis(500);
+    })
+    .await;
+    let tls = TlsClient::trusting(&authority);
+    let stream = tls.connect(at(port), "x.example.com").await.unwrap();
+    let mut client = Http1Client::over(stream);
+    let get = b"GET /?bytes=100000000 HTTP/1.1\r\nhost: x.example.com\r\n\r\n";
+    client.send_bytes(get).await.unwrap();
+    until(DEADLINE, async || backend.requests() == 1).await;
+    until(DEADLINE, async || backend.open_connections() == 0).await;
+    assert!(
+        client.read_to_end().await.is_err(),
+        "no close_notify behind a part"
+    );
+}
+
+#[tokio::test]
+async fn a_busy_http2_connection_ends_by_its_age() {
+    let port = free_port();
+    let _gateway = Gateway::with(&nowhere(port), |bootstrap| {
+        bootstrap.http.connection_age_max = Some(Duration::from_millis(500));
+    })
+    .await;
+    let mut client = Http2Client::connect(at(port)).await.unwrap();
+    within("GOAWAY", async {
+        while client.is_open().await {
+            // What was refused because of GOAWAY may be sent over another connection.
+            let _ = client.get("x", "/").await;
+        }
+    })
+    .await;
+    client.closed().await.unwrap();
 }
