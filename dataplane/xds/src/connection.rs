@@ -4,7 +4,6 @@
 //! of it at once. Nothing is decided here; that is `session.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -70,8 +69,8 @@ impl Connection {
         let Some(channel) = self.channel.clone() else {
             return;
         };
-        let limit = self.settings.connect_timeout;
-        self.start(async move { Finished::Health(check_health(channel, limit).await) });
+        let settings = Arc::clone(&self.settings);
+        self.start(async move { Finished::Health(check_health(channel, &settings).await) });
     }
 
     /// Opens the stream. The first request goes out with the call, because a control plane of the
@@ -181,7 +180,8 @@ async fn next_message(
 }
 
 /// Asks for the health of the whole server, the service with the empty name.
-async fn check_health(channel: Channel, limit: Duration) -> Health {
+async fn check_health(channel: Channel, settings: &Settings) -> Health {
+    let limit = settings.connect_timeout;
     let mut client = HealthClient::new(channel).accept_compressed(CompressionEncoding::Gzip);
     let request = HealthCheckRequest {
         service: String::new(),
@@ -194,9 +194,26 @@ async fn check_health(channel: Channel, limit: Duration) -> Health {
         Ok(Err(status)) => match status.code() {
             // There is no such service, or it keeps no account of the server as a whole.
             Code::Unimplemented | Code::NotFound => Health::Unimplemented,
-            _ => Health::Failed(describe(&status)),
+            _ => Health::Failed(describe(&status) + certificate_hint(&status, settings)),
         },
         Err(_) => Health::Failed(format!("no answer within {} ms", limit.as_millis())),
+    }
+}
+
+/// What to look at when the connection broke under the first question. With TLS 1.3 a server judges
+/// our certificate when the handshake is over for us (RFC 8446, section 4.4.2.4), and often enough
+/// the alert is lost and all that is seen is a closed connection.
+fn certificate_hint(status: &tonic::Status, settings: &Settings) -> &'static str {
+    let is_broken = std::error::Error::source(status).is_some();
+    match &settings.tls {
+        Some(tls) if is_broken && tls.identity.is_some() => {
+            "; if the control plane refuses our certificate, check that xdsTls.certPath is signed by \
+             an authority it trusts and has not expired"
+        }
+        Some(_) if is_broken => {
+            "; if the control plane asks for a certificate, set xdsTls.certPath and xdsTls.keyPath"
+        }
+        _ => "",
     }
 }
 

@@ -46,6 +46,24 @@ async fn a_control_plane_that_wants_a_certificate_gets_no_stream_without_one() {
         .until("refused", |report| report.connect_failures >= 2)
         .await;
     assert_eq!(control_plane.streams_opened(), 0);
+    let error = client.status.report().last_error.unwrap();
+    assert!(error.contains("xdsTls.certPath"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_named_as_what_to_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("authority");
+    write_client_files(folder.path(), &Authority::new("other"));
+    authority.write(folder.path(), "ca").unwrap();
+    let control_plane = listen_with_tls(&authority).start().await;
+    let client = Client::start(tls_settings(control_plane.address(), folder.path()));
+    client
+        .until("refused", |report| report.connect_failures >= 2)
+        .await;
+    assert_eq!(control_plane.streams_opened(), 0);
+    let error = client.status.report().last_error.unwrap();
+    assert!(error.contains("signed by an authority"), "{error}");
 }
 
 fn listen_with_tls(authority: &Authority) -> Listen {
