@@ -89,18 +89,27 @@ pub async fn run(socket: Socket, worker: Rc<Worker>, limits: Limits) {
             }
         }
     }
-    // Whoever the kernel let in already shall be answered.
-    while let Some(Ok((tcp, client))) = now(listener.accept()) {
+    // Whoever the kernel let in already shall be answered. It is asked itself, because the runtime
+    // would say what it knew at its last look.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((tcp, client)) = accept_now(&listener) {
         door.admit(tcp, client);
     }
 }
 
-/// The outcome of a future that is ready at once.
-fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut cx) {
-        std::task::Poll::Ready(value) => Some(value),
-        std::task::Poll::Pending => None,
+/// A connection that waits already; an error when there is none.
+fn accept_now(listener: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((tcp, client)) => {
+                tcp.set_nonblocking(true)?;
+                return Ok((TcpStream::from_std(tcp)?, client));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
