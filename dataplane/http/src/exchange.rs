@@ -29,10 +29,12 @@ use crate::pool::Pool;
 use crate::settings::Settings;
 
 /// Streams we open at once on one HTTP/2 connection to an endpoint.
-const STREAMS_MAX: usize = 100;
-/// Receive windows towards endpoints: what one slow client can make us hold.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const STREAMS_MAX: u16 = 100;
+/// Receive window of a stream towards an endpoint: what one slow client can make us hold.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Of a connection. Clients share it, so it must hold what all of them leave unread: were it
+/// smaller, those who read nothing would stop the responses of all others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// Request bytes gathered before they are written without being asked to.
 const WRITE_BYTES: usize = 16 * 1024;
 /// Larger chunks are written from where they are instead of being copied.
@@ -144,6 +146,11 @@ impl Channel {
         }
     }
 
+    /// True when interim responses of the endpoint are not seen here (pingora-core, HTTP/2).
+    pub(crate) fn hides_interim(&self) -> bool {
+        matches!(self.kind, Kind::Http2(_))
+    }
+
     /// Writes the head and gives the two directions, which may be used at the same time.
     pub(crate) fn send<'a>(
         &'a mut self,
@@ -187,7 +194,7 @@ async fn reuse_http2(pool: &Pool, key: u64) -> Option<Box<Http2Session>> {
 async fn start_http2(pool: &Pool, key: u64, tcp: TcpStream) -> Result<Box<Http2Session>, Failure> {
     let failed = |_| Failure::new(Reason::ConnectFailed, Again::Safe);
     let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = STREAMS_MAX;
+    settings.max_streams = usize::from(STREAMS_MAX);
     settings.stream_window_size = Some(STREAM_WINDOW);
     settings.connection_window_size = Some(CONNECTION_WINDOW);
     let stream = Box::new(l4::stream::Stream::from(tcp));

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::poll;
+use http::{HeaderMap, StatusCode, header};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
@@ -247,6 +248,12 @@ async fn converse(
         websocket: request.wants_websocket,
         takes_trailers: request.takes_trailers,
     };
+    if channel.hides_interim() && request.headers.contains_key(header::EXPECT) {
+        // The endpoint's own 100 would not arrive, and the client may wait for it for long.
+        responder
+            .interim(StatusCode::CONTINUE, &HeaderMap::new())
+            .await?;
+    }
     let (sender, mut receiver) = channel.send(&outgoing, &worker.settings)?;
     let protocol_fault = Failure {
         reason: Reason::UpstreamProtocol,

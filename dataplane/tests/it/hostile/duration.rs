@@ -420,3 +420,24 @@ async fn a_busy_http2_connection_ends_by_its_age() {
     .await;
     client.closed().await.unwrap();
 }
+
+#[tokio::test]
+async fn clients_that_read_nothing_do_not_starve_those_that_share_the_origins_connection() {
+    let backend = Backend::http2("b").await;
+    let port = free_port();
+    let snapshot = super::to_http2(port, &[backend.address()]);
+    let _gateway = Gateway::with(&snapshot, |bootstrap| bootstrap.workers = 1).await;
+    let mut other = Http1Client::connect(at(port)).await.unwrap();
+    assert_eq!(other.get("x", "/").await.unwrap().status, 200);
+    let initial_window_size = 4;
+    let mut greedy = Frames::connect(at(port), &[(initial_window_size, 0)]).await;
+    for stream in 0..90 {
+        greedy.get(2 * stream + 1, "/?bytes=10000000").await;
+    }
+    until(DEADLINE, async || backend.requests() == 91).await;
+    for _ in 0..20 {
+        let response = other.get("x", "/?bytes=1000000").await.unwrap();
+        assert_eq!(response.body.len(), 1_000_000);
+    }
+    assert_eq!(backend.connections(), 1);
+}
