@@ -18,6 +18,8 @@ use crate::message::Response;
 
 /// Bytes asked of a socket at once.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
+/// Bytes asked of a socket at once within a large body; what one direction may hold.
+const BODY_READ_BYTES: usize = 32 * 1024;
 /// Bytes gathered before they are written without being asked to.
 const WRITE_BYTES: usize = 16 * 1024;
 /// Larger chunks are written from where they are instead of being copied.
@@ -172,8 +174,16 @@ async fn read_http1(
             Err(h1::BodyError::Truncated) => return Err(ClientError::Gone),
             Err(error) => return Err(ClientError::Malformed(error.detail())),
         }
-        is_eof = io.read(buf, READ_BYTES).await? == 0;
+        is_eof = io.read(buf, body_room(decoder)).await? == 0;
     }
+}
+
+/// How much to ask for while a body is read: much of a large one, little of a small one.
+pub(crate) fn body_room(decoder: &BodyDecoder) -> usize {
+    let left = decoder.bytes_left().map_or(BODY_READ_BYTES, |left| {
+        usize::try_from(left).unwrap_or(BODY_READ_BYTES)
+    });
+    left.clamp(READ_BYTES, BODY_READ_BYTES)
 }
 
 async fn read_http2(stream: &mut RecvStream) -> Result<Frame, ClientError> {

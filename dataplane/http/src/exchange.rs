@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use dataplane_telemetry::Reason;
 use dataplane_upstream::Protocol;
 
-use crate::downstream::{READ_BYTES, write_http2};
+use crate::downstream::{READ_BYTES, body_room, write_http2};
 use crate::h1::{self, Authority, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
 use crate::io::{Duplex, Io};
 use crate::message::{Response, decimal};
@@ -472,7 +472,7 @@ impl Receiver<'_> {
                             return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
                         }
                     }
-                    is_eof = match io.read(buf, READ_BYTES).await {
+                    is_eof = match io.read(buf, body_room(decoder)).await {
                         Ok(bytes) => bytes == 0,
                         Err(_) => {
                             return Err(Failure::new(Reason::UpstreamReset, Again::Never));

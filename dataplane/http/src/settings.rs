@@ -39,7 +39,7 @@ pub struct Settings {
     pub request_body_idle: Duration,
     /// Largest request body; larger ones are answered with 413. `None` for no limit.
     pub request_body_bytes_max: Option<u64>,
-    /// Until a connection to an endpoint is up.
+    /// Until a connection to an endpoint is up; a cluster may ask for less, a route for anything.
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the response, unless the route says otherwise.
     pub response_start_timeout: Duration,
