@@ -5,4 +5,8 @@
     reason = "a helper that fails has failed its test"
 )]
 
+mod bad_input;
 mod gateway_api_examples;
+mod shutdown;
+mod support;
+mod two_processes;
