@@ -80,8 +80,8 @@ impl<T: Clone> HostMap<T> {
     /// As [`HostMap::get`], to change it; what clones share is copied first.
     pub fn get_mut(&mut self, name: Option<&Hostname>) -> Option<&mut T> {
         match Place::of(name) {
-            Place::Exact(name) => self.exact.get_mut(name),
-            Place::Wildcard(suffix) => self.wildcard.get_mut(suffix),
+            Place::Exact(name) => self.exact.get_mut(&name.into()),
+            Place::Wildcard(suffix) => self.wildcard.get_mut(&suffix.into()),
             Place::Any => self.any.as_mut(),
         }
     }
@@ -111,8 +111,8 @@ impl<T: Clone> HostMap<T> {
     /// Takes a name out and returns its value.
     pub fn remove(&mut self, name: Option<&Hostname>) -> Option<T> {
         match Place::of(name) {
-            Place::Exact(name) => self.exact.remove(name),
-            Place::Wildcard(suffix) => self.wildcard.remove(suffix),
+            Place::Exact(name) => self.exact.remove(&name.into()),
+            Place::Wildcard(suffix) => self.wildcard.remove(&suffix.into()),
             Place::Any => self.any.take(),
         }
     }

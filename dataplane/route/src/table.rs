@@ -17,14 +17,16 @@
 //! expressions are tried one by one, those whose literal beginning fits the path; about 50 ns each,
 //! so a host should have no more than [`REGEX_PATHS_ADVISED`] with the same beginning.
 
-mod compile;
+mod host;
 mod paths;
+mod single;
+mod compile;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use self::compile::{CompiledRoute, RouteKind};
-use self::paths::PathIndex;
+use self::host::HostEntry;
 use crate::hostname::HostMap;
 use crate::request::Request;
 use crate::text_map::TextMap;
@@ -35,7 +37,7 @@ pub const REGEX_PATHS_ADVISED: usize = 128;
 
 /// Compiled routes, found by request; `R` is what a rule carries.
 pub struct Table<R> {
-    hosts: HostMap<Arc<HostEntry<R>>>,
+    hosts: HostMap<HostEntry<R>>,
     http: TextMap<Arc<CompiledRoute<R>>>,
     grpc: TextMap<Arc<CompiledRoute<R>>>,
 }
@@ -87,24 +89,10 @@ impl<R> Table<R> {
     /// values.
     pub fn lookup(&self, request: &Request<'_>) -> Option<Found<'_, R>> {
         let mut is_grpc = None;
-        for entry in self.hosts.candidates(request.host) {
-            if !entry.grpc.is_empty()
-                && *is_grpc.get_or_insert_with(|| request.is_grpc())
-                && let Some((found, _)) = entry.grpc.lookup(request)
-            {
-                return Some(Found {
-                    rule: &found.rule,
-                    prefix_len: None,
-                });
-            }
-            if let Some((found, prefix_len)) = entry.http.lookup(request) {
-                return Some(Found {
-                    rule: &found.rule,
-                    prefix_len,
-                });
-            }
-        }
-        None
+        let mut is_grpc = || *is_grpc.get_or_insert_with(|| request.is_grpc());
+        self.hosts
+            .candidates(request.host)
+            .find_map(|entry| entry.lookup(request, &mut is_grpc))
     }
 
     /// Puts a route in; one of the same kind and key is replaced.
@@ -112,31 +100,34 @@ impl<R> Table<R> {
         self.remove(route.kind(), route.key());
         let route = Arc::new(route);
         for host in route.host_names() {
-            let entry = self.hosts.get_or_insert_with(host, Arc::default);
-            let index = Arc::make_mut(entry).index_mut(route.kind());
             for compiled in route.matches() {
-                index.insert(compiled);
+                match self.hosts.get_mut(host) {
+                    Some(entry) => entry.insert(route.kind(), compiled),
+                    None => {
+                        self.hosts
+                            .insert(host, HostEntry::new(route.kind(), compiled));
+                    }
+                }
             }
         }
-        self.routes_mut(route.kind())
-            .insert(route.key(), route.clone());
+        let key = route.key().into();
+        self.routes_mut(route.kind()).insert(&key, route);
     }
 
     /// Takes a route out; false when it is not there.
     pub fn remove(&mut self, kind: RouteKind, key: &str) -> bool {
-        let Some(route) = self.routes_mut(kind).remove(key) else {
+        let Some(route) = self.routes_mut(kind).remove(&key.into()) else {
             return false;
         };
         for host in route.host_names() {
             let Some(entry) = self.hosts.get_mut(host) else {
                 continue;
             };
-            let entry = Arc::make_mut(entry);
             for compiled in route.matches() {
-                entry.index_mut(kind).remove(compiled);
-            }
-            if entry.http.is_empty() && entry.grpc.is_empty() {
-                self.hosts.remove(host);
+                if entry.remove(kind, compiled).is_break() {
+                    self.hosts.remove(host);
+                    break;
+                }
             }
         }
         true
@@ -157,38 +148,5 @@ impl<R> fmt::Debug for Table<R> {
             .field("http_routes", &self.http.len())
             .field("grpc_routes", &self.grpc.len())
             .finish()
-    }
-}
-
-/// What one host name serves.
-struct HostEntry<R> {
-    http: PathIndex<R>,
-    grpc: PathIndex<R>,
-}
-
-impl<R> HostEntry<R> {
-    fn index_mut(&mut self, kind: RouteKind) -> &mut PathIndex<R> {
-        match kind {
-            RouteKind::Http => &mut self.http,
-            RouteKind::Grpc => &mut self.grpc,
-        }
-    }
-}
-
-impl<R> Default for HostEntry<R> {
-    fn default() -> Self {
-        Self {
-            http: PathIndex::default(),
-            grpc: PathIndex::default(),
-        }
-    }
-}
-
-impl<R> Clone for HostEntry<R> {
-    fn clone(&self) -> Self {
-        Self {
-            http: self.http.clone(),
-            grpc: self.grpc.clone(),
-        }
     }
 }

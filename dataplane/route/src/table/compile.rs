@@ -13,6 +13,7 @@ use ir::{GrpcRoute, Hostname, HttpRoute, Pattern};
 
 use crate::http_match::{Conditions, NeverMet, literal_prefix};
 use crate::request::Request;
+use crate::text_map::Text;
 
 /// The two kinds of route a table holds; keys are unique within a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,11 +136,24 @@ pub(super) struct CompiledMatch<R> {
 }
 
 impl<R> CompiledMatch<R> {
+    /// True when the request has more to agree with than host and path.
+    pub(super) fn has_conditions(&self) -> bool {
+        self.conditions.is_some()
+    }
+
     /// True when the request agrees with everything but host and path.
     pub(super) fn is_met(&self, request: &Request<'_>) -> bool {
         self.conditions
             .as_ref()
             .is_none_or(|conditions| conditions.are_met(request))
+    }
+
+    /// True when the path matches a regular expression and the request agrees with the rest.
+    pub(super) fn is_regex_met(&self, request: &Request<'_>) -> bool {
+        match &self.path {
+            Path::Regex(regex) => regex.is_match(request.path) && self.is_met(request),
+            Path::Exact(_) | Path::Prefix(_) => false,
+        }
     }
 
     /// `Less` when this one goes before `other`, both being for the same kind of path.
@@ -173,9 +187,9 @@ type Rank = Reverse<[u32; 5]>;
 /// Where a match is filed.
 pub(super) enum Path {
     /// Under the whole path.
-    Exact(Arc<str>),
+    Exact(Text),
     /// Under the prefix without its trailing slash, which leaves nothing of `/`.
-    Prefix(Arc<str>),
+    Prefix(Text),
     /// Under the whole segments every matching path begins with.
     Regex(Box<RegexPath>),
 }
@@ -184,12 +198,12 @@ pub(super) enum Path {
 pub(super) struct RegexPath {
     pattern: Pattern,
     literal: Box<str>,
-    segments: Arc<str>,
+    segments: Text,
 }
 
 impl Path {
     /// The text it is filed under.
-    pub(super) fn key(&self) -> &Arc<str> {
+    pub(super) fn key(&self) -> &Text {
         match self {
             Self::Exact(path) | Self::Prefix(path) => path,
             Self::Regex(regex) => &regex.segments,
@@ -214,8 +228,10 @@ impl Path {
             }
         }
         Ok(match (service, method) {
-            (Some(service), Some(method)) => Self::Exact(format!("/{service}/{method}").into()),
-            (Some(service), None) => Self::Prefix(format!("/{service}").into()),
+            (Some(service), Some(method)) => {
+                Self::Exact(format!("/{service}/{method}").as_str().into())
+            }
+            (Some(service), None) => Self::Prefix(format!("/{service}").as_str().into()),
             (None, _) => Self::Prefix("".into()),
         })
     }
@@ -235,7 +251,7 @@ impl RegexPath {
         }
     }
 
-    pub(super) fn is_match(&self, path: &str) -> bool {
+    fn is_match(&self, path: &str) -> bool {
         path.starts_with(&*self.literal) && self.pattern.is_match(path)
     }
 }

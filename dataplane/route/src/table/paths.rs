@@ -10,8 +10,9 @@ use std::slice;
 use std::sync::Arc;
 
 use super::compile::{CompiledMatch, Path};
+use super::single::{PathKind, Single};
 use crate::request::Request;
-use crate::text_map::TextMap;
+use crate::text_map::{Text, TextMap};
 
 /// Matches by path; a clone shares every slot.
 pub(super) struct PathIndex<R> {
@@ -29,12 +30,9 @@ struct Depth {
     matches: usize,
 }
 
-/// The matches filed under one text.
-///
-/// Nearly always there is one, and it stands in the map itself: in a large table each step to
-/// another place in memory costs more than everything else in a look-up.
+/// The matches filed under one text; nearly always there is one, and it stands in the map itself.
 enum Slot<R> {
-    One(Arc<CompiledMatch<R>>),
+    One(Single<R>),
     Several(Arc<Lists<R>>),
 }
 
@@ -50,16 +48,13 @@ impl<R> PathIndex<R> {
         self.slots.is_empty()
     }
 
-    /// The match that goes first, and how many bytes of the path it covers if it is a prefix.
-    pub(super) fn lookup(
-        &self,
-        request: &Request<'_>,
-    ) -> Option<(&CompiledMatch<R>, Option<usize>)> {
+    /// The rule that goes first, and how many bytes of the path it covers if by a prefix.
+    pub(super) fn lookup(&self, request: &Request<'_>) -> Option<(&Arc<R>, Option<usize>)> {
         if self.exact_count > 0
             && let Some(slot) = self.slots.get(request.path)
-            && let Some(found) = first_met(slot.exact(), request)
+            && let Some(rule) = slot.exact(request)
         {
-            return Some((found, None));
+            return Some((rule, None));
         }
         let deepest = self.depths.first()?.segments;
         let mut cut = Cut::new(request.path, deepest);
@@ -72,17 +67,19 @@ impl<R> PathIndex<R> {
             else {
                 continue;
             };
-            if let Some(found) = first_regex_met(slot.regex(), by_regex, request) {
+            if self.regex_count > 0
+                && let Some(found) = slot.regex(by_regex, request)
+            {
                 by_regex = Some(found);
             }
             if by_prefix.is_none() {
-                by_prefix = first_met(slot.prefix(), request).map(|found| (found, Some(cut.end)));
+                by_prefix = slot.prefix(request).map(|rule| (rule, Some(cut.end)));
                 if by_prefix.is_some() && self.regex_count == 0 {
                     break;
                 }
             }
         }
-        by_regex.map(|found| (found, None)).or(by_prefix)
+        by_regex.map(|found| (&found.rule, None)).or(by_prefix)
     }
 
     pub(super) fn insert(&mut self, compiled: &Arc<CompiledMatch<R>>) {
@@ -90,7 +87,7 @@ impl<R> PathIndex<R> {
         match self.slots.get_mut(key) {
             Some(slot) => slot.insert(compiled),
             None => {
-                self.slots.insert(key, Slot::One(compiled.clone()));
+                self.slots.insert(key, Slot::One(Single::new(compiled)));
             }
         }
         match compiled.path {
@@ -125,7 +122,15 @@ impl<R> PathIndex<R> {
         }
     }
 
-    fn count_depth(&mut self, key: &str) {
+    /// The only match there is; nothing when there are several or none.
+    pub(super) fn only(&self) -> Option<&Single<R>> {
+        match self.slots.only()? {
+            Slot::One(one) => Some(one),
+            Slot::Several(_) => None,
+        }
+    }
+
+    fn count_depth(&mut self, key: &Text) {
         let segments = count_segments(key);
         match self.depth_position(segments) {
             Ok(at) => self.depths[at].matches += 1,
@@ -139,7 +144,7 @@ impl<R> PathIndex<R> {
         }
     }
 
-    fn uncount_depth(&mut self, key: &str) {
+    fn uncount_depth(&mut self, key: &Text) {
         if let Ok(at) = self.depth_position(count_segments(key)) {
             self.depths[at].matches -= 1;
             if self.depths[at].matches == 0 {
@@ -155,32 +160,8 @@ impl<R> PathIndex<R> {
 }
 
 /// Segments of a text a match is filed under; none for the empty one, which every path begins with.
-fn count_segments(key: &str) -> usize {
+fn count_segments(key: &Text) -> usize {
     memchr::memchr_iter(b'/', key.as_bytes()).count()
-}
-
-fn first_met<'a, R>(
-    list: &'a [Arc<CompiledMatch<R>>],
-    request: &Request<'_>,
-) -> Option<&'a CompiledMatch<R>> {
-    list.iter()
-        .map(|compiled| &**compiled)
-        .find(|compiled| compiled.is_met(request))
-}
-
-/// The first of `list` that is met, unless `best` goes before it.
-fn first_regex_met<'a, R>(
-    list: &'a [Arc<CompiledMatch<R>>],
-    best: Option<&CompiledMatch<R>>,
-    request: &Request<'_>,
-) -> Option<&'a CompiledMatch<R>> {
-    list.iter()
-        .map(|compiled| &**compiled)
-        .take_while(|compiled| best.is_none_or(|best| compiled.precedence(best).is_lt()))
-        .find(|compiled| match &compiled.path {
-            Path::Regex(regex) => regex.is_match(request.path) && compiled.is_met(request),
-            Path::Exact(_) | Path::Prefix(_) => false,
-        })
 }
 
 /// A path cut down to ever fewer leading segments.
@@ -239,35 +220,43 @@ enum Removed {
 }
 
 impl<R> Slot<R> {
-    fn exact(&self) -> &[Arc<CompiledMatch<R>>] {
+    fn exact(&self, request: &Request<'_>) -> Option<&Arc<R>> {
         match self {
-            Self::One(one) if matches!(one.path, Path::Exact(_)) => slice::from_ref(one),
-            Self::One(_) => &[],
-            Self::Several(lists) => &lists.exact,
+            Self::One(one) if one.path() == PathKind::Exact => one.rule_if_met(request),
+            Self::One(_) => None,
+            Self::Several(lists) => first_met(&lists.exact, request),
         }
     }
 
-    fn prefix(&self) -> &[Arc<CompiledMatch<R>>] {
+    fn prefix(&self, request: &Request<'_>) -> Option<&Arc<R>> {
         match self {
-            Self::One(one) if matches!(one.path, Path::Prefix(_)) => slice::from_ref(one),
-            Self::One(_) => &[],
-            Self::Several(lists) => &lists.prefix,
+            Self::One(one) if one.path() == PathKind::Prefix => one.rule_if_met(request),
+            Self::One(_) => None,
+            Self::Several(lists) => first_met(&lists.prefix, request),
         }
     }
 
-    fn regex(&self) -> &[Arc<CompiledMatch<R>>] {
-        match self {
-            Self::One(one) if matches!(one.path, Path::Regex(_)) => slice::from_ref(one),
-            Self::One(_) => &[],
+    /// The first regular expression that is met, unless `best` goes before it.
+    fn regex(
+        &self,
+        best: Option<&CompiledMatch<R>>,
+        request: &Request<'_>,
+    ) -> Option<&CompiledMatch<R>> {
+        let list = match self {
+            Self::One(one) => slice::from_ref(one.compiled()),
             Self::Several(lists) => &lists.regex,
-        }
+        };
+        list.iter()
+            .map(|compiled| &**compiled)
+            .take_while(|compiled| best.is_none_or(|best| compiled.precedence(best).is_lt()))
+            .find(|compiled| compiled.is_regex_met(request))
     }
 
     fn insert(&mut self, compiled: &Arc<CompiledMatch<R>>) {
         match self {
             Self::One(one) => {
                 let mut lists = Lists::default();
-                lists.insert(one);
+                lists.insert(one.compiled());
                 lists.insert(compiled);
                 *self = Self::Several(Arc::new(lists));
             }
@@ -277,7 +266,7 @@ impl<R> Slot<R> {
 
     fn remove(&mut self, compiled: &Arc<CompiledMatch<R>>) -> Removed {
         let remaining = match self {
-            Self::One(one) if Arc::ptr_eq(one, compiled) => return Removed::Last,
+            Self::One(one) if Arc::ptr_eq(one.compiled(), compiled) => return Removed::Last,
             Self::One(_) => return Removed::Nothing,
             Self::Several(lists) => {
                 let lists = Arc::make_mut(lists);
@@ -288,10 +277,18 @@ impl<R> Slot<R> {
             }
         };
         if let Some(one) = remaining {
-            *self = Self::One(one);
+            *self = Self::One(Single::new(&one));
         }
         Removed::One
     }
+}
+
+fn first_met<'a, R>(
+    list: &'a [Arc<CompiledMatch<R>>],
+    request: &Request<'_>,
+) -> Option<&'a Arc<R>> {
+    let found = list.iter().find(|compiled| compiled.is_met(request))?;
+    Some(&found.rule)
 }
 
 impl<R> Lists<R> {
