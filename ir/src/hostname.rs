@@ -151,6 +151,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_covers_itself_and_a_wildcard_what_is_below_it() {
+        for (name, other, expected) in [
+            ("a.example.com", "a.example.com", true),
+            ("*.example.com", "*.example.com", true),
+            ("*.example.com", "a.example.com", true),
+            ("*.example.com", "b.a.example.com", true),
+            ("*.example.com", "*.a.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "aexample.com", false),
+            ("*.a.example.com", "*.example.com", false),
+            ("a.example.com", "*.example.com", false),
+            ("a.example.com", "b.example.com", false),
+        ] {
+            assert_eq!(host(name).covers(&host(other)), expected, "{name} {other}");
+        }
+    }
+
+    #[test]
     fn intersection_is_the_more_specific_name() {
         for (a, b, meet) in [
             ("*.example.com", "www.example.com", Some("www.example.com")),

@@ -13,6 +13,7 @@ mod arbitrary;
 mod delta;
 mod golden;
 mod hostile;
+mod limits;
 mod plain;
 mod refusals;
 mod round_trip;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ir::cluster::Balancing;
+use ir::filter::{ExternalAuthProtocol, Filter};
 use ir::{BackendTarget, decode, encode, wire};
 
 use crate::text;
@@ -100,4 +102,86 @@ fn accessors_name_the_parts_of_keys() {
     );
     assert_eq!(backends[0].target.parts(), ("b", "c", None));
     assert_eq!(backends[1].target.parts(), ("b", "d", Some(8)));
+}
+
+#[test]
+fn a_mirror_names_a_cluster_unless_the_control_plane_says_in_text_that_there_is_none() {
+    let key = ir::backend::VALID_KEY;
+    for (value, is_resolved) in [
+        (r#"string_value: "false""#, false),
+        (r#"string_value: "true""#, true),
+        ("bool_value: false", true),
+        ("null_value: NULL_VALUE", true),
+        ("list_value { }", true),
+    ] {
+        let text = format!(
+            r#"
+            id: "v1"
+            http_routes {{ name: "r" namespace: "a" rules {{ filters {{ type: "RequestMirror" config {{
+                fields {{ key: "backendRef" value {{ struct_value {{
+                    fields {{ key: "name" value {{ string_value: "m" }} }}
+                    fields {{ key: "metadata" value {{ struct_value {{
+                        fields {{ key: "{key}" value {{ {value} }} }}
+                    }} }} }}
+                }} }} }}
+            }} }} }} }}
+        "#
+        );
+        let snapshot = decode::snapshot(text::snapshot(&text)).unwrap();
+        let route = snapshot.http_routes.get("a/r").unwrap();
+        let [Filter::Mirror(mirror)] = &route.rules[0].filters[..] else {
+            panic!("{:?}", route.rules[0].filters);
+        };
+        let keys = &mirror.backend.cluster_keys;
+        assert_eq!(!keys.is_empty(), is_resolved, "{value}");
+    }
+}
+
+#[test]
+fn round_robin_is_the_same_named_and_unnamed() {
+    for policy in [
+        "",
+        "load_balancing { }",
+        "load_balancing { type: LOAD_BALANCING_ROUND_ROBIN }",
+    ] {
+        let text = format!(
+            r#"id: "v1" backends {{ name: "b:80" namespace: "a" protocol: "TCP" {policy} }}"#
+        );
+        let (snapshot, notices) = decode::snapshot_with_notices(text::snapshot(&text)).unwrap();
+        let cluster = snapshot.clusters.get("a/b:80").unwrap();
+        assert_eq!(cluster.balancing, Balancing::RoundRobin, "{policy}");
+        assert!(notices.is_empty(), "{policy}: {notices}");
+    }
+}
+
+#[test]
+fn authorization_needs_no_settings_of_its_protocol() {
+    let http = ExternalAuthProtocol::Http {
+        path_prefix: String::new(),
+        allowed_headers: Vec::new(),
+        allowed_response_headers: Vec::new(),
+    };
+    let grpc = ExternalAuthProtocol::Grpc {
+        allowed_headers: Vec::new(),
+    };
+    for (name, expected) in [("HTTP", http), ("GRPC", grpc)] {
+        let text = format!(
+            r#"
+            id: "v1"
+            http_routes {{ name: "r" namespace: "a" rules {{ filters {{ type: "ExternalAuth" config {{
+                fields {{ key: "protocol" value {{ string_value: "{name}" }} }}
+                fields {{ key: "backendRef" value {{ struct_value {{
+                    fields {{ key: "name" value {{ string_value: "auth" }} }}
+                }} }} }}
+            }} }} }} }}
+        "#
+        );
+        let snapshot = decode::snapshot(text::snapshot(&text)).unwrap();
+        let route = snapshot.http_routes.get("a/r").unwrap();
+        let [Filter::ExternalAuth(auth)] = &route.rules[0].filters[..] else {
+            panic!("{:?}", route.rules[0].filters);
+        };
+        assert_eq!(auth.protocol, expected);
+        assert_eq!(auth.forward_body_bytes_max, 0);
+    }
 }
