@@ -6,6 +6,7 @@
     reason = "a test stops when its own data is wrong"
 )]
 
+mod edits;
 mod precedence;
 mod property;
 mod reference;
