@@ -228,3 +228,86 @@ fn describe(status: &tonic::Status) -> String {
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use futures_util::poll;
+
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection::new(Arc::new(Settings::new("127.0.0.1:1", "node")))
+    }
+
+    async fn is_idle(connection: &mut Connection) -> bool {
+        let next = std::pin::pin!(connection.next(true));
+        matches!(poll!(next), Poll::Pending)
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_that_reads_no_answers_is_given_up() {
+        let mut connection = connection();
+        let (requests, _unread) = mpsc::channel(REQUESTS_MAX);
+        connection.requests = Some(requests);
+        for _ in 0..REQUESTS_MAX {
+            connection.send(wire::DiscoveryRequest::default());
+        }
+        assert!(is_idle(&mut connection).await, "all of them fit");
+        connection.send(wire::DiscoveryRequest::default());
+        let Event::StreamEnded(reason) = connection.next(true).await else {
+            panic!("the stream goes on");
+        };
+        assert_eq!(reason, "the control plane does not read its answers");
+        assert!(is_idle(&mut connection).await, "told once");
+    }
+
+    #[tokio::test]
+    async fn what_a_dropped_connection_had_to_tell_is_not_told() {
+        let mut connection = connection();
+        connection.broken = Some("late".to_owned());
+        connection.start(async { Finished::Health(Health::Serving) });
+        connection.hang_up();
+        assert!(is_idle(&mut connection).await);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_or_sent_without_a_connection() {
+        let mut connection = connection();
+        connection.check_health();
+        connection.open(wire::DiscoveryRequest::default());
+        connection.send(wire::DiscoveryRequest::default());
+        connection.report(wire::StatusReport::default());
+        assert!(connection.tasks.is_empty());
+        assert!(is_idle(&mut connection).await);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_requests_is_told_by_the_responses_alone() {
+        let mut connection = connection();
+        let (requests, outbound) = mpsc::channel(1);
+        connection.requests = Some(requests);
+        drop(outbound);
+        connection.send(wire::DiscoveryRequest::default());
+        assert!(is_idle(&mut connection).await);
+    }
+
+    #[test]
+    fn a_status_is_one_line_with_its_cause_and_without_metadata() {
+        let mut status = tonic::Status::unavailable("try later");
+        status
+            .metadata_mut()
+            .insert("token", "secret".parse().unwrap());
+        let mut caused = tonic::Status::unknown("transport error");
+        caused.set_source(Arc::new(std::io::Error::other("refused")));
+        let rows = [
+            (status, "The service is currently unavailable: try later"),
+            (tonic::Status::cancelled(""), "The operation was cancelled"),
+            (caused, "Unknown error: transport error: refused"),
+        ];
+        for (status, expected) in rows {
+            assert_eq!(describe(&status), expected);
+        }
+    }
+}

@@ -51,8 +51,10 @@ fn an_empty_response_is_a_heartbeat_even_with_a_version() {
 
 #[test]
 fn the_version_inside_wins_over_the_one_beside() {
+    let longest = "v".repeat(NAME_BYTES_MAX);
     let long = "v".repeat(NAME_BYTES_MAX + 1);
     let rows = [
+        (longest.as_str(), "8", Some(longest.as_str())),
         ("7", "8", Some("7")),
         ("", "8", Some("8")),
         ("  ", "8", Some("8")),
@@ -88,11 +90,21 @@ fn the_version_inside_wins_over_the_one_beside() {
 }
 
 #[test]
-fn a_delta_without_a_base_fits_nothing() {
-    let Content::Delta { base, .. } = content(delta("", "2", "")) else {
-        panic!("not a delta");
-    };
-    assert_eq!(base, None);
+fn a_delta_without_a_usable_base_fits_nothing() {
+    let name = |bytes| "v".repeat(bytes);
+    let (longest, too_long) = (name(NAME_BYTES_MAX), name(NAME_BYTES_MAX + 1));
+    let rows = [
+        ("", None),
+        ("1", Some("1")),
+        (longest.as_str(), Some(longest.as_str())),
+        (too_long.as_str(), None),
+    ];
+    for (sent, expected) in rows {
+        let Content::Delta { base, .. } = content(delta(sent, "2", "")) else {
+            panic!("not a delta");
+        };
+        assert_eq!(base.as_ref().map(Version::as_str), expected, "{sent:?}");
+    }
 }
 
 #[test]

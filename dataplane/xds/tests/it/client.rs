@@ -1,5 +1,6 @@
 //! The client as it runs: a real channel to a control plane on loopback.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane_testkit::control_plane::{ControlPlane, Settings as Listen};
@@ -9,6 +10,7 @@ use dataplane_xds::status::Detail;
 use ir::wire::{
     BackendCluster, ConfigSnapshot, DiscoveryResponse, DiscoveryResultStatus, WasmPluginConfig,
 };
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status as GrpcStatus;
 
@@ -387,4 +389,38 @@ async fn a_stopped_client_is_disconnected() {
     assert_eq!(json["state"], "DISCONNECTED");
     assert_eq!(json["stream_reconnects"], 0);
     assert_eq!(json["node_id"], "node-1");
+}
+
+#[tokio::test]
+async fn a_client_whose_owner_is_gone_stops() {
+    let (_control_plane, mut client) = holding(settings).await;
+    drop(std::mem::replace(
+        &mut client.shutdown,
+        watch::channel(false).0,
+    ));
+    within("the end of the client", &mut client.task)
+        .await
+        .unwrap();
+    assert_eq!(client.status.report().state, State::Disconnected);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_an_update_that_finishes_and_abandons_one_that_does_not() {
+    for finishes in [true, false] {
+        let (control_plane, mut client) = holding(settings).await;
+        control_plane.push(snapshot("slow-2")).await;
+        client.until("applying", |_| client.seen().len() == 2).await;
+        client.shutdown.send(true).unwrap();
+        client
+            .until("stopping", |report| report.state == State::Disconnected)
+            .await;
+        assert!(!client.task.is_finished(), "an update is being applied");
+        client.permits.add_permits(usize::from(finishes));
+        within("the end of the client", &mut client.task)
+            .await
+            .unwrap();
+        assert_eq!(client.permits.available_permits(), 0, "it went on");
+        let is_gone = async || Arc::strong_count(&client.permits) == 1;
+        until(DEADLINE, is_gone).await;
+    }
 }

@@ -6,3 +6,4 @@ mod compression;
 mod simulation;
 mod support;
 mod tls;
+mod unwilling;

@@ -1,11 +1,13 @@
 //! TLS and mutual TLS towards the control plane, with certificates that rotate.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::control_plane::Settings as Listen;
 use dataplane_xds::{Settings, TlsFiles};
+use tokio::net::TcpListener;
 
 use crate::support::{Client, settings, snapshot};
 
@@ -64,6 +66,47 @@ async fn a_certificate_of_another_authority_is_named_as_what_to_check() {
     assert_eq!(control_plane.streams_opened(), 0);
     let error = client.status.report().last_error.unwrap();
     assert!(error.contains("signed by an authority"), "{error}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_nobody_answers_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    write_client_files(folder.path(), &Authority::new("authority"));
+    // The kernel accepts the connection; nobody ever speaks.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut settings = tls_settings(silent.local_addr().unwrap(), folder.path());
+    settings.connect_timeout = Duration::from_millis(100);
+    let client = Client::start(settings);
+    let report = client
+        .until("given up", |report| report.connect_failures >= 2)
+        .await;
+    let error = report.last_error.unwrap();
+    assert!(
+        error.contains("no connection to https://127.0.0.1"),
+        "{error}"
+    );
+    assert!(error.contains("within 100 ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_named_and_read_again_at_the_next_dial() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("authority");
+    write_client_files(folder.path(), &authority);
+    std::fs::write(folder.path().join("tls.key"), "nonsense").unwrap();
+    let control_plane = listen_with_tls(&authority).start().await;
+    let client = Client::start(tls_settings(control_plane.address(), folder.path()));
+    let report = client
+        .until("refused", |report| report.connect_failures >= 1)
+        .await;
+    let error = report.last_error.unwrap();
+    assert!(
+        error.contains("the certificates in xdsTls cannot be used"),
+        "{error}"
+    );
+
+    write_client_files(folder.path(), &authority);
+    control_plane.opened().await;
 }
 
 fn listen_with_tls(authority: &Authority) -> Listen {
