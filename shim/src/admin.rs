@@ -190,7 +190,7 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/api/v1/config/snapshot/version" => self.snapshot_version(),
             "/api/v1/config/snapshot" | "/v1/snapshot" => self.snapshot(),
-            "/api/v1/clients" => Answer::json(&self.nodes.list()),
+            "/api/v1/clients" => self.clients(),
             "/api/v1/status" => self.status(),
             "/v1/snapshot-sync" => self.snapshot_sync(),
             "/v1/summary" => self.summary(),

@@ -94,6 +94,14 @@ impl Conditions {
         }
     }
 
+    /// Goes on with a finished list.
+    pub fn resume(list: Vec<Condition>) -> Self {
+        Self {
+            generation: list.first().map_or(0, |first| first.observed_generation),
+            list,
+        }
+    }
+
     /// Claims that `kind` holds.
     pub fn hold(&mut self, kind: ConditionType, reason: &'static str) {
         self.set(kind, Truth::True, reason, String::new());

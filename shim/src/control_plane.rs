@@ -21,6 +21,7 @@ use crate::history::Store;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pipeline::{Pipeline, State};
+use crate::quarantine::Quarantine;
 use crate::serve::{self, Discovery};
 use crate::settings::Settings;
 use crate::translate;
@@ -55,6 +56,7 @@ impl ControlPlane {
         let metrics = Arc::new(Metrics::default());
         let store = Arc::new(Store::new(settings.history_size, Arc::clone(&metrics)));
         let nodes = Arc::new(Nodes::default());
+        let quarantine = Arc::new(Quarantine::new(settings.quarantine_retry_after));
         let (sender, state) = watch::channel(Arc::new(State::default()));
         let files = tokio::task::spawn_blocking(|| watch_files(FileSource::new(folders)))
             .await
@@ -71,6 +73,7 @@ impl ControlPlane {
         let pipeline = Pipeline {
             settings: translation,
             store: Arc::clone(&control_plane.store),
+            quarantine: Arc::clone(&quarantine),
             metrics: Arc::clone(&metrics),
             state: sender,
         };
@@ -80,7 +83,7 @@ impl ControlPlane {
             anyhow::ensure!(stop.is_cancelled(), "the translation stopped; see the log");
             Ok(())
         });
-        control_plane.serve(&settings, metrics, grpc, admin_socket);
+        control_plane.serve(&settings, quarantine, metrics, (grpc, admin_socket));
         info!(grpc = %control_plane.grpc_addr, admin = %control_plane.admin_addr, "serving");
         Ok(control_plane)
     }
@@ -88,13 +91,14 @@ impl ControlPlane {
     fn serve(
         &mut self,
         settings: &Settings,
+        quarantine: Arc<Quarantine>,
         metrics: Arc<Metrics>,
-        grpc: TcpListener,
-        admin_socket: TcpListener,
+        (grpc, admin_socket): (TcpListener, TcpListener),
     ) {
         let discovery = Discovery {
             store: Arc::clone(&self.store),
             nodes: Arc::clone(&self.nodes),
+            quarantine,
             metrics: Arc::clone(&metrics),
             runtime: settings.grpc_runtime.clone(),
             tls: settings.grpc_tls.clone(),

@@ -2,7 +2,7 @@
 //!
 //! An update runs through the modules in one line: [`files`] keeps a [`cluster_view`] of a folder,
 //! [`translate`] turns it into a snapshot and [`conditions`], [`history`] publishes the snapshot, and
-//! [`serve`] brings every data plane up to date. [`cli`] starts all that, [`admin`] shows it,
+//! [`serve`] brings every data plane up to date; what one refuses goes into [`quarantine`]. [`cli`] starts all that, [`admin`] shows it,
 //! [`standalone`] adds a data plane in the same process. In production the Go control plane takes
 //! this place; both speak the contract that `ir` defines.
 
@@ -14,6 +14,7 @@ pub mod admin;
 pub mod serve;
 pub mod pipeline;
 pub mod history;
+pub mod quarantine;
 pub mod projection;
 pub mod nodes;
 pub mod metrics;

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub last_build_success: Gauge,
     /// Time of one translation.
     pub build_seconds: Histogram,
+    /// Objects left out because a data plane refuses them.
+    pub quarantined: Gauge,
     /// Resources in the current snapshot, by type.
     pub resource_count: Family<ResourceLabel, Gauge>,
 }
@@ -91,6 +93,7 @@ impl Default for Metrics {
             published: Counter::default(),
             last_build_success: Gauge::default(),
             build_seconds: seconds(),
+            quarantined: Gauge::default(),
             resource_count: Family::default(),
         };
         metrics.register_streams();
@@ -183,6 +186,11 @@ impl Metrics {
             "build_duration_seconds",
             "Time of one translation",
             self.build_seconds.clone(),
+        );
+        registry.register(
+            "quarantined_objects",
+            "Objects left out of the snapshot because a data plane refuses them",
+            self.quarantined.clone(),
         );
         registry.register(
             "resource_count",

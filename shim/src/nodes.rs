@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Nodes remembered, connected or not.
 pub const NODES_MAX: usize = 4096;
-/// Violations and texts kept of one refusal.
-const VIOLATIONS_MAX: usize = 256;
+/// Violations kept of one refusal.
+pub const VIOLATIONS_MAX: usize = 256;
+/// Length of a text that is kept.
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// Every data plane that has connected, by node id.
@@ -278,12 +279,12 @@ impl Lease<'_> {
     }
 
     /// The pushed version was refused.
-    pub fn refused(&self, error_detail: &str, violations: Vec<NodeViolation>) {
+    pub fn refused(&self, error_detail: &str, violations: &[NodeViolation]) {
         self.update(|node| {
             node.nacks += 1;
             node.error_detail = bounded(error_detail);
             node.violations = violations
-                .into_iter()
+                .iter()
                 .take(VIOLATIONS_MAX)
                 .map(|violation| NodeViolation {
                     object: bounded(&violation.object),
@@ -423,7 +424,7 @@ mod tests {
             path: String::new(),
             message: "é".repeat(TEXT_BYTES_MAX),
         };
-        lease.refused(&"x".repeat(1 << 20), vec![fault; 1000]);
+        lease.refused(&"x".repeat(1 << 20), &vec![fault; 1000]);
         let node = nodes.node("dp").unwrap();
         assert_eq!(node.error_detail.len(), TEXT_BYTES_MAX);
         assert_eq!(node.violations.len(), VIOLATIONS_MAX);

@@ -2,18 +2,21 @@
 //!
 //! One task, the only writer: `files` says what the folder holds now, `translate` makes a snapshot
 //! and conditions of it, `history` makes the snapshot public, and the streams of `serve` take it
-//! from there. The admin API and `standalone` watch the [`State`] that is left behind.
+//! from there. What data planes refuse is left out between the two, and comes back by way of
+//! [`Quarantine`]. The admin API and `standalone` watch the [`State`] that is left behind.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::files::Files;
 use crate::history::Store;
 use crate::metrics::Metrics;
+use crate::quarantine::{Kept, Quarantine};
 use crate::translate::{self, Translation, translate};
 
 /// What was read last and what became of it.
@@ -23,6 +26,10 @@ pub struct State {
     pub files: Files,
     /// Snapshot parts and conditions.
     pub translation: Translation,
+    /// What data planes refuse.
+    pub quarantine: Vec<Kept>,
+    /// How often the files have changed; what else changes is the doing of data planes and time.
+    pub edits: u64,
 }
 
 /// What turns files into published snapshots.
@@ -31,6 +38,8 @@ pub struct Pipeline {
     pub settings: translate::Settings,
     /// Where snapshots go.
     pub store: Arc<Store>,
+    /// What is left out because a data plane refuses it.
+    pub quarantine: Arc<Quarantine>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where conditions go.
@@ -40,26 +49,41 @@ pub struct Pipeline {
 impl Pipeline {
     /// Translates and publishes every change until the shutdown, or until no more can come.
     pub async fn run(self, mut files: watch::Receiver<Files>, shutdown: CancellationToken) {
+        let mut edits = 0;
         loop {
             let seen = files.borrow_and_update().clone();
-            if !self.step(seen).await {
+            if !self.step(seen, edits).await {
                 return;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                changed = files.changed() => if changed.is_err() { return },
+                changed = files.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    edits += 1;
+                }
+                () = self.quarantine.changed() => {}
+                () = until(self.quarantine.next_change()) => {}
             }
         }
     }
 
     /// One update; false when the translation died.
-    async fn step(&self, files: Files) -> bool {
+    async fn step(&self, files: Files, edits: u64) -> bool {
         let started = Instant::now();
         let before = self.state.borrow().clone();
         let settings = self.settings.clone();
+        let quarantine = Arc::clone(&self.quarantine);
         let translated = tokio::task::spawn_blocking(move || {
             let translation = translate(&files.view, &settings, Some(&before.translation));
-            State { files, translation }
+            let (refused, kept) = quarantine.settle(translation.wanted());
+            State {
+                files,
+                translation: translation.without(&refused),
+                quarantine: kept,
+                edits,
+            }
         });
         let Ok(state) = translated.await else {
             self.metrics.build_failures.inc();
@@ -71,6 +95,8 @@ impl Pipeline {
         self.metrics
             .build_seconds
             .observe(started.elapsed().as_secs_f64());
+        let kept = i64::try_from(state.quarantine.len()).unwrap_or(i64::MAX);
+        self.metrics.quarantined.set(kept);
         let is_clean = state.files.faults.is_empty();
         self.metrics.last_build_success.set(i64::from(is_clean));
         if !is_clean {
@@ -107,5 +133,12 @@ impl Pipeline {
                 warn!(%fault, "left out");
             }
         }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

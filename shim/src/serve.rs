@@ -39,6 +39,7 @@ use self::tls::Transport;
 use crate::history::Store;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::nodes::{Nodes, Serving, bounded};
+use crate::quarantine::Quarantine;
 use crate::settings::{GrpcRuntime, GrpcTls};
 
 /// Connections at a time; further ones wait in the listen queue.
@@ -53,6 +54,8 @@ pub struct Discovery {
     pub store: Arc<Store>,
     /// Data planes.
     pub nodes: Arc<Nodes>,
+    /// Takes in what they refuse.
+    pub quarantine: Arc<Quarantine>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits and intervals.
@@ -65,6 +68,7 @@ pub struct Discovery {
 struct Shared {
     store: Arc<Store>,
     nodes: Arc<Nodes>,
+    quarantine: Arc<Quarantine>,
     metrics: Arc<Metrics>,
     runtime: GrpcRuntime,
     shutdown: CancellationToken,
@@ -84,6 +88,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         store: discovery.store,
         nodes: discovery.nodes,
+        quarantine: discovery.quarantine,
         metrics: discovery.metrics,
         runtime: discovery.runtime,
         shutdown: shutdown.clone(),

@@ -39,6 +39,8 @@ pub struct Settings {
     pub admin_read_header_timeout: Duration,
     /// An admin exchange must be over within this.
     pub admin_write_timeout: Duration,
+    /// How long an object is left out that a data plane refuses.
+    pub quarantine_retry_after: Duration,
     /// Snapshots kept for catching up.
     pub history_size: usize,
 }
@@ -140,6 +142,7 @@ impl Default for Settings {
             admin_token: None,
             admin_read_header_timeout: Duration::from_secs(5),
             admin_write_timeout: Duration::from_secs(30),
+            quarantine_retry_after: Duration::from_secs(30),
             history_size: 64,
         }
     }
@@ -225,6 +228,7 @@ struct Raw {
     grpc_runtime: RawRuntime,
     admin_auth: RawAuth,
     admin_runtime: RawAdminRuntime,
+    quarantine: RawQuarantine,
     history_size: Option<usize>,
 }
 
@@ -278,6 +282,12 @@ struct RawAdminRuntime {
     write_timeout: Option<DurationText>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawQuarantine {
+    retry_after: Option<DurationText>,
+}
+
 impl Raw {
     fn check(self) -> Result<Settings, SettingsError> {
         let default = Settings::default();
@@ -298,6 +308,7 @@ impl Raw {
                 self.admin_runtime.write_timeout,
                 default.admin_write_timeout,
             )?,
+            quarantine_retry_after: self.quarantine.check(default.quarantine_retry_after)?,
             history_size: match self.history_size {
                 Some(size) if size > 10_000 => {
                     return Err(bad("historySize", format!("{size} is above 10000")));
@@ -388,6 +399,19 @@ impl RawRuntime {
                 given => given,
             },
         })
+    }
+}
+
+impl RawQuarantine {
+    fn check(self, default: Duration) -> Result<Duration, SettingsError> {
+        let key = "quarantine.retryAfter";
+        match positive(key, self.retry_after, default)? {
+            // Every attempt is a snapshot for every data plane.
+            short if short < Duration::from_secs(1) => {
+                Err(bad(key, format!("{short:?} is below 1s")))
+            }
+            given => Ok(given),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dataplane::Metrics;
@@ -23,7 +23,6 @@ use crate::conditions::Which;
 use crate::control_plane::ControlPlane;
 use crate::demo;
 use crate::history::Published;
-use crate::nodes::Node;
 use crate::pipeline::State;
 use crate::report::Report;
 use crate::settings::{GrpcRuntime, Settings};
@@ -33,6 +32,10 @@ use crate::translate::{self, Classes, PortMap};
 const NODE_ID: &str = "standalone";
 /// How long a configuration may take to serve before it is told of anyway.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long a refusal may stand before it is told of: what is at fault is usually left out at once.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// How soon a port that was taken is tried again; with one data plane an attempt costs little.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(Debug)]
@@ -89,6 +92,7 @@ impl Standalone {
         Settings {
             grpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admin_addr: self.control_admin_addr,
+            quarantine_retry_after: RETRY_AFTER,
             grpc_runtime: GrpcRuntime {
                 permit_without_stream: true,
                 max_connection_age: None,
@@ -165,6 +169,8 @@ struct Screen<'a> {
     control_plane: &'a ControlPlane,
     admin_addr: SocketAddr,
     problems: Vec<String>,
+    /// [`State::edits`] of what was printed last.
+    edits: u64,
 }
 
 impl<'a> Screen<'a> {
@@ -173,6 +179,7 @@ impl<'a> Screen<'a> {
             control_plane,
             admin_addr,
             problems: Vec::new(),
+            edits: 0,
         }
     }
 
@@ -214,6 +221,7 @@ impl<'a> Screen<'a> {
 
     async fn wait_until_served(&self) {
         let mut tick = tokio::time::interval(Duration::from_millis(10));
+        let started = Instant::now();
         loop {
             tick.tick().await;
             let Some(current) = self.control_plane.store.current() else {
@@ -221,7 +229,11 @@ impl<'a> Screen<'a> {
             };
             let version = current.snapshot.version.as_str();
             let node = self.control_plane.nodes.node(NODE_ID);
-            if node.is_some_and(|node| is_settled(&node, version)) {
+            let Some(node) = node else {
+                continue;
+            };
+            let is_refused = !node.error_detail.is_empty() && started.elapsed() >= REFUSAL;
+            if node.version == version || is_refused {
                 return;
             }
         }
@@ -249,6 +261,7 @@ impl<'a> Screen<'a> {
         }
         self.problems = problem_lines(&report);
         self.problems.extend(refusals);
+        self.edits = state.edits;
     }
 
     /// One line for the change, and one for each problem that is new.
@@ -257,6 +270,11 @@ impl<'a> Screen<'a> {
         let report = Report::new(&state.files, &state.translation, Which::Problems);
         let mut problems = problem_lines(&report);
         problems.extend(self.refusals());
+        if self.edits == state.edits && self.problems == problems {
+            // A port that is still taken was tried again.
+            return;
+        }
+        self.edits = state.edits;
         let what = published.map_or_else(
             || "nothing new to serve".to_owned(),
             |published| table::summary(&published.snapshot),
@@ -275,10 +293,16 @@ impl<'a> Screen<'a> {
         self.problems = problems;
     }
 
-    /// What the data plane refused, with its reasons.
+    /// What the data plane refused, with its reasons, as long as it is not what is left out.
     fn refusals(&self) -> Vec<String> {
+        let current = self.control_plane.store.current();
+        let is_current = |version: &str| {
+            let current = current.as_ref();
+            current.is_some_and(|current| current.snapshot.version.as_str() == version)
+        };
         let node = self.control_plane.nodes.node(NODE_ID);
-        let Some(node) = node.filter(|node| !node.error_detail.is_empty()) else {
+        let refused = node.filter(|node| !node.error_detail.is_empty());
+        let Some(node) = refused.filter(|node| !is_current(&node.version)) else {
             return Vec::new();
         };
         let mut lines = vec![format!("the data plane refused it: {}", node.error_detail)];
@@ -288,11 +312,6 @@ impl<'a> Screen<'a> {
         );
         lines
     }
-}
-
-/// The data plane serves that version, or has said why not.
-fn is_settled(node: &Node, version: &str) -> bool {
-    node.acked_version == version || !node.error_detail.is_empty()
 }
 
 fn problem_lines(report: &Report) -> Vec<String> {

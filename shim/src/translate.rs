@@ -17,6 +17,7 @@ mod listener;
 mod notes;
 mod policy;
 mod reference;
+mod refused;
 mod route;
 mod settings;
 mod unsupported;
@@ -30,6 +31,7 @@ use ir::{Resources, Snapshot, Violation, Violations};
 
 use self::gateway::Gateways;
 use self::reference::Grants;
+pub use self::refused::{PartKind, PartName, Refused};
 use self::route::Outcome;
 pub use self::settings::{CONTROLLER_NAME, Classes, PortMap, Settings};
 use crate::cluster_view::{ClusterView, Kind, Objects, Watched};
@@ -60,6 +62,16 @@ pub struct Translation {
     slices: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
     /// Clusters that were left out, and why.
     cluster_faults: OrdMap<Arc<str>, Violations>,
+    /// What differs from the above because data planes refuse some of it, see [`refused`].
+    served: Option<Served>,
+}
+
+/// The part of a translation that others see, without what data planes refuse.
+#[derive(Clone, Debug)]
+struct Served {
+    snapshot: Snapshot,
+    statuses: OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>,
+    cluster_faults: OrdMap<Arc<str>, Violations>,
 }
 
 /// What became of every route of a kind.
@@ -68,17 +80,24 @@ type Memos<R> = OrdMap<Arc<str>, Arc<Outcome<R>>>;
 impl Translation {
     /// The snapshot; its version is empty, naming it is up to whoever serves it.
     pub fn snapshot(&self) -> &Snapshot {
+        self.served
+            .as_ref()
+            .map_or(&self.snapshot, |served| &served.snapshot)
+    }
+
+    /// The snapshot as it would be if no data plane refused anything.
+    pub fn wanted(&self) -> &Snapshot {
         &self.snapshot
     }
 
     /// What every object is told, by kind and key.
     pub fn statuses(&self) -> impl Iterator<Item = &Arc<ObjectStatus>> {
-        self.statuses.values()
+        self.all_statuses().values()
     }
 
     /// What one object is told; nothing when there is nothing to say about it.
     pub fn status(&self, kind: Kind, key: &str) -> Option<&ObjectStatus> {
-        self.statuses
+        self.all_statuses()
             .get(&(kind, Arc::from(key)))
             .map(|status| &**status)
     }
@@ -92,7 +111,17 @@ impl Translation {
 
     /// Every fault that keeps a cluster out of the snapshot; a Service has no conditions of its own.
     pub fn cluster_violations(&self) -> impl Iterator<Item = &Violation> {
-        self.cluster_faults.values().flat_map(Violations::iter)
+        let faults = self
+            .served
+            .as_ref()
+            .map_or(&self.cluster_faults, |served| &served.cluster_faults);
+        faults.values().flat_map(Violations::iter)
+    }
+
+    fn all_statuses(&self) -> &OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>> {
+        self.served
+            .as_ref()
+            .map_or(&self.statuses, |served| &served.statuses)
     }
 }
 
@@ -115,6 +144,7 @@ pub fn translate(
     };
     let mut next = Translation {
         view: view.clone(),
+        served: None,
         ..before.clone()
     };
     let changed = next.update_surroundings(before);

@@ -1,11 +1,13 @@
 //! What each path of the admin API answers.
 
 use hyper::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::snapshot_view::view;
 use super::{Admin, Answer};
 use crate::nodes::{Node, rfc3339};
+use crate::quarantine::Kept;
 
 impl Admin {
     /// Ready once there is something to serve and, unless told otherwise, somebody to serve it to.
@@ -55,7 +57,25 @@ impl Admin {
             .map(ToString::to_string)
             .collect();
         let objects: Vec<_> = state.translation.statuses().map(AsRef::as_ref).collect();
-        Answer::json(&json!({ "objects": objects, "faults": faults, "skipped": skipped }))
+        Answer::json(&json!({
+            "objects": objects,
+            "quarantine": state.quarantine,
+            "faults": faults,
+            "skipped": skipped,
+        }))
+    }
+
+    pub(super) fn clients(&self) -> Answer {
+        let state = self.state.borrow().clone();
+        let nodes = self.nodes.list();
+        let clients: Vec<_> = nodes
+            .iter()
+            .map(|node| Client {
+                node,
+                quarantine: refused_by(&node.node_id, &state.quarantine),
+            })
+            .collect();
+        Answer::json(&clients)
     }
 
     pub(super) fn snapshot_sync(&self) -> Answer {
@@ -127,6 +147,19 @@ impl Admin {
             )
         })
     }
+}
+
+/// A node and the objects that are left out on its account.
+#[derive(Serialize)]
+struct Client<'a> {
+    #[serde(flatten)]
+    node: &'a Node,
+    quarantine: Vec<&'a str>,
+}
+
+fn refused_by<'a>(node_id: &str, kept: &'a [Kept]) -> Vec<&'a str> {
+    let refused = kept.iter().filter(|kept| kept.nodes.contains_key(node_id));
+    refused.map(|kept| kept.object.as_str()).collect()
 }
 
 /// A node with the names of the Go control plane.

@@ -2,7 +2,8 @@
 //!
 //! `stream.rs` feeds it requests and asks it what to push next. It owns no socket and reads no
 //! clock, so every order of events can be tested. Rules: one push at a time, the newest snapshot
-//! only, a refused snapshot is pushed once more and then the stream ends.
+//! only, a refused snapshot is pushed once more; when it is refused again, either what was at fault is
+//! left out of the next one or the stream ends, which is not decided here.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Session {
     pending: Option<Pending>,
     /// The snapshot that was refused last, to be pushed once more only.
     refused: Option<Version>,
+    /// The refused push had to be whole already.
+    refused_whole: bool,
     nonces: u64,
 }
 
@@ -57,7 +60,7 @@ pub(super) enum Reaction {
     Acked(Version, Duration),
     /// The pushed snapshot was refused for the first time; it will be pushed once more.
     Refused(Version, Duration),
-    /// It was refused again: the stream must end.
+    /// It was refused again: it must not be pushed a third time.
     RefusedAgain(Version, Duration),
     /// Facts about the node changed, or it asked for a whole snapshot.
     Refreshed,
@@ -96,6 +99,7 @@ impl Session {
             needs_full: false,
             pending: None,
             refused: None,
+            refused_whole: false,
             nonces: 0,
         };
         // Others are always sent the whole: the contract's clients expect it, and a projection has
@@ -129,6 +133,12 @@ impl Session {
     /// When the answer to the pending push is overdue.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.pending.as_ref().map(|pending| pending.deadline)
+    }
+
+    /// What was at fault is being left out, so the refusal says nothing about the stream.
+    pub(super) fn excuse(&mut self) {
+        self.refused = None;
+        self.needs_full = self.refused_whole;
     }
 
     /// What brings the data plane to `current`; `is_known` tells which versions are in the history.
@@ -192,6 +202,7 @@ impl Session {
             return Reaction::Ignored;
         };
         let lag = now.duration_since(pending.since);
+        self.refused_whole = self.needs_full;
         // Whole this time: whatever was wrong with a delta is not repeated.
         self.needs_full = true;
         if self.refused.as_ref() == Some(&pending.version) {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ir::Version;
 use ir::wire::DiscoveryRequest;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -19,7 +20,8 @@ use super::outbox::{Outbox, SendError};
 use super::session::{Plan, Reaction, Session};
 use crate::history::Published;
 use crate::metrics::{KindLabel, ReasonLabel};
-use crate::nodes::{Lease, Node, NodeViolation, bounded};
+use crate::nodes::{Lease, Node, NodeViolation, VIOLATIONS_MAX, bounded};
+use crate::quarantine::Nack;
 
 /// How long a client may take to fetch the status that ends its stream.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -44,6 +46,8 @@ pub(super) async fn run(
     let mut stream = Stream {
         shared: &shared,
         outbox,
+        pushed: None,
+        withheld: None,
     };
     let (node_id, ending) = stream.serve(&mut requests, &open).await;
     debug!(node_id, reason = ending.reason, "stream ended");
@@ -67,6 +71,11 @@ pub(super) async fn run(
 struct Stream<'a> {
     shared: &'a Shared,
     outbox: Outbox,
+    /// What was pushed last.
+    pushed: Option<Arc<Published>>,
+    /// What was refused and must not be pushed again, because one without the objects at fault
+    /// follows. The same content published later is another attempt, hence not a version.
+    withheld: Option<Arc<Published>>,
 }
 
 impl Stream<'_> {
@@ -183,6 +192,12 @@ impl Stream<'_> {
         let Some(current) = snapshots.borrow_and_update().clone() else {
             return Ok(());
         };
+        if let Some(withheld) = &self.withheld {
+            if Arc::ptr_eq(withheld, &current) {
+                return Ok(());
+            }
+            self.withheld = None;
+        }
         let version = current.snapshot.version.clone();
         let store = &self.shared.store;
         let plan = session.plan(&version, |held| store.find(held).is_some());
@@ -197,6 +212,7 @@ impl Stream<'_> {
         };
         let started = Instant::now();
         let profile = session.profile().clone();
+        self.pushed = Some(Arc::clone(&current));
         // Encoding 40,000 routes takes a while; other streams go on meanwhile.
         let encode = move || super::push::response(&current, base.as_deref(), &profile);
         let mut response = tokio::task::spawn_blocking(encode)
@@ -223,7 +239,7 @@ impl Stream<'_> {
     }
 
     fn take_in(
-        &self,
+        &mut self,
         session: &mut Session,
         lease: &Lease<'_>,
         request: &DiscoveryRequest,
@@ -236,10 +252,15 @@ impl Stream<'_> {
             Reaction::Acked(version, lag) => {
                 metrics.publish_ack_lag_seconds.observe(lag.as_secs_f64());
                 lease.acked(version.as_str());
+                self.note_served(session.node_id(), &version);
             }
             Reaction::Refused(version, lag) => {
                 metrics.publish_nack_lag_seconds.observe(lag.as_secs_f64());
-                note_refusal(lease, request);
+                let violations = note_refusal(lease, request);
+                if self.quarantines(session, &violations, Nack::First) {
+                    debug!(node_id = session.node_id(), %version, "refused for the same objects");
+                    return Ok(());
+                }
                 warn!(
                     node_id = session.node_id(), %version,
                     error_detail = bounded(&request.error_detail),
@@ -248,7 +269,10 @@ impl Stream<'_> {
             }
             Reaction::RefusedAgain(version, lag) => {
                 metrics.publish_nack_lag_seconds.observe(lag.as_secs_f64());
-                note_refusal(lease, request);
+                let violations = note_refusal(lease, request);
+                if self.quarantines(session, &violations, Nack::Again) {
+                    return Ok(());
+                }
                 lease.distrust();
                 warn!(
                     node_id = session.node_id(), %version,
@@ -261,6 +285,35 @@ impl Stream<'_> {
             Reaction::Ignored => lease.update(|_| {}),
         }
         Ok(())
+    }
+
+    /// True when the objects at fault are left out from now on; the push that was refused for them
+    /// is not repeated.
+    fn quarantines(
+        &mut self,
+        session: &mut Session,
+        violations: &[NodeViolation],
+        nack: Nack,
+    ) -> bool {
+        let Some(pushed) = &self.pushed else {
+            return false;
+        };
+        let quarantine = &self.shared.quarantine;
+        let is_believed = quarantine.refused(session.node_id(), &pushed.snapshot, violations, nack);
+        if is_believed {
+            session.excuse();
+            self.withheld = self.pushed.take();
+        }
+        is_believed
+    }
+
+    fn note_served(&self, node_id: &str, version: &Version) {
+        let quarantine = &self.shared.quarantine;
+        if quarantine.is_trying()
+            && let Some(published) = self.shared.store.find(version)
+        {
+            quarantine.served(node_id, &published.snapshot);
+        }
     }
 
     fn send_limit(&self) -> Duration {
@@ -364,15 +417,17 @@ fn note_facts(node: &mut Node, session: &Session, request: &DiscoveryRequest) {
     node.compatibility_profile = session.profile().name().to_owned();
 }
 
-fn note_refusal(lease: &Lease<'_>, request: &DiscoveryRequest) {
-    let violations = request
+fn note_refusal(lease: &Lease<'_>, request: &DiscoveryRequest) -> Vec<NodeViolation> {
+    let violations: Vec<_> = request
         .violations
         .iter()
+        .take(VIOLATIONS_MAX)
         .map(|violation| NodeViolation {
             object: violation.object.clone(),
             path: violation.path.clone(),
             message: violation.message.clone(),
         })
         .collect();
-    lease.refused(&request.error_detail, violations);
+    lease.refused(&request.error_detail, &violations);
+    violations
 }

@@ -128,6 +128,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "an admin exchange must be over within this after its head",
     ),
     (
+        "quarantine.retryAfter",
+        "30s",
+        "an object that a data plane refuses is left out this long, then twice as long up to 5m; at least 1s",
+    ),
+    (
         "historySize",
         "64",
         "snapshots kept to bring a data plane up to date by a delta",

@@ -66,6 +66,7 @@ fn bad_settings_are_refused_with_what_to_do() {
             "not both",
         ),
         ("historySize: 100000", "above 10000"),
+        ("quarantine: {retryAfter: 500ms}", "below 1s"),
         ("- a list", "malformed"),
     ];
     for (yaml, expected) in rows {

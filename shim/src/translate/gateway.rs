@@ -18,7 +18,9 @@ use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft};
 use super::reference::Grants;
 use super::{Classes, Settings, conflict};
 use crate::cluster_view::{ClusterView, Object};
-use crate::conditions::{ConditionType, Conditions, ListenerStatus, ObjectStatus, Truth};
+use crate::conditions::{
+    Condition, ConditionType, Conditions, ListenerStatus, ObjectStatus, Truth,
+};
 
 /// Everything that follows from GatewayClasses, Gateways and their Secrets.
 #[derive(Debug, Default)]
@@ -273,7 +275,6 @@ impl Gateways {
         let is_refused = matches!(&address_fault, Some((ConditionType::Accepted, ..)));
         let mut listeners = Vec::new();
         let mut statuses = Vec::new();
-        let mut serving = 0;
         for mut draft in drafts {
             let name: Arc<str> = format!("{}/{}", object.key, draft.section).into();
             let mut serves = draft.can_serve && !is_refused && !addresses.is_empty();
@@ -282,7 +283,6 @@ impl Gateways {
                 serves = false;
             }
             if serves {
-                serving += 1;
                 draft
                     .conditions
                     .hold(ConditionType::Programmed, "Programmed");
@@ -309,7 +309,7 @@ impl Gateways {
             });
         }
         let mut status = ObjectStatus::new(object);
-        status.conditions = gateway_conditions(object, &statuses, serving, address_fault);
+        status.conditions = gateway_conditions(object.generation(), &statuses, address_fault);
         status.listeners = statuses;
         status.warnings = without_effect(&object.value);
         self.statuses.push(status);
@@ -382,18 +382,28 @@ fn without_effect(gateway: &Gateway) -> Vec<String> {
         .collect()
 }
 
+/// Brings the conditions of a Gateway up to date after those of its listeners were changed.
+pub(super) fn summarize(status: &mut ObjectStatus) {
+    let Some(first) = status.conditions.first() else {
+        return;
+    };
+    let generation = first.observed_generation;
+    let is_address = |c: &&Condition| matches!(c.reason, "UnsupportedAddress" | "AddressNotUsable");
+    let address_fault = status.conditions.iter().find(is_address);
+    let address_fault = address_fault.map(|c| (c.kind, c.reason, c.message.clone()));
+    status.conditions = gateway_conditions(generation, &status.listeners, address_fault);
+}
+
 fn gateway_conditions(
-    object: &Object<Gateway>,
+    generation: i64,
     listeners: &[ListenerStatus],
-    serving: usize,
     address_fault: AddressFault,
-) -> Vec<crate::conditions::Condition> {
-    let mut conditions = Conditions::new(object.generation());
+) -> Vec<Condition> {
+    let mut conditions = Conditions::new(generation);
     let invalid: Vec<_> = listeners
         .iter()
         .filter(|listener| {
-            let programmed =
-                |c: &&crate::conditions::Condition| c.kind == ConditionType::Programmed;
+            let programmed = |c: &&Condition| c.kind == ConditionType::Programmed;
             listener
                 .conditions
                 .iter()
@@ -402,6 +412,7 @@ fn gateway_conditions(
         })
         .map(|listener| listener.name.as_str())
         .collect();
+    let serving = listeners.len() - invalid.len();
     if let Some((ConditionType::Accepted, reason, message)) = &address_fault {
         conditions.fail(ConditionType::Accepted, reason, message.clone());
     } else if invalid.is_empty() && !listeners.is_empty() {

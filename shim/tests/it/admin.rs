@@ -127,7 +127,7 @@ async fn clients_show_what_each_data_plane_holds_and_refused() {
     lease.acked("v1");
     lease.refused(
         "no such listener",
-        vec![NodeViolation {
+        &[NodeViolation {
             object: "HTTPRoute default/a".to_owned(),
             path: "listeners[0]".to_owned(),
             message: "is unknown".to_owned(),

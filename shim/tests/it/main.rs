@@ -14,6 +14,7 @@ mod folder;
 mod golden;
 mod law;
 mod mutual_tls;
+mod quarantine;
 mod scale;
 mod serve;
 mod standalone;

@@ -158,7 +158,7 @@ async fn a_client_without_labels_is_not_sent_any() {
 }
 
 #[tokio::test]
-async fn a_refused_snapshot_is_sent_once_more_and_then_the_stream_ends() {
+async fn a_snapshot_refused_for_no_object_in_it_is_sent_once_more_and_then_the_stream_ends() {
     let server = Server::start(GrpcRuntime::default()).await;
     let good = server.publish(&[("a", "1")]);
     let mut stream = server.open(hello("dp", "")).await;
@@ -181,7 +181,7 @@ async fn a_refused_snapshot_is_sent_once_more_and_then_the_stream_ends() {
             result_status: ir::wire::DiscoveryResultStatus::DiscoveryNack.into(),
             error_detail: "still does not compile".to_owned(),
             violations: vec![ConfigViolation {
-                object: "HTTPRoute default/a".to_owned(),
+                object: "HTTPRoute default/other".to_owned(),
                 path: "rules[0]".to_owned(),
                 message: "is wrong".to_owned(),
             }],
@@ -195,7 +195,7 @@ async fn a_refused_snapshot_is_sent_once_more_and_then_the_stream_ends() {
     assert_eq!(node.nacks, 2);
     assert_eq!(node.acked_version, good);
     assert_eq!(node.error_detail, "still does not compile");
-    assert_eq!(node.violations[0].object, "HTTPRoute default/a");
+    assert_eq!(node.violations[0].object, "HTTPRoute default/other");
     assert_eq!(node.last_termination, Some("refused"));
 
     let mut stream = server.open(hello("dp", &good)).await;

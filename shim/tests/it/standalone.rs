@@ -161,3 +161,68 @@ async fn manifests_become_traffic_and_edits_reach_it() {
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_hurts_no_other_listener_and_serves_once_it_is_free() {
+    let shutdown = CancellationToken::new();
+    let backends = CancellationToken::new();
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let taken_port = taken.local_addr().unwrap().port();
+    let (port, admin) = (free_port().await, free_port().await);
+    let backend = backend("echo", &backends).await;
+    // Two listeners on the taken port: both are named at once.
+    let listeners = format!(
+        "listeners: [{{name: http, protocol: HTTP, port: {port}}}, \
+         {{name: busy, protocol: HTTP, port: {taken_port}}}, \
+         {{name: busy-too, protocol: HTTP, port: {taken_port}, hostname: too.test}}]"
+    );
+    let one = format!("listeners: [{{name: http, protocol: HTTP, port: {port}}}]");
+    let gateway = gateway(port).replace(&one, &listeners);
+    assert!(gateway.contains("busy-too"));
+    std::fs::write(folder.path().join("gateway.yaml"), gateway).unwrap();
+    std::fs::write(folder.path().join("backends.yaml"), backend).unwrap();
+    write_routes(folder.path(), "echo");
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let running = tokio::spawn(standalone::run(
+        Standalone {
+            folders: vec![folder.path().to_owned()],
+            is_demo: false,
+            ports: PortMap::default(),
+            classes: Classes::Any,
+            admin_addr: loopback(0),
+            control_admin_addr: loopback(admin),
+        },
+        shutdown.clone(),
+    ));
+    let started = std::time::Instant::now();
+    wait_for(loopback(port), "echo").await;
+    assert!(started.elapsed() < Duration::from_secs(5));
+
+    let status = http1::get(loopback(admin), "admin", "/api/v1/status").await;
+    let status = status.unwrap().json();
+    let objects = status["objects"].as_array().unwrap();
+    let gateway = objects.iter().find(|object| object["kind"] == "Gateway");
+    for index in [1, 2] {
+        let conditions = &gateway.unwrap()["listeners"][index]["conditions"];
+        let programmed = conditions.as_array().unwrap().iter();
+        let programmed = programmed
+            .clone()
+            .find(|c| c["type"] == "Programmed")
+            .unwrap();
+        assert_eq!(programmed["status"], "False");
+        let message = programmed["message"].as_str().unwrap();
+        for words in [
+            "data plane standalone",
+            &format!("0.0.0.0:{taken_port}"),
+            "another program has it, stop that or choose another port",
+        ] {
+            assert!(message.contains(words), "{words} is missing in {message}");
+        }
+    }
+
+    drop(taken);
+    wait_for(loopback(taken_port), "echo").await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}

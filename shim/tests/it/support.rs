@@ -11,6 +11,7 @@ use ir::{HttpRoute, Resources, Snapshot};
 use shim::history::Store;
 use shim::metrics::Metrics;
 use shim::nodes::{Node, Nodes};
+use shim::quarantine::Quarantine;
 use shim::serve::{self, Discovery};
 use shim::settings::{GrpcRuntime, GrpcTls};
 use tokio::net::TcpListener;
@@ -52,6 +53,7 @@ impl Server {
         let discovery = Discovery {
             store: Arc::clone(&store),
             nodes: Arc::clone(&nodes),
+            quarantine: Arc::new(Quarantine::new(DEADLINE)),
             metrics: Arc::clone(&metrics),
             runtime,
             tls,

@@ -164,3 +164,24 @@ fn a_stream_belongs_to_one_named_node() {
         Reaction::Ignored
     );
 }
+
+#[test]
+fn a_refusal_that_is_excused_leaves_the_stream_as_it_was() {
+    let now = Instant::now();
+    let mut session = Session::open(&hello("a")).unwrap();
+    for _ in 0..3 {
+        let nonce = session.pushed(&v("b"), now, PATIENCE);
+        let reaction = session.on_request(&nack("b", &nonce), now).unwrap();
+        assert_eq!(reaction, Reaction::Refused(v("b"), Duration::ZERO));
+        assert_eq!(session.plan(&v("b"), |_| true), Plan::Full);
+        session.excuse();
+        assert_eq!(session.plan(&v("c"), |_| true), Plan::Delta(v("a")));
+        assert_eq!(session.plan(&v("a"), |_| true), Plan::Nothing);
+    }
+    // After a whole one was refused, the next is whole as well.
+    session.require_full();
+    let nonce = session.pushed(&v("b"), now, PATIENCE);
+    session.on_request(&nack("b", &nonce), now).unwrap();
+    session.excuse();
+    assert_eq!(session.plan(&v("a"), |_| true), Plan::Full);
+}
