@@ -89,7 +89,7 @@ impl Listeners {
         if self.is_closed {
             return Ok(prepared);
         }
-        for (address, bind) in &config.binds {
+        for address in config.binds.keys() {
             prepared.wanted.insert(*address);
             if self.open.contains_key(address) {
                 continue;
@@ -99,11 +99,7 @@ impl Listeners {
                 Ok(sockets) => {
                     prepared.new.insert(*address, sockets);
                 }
-                Err(error) => violations.push(Violation {
-                    object: format!("Listener {}", bind.metrics.name()),
-                    path: "port".to_owned(),
-                    message: cannot_bind(*address, &error),
-                }),
+                Err(error) => violations.extend(unbound(config, *address, &error)),
             }
         }
         if violations.is_empty() {
@@ -169,6 +165,22 @@ async fn close(gone: BTreeMap<SocketAddr, Open>) {
         open.closed(address).await;
         info!(%address, "listener closed");
     }
+}
+
+/// One violation for every listener on that address, so that all can be left out at once.
+fn unbound(config: &RuntimeConfig, address: SocketAddr, error: &io::Error) -> Violations {
+    let mut violations = Violations::default();
+    let listeners = config.listeners.values().map(|config| &config.listener);
+    for listener in listeners.filter(|listener| {
+        listener.port.get() == address.port() && listener.addresses.contains(&address.ip())
+    }) {
+        violations.push(Violation {
+            object: format!("Listener {}", listener.name),
+            path: "port".to_owned(),
+            message: cannot_bind(address, error),
+        });
+    }
+    violations
 }
 
 fn cannot_bind(address: SocketAddr, error: &io::Error) -> String {
