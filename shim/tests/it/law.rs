@@ -6,6 +6,7 @@ use shim::translate::{Settings, Translation, translate};
 use crate::folder::view;
 
 /// What exists in some variants each; an edit puts one variant in or takes the object out.
+#[expect(clippy::too_many_lines, reason = "a flat list of objects")]
 fn pool() -> Vec<Vec<AnyObject>> {
     let mut pool = Vec::new();
     let api = "apiVersion: gateway.networking.k8s.io/v1";

@@ -331,7 +331,7 @@ fn certificates_must_be_there_allowed_and_whole() {
     );
     let place = "spec.listeners[0].tls.certificateRefs";
     for (secret, refs, expected) in [
-        (good.clone(), "{name: c}", "True ResolvedRefs: ".to_owned()),
+        (good, "{name: c}", "True ResolvedRefs: ".to_owned()),
         (
             format!("{elsewhere}{grant}"),
             "{name: c, namespace: certs}",
@@ -655,7 +655,7 @@ fn a_gateway_whose_class_is_not_there_is_told_so() {
 
 #[test]
 fn ports_and_addresses_follow_the_settings() {
-    let spec = "addresses: [{value: 127.0.0.9}], listeners: [{name: a, port: 80, protocol: HTTP}, \
+    let spec = "addresses: [{value: 192.0.2.9}], listeners: [{name: a, port: 80, protocol: HTTP}, \
                 {name: b, port: 8081, protocol: HTTP}]";
     let view = view(&format!("{}---\n{}", class(), gateway("gw", spec)));
     let settings = Settings {
@@ -672,7 +672,7 @@ fn ports_and_addresses_follow_the_settings() {
         .iter()
         .map(|listener| format!("{:?}:{}", listener.addresses, listener.port))
         .collect();
-    assert_eq!(bound, ["[127.0.0.9]:8080", "[127.0.0.9]:8081"]);
+    assert_eq!(bound, ["[192.0.2.9]:8080", "[192.0.2.9]:8081"]);
 
     let settings = Settings {
         local_addresses: Some([].into()),
@@ -690,6 +690,6 @@ fn ports_and_addresses_follow_the_settings() {
     assert_eq!(programmed.reason, "AddressNotUsable");
     assert_eq!(
         programmed.message,
-        "spec.addresses[0]: 127.0.0.9 is no address of this host"
+        "spec.addresses[0]: 192.0.2.9 is no address of this host"
     );
 }
