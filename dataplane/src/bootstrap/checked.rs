@@ -177,7 +177,9 @@ fn access_log(written: &mut Written) -> Option<access_log::Settings> {
     }
     if written.text(&key::ACCESS_MODE).as_deref() != Some("json") {
         // Files of the existing data plane say text; their lines are worth more than the wish.
-        written.without_effect.push(key::ACCESS_MODE.name.to_owned());
+        written
+            .without_effect
+            .push(key::ACCESS_MODE.name.to_owned());
     }
     let path = written.text(&key::ACCESS_PATH).unwrap_or_default();
     let sink = match path.as_str() {

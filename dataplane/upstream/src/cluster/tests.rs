@@ -281,7 +281,7 @@ fn protocol_and_tls_follow_the_cluster() {
         assert_eq!(secured.protocol(), protocol, "{name:?}");
         // A port that names no protocol leaves it to the kind of route.
         let for_grpc = match name {
-            ClusterProtocol::Tcp => Protocol::Http2,
+            ClusterProtocol::Tcp => Http2,
             _ => protocol,
         };
         assert_eq!(plain.grpc_protocol(), for_grpc, "{name:?}");
