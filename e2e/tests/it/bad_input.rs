@@ -240,6 +240,28 @@ async fn a_port_that_cannot_be_bound_is_named_and_the_rest_keeps_serving() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_taken_at_the_start_is_served_once_it_is_free() {
+    let it = small_gateway(80).await;
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let gateway = manifest::http_gateway("default/late", &[("http", port)]);
+    let route = manifest::route_to("default/late", "default/late", &[], "two:80");
+    it.add("late.yaml", [gateway, route]).unwrap();
+    let it = it.serve(&[80]).await.unwrap();
+    answers(it.ports.address(80), "one").await;
+    until(EDIT_LIMIT, || async {
+        let told = it.told("Gateway", "default/late").await;
+        let cannot = format!("cannot bind 0.0.0.0:{port}");
+        told.iter().any(|line| line.contains(&cannot))
+    })
+    .await;
+
+    drop(taken);
+    answers(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "two").await;
+    answers(it.ports.address(80), "one").await;
+}
+
+#[tokio::test]
 async fn an_access_log_that_cannot_be_written_stops_no_traffic() {
     let port = free_port();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
