@@ -4,6 +4,8 @@
 use super::*;
 
 mod connecting;
+mod reporting;
+mod silence;
 mod updating;
 
 type Case = Session<&'static str>;

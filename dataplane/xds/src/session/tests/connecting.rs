@@ -65,6 +65,11 @@ fn an_event_of_another_state_changes_nothing() {
     assert_eq!(all(&mut idle, SEC, strays()), []);
     assert_eq!(idle.state(), State::Idle);
 
+    let mut dialled = Case::new(timing(), None);
+    feed(&mut dialled, SEC, [Event::Start, Event::Dialled]);
+    assert_eq!(all(&mut dialled, SEC, [Event::Opened, full("1")]), []);
+    assert_eq!(dialled.state(), State::Handshake, "nothing was opened yet");
+
     let mut disconnected = active();
     feed(&mut disconnected, SEC, [ended()]);
     assert_eq!(all(&mut disconnected, SEC, strays()), []);

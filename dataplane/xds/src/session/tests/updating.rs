@@ -268,3 +268,50 @@ fn an_update_refused_after_its_stream_was_lost_is_noted_and_not_answered() {
     };
     assert_eq!(actions, [Action::Note(refused)]);
 }
+
+#[test]
+fn refusals_with_an_applied_update_between_them_are_not_in_a_row() {
+    let mut session = holding();
+    for event in [full("2"), refused("bad"), full("3"), applied("3")] {
+        feed(&mut session, SEC, [event]);
+    }
+    feed(&mut session, SEC, [full("4"), refused("bad"), ended()]);
+    let again = [
+        Event::Tick,
+        Event::Dialled,
+        Event::HealthChecked(Health::Serving),
+    ];
+    let actions = feed(&mut session, SEC * 60, again);
+    let version = Some(version("3"));
+    assert_eq!(actions[2], Action::Open { version });
+}
+
+#[test]
+fn a_stream_is_asked_once_for_a_whole_snapshot_and_the_next_once_more() {
+    let mut session = holding();
+    assert_eq!(
+        feed(&mut session, SEC, [delta("8", "9")]),
+        [Action::RequestFull]
+    );
+    // It came and could not be placed either, so a delta is still no answer.
+    let torn = || Event::Applied(Err(Rejection::resync("torn")));
+    let actions = feed(&mut session, SEC, [full("9"), torn(), delta("1", "10")]);
+    let refusal = nack("9", Rejection::resync("torn"));
+    assert_eq!(actions, [Action::Apply("9"), refusal, Action::Hangup]);
+
+    let again = [
+        Event::Tick,
+        Event::Dialled,
+        Event::HealthChecked(Health::Serving),
+        Event::Opened,
+    ];
+    feed(&mut session, SEC * 60, again);
+    assert_eq!(
+        feed(&mut session, SEC * 60, [delta("1", "10")]),
+        [Action::RequestFull]
+    );
+    assert_eq!(
+        feed(&mut session, SEC * 60, [delta("1", "10")]),
+        [Action::Hangup]
+    );
+}
