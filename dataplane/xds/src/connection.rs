@@ -223,6 +223,7 @@ fn describe(status: &tonic::Status) -> String {
     let message = status.message();
     let cause = std::error::Error::source(status)
         .map(with_causes)
+        .filter(|cause| cause != message)
         .unwrap_or_default();
     let parts = [code.description(), message, cause.as_str()];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();

@@ -4,6 +4,7 @@
 //! it is given and returns `None`; an outer option is the verdict, an inner one means "not set".
 
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +13,9 @@ use crate::{Hostname, Pattern};
 
 /// The longest duration accepted, ten years; longer ones are slips of a unit.
 const DURATION_SECONDS_MAX: i64 = 10 * 366 * 24 * 3600;
-/// The last second of the year 9999, the limit of `google.protobuf.Timestamp`.
-const TIMESTAMP_SECONDS_MAX: i64 = 253_402_300_799;
+/// From the first second of the year 1 to the last of 9999, the limits of
+/// `google.protobuf.Timestamp`.
+const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// A host name; `*` and nothing are handled by [`hostnames`].
 pub(super) fn hostname(text: &str, at: &At<'_>, report: &mut Report) -> Option<Hostname> {
@@ -93,12 +95,9 @@ pub(super) fn duration(
         return Some(None);
     };
     let at = at.field(name);
-    if value.seconds < 0 || value.nanos < 0 {
-        return report.refuse(&at, "is negative, write a positive duration");
-    }
     let (Ok(seconds), Ok(nanos)) = (u64::try_from(value.seconds), u32::try_from(value.nanos))
     else {
-        return report.refuse(&at, "is not a duration");
+        return report.refuse(&at, "is negative, write a positive duration");
     };
     if value.seconds > DURATION_SECONDS_MAX || nanos > 999_999_999 {
         return report.refuse(&at, "is longer than ten years, check its unit");
@@ -136,7 +135,7 @@ pub(super) fn timestamp(
             .ok()
             .filter(|n| *n < 1_000_000_000)?;
         let distance = Duration::from_secs(value.seconds.unsigned_abs());
-        if value.seconds.abs_diff(0) > TIMESTAMP_SECONDS_MAX.unsigned_abs() {
+        if !TIMESTAMP_SECONDS.contains(&value.seconds) {
             return None;
         }
         let second = if value.seconds < 0 {
@@ -150,7 +149,7 @@ pub(super) fn timestamp(
         Some(moment) => Some(Some(moment)),
         None => report.refuse(
             &at.field(name),
-            "is not a moment between the years 0 and 9999",
+            "is not a moment between the years 1 and 9999",
         ),
     }
 }
