@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ir::listener::ListenerProtocol;
+use ir::policy::RoutePolicy;
 use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, Violations};
 
 use dataplane_route::hostname::HostMap;
@@ -191,24 +192,20 @@ fn compile_http(
     let metrics = metrics.route(&route.key, &listener.name);
     Some(CompiledRoute::http(route, &hosts, |index| {
         let rule = &route.rules[index];
-        let policy = route.policy.as_deref();
+        let parts = Parts {
+            route: &route.key,
+            policy: route.policy.as_deref(),
+            filters: &rule.filters,
+            backends: &rule.backends,
+        };
+        let base = parts.rule(RouteKind::Http, index, rule.name.clone(), metrics.clone());
         Arc::new(Rule {
-            request_timeout: rule
-                .timeouts
-                .request
-                .or_else(|| policy.and_then(|p| p.request_timeout)),
+            request_timeout: rule.timeouts.request.or(base.request_timeout),
             backend_request_timeout: rule
                 .timeouts
                 .backend_request
-                .or_else(|| policy.and_then(|p| p.backend_request_timeout)),
-            connect_timeout: policy.and_then(|p| p.connect_timeout),
-            request_body_bytes_max: policy.and_then(|p| p.request_body_bytes_max),
-            ..Parts {
-                route: &route.key,
-                filters: &rule.filters,
-                backends: &rule.backends,
-            }
-            .rule(RouteKind::Http, index, rule.name.clone(), metrics.clone())
+                .or(base.backend_request_timeout),
+            ..base
         })
     }))
 }
@@ -222,25 +219,20 @@ fn compile_grpc(
     let metrics = metrics.route(&route.key, &listener.name);
     Some(CompiledRoute::grpc(route, &hosts, |index| {
         let rule = &route.rules[index];
-        let policy = route.policy.as_deref();
-        Arc::new(Rule {
-            request_timeout: policy.and_then(|p| p.request_timeout),
-            backend_request_timeout: policy.and_then(|p| p.backend_request_timeout),
-            connect_timeout: policy.and_then(|p| p.connect_timeout),
-            request_body_bytes_max: policy.and_then(|p| p.request_body_bytes_max),
-            ..Parts {
-                route: &route.key,
-                filters: &rule.filters,
-                backends: &rule.backends,
-            }
-            .rule(RouteKind::Grpc, index, rule.name.clone(), metrics.clone())
-        })
+        let parts = Parts {
+            route: &route.key,
+            policy: route.policy.as_deref(),
+            filters: &rule.filters,
+            backends: &rule.backends,
+        };
+        Arc::new(parts.rule(RouteKind::Grpc, index, rule.name.clone(), metrics.clone()))
     }))
 }
 
 /// What HTTP and gRPC rules have in common.
 struct Parts<'a> {
     route: &'a Arc<str>,
+    policy: Option<&'a RoutePolicy>,
     filters: &'a [ir::Filter],
     backends: &'a [ir::http_route::BackendRef],
 }
@@ -267,10 +259,12 @@ impl Parts<'_> {
             filters: Filters::compile(self.filters),
             backends: backends.collect(),
             choice,
-            request_timeout: None,
-            backend_request_timeout: None,
-            connect_timeout: None,
-            request_body_bytes_max: None,
+            request_timeout: self.policy.and_then(|policy| policy.request_timeout),
+            backend_request_timeout: self
+                .policy
+                .and_then(|policy| policy.backend_request_timeout),
+            connect_timeout: self.policy.and_then(|policy| policy.connect_timeout),
+            request_body_bytes_max: self.policy.and_then(|policy| policy.request_body_bytes_max),
             metrics,
         }
     }
