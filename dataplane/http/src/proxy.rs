@@ -1,15 +1,16 @@
 //! THE REQUEST LINE: the phases of a request in their order, and nothing else.
 //!
 //! [`handle`] is called by `connection` for each request. It alone decides order and early exits;
-//! phases compute, `attempt` and `exchange` talk to the endpoint, `reply` makes our own answers. Every request
-//! ends in the log phase, whatever happened.
+//! phases compute, `attempt` and `exchange` talk to the endpoint, `reply` makes our own answers.
+//! Every request ends in the log phase, whatever happened, a panic included.
 
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Bytes;
-use futures_util::poll;
+use futures_util::{FutureExt, poll};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
@@ -41,7 +42,7 @@ pub(crate) async fn handle(
 ) -> Reason {
     let config = worker.config();
     let mut ctx = Context::new(&config);
-    let ended = run(
+    let line = run(
         worker,
         arrival,
         timer,
@@ -49,8 +50,18 @@ pub(crate) async fn handle(
         &mut request,
         body,
         responder,
-    )
-    .await;
+    );
+    let ended = match caught(line).await {
+        Some(ended) => ended,
+        None => {
+            ctx.reason = Reason::Internal;
+            responder.close_after();
+            match responder.has_head() {
+                true => Err(ClientError::Gone),
+                false => Ok(Step::reply(Reply::new(Reason::Internal))),
+            }
+        }
+    };
     let answered = match ended {
         Ok(Step::Continue) => Ok(()),
         Ok(Step::Reply(reply)) => answer(worker, &mut ctx, &request, responder, *reply).await,
@@ -68,6 +79,17 @@ pub(crate) async fn handle(
     };
     phase::log::record(&ctx, &request, arrival, carried, &worker.log);
     ctx.reason
+}
+
+/// A panic on the line is a fault of ours: it costs this request and its connection, not the worker.
+///
+/// `None` after a panic; where it happened is told by the hook of the process.
+async fn caught<T>(line: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(line).catch_unwind().await;
+    if ended.is_err() {
+        tracing::error!("a request panicked, its connection ends; please report the backtrace");
+    }
+    ended.ok()
 }
 
 /// The line itself. `Continue` means that the backend's response went out whole.
@@ -256,4 +278,18 @@ pub(crate) async fn refuse(
         responder.abort();
     }
     sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_on_the_line_is_caught_and_nothing_else_is_touched() {
+        assert_eq!(caught(async { 7 }).now_or_never(), Some(Some(7)));
+        let panics = async {
+            assert!(std::hint::black_box(false), "on purpose");
+        };
+        assert_eq!(caught(panics).now_or_never(), Some(None));
+    }
 }
