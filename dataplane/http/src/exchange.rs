@@ -18,8 +18,10 @@ use pingora_core::protocols::l4;
 use pingora_http::RequestHeader;
 use tokio::net::TcpStream;
 
+use dataplane_config::{ClusterConfig, ListenerConfig};
+use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
-use dataplane_upstream::Protocol;
+use dataplane_upstream::{Endpoint, Protocol};
 
 use crate::downstream::{READ_BYTES, body_room, write_http2};
 use crate::h1::{self, Authority, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
@@ -79,13 +81,44 @@ pub(crate) struct Outgoing<'a> {
 }
 
 /// The endpoint of an attempt, as far as connecting goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     /// The same for all connections that may stand in for one another.
-    pub(crate) key: u64,
-    pub(crate) protocol: Protocol,
-    pub(crate) connect_timeout: Duration,
+    key: u64,
+    protocol: Protocol,
+    connect_timeout: Duration,
+}
+
+impl Peer {
+    /// How to reach `endpoint` of `cluster` for requests of that kind that came in at `listener`,
+    /// whose client certificate the endpoint may ask for. `connect_timeout` is the route's own.
+    ///
+    /// The error is the outcome of a request that must not be sent there.
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        cluster: &ClusterConfig,
+        kind: RouteKind,
+        _listener: Option<&ListenerConfig>,
+        connect_timeout: Option<Duration>,
+        settings: &Settings,
+    ) -> Result<Self, Reason> {
+        // Never in plain text to an endpoint that is meant to be reached over TLS.
+        if cluster.cluster.tls().is_used() {
+            return Err(Reason::InvalidBackend);
+        }
+        let own_timeout = cluster.cluster.connect_timeout();
+        Ok(Self {
+            address: endpoint.address(),
+            key: endpoint.id(),
+            protocol: match kind {
+                RouteKind::Grpc => cluster.cluster.grpc_protocol(),
+                RouteKind::Http => cluster.cluster.protocol(),
+            },
+            connect_timeout: connect_timeout
+                .unwrap_or_else(|| own_timeout.min(settings.connect_timeout)),
+        })
+    }
 }
 
 /// A connection or stream to an endpoint, before the request.

@@ -11,7 +11,6 @@ use std::task::Poll;
 use futures_util::poll;
 use http::{HeaderMap, StatusCode, header};
 
-use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
 
 use crate::context::Context;
@@ -31,6 +30,20 @@ const INTERIM_MAX: usize = 32;
 pub(super) struct Attempted {
     pub(super) result: Result<(), Fault>,
     pub(super) was_reused: bool,
+}
+
+impl Attempted {
+    /// Nothing was tried, because nothing may be.
+    fn failed(reason: Reason) -> Self {
+        let failure = Failure {
+            reason,
+            again: Again::Never,
+        };
+        Self {
+            result: Err(failure.into()),
+            was_reused: false,
+        }
+    }
 }
 
 /// Whose side broke.
@@ -60,28 +73,21 @@ pub(super) async fn attempt(
     responder: &mut Responder<'_>,
     watch: &Watch,
 ) -> Attempted {
-    let (Some(endpoint), Some(cluster)) = (ctx.endpoint.clone(), ctx.cluster) else {
-        let failure = Failure {
-            reason: Reason::NoEndpoint,
-            again: Again::Never,
-        };
-        return Attempted {
-            result: Err(failure.into()),
-            was_reused: false,
-        };
+    let (Some(endpoint), Some(cluster), Some(rule)) = (ctx.endpoint.clone(), ctx.cluster, ctx.rule)
+    else {
+        return Attempted::failed(Reason::NoEndpoint);
     };
-    let rule_timeout = ctx.rule.and_then(|rule| rule.connect_timeout);
-    let peer = Peer {
-        address: endpoint.address(),
-        key: endpoint.id(),
-        protocol: match ctx.rule.map(|rule| rule.kind) {
-            Some(RouteKind::Grpc) => cluster.cluster.grpc_protocol(),
-            _ => cluster.cluster.protocol(),
-        },
-        connect_timeout: rule_timeout.unwrap_or_else(|| {
-            let limit = worker.settings.connect_timeout;
-            cluster.cluster.connect_timeout().min(limit)
-        }),
+    let peer = Peer::new(
+        &endpoint,
+        cluster,
+        rule.kind,
+        ctx.listener,
+        rule.connect_timeout,
+        &worker.settings,
+    );
+    let peer = match peer {
+        Ok(peer) => peer,
+        Err(reason) => return Attempted::failed(reason),
     };
     watch.await_upstream(Wait::ResponseStart);
     let opening = Channel::open(&worker.pool, &peer, &worker.settings);
