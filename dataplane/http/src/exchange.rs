@@ -4,39 +4,33 @@
 //! them. An attempt that fails says whether it may be made again: only when the request cannot have
 //! arrived, or when it may be repeated and nothing of the response was seen.
 
-use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora_core::protocols::http::v2::client::Http2Session;
-use pingora_core::protocols::l4;
-use pingora_http::RequestHeader;
-use tokio::net::TcpStream;
 
-use dataplane_config::{ClusterConfig, ListenerConfig};
-use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
-use dataplane_upstream::{Endpoint, Protocol};
+use dataplane_upstream::Protocol;
 
 use crate::downstream::{READ_BYTES, body_room, write_http2};
 use crate::h1::{self, Authority, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
 use crate::io::{Duplex, Io};
-use crate::message::{Response, decimal};
+use crate::message::Response;
 use crate::pool::Pool;
 use crate::settings::Settings;
 
-/// Streams we open at once on one HTTP/2 connection to an endpoint.
-const STREAMS_MAX: u16 = 100;
-/// Receive window of a stream towards an endpoint: what one slow client can make us hold.
-const STREAM_WINDOW: u32 = 128 * 1024;
-/// Of a connection. Clients share it, so it must hold what all of them leave unread: were it
-/// smaller, those who read nothing would stop the responses of all others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
+mod dial;
+mod http1;
+mod http2;
+
+pub(crate) use dial::Peer;
+use dial::dial;
+use http1::Http1;
+use http2::{frame_http2, head_http2, reuse_http2, send_http2, start_http2};
+
 /// Request bytes gathered before they are written without being asked to.
 const WRITE_BYTES: usize = 16 * 1024;
 /// Larger chunks are written from where they are instead of being copied.
@@ -80,47 +74,6 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) takes_trailers: bool,
 }
 
-/// The endpoint of an attempt, as far as connecting goes.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    address: SocketAddr,
-    /// The same for all connections that may stand in for one another.
-    key: u64,
-    protocol: Protocol,
-    connect_timeout: Duration,
-}
-
-impl Peer {
-    /// How to reach `endpoint` of `cluster` for requests of that kind that came in at `listener`,
-    /// whose client certificate the endpoint may ask for. `connect_timeout` is the route's own.
-    ///
-    /// The error is the outcome of a request that must not be sent there.
-    pub(crate) fn new(
-        endpoint: &Endpoint,
-        cluster: &ClusterConfig,
-        kind: RouteKind,
-        _listener: Option<&ListenerConfig>,
-        connect_timeout: Option<Duration>,
-        settings: &Settings,
-    ) -> Result<Self, Reason> {
-        // Never in plain text to an endpoint that is meant to be reached over TLS.
-        if cluster.cluster.tls().is_used() {
-            return Err(Reason::InvalidBackend);
-        }
-        let own_timeout = cluster.cluster.connect_timeout();
-        Ok(Self {
-            address: endpoint.address(),
-            key: endpoint.id(),
-            protocol: match kind {
-                RouteKind::Grpc => cluster.cluster.grpc_protocol(),
-                RouteKind::Http => cluster.cluster.protocol(),
-            },
-            connect_timeout: connect_timeout
-                .unwrap_or_else(|| own_timeout.min(settings.connect_timeout)),
-        })
-    }
-}
-
 /// A connection or stream to an endpoint, before the request.
 pub(crate) struct Channel {
     kind: Kind,
@@ -133,11 +86,6 @@ pub(crate) struct Channel {
 enum Kind {
     Http1(Http1),
     Http2(Box<Http2Session>),
-}
-
-struct Http1 {
-    io: Duplex,
-    buf: BytesMut,
 }
 
 impl Channel {
@@ -207,37 +155,6 @@ impl Channel {
     }
 }
 
-async fn dial(peer: &Peer) -> Result<TcpStream, Failure> {
-    let connect = l4::ext::connect(&peer.address, None);
-    let tcp = match tokio::time::timeout(peer.connect_timeout, connect).await {
-        Ok(Ok(tcp)) => tcp,
-        Ok(Err(_)) => return Err(Failure::new(Reason::ConnectFailed, Again::Safe)),
-        Err(_) => return Err(Failure::new(Reason::ConnectTimeout, Again::Safe)),
-    };
-    // A socket that refuses the option still works, only slower.
-    let _ = tcp.set_nodelay(true);
-    Ok(tcp)
-}
-
-async fn reuse_http2(pool: &Pool, key: u64) -> Option<Box<Http2Session>> {
-    let connection = pool.http2(key)?;
-    connection.spawn_stream().await.ok().flatten().map(Box::new)
-}
-
-async fn start_http2(pool: &Pool, key: u64, tcp: TcpStream) -> Result<Box<Http2Session>, Failure> {
-    let failed = |_| Failure::new(Reason::ConnectFailed, Again::Safe);
-    let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = usize::from(STREAMS_MAX);
-    settings.stream_window_size = Some(STREAM_WINDOW);
-    settings.connection_window_size = Some(CONNECTION_WINDOW);
-    let stream = Box::new(l4::stream::Stream::from(tcp));
-    let connection: ConnectionRef = handshake(stream, settings).await.map_err(failed)?;
-    let session = connection.spawn_stream().await.map_err(failed)?;
-    let session = session.ok_or_else(|| Failure::new(Reason::ConnectFailed, Again::Safe))?;
-    pool.keep_http2(key, connection);
-    Ok(Box::new(session))
-}
-
 /// The way out: the body of the request.
 pub(crate) enum Sender<'a> {
     Http1 {
@@ -262,86 +179,6 @@ pub(crate) enum Receiver<'a> {
         session: &'a mut Http2Session,
         limits: &'a HeadLimits,
     },
-}
-
-impl Http1 {
-    fn send<'a>(
-        &'a mut self,
-        request: &Outgoing<'_>,
-        limits: &'a HeadLimits,
-    ) -> (Sender<'a>, Receiver<'a>) {
-        let mut out = BytesMut::new();
-        let headers = hop_by_hop_of(request);
-        h1::encode_request_head(
-            &mut out,
-            request.method,
-            request.target,
-            &request.authority.to_header_value(),
-            &headers,
-            request.body,
-        );
-        let sender = Sender::Http1 {
-            io: &self.io,
-            out,
-            encoder: BodyEncoder::new(request.body),
-        };
-        let receiver = Receiver::Http1 {
-            io: &self.io,
-            buf: &mut self.buf,
-            decoder: BodyDecoder::new(BodyLength::None, limits),
-            method: request.method.clone(),
-            limits,
-            keep_alive: false,
-        };
-        (sender, receiver)
-    }
-}
-
-/// The header fields with those that concern this connection alone.
-fn hop_by_hop_of<'a>(request: &'a Outgoing<'_>) -> Cow<'a, HeaderMap> {
-    let mut headers = Cow::Borrowed(request.headers);
-    if request.websocket {
-        let headers = headers.to_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    } else if request.takes_trailers {
-        let headers = headers.to_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    headers
-}
-
-fn send_http2<'a>(
-    session: &'a mut Http2Session,
-    request: &Outgoing<'_>,
-    limits: &'a HeadLimits,
-) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
-    let unsendable = Failure::new(Reason::Internal, Again::Never);
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = request.authority.as_str().parse().ok();
-    uri.path_and_query = Some(request.target.clone());
-    let uri = Uri::from_parts(uri).map_err(|_| unsendable)?;
-    let mut head = http::Request::new(());
-    *head.method_mut() = request.method.clone();
-    *head.uri_mut() = uri;
-    *head.version_mut() = http::Version::HTTP_2;
-    *head.headers_mut() = request.headers.clone();
-    // RFC 9113 8.2.2: te may say trailers and nothing else; gRPC asks for it.
-    head.headers_mut()
-        .insert(header::TE, HeaderValue::from_static("trailers"));
-    let ends = request.body.is_empty();
-    let head = Box::new(RequestHeader::from(head.into_parts().0));
-    session
-        .write_request_header(head, ends)
-        .map_err(|_| Failure::new(Reason::UpstreamReset, Again::Safe))?;
-    let body = if ends {
-        None
-    } else {
-        session.take_request_body_writer()
-    };
-    Ok((Sender::Http2(body), Receiver::Http2 { session, limits }))
 }
 
 /// The endpoint stopped taking the request; its response may still come.
@@ -545,70 +382,4 @@ impl Receiver<'_> {
             Self::Http2 { .. } => None,
         }
     }
-}
-
-async fn head_http2(session: &mut Http2Session, limits: &HeadLimits) -> Result<Head, Failure> {
-    if let Err(error) = session.read_response_header().await {
-        let again = match error.root_cause().downcast_ref::<h2::Error>() {
-            // RFC 9113 8.7: a refused stream was not processed.
-            Some(cause) if cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Again::Safe,
-            // RFC 9113 6.8: neither was one beyond the last that GOAWAY names. An error that we
-            // found ourselves says nothing about what was processed.
-            Some(cause) if cause.is_go_away() && cause.is_remote() => Again::Safe,
-            _ => Again::IfIdempotent,
-        };
-        return Err(Failure::new(Reason::UpstreamReset, again));
-    }
-    let ended = session.response_finished();
-    let Some(head) = session.response_header() else {
-        return Err(Failure::new(Reason::Internal, Again::Never));
-    };
-    if is_too_large(&head.headers, limits) {
-        return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
-    }
-    let asked_head = session
-        .request_header()
-        .is_some_and(|request| request.method == Method::HEAD);
-    let is_bodyless = asked_head || matches!(head.status.as_u16(), 204 | 304);
-    let mut headers = head.headers.clone();
-    h1::strip_hop_by_hop(&mut headers);
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| decimal(value.as_bytes()))
-        .map(BodyLength::Length);
-    let (body, declared) = if is_bodyless {
-        (BodyLength::None, length.unwrap_or(BodyLength::None))
-    } else if ended {
-        // HTTP/1.1 must be told that nothing follows.
-        (BodyLength::Length(0), BodyLength::Length(0))
-    } else {
-        let declared = length.unwrap_or(BodyLength::Chunked);
-        (declared, declared)
-    };
-    Ok(Head::Final(Response {
-        status: head.status,
-        headers,
-        body,
-        declared,
-    }))
-}
-
-/// The limits that the codec of HTTP/1.1 holds heads to by itself.
-fn is_too_large(headers: &HeaderMap, limits: &HeadLimits) -> bool {
-    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    headers.len() > limits.fields_max
-        || headers.iter().map(line).sum::<usize>() > limits.head_bytes_max
-}
-
-async fn frame_http2(session: &mut Http2Session) -> Result<Frame, Failure> {
-    let cut = |_| Failure::new(Reason::UpstreamReset, Again::Never);
-    if let Some(data) = session.read_response_body().await.map_err(cut)? {
-        return Ok(Frame::Data(data));
-    }
-    session.check_response_end_or_error().map_err(cut)?;
-    Ok(session
-        .read_trailers()
-        .await
-        .map_err(cut)?
-        .map_or(Frame::End, Frame::Trailers))
 }

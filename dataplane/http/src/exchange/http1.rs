@@ -1,0 +1,63 @@
+//! An attempt over HTTP/1.1.
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::{Outgoing, Receiver, Sender};
+use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, HeadLimits};
+use crate::io::Duplex;
+
+pub(super) struct Http1 {
+    pub(super) io: Duplex,
+    pub(super) buf: BytesMut,
+}
+
+impl Http1 {
+    pub(super) fn send<'a>(
+        &'a mut self,
+        request: &Outgoing<'_>,
+        limits: &'a HeadLimits,
+    ) -> (Sender<'a>, Receiver<'a>) {
+        let mut out = BytesMut::new();
+        let headers = hop_by_hop_of(request);
+        h1::encode_request_head(
+            &mut out,
+            request.method,
+            request.target,
+            &request.authority.to_header_value(),
+            &headers,
+            request.body,
+        );
+        let sender = Sender::Http1 {
+            io: &self.io,
+            out,
+            encoder: BodyEncoder::new(request.body),
+        };
+        let receiver = Receiver::Http1 {
+            io: &self.io,
+            buf: &mut self.buf,
+            decoder: BodyDecoder::new(BodyLength::None, limits),
+            method: request.method.clone(),
+            limits,
+            keep_alive: false,
+        };
+        (sender, receiver)
+    }
+}
+
+/// The header fields with those that concern this connection alone.
+fn hop_by_hop_of<'a>(request: &'a Outgoing<'_>) -> Cow<'a, HeaderMap> {
+    let mut headers = Cow::Borrowed(request.headers);
+    if request.websocket {
+        let headers = headers.to_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    } else if request.takes_trailers {
+        let headers = headers.to_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    headers
+}
