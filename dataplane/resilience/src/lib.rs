@@ -1,8 +1,13 @@
 //! Pure state machines against overload and failure.
 //!
 //! Time and randomness are arguments and nothing here waits, so every behaviour can be tested
-//! without a clock. [`backoff`] says how long to wait before trying again; [`admission`] lets in
-//! no more at once than a limit. Waiting, logging and counting are the callers'.
+//! without a clock. [`backoff`] says how long to wait before trying again, [`admission`] lets in no
+//! more at once than a limit, [`token_bucket`] no more a second than a rate. [`circuit_breaker`]
+//! stops calling an upstream that fails, [`outlier`] leaves single endpoints out. Waiting, logging
+//! and counting are the callers'.
 
 pub mod backoff;
 pub mod admission;
+pub mod token_bucket;
+pub mod circuit_breaker;
+pub mod outlier;
