@@ -5,23 +5,21 @@
 //! the pause between requests are kept here; while a connection idles it holds no buffer. Nothing
 //! here knows routes.
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
-use crate::downstream::{READ_BYTES, RequestBody, Responder};
+use crate::downstream::{ClientError, READ_BYTES, RequestBody, Responder};
 use crate::h1::{self, HeadError};
-use crate::io::{Duplex, Io, Prefixed};
+use crate::io::{Duplex, Io};
 use crate::message::{Refusal, Request};
 use crate::proxy;
 use crate::reply::Reply;
@@ -34,17 +32,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 /// How long such reading may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
-/// Streams a client may give up early, as long as they are no more than half of all.
-const GIVEN_UP_MAX: u64 = 500;
-/// What counts as early.
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
+
+mod http2;
 
 /// Serves all requests of one connection.
 pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
     let arrival = Rc::new(arrival);
     let is_http2 = arrival.tls.as_ref().is_some_and(|tls| tls.is_http2);
     if is_http2 {
-        return serve_http2(worker, Prefixed::new(Bytes::new(), io), arrival).await;
+        return http2::serve(worker, io, Bytes::new(), arrival).await;
     }
     let io = Duplex::new(io);
     let mut buf = BytesMut::new();
@@ -52,8 +48,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
         match detect(&worker.settings, &io, &mut buf, &arrival).await {
             Some(Detected::Http1) => {}
             Some(Detected::Http2) => {
-                let io = Prefixed::new(buf.freeze(), io.into_inner());
-                return serve_http2(worker, io, arrival).await;
+                return http2::serve(worker, io.into_inner(), buf.freeze(), arrival).await;
             }
             None => return,
         }
@@ -122,7 +117,7 @@ async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Cleanly,
             Err(fault) => {
-                refuse_head(worker, io, fault).await;
+                refuse_head(worker, io, arrival, fault).await;
                 return Ended::Cleanly;
             }
         };
@@ -148,7 +143,7 @@ async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &
         let request = match Request::from_h1(head) {
             Ok(request) => request,
             Err(refusal) => {
-                let _ = proxy::refuse(worker, &mut responder, refused(refusal)).await;
+                let _ = refuse(worker, arrival, &mut responder, refused(refusal)).await;
                 linger(io, &mut buf).await;
                 return Ended::Cleanly;
             }
@@ -257,12 +252,29 @@ async fn wait_for_request(
     matches!(timeout(drain_idle, read).await, Ok(Ok(1..)))
 }
 
+/// Answers what cannot be handed to the line, and counts it.
+async fn refuse(
+    worker: &Worker,
+    arrival: &Arrival,
+    responder: &mut Responder<'_>,
+    reply: Reply,
+) -> Result<(), ClientError> {
+    let (status, reason) = (reply.status, reply.reason);
+    let sent = proxy::refuse(worker, responder, reply).await;
+    if let Some(bind) = worker.bind(arrival.bind) {
+        let status = if sent.is_ok() { status.as_u16() } else { 0 };
+        bind.metrics
+            .observe(status, reason, Duration::ZERO, 0, responder.bytes());
+    }
+    sent
+}
+
 fn refused(refusal: Refusal) -> Reply {
     Reply::with_detail(Reason::BadRequest, refusal.status, refusal.detail)
 }
 
 /// Answers a head that cannot be read as a request, then closes (RFC 9112 2.2, 9.6).
-async fn refuse_head(worker: &Worker, io: &Duplex, fault: HeadFault) {
+async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: HeadFault) {
     let (reason, status, detail) = match fault {
         HeadFault::Malformed(error) => {
             let reason = match error.status() {
@@ -280,7 +292,7 @@ async fn refuse_head(worker: &Worker, io: &Duplex, fault: HeadFault) {
     debug!(%reason, detail, "request refused");
     let mut responder = Responder::http1_for_refusal(io);
     let reply = Reply::with_detail(reason, status, detail);
-    if proxy::refuse(worker, &mut responder, reply).await.is_ok() {
+    if refuse(worker, arrival, &mut responder, reply).await.is_ok() {
         linger(io, &mut BytesMut::new()).await;
     }
 }
@@ -302,164 +314,4 @@ async fn linger(io: &Duplex, buf: &mut BytesMut) {
         }
     };
     let _ = timeout(DRAIN_TIME_MAX, drop_rest).await;
-}
-
-async fn serve_http2(worker: Rc<Worker>, io: Prefixed, arrival: Rc<Arrival>) {
-    let settings = Arc::clone(&worker.settings);
-    let stall = io.stall();
-    let handshake = http2_builder(&settings).handshake::<_, Bytes>(io);
-    let Ok(Ok(mut connection)) = timeout(settings.head_timeout, handshake).await else {
-        return;
-    };
-    let born = Instant::now();
-    let streams = Rc::new(Streams::default());
-    let mut last_active = born;
-    let mut is_draining = false;
-    loop {
-        let look_at = match settings.connection_age_max {
-            // The client was told, and closes by itself or is closed.
-            _ if is_draining => last_active + settings.drain_idle,
-            Some(age) => (last_active + settings.h2_idle).min(born + age),
-            None => last_active + settings.h2_idle,
-        };
-        let next = tokio::select! {
-            biased;
-            next = connection.accept() => next,
-            () = stall.lasts(settings.write_idle) => return,
-            () = arrival.drain.cancelled(), if !is_draining => {
-                is_draining = true;
-                connection.graceful_shutdown();
-                continue;
-            }
-            () = sleep_until(look_at) => {
-                let is_old = settings.connection_age_max.is_some_and(|max| born.elapsed() >= max);
-                if is_draining && streams.running.get() == 0 && !stall.is_stalled() {
-                    return;
-                }
-                if !is_draining && (streams.running.get() == 0 || is_old) {
-                    is_draining = true;
-                    connection.graceful_shutdown();
-                }
-                last_active = Instant::now();
-                continue;
-            }
-        };
-        let Some(Ok((request, respond))) = next else {
-            return;
-        };
-        last_active = Instant::now();
-        let stream = Stream {
-            worker: worker.clone(),
-            arrival: arrival.clone(),
-        };
-        if streams.are_mostly_given_up() {
-            debug!("too many streams given up at once");
-            connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-            continue;
-        }
-        let running = Running::enter(&streams);
-        tokio::task::spawn_local(async move {
-            let began = Instant::now();
-            let reason = stream.serve(request, respond).await;
-            if reason == Reason::ClientAborted && began.elapsed() < GIVEN_UP_WITHIN {
-                let given_up = &running.0.given_up;
-                given_up.set(given_up.get() + 1);
-            }
-        });
-    }
-}
-
-fn http2_builder(settings: &Settings) -> h2::server::Builder {
-    let mut builder = h2::server::Builder::new();
-    let head_bytes = u32::try_from(settings.request_head.head_bytes_max).unwrap_or(u32::MAX);
-    builder
-        .max_concurrent_streams(settings.h2_streams_max)
-        .initial_window_size(settings.h2_stream_window)
-        .initial_connection_window_size(settings.h2_connection_window)
-        .max_header_list_size(head_bytes)
-        // What may be queued for a client that is slow: the stream's share of the buffer limit.
-        .max_send_buffer_size(32 * 1024)
-        // Rapid reset (CVE-2023-44487) and resets that we are made to send (CVE-2025-8671).
-        .max_pending_accept_reset_streams(100)
-        .max_local_error_reset_streams(Some(500));
-    builder
-}
-
-/// Figures of one HTTP/2 connection.
-#[derive(Debug, Default)]
-struct Streams {
-    running: Cell<usize>,
-    opened: Cell<u64>,
-    /// By the client, within [`GIVEN_UP_WITHIN`].
-    given_up: Cell<u64>,
-}
-
-impl Streams {
-    /// Work is started here and at a backend only to be thrown away (CVE-2023-44487).
-    fn are_mostly_given_up(&self) -> bool {
-        let given_up = self.given_up.get();
-        given_up >= GIVEN_UP_MAX && given_up * 2 >= self.opened.get()
-    }
-}
-
-/// One stream that runs, for as long as this lives.
-struct Running(Rc<Streams>);
-
-impl Running {
-    fn enter(streams: &Rc<Streams>) -> Self {
-        streams.running.set(streams.running.get() + 1);
-        streams.opened.set(streams.opened.get() + 1);
-        Self(streams.clone())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.set(self.0.running.get() - 1);
-    }
-}
-
-/// What the streams of one HTTP/2 connection share.
-struct Stream {
-    worker: Rc<Worker>,
-    arrival: Rc<Arrival>,
-}
-
-impl Stream {
-    async fn serve(
-        &self,
-        request: http::Request<h2::RecvStream>,
-        respond: h2::server::SendResponse<Bytes>,
-    ) -> Reason {
-        let (parts, stream) = request.into_parts();
-        let mut responder = Responder::http2(respond);
-        let fields = parts.headers.len();
-        let ends = stream.is_end_stream();
-        let request = match Request::from_h2(parts, ends) {
-            Ok(request) if fields <= self.worker.settings.request_head.fields_max => request,
-            Ok(_) => {
-                let reply = Reply::with_detail(
-                    Reason::HeadTooLarge,
-                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    "too many header fields",
-                );
-                let _ = proxy::refuse(&self.worker, &mut responder, reply).await;
-                return Reason::HeadTooLarge;
-            }
-            Err(refusal) => {
-                let _ = proxy::refuse(&self.worker, &mut responder, refused(refusal)).await;
-                return Reason::BadRequest;
-            }
-        };
-        let mut body = RequestBody::http2(stream);
-        proxy::handle(
-            &self.worker,
-            &self.arrival,
-            &Timer::new(),
-            request,
-            &mut body,
-            &mut responder,
-        )
-        .await
-    }
 }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,7 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use dataplane_telemetry::metrics::Http2Limit;
 use dataplane_tls::ServerStream;
+
+use crate::frame_guard::{FrameGuard, FrameLimits};
 
 /// A connection: plain TCP, or TLS that ends here.
 #[derive(Debug)]
@@ -179,86 +182,133 @@ impl Duplex {
     }
 }
 
-/// Since when a stream has taken no byte of a write; for those who write through a library.
+/// What [`Framed`] notes while h2 reads and writes; for the task that polls h2.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stall(Rc<Cell<Option<Instant>>>);
+pub(crate) struct Notes(Rc<NoteCells>);
 
-impl Stall {
+#[derive(Debug, Default)]
+struct NoteCells {
+    /// Since when a write takes no byte.
+    stalled: Cell<Option<Instant>>,
+    /// Since when the client owes the rest of a head.
+    owes_head: Cell<Option<Instant>>,
+    /// The limit that the client broke.
+    broken: Cell<Option<Http2Limit>>,
+}
+
+impl Notes {
     /// True while a write waits for the peer.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.0.get().is_some()
+        self.0.stalled.get().is_some()
     }
 
-    /// Waits until a write has waited for that long; to be polled behind the writing, by its task.
-    pub(crate) async fn lasts(&self, limit: Duration) {
-        let mut timer: Option<Pin<Box<Sleep>>> = None;
-        poll_fn(|cx| {
-            let Some(since) = self.0.get() else {
-                return Poll::Pending;
-            };
-            let due = since + limit;
-            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            timer.as_mut().poll(cx)
+    /// Waits until a write has waited for that long; to be polled behind h2, by its task.
+    pub(crate) async fn stalled_for(&self, limit: Duration) {
+        lasts(&self.0.stalled, limit).await;
+    }
+
+    /// Waits until the client breaks a limit on frames, or leaves a head unfinished for that long;
+    /// to be polled behind h2, by its task.
+    pub(crate) async fn limit_broken(&self, head_timeout: Duration) -> Http2Limit {
+        let mut slow = std::pin::pin!(lasts(&self.0.owes_head, head_timeout));
+        poll_fn(|cx| match self.0.broken.get() {
+            Some(limit) => Poll::Ready(limit),
+            None => slow.as_mut().poll(cx).map(|()| Http2Limit::Head),
         })
-        .await;
-    }
-
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        match written {
-            Poll::Ready(_) if self.is_stalled() => self.0.set(None),
-            Poll::Pending if !self.is_stalled() => self.0.set(Some(Instant::now())),
-            _ => {}
-        }
-        written
+        .await
     }
 }
 
-/// A stream with some bytes that were read already put back in front.
+/// Waits until what is noted there has lasted for that long.
+async fn lasts(since: &Cell<Option<Instant>>, limit: Duration) {
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        let Some(since) = since.get() else {
+            return Poll::Pending;
+        };
+        let due = since + limit;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Notes since when something lasts that may well not last.
+fn note(since: &Cell<Option<Instant>>, lasts: bool) {
+    if since.get().is_some() != lasts {
+        since.set(lasts.then(Instant::now));
+    }
+}
+
+/// The stream of an HTTP/2 connection: bytes that were read already are in front, and what passes
+/// is watched. Once a limit is broken nothing more is read.
 #[derive(Debug)]
-pub(crate) struct Prefixed {
+pub(crate) struct Framed {
     prefix: Bytes,
     io: Io,
-    stall: Stall,
+    guard: FrameGuard,
+    notes: Notes,
 }
 
-impl Prefixed {
-    pub(crate) fn new(prefix: Bytes, io: Io) -> Self {
-        let stall = Stall::default();
-        Self { prefix, io, stall }
+impl Framed {
+    pub(crate) fn new(prefix: Bytes, io: Io, limits: FrameLimits) -> Self {
+        Self {
+            prefix,
+            io,
+            guard: FrameGuard::new(limits, Instant::now()),
+            notes: Notes::default(),
+        }
     }
 
-    /// Where it is noted that the peer takes no bytes.
-    pub(crate) fn stall(&self) -> Stall {
-        self.stall.clone()
+    /// Where it is noted what the peer owes and what it may not do.
+    pub(crate) fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        if let Err(limit) = self.guard.receive(bytes, Instant::now) {
+            self.notes.0.broken.set(Some(limit));
+        }
+        note(&self.notes.0.owes_head, self.guard.owes_head());
     }
 }
 
-impl AsyncRead for Prefixed {
+impl AsyncRead for Framed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+        if self.notes.0.broken.get().is_some() {
+            return Poll::Pending;
         }
-        let taken = self.prefix.len().min(buf.remaining());
-        buf.put_slice(&self.prefix.split_to(taken));
+        let before = buf.filled().len();
+        if self.prefix.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        } else {
+            let taken = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix.split_to(taken));
+        }
+        self.received(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Prefixed {
+impl AsyncWrite for Framed {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.stall.note(written)
+        note(&self.notes.0.stalled, written.is_pending());
+        if let Poll::Ready(Ok(written)) = written {
+            self.guard.send(&buf[..written]);
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -267,7 +317,15 @@ impl AsyncWrite for Prefixed {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.stall.note(written)
+        note(&self.notes.0.stalled, written.is_pending());
+        if let Poll::Ready(Ok(mut left)) = written {
+            for buf in bufs {
+                let part = left.min(buf.len());
+                self.guard.send(&buf[..part]);
+                left -= part;
+            }
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -276,8 +334,9 @@ impl AsyncWrite for Prefixed {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Of TLS, which holds records back.
-        let written = Pin::new(&mut self.io).poll_flush(cx);
-        self.stall.note(written)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        note(&self.notes.0.stalled, flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -20,6 +20,7 @@ mod message;
 pub mod arrival;
 pub mod settings;
 pub mod io;
+pub mod frame_guard;
 pub mod path;
 pub mod h1;
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::frame_guard::FrameLimits;
 use crate::h1::HeadLimits;
 
 /// Limits and deadlines; one value for the whole process, shared by all workers.
@@ -31,6 +32,12 @@ pub struct Settings {
     pub h2_idle: Duration,
     /// Streams a client may have open at once on one HTTP/2 connection.
     pub h2_streams_max: u32,
+    /// Frames of a client on one HTTP/2 connection that are neither requests nor bodies.
+    pub h2_frames: FrameLimits,
+    /// Streams of one HTTP/2 connection that a client may give up before we have looked at them.
+    pub h2_pending_resets_max: usize,
+    /// Streams of one HTTP/2 connection that a client may give up early, or make us reset.
+    pub h2_early_resets_max: usize,
     /// HTTP/2 receive window of a stream, in bytes.
     pub h2_stream_window: u32,
     /// HTTP/2 receive window of a connection, in bytes.
@@ -70,6 +77,9 @@ impl Default for Settings {
             drain_idle: Duration::from_secs(2),
             h2_idle: Duration::from_secs(300),
             h2_streams_max: 100,
+            h2_frames: FrameLimits::DEFAULT,
+            h2_pending_resets_max: 100,
+            h2_early_resets_max: 500,
             h2_stream_window: 64 * 1024,
             h2_connection_window: 1024 * 1024,
             request_body_idle: Duration::from_secs(30),

@@ -200,6 +200,7 @@ fn access_log(written: &mut Written) -> Option<access_log::Settings> {
 }
 
 fn http(written: &Written) -> dataplane_http::Settings {
+    use dataplane_http::frame_guard::FrameLimits;
     use dataplane_http::h1::HeadLimits;
 
     dataplane_http::Settings {
@@ -224,6 +225,13 @@ fn http(written: &Written) -> dataplane_http::Settings {
         drain_idle: written.duration(&key::DRAIN_IDLE),
         h2_idle: written.duration(&key::H2_IDLE),
         h2_streams_max: to_u32(written.number(&key::H2_STREAMS)),
+        h2_frames: FrameLimits {
+            control_max: to_u32(written.number(&key::H2_CONTROL_FRAMES)),
+            priority_per_stream_max: to_u32(written.number(&key::H2_PRIORITY_FRAMES)),
+            window_updates_per_data_max: to_u32(written.number(&key::H2_WINDOW_UPDATES)),
+        },
+        h2_pending_resets_max: to_usize(written.number(&key::H2_PENDING_RESETS)),
+        h2_early_resets_max: to_usize(written.number(&key::H2_EARLY_RESETS)),
         h2_stream_window: to_u32(written.number(&key::H2_STREAM_WINDOW)),
         h2_connection_window: to_u32(written.number(&key::H2_CONNECTION_WINDOW)),
         request_body_idle: written.duration(&key::BODY_IDLE),

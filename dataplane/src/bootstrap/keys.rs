@@ -86,6 +86,7 @@ const WAIT: Kind = number(Unit::Milliseconds, 1, MS_MAX, Zero::Default);
 const WAIT_OR_NONE: Kind = number(Unit::Milliseconds, 1, MS_MAX, Zero::Unlimited);
 const LIMIT: Kind = number(Unit::Count, 1, 100_000_000, Zero::Unlimited);
 const FIELDS: Kind = number(Unit::Count, 1, 10_000, Zero::Default);
+const FRAMES: Kind = number(Unit::Count, 1, 1_000_000, Zero::Default);
 const HEAD_BYTES: Kind = number(Unit::Bytes, 1024, 16 << 20, Zero::Default);
 const WINDOW_BYTES: Kind = number(Unit::Bytes, 65_535, (1 << 31) - 1, Zero::Default);
 
@@ -212,6 +213,16 @@ keys! {
     H2_STREAMS "runtimeProtection.http2MaxConcurrentStreams":
         number(Unit::Count, 1, 10_000, Zero::Default), "100",
         "Streams a client may have open at once on one HTTP/2 connection.";
+    H2_PENDING_RESETS "runtimeProtection.http2MaxPendingResetStreams": FRAMES, "100",
+        "Streams of one HTTP/2 connection that a client may reset before they were looked at; more end the connection.";
+    H2_EARLY_RESETS "runtimeProtection.http2MaxEarlyResetStreams": FRAMES, "500",
+        "Streams of one HTTP/2 connection that a client may give up within a second (when they are half of all), or make the gateway reset; more end the connection.";
+    H2_CONTROL_FRAMES "runtimeProtection.http2MaxControlFrames": FRAMES, "1000",
+        "PING, SETTINGS, RST_STREAM and unknown frames on one HTTP/2 connection within 10 s, besides one per HEADERS frame and per DATA frame sent; more end the connection.";
+    H2_PRIORITY_FRAMES "runtimeProtection.http2MaxPriorityFramesPerStream": FRAMES, "100",
+        "PRIORITY frames of a client per stream; more end the connection.";
+    H2_WINDOW_UPDATES "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame": FRAMES, "10",
+        "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
 
     XDS_TLS "xdsTls.enabled": Kind::Flag, "true", "TLS towards the control plane; needs `xdsTls.caPath`.";
     XDS_CA "xdsTls.caPath": Kind::Text, "",

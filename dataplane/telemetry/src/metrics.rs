@@ -25,7 +25,7 @@ pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use process::ProcessMetrics;
 pub use traffic::{
-    ConnectionLimit, ListenerMetrics, OpenConnection, RequestInFlight, RouteMetrics,
+    ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight, RouteMetrics,
 };
 pub use xds::{ApplyStage, XdsMetrics};
 

@@ -13,6 +13,7 @@ mod client;
 mod origin;
 mod duration;
 mod control;
+mod flood;
 mod frames;
 
 /// One plain listener whose every request goes to an HTTP/1.1 cluster of these endpoints.

@@ -287,3 +287,36 @@ async fn connections_over_the_limit_are_turned_away() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn heads_that_are_no_request_are_counted() {
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1").http_listener("infra/gw/http", port);
+    let gateway = Gateway::serving(&snapshot.build()).await;
+    for (head, reason) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "bad_request"),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nhost: x\r\n{}\r\n",
+                "a: b\r\n".repeat(200)
+            ),
+            "head_too_large",
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "p".repeat(20_000)),
+            "uri_too_long",
+        ),
+    ] {
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        client.send_bytes(head.as_bytes()).await.unwrap();
+        client.read_response(&Method::GET).await.unwrap();
+        let counted =
+            format!("http_outcomes_total{{listener=\"infra/gw/http\",reason=\"{reason}\"}} 1");
+        dataplane_testkit::until(dataplane_testkit::DEADLINE, async || {
+            let mut text = String::new();
+            gateway.metrics.encode_text(&mut text);
+            text.contains(&counted)
+        })
+        .await;
+    }
+}

@@ -1,6 +1,7 @@
 //! Starts a data plane beside a fake control plane and ends both with the test.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::app;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 /// A running data plane.
 pub(crate) struct Gateway {
     pub(crate) control_plane: ControlPlane,
+    pub(crate) metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<anyhow::Result<bool>>>,
 }
@@ -43,9 +45,11 @@ impl Gateway {
         let stopped = async move {
             let _ = stopped.await;
         };
-        let running = tokio::spawn(app::run(bootstrap, Metrics::new(), None, stopped));
+        let metrics = Metrics::new();
+        let running = tokio::spawn(app::run(bootstrap, metrics.clone(), None, stopped));
         Self {
             control_plane,
+            metrics,
             stop: Some(stop),
             running: Some(running),
         }

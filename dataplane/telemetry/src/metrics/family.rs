@@ -125,6 +125,8 @@ declare! {
             "Connections accepted from clients.";
         DOWNSTREAM_REJECTED: Counter "downstream_connections_rejected_total" ["listener", "limit"]
             "Connections closed right after they were accepted, by the limit they met.";
+        HTTP2_LIMITED: Counter "downstream_http2_limited_total" ["listener", "limit"]
+            "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the limit their client broke.";
 
         BACKEND_ACTIVE: Gauge "backend_connections_active" ["backend"]
             "Connections to endpoints of a backend that are open.";

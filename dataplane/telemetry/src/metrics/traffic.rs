@@ -74,6 +74,7 @@ pub struct ListenerMetrics {
     unrouted: Shards<RequestShard>,
     local: Shards<ListenerShard>,
     rejected: [Counter; ConnectionLimit::ALL.len()],
+    http2_limited: [Counter; Http2Limit::ALL.len()],
 }
 
 impl ListenerMetrics {
@@ -84,6 +85,7 @@ impl ListenerMetrics {
             unrouted: Shards::new(shards),
             local: Shards::new(shards),
             rejected: array::from_fn(|_| Counter::default()),
+            http2_limited: array::from_fn(|_| Counter::default()),
         }
     }
 
@@ -126,6 +128,11 @@ impl ListenerMetrics {
     /// Counts a connection that was closed at once.
     pub fn connection_rejected(&self, limit: ConnectionLimit) {
         self.rejected[limit as usize].increment();
+    }
+
+    /// Counts an HTTP/2 connection that was ended because its client broke a limit.
+    pub fn http2_limited(&self, limit: Http2Limit) {
+        self.http2_limited[limit as usize].increment();
     }
 
     /// Connections open now.
@@ -235,6 +242,42 @@ impl ConnectionLimit {
     }
 }
 
+/// Why an HTTP/2 connection was ended with ENHANCE_YOUR_CALM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Limit {
+    /// A header block did not end in time.
+    Head,
+    /// Too many PING, SETTINGS, RST_STREAM or unknown frames.
+    Control,
+    /// Too many PRIORITY frames.
+    Priority,
+    /// Too many WINDOW_UPDATE frames.
+    WindowUpdate,
+    /// Too many streams given up, or too many CONTINUATION, empty or tiny DATA frames.
+    Streams,
+}
+
+impl Http2Limit {
+    const ALL: [Self; 5] = [
+        Self::Head,
+        Self::Control,
+        Self::Priority,
+        Self::WindowUpdate,
+        Self::Streams,
+    ];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Control => "control",
+            Self::Priority => "priority",
+            Self::WindowUpdate => "window_update",
+            Self::Streams => "streams",
+        }
+    }
+}
+
 /// What one thread records for a listener.
 #[derive(Debug)]
 struct ListenerShard {
@@ -312,6 +355,15 @@ pub(super) fn encode_listeners(out: &mut Exposition<'_>, all: &[Arc<ListenerMetr
             samples.sample(&[&listener.name, limit.as_str()], count);
         }
     }
+    let mut samples = out.family(&family::HTTP2_LIMITED);
+    for listener in all {
+        for limit in Http2Limit::ALL {
+            let count = listener.http2_limited[limit as usize].value();
+            if count > 0 {
+                samples.sample(&[&listener.name, limit.as_str()], count);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +393,9 @@ mod tests {
     #[test]
     fn limits_stand_at_their_own_index() {
         for (at, limit) in ConnectionLimit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, at);
+        }
+        for (at, limit) in Http2Limit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, at);
         }
     }

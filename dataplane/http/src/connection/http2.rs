@@ -1,0 +1,228 @@
+//! One HTTP/2 connection: its streams become requests, each in a task of its own.
+//!
+//! Called by `connection` once the protocol is known. The h2 crate speaks the protocol; here are the
+//! limits and deadlines that it leaves to us, and the end of the connection, which is GOAWAY in
+//! every case in which the client may still read.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason as Code, RecvStream};
+use http::StatusCode;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::Http2Limit;
+
+use super::{refuse, refused};
+use crate::arrival::Arrival;
+use crate::deadline::Timer;
+use crate::downstream::{RequestBody, Responder};
+use crate::io::{Framed, Io};
+use crate::message::Request;
+use crate::proxy;
+use crate::reply::Reply;
+use crate::settings::Settings;
+use crate::worker::Worker;
+
+/// What counts as giving a stream up early.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
+
+/// Serves all requests of one connection, of which `prefix` was read already.
+pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc<Arrival>) {
+    let settings = Arc::clone(&worker.settings);
+    let io = Framed::new(prefix, io, settings.h2_frames);
+    let notes = io.notes();
+    let handshake = builder(&settings).handshake::<_, Bytes>(io);
+    let Ok(Ok(mut connection)) = timeout(settings.head_timeout, handshake).await else {
+        return;
+    };
+    let end_by_limit = |limit: Http2Limit| {
+        debug!(limit = limit.as_str(), client = %arrival.client, "HTTP/2 connection limited");
+        if let Some(bind) = worker.bind(arrival.bind) {
+            bind.metrics.http2_limited(limit);
+        }
+    };
+    let born = Instant::now();
+    let streams = Rc::new(Streams::default());
+    let mut last_active = born;
+    let mut is_draining = false;
+    let mut is_limited = false;
+    loop {
+        let look_at = match settings.connection_age_max {
+            // The client was told, and closes by itself or is closed.
+            _ if is_draining => last_active + settings.drain_idle,
+            Some(age) => (last_active + settings.h2_idle).min(born + age),
+            None => last_active + settings.h2_idle,
+        };
+        let next = tokio::select! {
+            biased;
+            next = connection.accept() => next,
+            () = notes.stalled_for(settings.write_idle) => return,
+            limit = notes.limit_broken(settings.head_timeout), if !is_limited => {
+                is_limited = true;
+                end_by_limit(limit);
+                connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+                continue;
+            }
+            () = arrival.drain.cancelled(), if !is_draining => {
+                is_draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            () = sleep_until(look_at) => {
+                let is_old = settings.connection_age_max.is_some_and(|max| born.elapsed() >= max);
+                if is_draining && streams.running.get() == 0 && !notes.is_stalled() {
+                    return;
+                }
+                if !is_draining && (streams.running.get() == 0 || is_old) {
+                    is_draining = true;
+                    connection.graceful_shutdown();
+                }
+                last_active = Instant::now();
+                continue;
+            }
+        };
+        let (request, respond) = match next {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
+                if error.is_library() && error.reason() == Some(Code::ENHANCE_YOUR_CALM) {
+                    end_by_limit(Http2Limit::Streams);
+                }
+                return;
+            }
+            None => return,
+        };
+        last_active = Instant::now();
+        if streams.are_mostly_given_up(settings.h2_early_resets_max) && !is_limited {
+            is_limited = true;
+            end_by_limit(Http2Limit::Streams);
+            connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+        }
+        if is_limited {
+            continue;
+        }
+        let stream = Stream {
+            worker: worker.clone(),
+            arrival: arrival.clone(),
+            running: Running::enter(&streams),
+        };
+        tokio::task::spawn_local(stream.serve(request, respond));
+    }
+}
+
+fn builder(settings: &Settings) -> Builder {
+    let mut builder = Builder::new();
+    let head_bytes = u32::try_from(settings.request_head.head_bytes_max).unwrap_or(u32::MAX);
+    builder
+        .max_concurrent_streams(settings.h2_streams_max)
+        .initial_window_size(settings.h2_stream_window)
+        .initial_connection_window_size(settings.h2_connection_window)
+        .max_header_list_size(head_bytes)
+        // What may be queued for a client that is slow: the stream's share of the buffer limit.
+        .max_send_buffer_size(32 * 1024)
+        // Rapid reset (CVE-2023-44487) and resets that we are made to send (CVE-2025-8671).
+        .max_pending_accept_reset_streams(settings.h2_pending_resets_max)
+        .max_local_error_reset_streams(Some(settings.h2_early_resets_max));
+    builder
+}
+
+/// Figures of one HTTP/2 connection.
+#[derive(Debug, Default)]
+struct Streams {
+    running: Cell<usize>,
+    opened: Cell<usize>,
+    /// By the client, within [`GIVEN_UP_WITHIN`].
+    given_up: Cell<usize>,
+}
+
+impl Streams {
+    /// Work is started here and at a backend only to be thrown away (CVE-2023-44487).
+    fn are_mostly_given_up(&self, max: usize) -> bool {
+        let given_up = self.given_up.get();
+        given_up >= max && given_up * 2 >= self.opened.get()
+    }
+}
+
+/// One stream that runs, for as long as this lives.
+struct Running(Rc<Streams>);
+
+impl Running {
+    fn enter(streams: &Rc<Streams>) -> Self {
+        streams.running.set(streams.running.get() + 1);
+        streams.opened.set(streams.opened.get() + 1);
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+    }
+}
+
+/// One stream, with what it shares with the others of its connection.
+struct Stream {
+    worker: Rc<Worker>,
+    arrival: Rc<Arrival>,
+    running: Running,
+}
+
+impl Stream {
+    async fn serve(self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let began = Instant::now();
+        let reason = self.answer(request, respond).await;
+        if reason == Reason::ClientAborted && began.elapsed() < GIVEN_UP_WITHIN {
+            let given_up = &self.running.0.given_up;
+            given_up.set(given_up.get() + 1);
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: http::Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> Reason {
+        let (parts, stream) = request.into_parts();
+        let mut responder = Responder::http2(respond);
+        let fields = parts.headers.len();
+        let ends = stream.is_end_stream();
+        let request = match Request::from_h2(parts, ends) {
+            Ok(request) if fields <= self.worker.settings.request_head.fields_max => request,
+            Ok(_) => {
+                let reply = Reply::with_detail(
+                    Reason::HeadTooLarge,
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "too many header fields",
+                );
+                let _ = refuse(&self.worker, &self.arrival, &mut responder, reply).await;
+                return Reason::HeadTooLarge;
+            }
+            Err(refusal) => {
+                let _ = refuse(
+                    &self.worker,
+                    &self.arrival,
+                    &mut responder,
+                    refused(refusal),
+                )
+                .await;
+                return Reason::BadRequest;
+            }
+        };
+        let mut body = RequestBody::http2(stream);
+        proxy::handle(
+            &self.worker,
+            &self.arrival,
+            &Timer::new(),
+            request,
+            &mut body,
+            &mut responder,
+        )
+        .await
+    }
+}
