@@ -1,3 +1,5 @@
+//! Frames by hand: what passes, what is too many, and when a head is owed.
+
 use super::*;
 
 const PING: u8 = 6;
