@@ -5,5 +5,8 @@
 //! Everything but in turn is yet to come, so that is what every `ir::Balancing` gets.
 
 mod round_robin;
+mod random;
+mod consistent_hash;
+mod available;
 
 pub(crate) use round_robin::{RoundRobin, Turn};
