@@ -5,12 +5,13 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "gateway/control/v1/discovery.proto",
     "gateway/control/v1/config.proto",
     "gateway/control/v1/extension.proto",
     "gateway/control/v1/ai.proto",
     "gateway/control/v1/route_policy.proto",
+    "gateway/control/v1/backend_policy.proto",
     "gateway/control/v1/wasm.proto",
 ];
 

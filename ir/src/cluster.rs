@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::Hostname;
 use crate::ai::{AiService, TokenPolicy};
+use crate::backend_policy::BackendPolicy;
 use crate::listener::TlsVersion;
 use crate::policy::{SecurityPolicy, SessionPersistence};
 use crate::resource::{Metadata, Resource};
@@ -46,6 +47,8 @@ pub struct Cluster {
     pub wasm_plugin: Option<Arc<WasmPlugin>>,
     /// Authentication, limits and the like in front of this cluster.
     pub security_policy: Option<Arc<SecurityPolicy>>,
+    /// How its endpoints are watched, spared and limited.
+    pub policy: Option<Arc<BackendPolicy>>,
 }
 
 impl Resource for Cluster {
@@ -146,6 +149,8 @@ pub enum HashKey {
     SourceIp,
     /// A header field, named in lower case.
     Header(String),
+    /// A cookie.
+    Cookie(String),
     /// The request's host.
     Hostname,
 }

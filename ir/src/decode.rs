@@ -7,6 +7,7 @@
 
 mod ai;
 mod attachment;
+mod backend_policy;
 mod cluster;
 mod fields;
 mod filter;

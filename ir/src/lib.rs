@@ -20,6 +20,7 @@ pub mod listener;
 pub mod stream_route;
 pub mod http_route;
 pub mod policy;
+pub mod backend_policy;
 pub mod filter;
 pub mod backend;
 pub mod ai;
@@ -32,6 +33,7 @@ pub mod violation;
 pub mod wire;
 
 pub use backend::BackendTarget;
+pub use backend_policy::BackendPolicy;
 pub use cluster::{Cluster, Endpoint};
 pub use content_hash::{ContentHash, TypeVersions};
 pub use delta::Delta;

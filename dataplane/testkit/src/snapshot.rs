@@ -197,6 +197,7 @@ pub fn cluster(key: &str, protocol: ClusterProtocol, endpoints: &[SocketAddr]) -
         token_policy: None,
         wasm_plugin: None,
         security_policy: None,
+        policy: None,
     }
 }
 

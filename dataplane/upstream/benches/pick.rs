@@ -36,6 +36,7 @@ fn cluster(endpoints: u32, weight: impl Fn(u32) -> u32) -> Arc<Cluster> {
         token_policy: None,
         wasm_plugin: None,
         security_policy: None,
+        policy: None,
     };
     Cluster::compile(&Arc::new(source), None)
 }

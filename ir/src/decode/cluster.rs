@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{At, Quoted, Report, list, optional};
-use super::{ai, policy, security, tls, value, wasm};
+use super::{ai, backend_policy, policy, security, tls, value, wasm};
 use crate::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
 use crate::{Cluster, Endpoint, wire};
 
@@ -57,6 +57,13 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         wasm::plugin,
     );
     let security = security::policy(cluster.security_policy, &cluster.namespace, &at, report);
+    let own = optional(
+        cluster.policy,
+        &at,
+        "policy",
+        report,
+        backend_policy::policy,
+    );
     let breaker = cluster.circuit_breaker.unwrap_or_default();
     Some(Cluster {
         protocol: protocol(&cluster.protocol, &at, report),
@@ -73,6 +80,7 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         token_policy: token_policy?.map(Arc::new),
         wasm_plugin: wasm_plugin?.map(Arc::new),
         security_policy: security?,
+        policy: own?.map(Arc::new),
         key: key.clone(),
     })
 }
@@ -155,6 +163,14 @@ fn hash_key(item: wire::ConsistentHashPolicy, at: &At<'_>, report: &mut Report) 
     match Kind::try_from(item.key_type) {
         Ok(Kind::ConsistentHashUnspecified | Kind::ConsistentHashSourceIp) => {
             Some(HashKey::SourceIp)
+        }
+        Ok(Kind::ConsistentHashHeader) if !item.cookie_name.is_empty() => {
+            let at = at.field("cookie_name");
+            if value::is_token(&item.cookie_name) {
+                return Some(HashKey::Cookie(item.cookie_name));
+            }
+            let shown = Quoted(&item.cookie_name);
+            report.refuse(&at, format_args!("{shown} is not the name of a cookie"))
         }
         Ok(Kind::ConsistentHashHeader) => {
             value::header_name(item.header_name, &at.field("header_name"), report)

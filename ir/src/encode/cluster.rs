@@ -1,5 +1,6 @@
 //! Clusters with what hangs on them, and secrets.
 
+use super::backend_policy;
 use super::listener::tls_version;
 use super::policy::{security_policy, session_persistence};
 use super::{duration, namespace_and_name};
@@ -36,6 +37,7 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
             max_inflight_requests,
         }),
         security_policy: cluster.security_policy.as_deref().map(security_policy),
+        policy: cluster.policy.as_deref().map(backend_policy::policy),
     }
 }
 
@@ -98,6 +100,7 @@ fn balancing(balancing: &Balancing) -> wire::LoadBalancingPolicy {
     let hash = |key: Key, header_name: &str| wire::ConsistentHashPolicy {
         key_type: key.into(),
         header_name: header_name.to_owned(),
+        cookie_name: String::new(),
     };
     let (kind, consistent_hash) = match balancing {
         Balancing::RoundRobin => (Kind::LoadBalancingRoundRobin, None),
@@ -107,6 +110,10 @@ fn balancing(balancing: &Balancing) -> wire::LoadBalancingPolicy {
             let hash = match key {
                 HashKey::SourceIp => hash(Key::ConsistentHashSourceIp, ""),
                 HashKey::Header(name) => hash(Key::ConsistentHashHeader, name),
+                HashKey::Cookie(name) => wire::ConsistentHashPolicy {
+                    cookie_name: name.clone(),
+                    ..hash(Key::ConsistentHashHeader, "cookie")
+                },
                 HashKey::Hostname => hash(Key::ConsistentHashHostname, ""),
             };
             (Kind::LoadBalancingConsistentHash, Some(hash))

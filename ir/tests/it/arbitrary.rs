@@ -3,6 +3,7 @@
 //! Keys come from small pools, so that two snapshots share, change, add and drop resources. What is
 //! made here is what `decode` can give, so it is also a description of the typed snapshot's range.
 
+mod backend_policy;
 mod cluster;
 mod filter;
 mod policy;

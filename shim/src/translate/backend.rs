@@ -220,6 +220,7 @@ pub(super) fn cluster<'a>(
         token_policy: None,
         wasm_plugin: None,
         security_policy: None,
+        policy: None,
     })
 }
 

@@ -17,7 +17,9 @@ impl Available {
     /// All of `len` may be chosen.
     pub(crate) fn all(len: usize) -> Self {
         Self {
-            words: (0..len.div_ceil(64)).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            words: (0..len.div_ceil(64))
+                .map(|_| AtomicU64::new(u64::MAX))
+                .collect(),
             len,
             absent: AtomicUsize::new(0),
         }

@@ -134,7 +134,10 @@ mod tests {
             let share = moved(&before, &after) * f64::from(count + 1);
             assert!((0.5..1.5).contains(&share), "{count}: {share}");
             let newcomer = &endpoints([count])[0].0;
-            let elsewhere = before.iter().zip(&after).filter(|(a, b)| a != b && *b != newcomer);
+            let elsewhere = before
+                .iter()
+                .zip(&after)
+                .filter(|(a, b)| a != b && *b != newcomer);
             assert_eq!(elsewhere.count(), 0, "{count}");
         }
     }
@@ -161,7 +164,10 @@ mod tests {
         for (name, weight) in &weighted {
             let share = placed.iter().filter(|at| *at == name).count() as f64 / 100_000.0;
             let ideal = f64::from(*weight) / 13.0;
-            assert!((share / ideal - 1.0).abs() < 0.35, "{name} {weight}: {share}");
+            assert!(
+                (share / ideal - 1.0).abs() < 0.35,
+                "{name} {weight}: {share}"
+            );
         }
     }
 
@@ -181,7 +187,10 @@ mod tests {
         for count in [1, 2, 3, 17, 400] {
             let ring = Ring::compile(&endpoints(0..count));
             let places = (0..1000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let edges = ring.points.iter().flat_map(|p| [p.place, p.place.wrapping_add(1)]);
+            let edges = ring
+                .points
+                .iter()
+                .flat_map(|p| [p.place, p.place.wrapping_add(1)]);
             for place in places.chain(edges.clone()) {
                 let searched = ring.points.partition_point(|point| point.place < place);
                 assert_eq!(ring.first(place), searched, "{count} {place}");

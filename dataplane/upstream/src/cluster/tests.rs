@@ -39,6 +39,7 @@ fn cluster(endpoints: Vec<ir::Endpoint>) -> ir::Cluster {
         token_policy: None,
         wasm_plugin: None,
         security_policy: None,
+        policy: None,
     }
 }
 

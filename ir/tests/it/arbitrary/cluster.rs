@@ -17,6 +17,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::backend_policy;
 use super::policy::{security_policy, session_persistence};
 use super::{
     any_text, ca_pems, duration, exact_hostname, hostname, key, metadata, name, port, reference,
@@ -47,8 +48,9 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
         shared(token_policy()),
         shared(wasm_plugin()),
     );
-    (head, times, policies, engines, shared(security_policy())).prop_map(
-        |((key, protocol, endpoints), times, policies, engines, security_policy)| Cluster {
+    let rest = (shared(security_policy()), shared(backend_policy::policy()));
+    (head, times, policies, engines, rest).prop_map(
+        |((key, protocol, endpoints), times, policies, engines, rest)| Cluster {
             key: key.into(),
             protocol,
             endpoints,
@@ -62,7 +64,8 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
             ai_service: engines.0,
             token_policy: engines.1,
             wasm_plugin: engines.2,
-            security_policy,
+            security_policy: rest.0,
+            policy: rest.1,
         },
     )
 }
@@ -117,6 +120,7 @@ pub(super) fn balancing() -> impl Strategy<Value = Balancing> {
         Just(Balancing::ConsistentHash(HashKey::SourceIp)),
         Just(Balancing::ConsistentHash(HashKey::Hostname)),
         "x-[a-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Header(name))),
+        "[A-Za-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Cookie(name))),
     ]
 }
 
