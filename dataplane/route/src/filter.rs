@@ -24,7 +24,9 @@ pub enum FilterError {
     #[error("host name {0:?} is not a DNS name, write one such as www.example.com")]
     Hostname(String),
     /// Not an origin that may be shared with.
-    #[error("origin {0:?} is not a scheme and a host, write one such as https://*.example.com, or *")]
+    #[error(
+        "origin {0:?} is not a scheme and a host, write one such as https://*.example.com, or *"
+    )]
     Origin(String),
     /// Not a status that redirects.
     #[error("status {0} does not redirect, write 301, 302, 303, 307 or 308")]

@@ -191,7 +191,11 @@ mod tests {
     fn every_outcome_has_its_flag_and_side() {
         let table = [
             ("none", Side::Upstream, "ok"),
-            ("none", Side::Internal, "redirected direct_response cors_preflight"),
+            (
+                "none",
+                Side::Internal,
+                "redirected direct_response cors_preflight",
+            ),
             (
                 "NR",
                 Side::Downstream,

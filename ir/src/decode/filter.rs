@@ -229,7 +229,9 @@ fn backend(fields: &Fields<'_>, namespace: &str, report: &mut Report) -> Option<
         namespace: its_namespace?,
         name: name?,
         port: port?.unwrap_or(0),
-        metadata: metadata?.map(|metadata| metadata.text_map()).unwrap_or_default(),
+        metadata: metadata?
+            .map(|metadata| metadata.text_map())
+            .unwrap_or_default(),
         ..Default::default()
     };
     route::target(&reference, namespace, &at, report)

@@ -122,10 +122,13 @@ fn one(
             .request_mirror
             .as_ref()
             .map(|spec| call::mirror(spec, &format!("{path}.requestMirror"), scope, notes)),
-        "CORS" => filter
-            .cors
-            .as_ref()
-            .map(|spec| Some(Filter::Cors(cors::cors(spec, &format!("{path}.cors"), notes)))),
+        "CORS" => filter.cors.as_ref().map(|spec| {
+            Some(Filter::Cors(cors::cors(
+                spec,
+                &format!("{path}.cors"),
+                notes,
+            )))
+        }),
         "ExternalAuth" => filter
             .external_auth
             .as_ref()

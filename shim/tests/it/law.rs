@@ -215,7 +215,7 @@ fn a_previous_translation_changes_nothing_but_the_work() {
 #[test]
 fn a_translation_with_other_settings_starts_afresh() {
     let pool = pool();
-    let mut dice = Dice::new(12);
+    let mut dice = Dice::new(3);
     let mut view = ClusterView::default();
     (0..200).for_each(|_| edit(&mut view, &pool, &mut dice));
     let previous = translate(&view, &Settings::default(), None);
@@ -235,7 +235,7 @@ fn a_translation_with_other_settings_starts_afresh() {
 #[test]
 fn a_snapshot_always_decodes() {
     let pool = pool();
-    let mut dice = Dice::new(12);
+    let mut dice = Dice::new(3);
     let mut view = ClusterView::default();
     let mut served = 0;
     for _ in 0..300 {

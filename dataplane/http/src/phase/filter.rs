@@ -20,11 +20,7 @@ use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Applies the rule's filters to the request.
-pub(crate) fn on_request(
-    ctx: &mut Context<'_>,
-    request: &mut Request,
-    arrival: &Arrival,
-) -> Step {
+pub(crate) fn on_request(ctx: &mut Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
     let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };

@@ -332,7 +332,8 @@ fn split(origin: &[u8]) -> Option<(&[u8], &[u8], Option<u16>)> {
         _ => (rest, None),
     };
     let is_host = |byte: &u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'*' | b'[' | b']' | b':')
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'*' | b'[' | b']' | b':')
     };
     if scheme.is_empty() || host.is_empty() || !host.iter().all(is_host) {
         return None;

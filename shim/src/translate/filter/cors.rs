@@ -9,11 +9,7 @@ use super::super::notes::Notes;
 const MAX_AGE_SECONDS: u32 = 5;
 
 /// Translates the filter; faults are noted.
-pub(super) fn cors(
-    spec: &api::HttpRouteRulesFiltersCors,
-    path: &str,
-    notes: &mut Notes,
-) -> Cors {
+pub(super) fn cors(spec: &api::HttpRouteRulesFiltersCors, path: &str, notes: &mut Notes) -> Cors {
     let mut list = |name: &str, written: &Option<Vec<String>>, is_good: fn(&str) -> bool| {
         let items = written.clone().unwrap_or_default();
         for (index, item) in items.iter().enumerate() {
@@ -59,7 +55,10 @@ fn is_origin(text: &str) -> bool {
     };
     let name = host.strip_prefix("*.").unwrap_or(host);
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     matches!(scheme, "http" | "https")
         && (host == "*" || name.split('.').all(is_label))

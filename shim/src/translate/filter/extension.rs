@@ -37,7 +37,9 @@ pub(super) fn resolve(
     };
     let spec = &object.value.spec;
     let status = spec.status_code.unwrap_or(200);
-    let status = u16::try_from(status).ok().filter(|s| (200..600).contains(s));
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|s| (200..600).contains(s));
     let Some(status) = status else {
         let message = format!("spec.statusCode of DirectResponse {key} is not from 200 to 599");
         return missing("InvalidExtension", path, message, notes);

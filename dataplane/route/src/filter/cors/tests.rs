@@ -106,8 +106,16 @@ fn origins_match_by_scheme_host_and_port() {
 #[test]
 fn what_is_no_origin_is_refused_when_compiled() {
     for bad in [
-        "", "foo.com", "https://", "https://a*", "https://*a.com", "https://a.*.com",
-        "https://a.com:x", "https://a.com:70000", "https://a.com/x", "https://*.*.com",
+        "",
+        "foo.com",
+        "https://",
+        "https://a*",
+        "https://*a.com",
+        "https://a.*.com",
+        "https://a.com:x",
+        "https://a.com:70000",
+        "https://a.com/x",
+        "https://*.*.com",
     ] {
         let compiled = Cors::compile(&cors(&[bad]));
         assert_eq!(compiled, Err(FilterError::Origin(bad.to_owned())));
@@ -128,7 +136,11 @@ fn a_preflight_needs_options_an_origin_and_a_method() {
         (OPTIONS, &[method], false),
         (OPTIONS, &[origin, origin, method], false),
         (OPTIONS, &[origin, method, method], false),
-        (OPTIONS, &[origin, ("access-control-request-method", "P T")], false),
+        (
+            OPTIONS,
+            &[origin, ("access-control-request-method", "P T")],
+            false,
+        ),
     ] {
         let asked = Asked::read(verb, &head(request));
         assert_eq!(asked.is_preflight(), expected, "{verb} {request:?}");
@@ -257,7 +269,11 @@ fn the_gateway_is_the_only_one_to_answer() {
     ];
     // HTTPRouteCORSAllowCredentialsBehavior
     for (origin, credentials, expected) in [
-        ("https://other.example", true, &["vary: Origin", "x-other: 1"][..]),
+        (
+            "https://other.example",
+            true,
+            &["vary: Origin", "x-other: 1"][..],
+        ),
         (
             "https://app.example",
             false,
