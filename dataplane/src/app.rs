@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use dataplane_config::Store;
-use dataplane_resilience::admission::Gate;
+use dataplane_http::Overload;
+use dataplane_resilience::admission::{Clients, Gate};
+use dataplane_resilience::pressure::SharedLevel;
 use dataplane_telemetry::access_log::AccessLog;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
@@ -24,10 +26,14 @@ use crate::apply::Applier;
 use crate::bootstrap::Bootstrap;
 use crate::listener::worker::{Shared, Workers};
 use crate::listener::{Listeners, accept};
+use crate::overload;
 use crate::shutdown;
 
 /// How long the access log may take to write out what it holds at the end.
 const LOG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Of one worker: its runtime, and a socket for each of some listeners.
+const DESCRIPTORS_PER_WORKER: usize = 8;
 
 /// Runs a data plane until `stop` resolves, then drains it.
 ///
@@ -39,10 +45,13 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<bool> {
     dataplane_tls::install_crypto_provider();
+    overload::descriptors::raise_limit();
     let store = Arc::new(Store::new());
     let status = Arc::new(Status::default());
     let readiness = Arc::new(Readiness::default());
     let connections = Arc::new(Gate::new(bootstrap.connections_max));
+    let level = SharedLevel::default();
+    let descriptors = descriptors(&bootstrap, &connections);
 
     let mut access_log = bootstrap.access_log.clone();
     if let Some(settings) = &mut access_log {
@@ -58,9 +67,13 @@ pub async fn run(
         access_log: access_log.clone(),
         limits: accept::Limits {
             process: connections.clone(),
+            waits_for_descriptors: descriptors.are_the_limit,
             listener_max: bootstrap.listener_connections_max,
+            clients: bootstrap.client_connections_max.map(Clients::new),
+            level: level.clone(),
             handshake_timeout: bootstrap.handshake_timeout,
         },
+        overload: Overload::new(level.clone(), metrics.overload.clone()),
     };
     let workers = Workers::start(bootstrap.workers, &shared).context("cannot start workers")?;
     let listeners = Arc::new(Mutex::new(Listeners::new(workers)));
@@ -81,6 +94,13 @@ pub async fn run(
     .await
     .context("cannot open the admin listener")?;
 
+    let watching = tokio::spawn(overload::watch(
+        bootstrap.overload.clone(),
+        descriptors,
+        level,
+        metrics.overload.clone(),
+        admin_stop.clone(),
+    ));
     let applier = Applier::new(
         store,
         metrics.clone(),
@@ -103,6 +123,7 @@ pub async fn run(
     let _ = xds.await;
     admin_stop.cancel();
     let _ = admin.await;
+    let _ = watching.await;
     // The workers hold lines of their own, which they hand on at their end.
     if let Some(listeners) = Arc::into_inner(listeners) {
         let workers = listeners.into_inner().into_workers();
@@ -111,4 +132,25 @@ pub async fn run(
     access_log.stop(LOG_PATIENCE);
     info!(whole, "stopped");
     Ok(whole)
+}
+
+/// Holds the number of connections down to what the limit of open files allows.
+fn descriptors(bootstrap: &Bootstrap, connections: &Arc<Gate>) -> overload::Descriptors {
+    // Workers and their sockets come later; each takes a few.
+    let workers = bootstrap.workers.saturating_mul(DESCRIPTORS_PER_WORKER);
+    let allowed = overload::descriptors::allowed(workers);
+    let are_the_limit = bootstrap
+        .connections_max
+        .is_none_or(|max| max > allowed.clients);
+    if are_the_limit {
+        connections.set_limit(Some(allowed.clients));
+        info!(
+            connections = allowed.clients,
+            "connections are limited by the limit of open files"
+        );
+    }
+    overload::Descriptors {
+        connections: connections.clone(),
+        are_the_limit,
+    }
 }

@@ -14,6 +14,8 @@ use std::time::Duration;
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
 
+use crate::overload;
+
 pub mod error;
 pub mod keys;
 pub mod reference;
@@ -47,6 +49,10 @@ pub struct Bootstrap {
     pub connections_max: Option<usize>,
     /// Connections of one listener's socket; `None` for no limit.
     pub listener_connections_max: Option<i64>,
+    /// Connections of one client address; `None` for no limit.
+    pub client_connections_max: Option<usize>,
+    /// What is watched so that the process is not overloaded.
+    pub overload: overload::Settings,
     /// For a whole TLS handshake.
     pub handshake_timeout: Duration,
     /// How the end is drained.

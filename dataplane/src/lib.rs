@@ -11,6 +11,7 @@ pub mod shutdown;
 pub mod listener;
 pub mod admin;
 pub mod bootstrap;
+pub mod overload;
 
 /// What [`app::run`] counts into; whoever runs it makes one.
 pub use dataplane_telemetry::metrics::Metrics;

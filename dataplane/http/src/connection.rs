@@ -136,7 +136,7 @@ async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &
             || settings
                 .connection_age_max
                 .is_some_and(|max| born.elapsed() >= max);
-        if is_last {
+        if is_last || worker.is_saving() {
             responder.close_after();
         }
         let length = head.body;

@@ -3,6 +3,7 @@
 //! A phase says [`Step::Continue`] or [`Step::Reply`] and never calls another phase.
 
 pub(crate) mod route;
+pub(crate) mod limit;
 pub(crate) mod filter;
 pub(crate) mod upstream;
 pub(crate) mod retry;

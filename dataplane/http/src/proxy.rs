@@ -105,6 +105,10 @@ async fn run(
     if let Step::Reply(reply) = phase::route::find(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
+    let _places = match phase::limit::enter(worker, ctx) {
+        Ok(places) => places,
+        Err(reply) => return Ok(Step::Reply(reply)),
+    };
     if let Step::Reply(reply) = phase::filter::on_request(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
@@ -216,8 +220,7 @@ async fn answer(
     reply: Reply,
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
-    let is_meant = matches!(reply.reason, Reason::DirectResponse | Reason::CorsPreflight);
-    let is_grpc = request.is_grpc() && !is_meant;
+    let is_grpc = request.is_grpc() && reply.reason != Reason::DirectResponse;
     let reply = if is_grpc { reply.into_grpc() } else { reply };
     send_reply(
         worker,

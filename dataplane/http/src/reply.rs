@@ -11,6 +11,9 @@ use dataplane_telemetry::Reason;
 use crate::h1::BodyLength;
 use crate::message::Response;
 
+/// When to come again after an overload, in seconds; measured anew about as often.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// An answer that no backend gave.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -30,6 +33,9 @@ impl Reply {
     pub(crate) fn with_detail(reason: Reason, status: StatusCode, detail: &str) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if reason == Reason::Overload {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
         let body = Bytes::from(format!("{detail} ({reason})\n"));
         Self {
             reason,
@@ -76,15 +82,9 @@ impl Reply {
     pub(crate) fn into_parts(self, is_head_request: bool) -> (Response, Bytes) {
         let length = self.body.len() as u64;
         let mut headers = self.headers;
-        // RFC 9110 8.6: 204 has no body and says nothing of its length.
-        let is_bodyless = self.status == StatusCode::NO_CONTENT;
-        let declared = if is_bodyless {
-            BodyLength::None
-        } else {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-            BodyLength::Length(length)
-        };
-        let body = if is_head_request || is_bodyless {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let declared = BodyLength::Length(length);
+        let body = if is_head_request {
             BodyLength::None
         } else {
             declared
@@ -105,7 +105,6 @@ impl Reply {
 pub(crate) fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::Ok | Reason::DirectResponse => StatusCode::OK,
-        Reason::CorsPreflight => StatusCode::NO_CONTENT,
         Reason::Redirected => StatusCode::FOUND,
         Reason::RouteNotFound => StatusCode::NOT_FOUND,
         Reason::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::frame_guard::FrameLimits;
 use crate::h1::HeadLimits;
+use crate::overload::InflightLimits;
 
 /// Limits and deadlines; one value for the whole process, shared by all workers.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub struct Settings {
     pub upstream_idle_max: usize,
     /// How long an idle connection to an endpoint is kept.
     pub upstream_idle_timeout: Duration,
+    /// Requests that may be served at once; more are answered with 503.
+    pub inflight: InflightLimits,
 }
 
 impl Default for Settings {
@@ -92,6 +95,7 @@ impl Default for Settings {
             connect_retries: 2,
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
+            inflight: InflightLimits::default(),
         }
     }
 }

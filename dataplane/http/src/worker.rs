@@ -14,6 +14,7 @@ use http::HeaderValue;
 use dataplane_config::{Bind, Current, Reader, Store};
 use dataplane_telemetry::access_log::Writer;
 
+use crate::overload::{Inflight, Overload};
 use crate::pool::Pool;
 use crate::settings::Settings;
 
@@ -23,17 +24,21 @@ pub struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) pool: Pool,
     pub(crate) log: Writer,
+    pub(crate) overload: Overload,
+    pub(crate) inflight: Inflight,
     date: RefCell<(Instant, HeaderValue)>,
 }
 
 impl Worker {
     /// A worker with an empty pool.
-    pub fn new(store: &Store, settings: Arc<Settings>, log: Writer) -> Self {
+    pub fn new(store: &Store, settings: Arc<Settings>, log: Writer, overload: Overload) -> Self {
         Self {
             config: RefCell::new(store.reader()),
             settings,
             pool: Pool::default(),
             log,
+            overload,
+            inflight: Inflight::default(),
             date: RefCell::new((Instant::now(), http_date())),
         }
     }
@@ -48,10 +53,21 @@ impl Worker {
         self.config().binds.get(&address).cloned()
     }
 
-    /// Closes idle backend connections and writes the log out; to be called about every second.
+    /// Closes idle backend connections, ends what is too heavy and writes the log out; to be called
+    /// about every second.
     pub fn tend(&self) {
         self.pool.sweep(self.settings.upstream_idle_timeout);
+        self.inflight.tend(&self.overload);
         self.log.flush();
+    }
+
+    /// True when a connection shall end behind its request; counts that it does.
+    pub(crate) fn is_saving(&self) -> bool {
+        let is_saving = self.overload.is_saving();
+        if is_saving {
+            self.overload.metrics.connections_not_kept.increment();
+        }
+        is_saving
     }
 
     /// The value of `Date` for this second.

@@ -2,10 +2,17 @@
 //!
 //! Used for connections, requests and pending work: whoever enters holds a [`Permit`], and dropping
 //! it is leaving, so no way out is forgotten. Nobody waits at the gate; what to answer to the one
-//! turned away is the caller's decision.
+//! turned away is the caller's decision. [`Count`] is told its limit at each entrance, [`Clients`]
+//! has one per client address.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+mod clients;
+mod count;
+
+pub use clients::{ClientPlace, Clients};
+pub use count::{Count, OwnedPlace, Place};
 
 /// Counts who is in and turns away whoever would be one too many. Clones are the same gate.
 #[derive(Clone, Debug)]
@@ -56,6 +63,11 @@ impl Gate {
     /// How many are in.
     pub fn current(&self) -> usize {
         self.state.current.load(Ordering::Relaxed)
+    }
+
+    /// True when nobody more may enter.
+    pub fn is_full(&self) -> bool {
+        self.current() >= self.state.limit.load(Ordering::Relaxed)
     }
 
     /// How many may be in at once.

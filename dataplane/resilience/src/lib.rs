@@ -3,11 +3,12 @@
 //! Time and randomness are arguments and nothing here waits, so every behaviour can be tested
 //! without a clock. [`backoff`] says how long to wait before trying again, [`admission`] lets in no
 //! more at once than a limit, [`token_bucket`] no more a second than a rate. [`circuit_breaker`]
-//! stops calling an upstream that fails, [`outlier`] leaves single endpoints out. Waiting, logging
-//! and counting are the callers'.
+//! stops calling an upstream that fails, [`outlier`] leaves single endpoints out, [`pressure`] says
+//! how short memory is. Waiting, logging and counting are the callers'.
 
 pub mod backoff;
 pub mod admission;
 pub mod token_bucket;
 pub mod circuit_breaker;
 pub mod outlier;
+pub mod pressure;

@@ -7,12 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dataplane_resilience::pressure::Thresholds;
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
 
 use super::keys as key;
 use super::written::{Origin, Written};
 use super::{AdminSettings, Bootstrap, Drain, Effective};
+use crate::overload;
 
 /// Longest identity; it is carried in every message to the control plane.
 const NODE_ID_BYTES_MAX: usize = 253;
@@ -33,6 +35,8 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         listener_connections_max: written
             .limit(&key::LISTENER_CONNECTIONS_MAX)
             .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
+        client_connections_max: written.limit(&key::CLIENT_CONNECTIONS_MAX).map(to_usize),
+        overload: overload(written),
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
         drain: drain(written),
         without_effect: std::mem::take(&mut written.without_effect),
@@ -244,6 +248,38 @@ fn http(written: &Written) -> dataplane_http::Settings {
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
+        inflight: dataplane_http::InflightLimits {
+            global: written.limit(&key::INFLIGHT_GLOBAL).map(to_usize),
+            listener: written.limit(&key::INFLIGHT_LISTENER).map(to_usize),
+            route: written.limit(&key::INFLIGHT_ROUTE).map(to_usize),
+        },
+    }
+}
+
+fn overload(written: &mut Written) -> overload::Settings {
+    let percent = |key| u8::try_from(written.number(key)).unwrap_or(u8::MAX);
+    let thresholds = Thresholds {
+        saving: percent(&key::MEMORY_SAVING),
+        shedding: percent(&key::MEMORY_SHEDDING),
+        closed: percent(&key::MEMORY_CLOSED),
+    };
+    if thresholds.saving > thresholds.shedding || thresholds.shedding > thresholds.closed {
+        let message = format!(
+            "expected {} <= {} <= {}, found {}, {} and {}",
+            key::MEMORY_SAVING.name,
+            key::MEMORY_SHEDDING.name,
+            key::MEMORY_CLOSED.name,
+            thresholds.saving,
+            thresholds.shedding,
+            thresholds.closed
+        );
+        written.fault(key::MEMORY_SHEDDING.name, message);
+    }
+    let limit = written.limit(&key::MEMORY_LIMIT);
+    overload::Settings {
+        memory: written.flag(&key::MEMORY_ENABLED).then_some(thresholds),
+        source: overload::Source::of_this_process(limit),
+        ..overload::Settings::default()
     }
 }
 

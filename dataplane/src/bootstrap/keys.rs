@@ -56,6 +56,8 @@ pub enum Unit {
     Milliseconds,
     /// Octets.
     Bytes,
+    /// Hundredths of what there is.
+    Percent,
 }
 
 /// What 0 means.
@@ -85,6 +87,7 @@ const GIB: u64 = 1 << 30;
 const WAIT: Kind = number(Unit::Milliseconds, 1, MS_MAX, Zero::Default);
 const WAIT_OR_NONE: Kind = number(Unit::Milliseconds, 1, MS_MAX, Zero::Unlimited);
 const LIMIT: Kind = number(Unit::Count, 1, 100_000_000, Zero::Unlimited);
+const PERCENT: Kind = number(Unit::Percent, 1, 100, Zero::Default);
 const FIELDS: Kind = number(Unit::Count, 1, 10_000, Zero::Default);
 const FRAMES: Kind = number(Unit::Count, 1, 1_000_000, Zero::Default);
 const HEAD_BYTES: Kind = number(Unit::Bytes, 1024, 16 << 20, Zero::Default);
@@ -194,9 +197,27 @@ keys! {
         "How long connections are still accepted once readiness is off; at most half of `gracefulDrainPeriodMs` when not set.";
 
     CONNECTIONS_MAX "runtimeProtection.httpGlobalConnectionLimit": LIMIT, "50000",
-        "Connections of the whole process; further ones are closed.";
+        "Connections of the whole process; further ones are closed. Where the limit of open files allows fewer, that counts, and clients wait.";
     LISTENER_CONNECTIONS_MAX "runtimeProtection.httpListenerConnectionLimit": LIMIT, "10000",
         "Connections of one listener's socket; further ones are closed.";
+    CLIENT_CONNECTIONS_MAX "runtimeProtection.httpClientConnectionLimit": LIMIT, "0",
+        "Connections of one client address (IPv6: of one /64); further ones are closed.";
+    INFLIGHT_GLOBAL "runtimeProtection.httpGlobalInflightLimit": LIMIT, "0",
+        "Requests of the whole process at once; more are answered with 503.";
+    INFLIGHT_LISTENER "runtimeProtection.httpListenerInflightLimit": LIMIT, "0",
+        "Requests of one listener at once; more are answered with 503.";
+    INFLIGHT_ROUTE "runtimeProtection.httpRouteInflightLimit": LIMIT, "0",
+        "Requests of one route at once; more are answered with 503.";
+    MEMORY_ENABLED "runtimeProtection.memoryShedding": Kind::Flag, "true",
+        "Watches memory and sheds load before it runs out.";
+    MEMORY_LIMIT "runtimeProtection.memoryLimitBytes": number(Unit::Bytes, 1 << 20, 1 << 50, Zero::Plain), "0",
+        "What the memory of the process is compared with; 0 for the limit of its control group.";
+    MEMORY_SAVING "runtimeProtection.memorySavingPercent": PERCENT, "85",
+        "Share of memory in use from which on connections are not kept and the largest are ended.";
+    MEMORY_SHEDDING "runtimeProtection.memorySheddingPercent": PERCENT, "92",
+        "Share of memory in use from which on new requests are answered with 503.";
+    MEMORY_CLOSED "runtimeProtection.memoryClosedPercent": PERCENT, "95",
+        "Share of memory in use from which on no connection is accepted.";
     BODY_BYTES "runtimeProtection.httpMaxRequestBodyBytes":
         number(Unit::Bytes, 1, 1 << 50, Zero::Unlimited), "10485760",
         "Largest request body; larger ones are answered with 413.";
@@ -303,9 +324,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.upstreamDscp",
     "runtimeTuning.upstreamTcpRecvBuf",
     "runtimeTuning.upstreamTcpFastOpen",
-    "runtimeProtection.httpGlobalInflightLimit",
-    "runtimeProtection.httpListenerInflightLimit",
-    "runtimeProtection.httpRouteInflightLimit",
     "runtimeProtection.httpBackendCircuitBreakerMaxRequests",
     "runtimeProtection.httpGlobalRateLimitRequestsPerSecond",
     "runtimeProtection.httpListenerRateLimitRequestsPerSecond",

@@ -129,6 +129,7 @@ fn kind(kind: Kind) -> String {
                 Unit::Count => "",
                 Unit::Milliseconds => " ms",
                 Unit::Bytes => " bytes",
+                Unit::Percent => " %",
             };
             format!("{min} to {max}{unit}")
         }

@@ -1,7 +1,7 @@
 //! One socket of one worker: accept, hold to the limits, end TLS, hand over.
 //!
-//! When descriptors run out, accepting pauses and goes on by itself; connections that wait in the
-//! kernel are not lost. When the socket is closed, what waits there is still taken.
+//! When descriptors or memory run out, accepting pauses and goes on by itself; connections that wait
+//! in the kernel are not lost. When the socket is closed, what waits there is still taken.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,18 +14,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use dataplane_config::Bind;
 use dataplane_http::{Arrival, Io, TlsFacts, Worker, serve};
-use dataplane_resilience::admission::Gate;
-use dataplane_telemetry::metrics::ConnectionLimit;
+use dataplane_resilience::admission::{Clients, Gate};
+use dataplane_resilience::pressure::{Level, SharedLevel};
+use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
 use dataplane_tls::Alpn;
 use ir::listener::TlsVersion;
 
 /// The first pause when a descriptor or memory is missing, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often a socket that waits for room looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A socket and the signals that end it.
 #[derive(Debug)]
@@ -47,8 +50,15 @@ pub struct Socket {
 pub struct Limits {
     /// Connections of the whole process.
     pub process: Arc<Gate>,
+    /// True when `process` is as low as the descriptors there are: then a socket waits for room
+    /// instead of turning clients away.
+    pub waits_for_descriptors: bool,
     /// Connections of one listener's socket.
     pub listener_max: Option<i64>,
+    /// Connections of one client address.
+    pub clients: Option<Clients>,
+    /// How pressed the process is for memory.
+    pub level: SharedLevel,
     /// For a whole TLS handshake.
     pub handshake_timeout: Duration,
 }
@@ -78,12 +88,25 @@ pub async fn run(socket: Socket, worker: Rc<Worker>, limits: Limits) {
         };
         match accepted {
             Ok((tcp, client)) => {
+                if pause > PAUSE_MIN {
+                    info!(address = %door.address, "accepting goes on");
+                }
                 pause = PAUSE_MIN;
+                tokio::select! {
+                    biased;
+                    () = door.room() => {}
+                    () = socket.stop.cancelled() => {}
+                }
                 door.admit(tcp, client);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                warn!(address = %door.address, %error, "accepting pauses, check the file limit");
+                // Said once for as long as it lasts.
+                if pause == PAUSE_MIN {
+                    let address = door.address;
+                    warn!(%address, %error, "accepting pauses, check the file limit");
+                    door.count_pause(AcceptPause::Descriptors);
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -132,14 +155,46 @@ struct Door {
     limits: Limits,
 }
 
+impl Limits {
+    /// Why no connection shall be accepted now.
+    fn why_wait(&self) -> Option<AcceptPause> {
+        if self.level.get() == Level::Closed {
+            return Some(AcceptPause::Memory);
+        }
+        (self.waits_for_descriptors && self.process.is_full()).then_some(AcceptPause::Descriptors)
+    }
+}
+
 impl Door {
+    /// Waits until there is room for one more; those behind it wait in the kernel meanwhile.
+    async fn room(&self) {
+        let Some(cause) = self.limits.why_wait() else {
+            return;
+        };
+        self.count_pause(cause);
+        while self.limits.why_wait().is_some() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn count_pause(&self, cause: AcceptPause) {
+        if let Some(bind) = self.worker.bind(self.address) {
+            bind.metrics.accept_paused(cause);
+        }
+    }
+
     /// Serves the connection in a task of its own, or drops it when there are too many.
     fn admit(self: &Rc<Self>, tcp: TcpStream, client: SocketAddr) {
         let Some(bind) = self.worker.bind(self.address) else {
             return;
         };
         let Some(permit) = self.limits.process.enter() else {
-            return bind.metrics.connection_rejected(ConnectionLimit::Process);
+            return bind
+                .metrics
+                .connection_rejected(match self.limits.waits_for_descriptors {
+                    true => ConnectionLimit::Descriptors,
+                    false => ConnectionLimit::Process,
+                });
         };
         let is_full = self
             .limits
@@ -148,11 +203,18 @@ impl Door {
         if is_full {
             return bind.metrics.connection_rejected(ConnectionLimit::Listener);
         }
+        let place = match &self.limits.clients {
+            None => None,
+            Some(clients) => match clients.enter(client.ip()) {
+                None => return bind.metrics.connection_rejected(ConnectionLimit::Client),
+                place => place,
+            },
+        };
         let door = self.clone();
         tokio::task::spawn_local(async move {
             let open = bind.metrics.connection_opened();
             door.serve(tcp, client, &bind).await;
-            drop((open, permit));
+            drop((open, permit, place));
         });
     }
 

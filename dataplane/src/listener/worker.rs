@@ -50,6 +50,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// Limits of connections.
     pub limits: accept::Limits,
+    /// Limits of requests, and how pressed the process is.
+    pub overload: http::Overload,
 }
 
 impl Workers {
@@ -115,6 +117,7 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
         &shared.store,
         shared.http.clone(),
         shared.access_log.writer(),
+        shared.overload.clone(),
     ));
     let local = LocalSet::new();
     local.block_on(&runtime, async {

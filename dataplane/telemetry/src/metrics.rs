@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod admin;
 mod backend;
+mod overload;
 mod process;
 mod traffic;
 mod xds;
@@ -23,9 +24,11 @@ pub use admin::AdminMetrics;
 pub use backend::{BackendConnection, BackendMetrics};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
+pub use overload::{OverloadMetrics, OverloadScope};
 pub use process::ProcessMetrics;
 pub use traffic::{
-    ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight, RouteMetrics,
+    AcceptPause, ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight,
+    RouteMetrics,
 };
 pub use xds::{ApplyStage, XdsMetrics};
 
@@ -44,6 +47,8 @@ pub struct Metrics {
     pub xds: XdsMetrics,
     /// The admin API.
     pub admin: AdminMetrics,
+    /// Overload; shared with those who act on it.
+    pub overload: Arc<OverloadMetrics>,
     /// The process itself.
     pub process: ProcessMetrics,
     /// The access log; shared with its writer thread.
@@ -74,6 +79,7 @@ impl Metrics {
             inventory: Inventory::default(),
             xds: XdsMetrics::default(),
             admin: AdminMetrics::default(),
+            overload: Arc::default(),
             process: ProcessMetrics::default(),
             access_log: Arc::default(),
             log: Arc::default(),
@@ -176,6 +182,7 @@ impl Metrics {
         self.inventory.encode(&mut out);
         request::encode(&mut out, &totals);
         traffic::encode_listeners(&mut out, &listeners);
+        self.overload.encode(&mut out);
         backend::encode(&mut out, &backends);
         self.xds.encode(&mut out);
         self.access_log.encode(&mut out);

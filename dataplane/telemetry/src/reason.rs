@@ -48,8 +48,6 @@ reasons! {
     Redirected, "redirected", "none", Internal;
     /// The configuration itself holds the answer.
     DirectResponse, "direct_response", "none", Internal;
-    /// A CORS filter answered a preflight.
-    CorsPreflight, "cors_preflight", "none", Internal;
 
     /// No route matched.
     RouteNotFound, "route_not_found", "NR", Downstream;
@@ -191,11 +189,7 @@ mod tests {
     fn every_outcome_has_its_flag_and_side() {
         let table = [
             ("none", Side::Upstream, "ok"),
-            (
-                "none",
-                Side::Internal,
-                "redirected direct_response cors_preflight",
-            ),
+            ("none", Side::Internal, "redirected direct_response"),
             (
                 "NR",
                 Side::Downstream,

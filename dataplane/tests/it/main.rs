@@ -6,12 +6,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod binary;
 mod support;
 
 mod admin;
 mod bootstrap;
-mod filters;
 mod hostile;
 mod http;
 mod limits;
+mod overload;
 mod update;

@@ -25,6 +25,7 @@ use crate::deadline::Timer;
 use crate::downstream::{RequestBody, Responder};
 use crate::io::{Framed, Io};
 use crate::message::Request;
+use crate::overload::Weight;
 use crate::proxy;
 use crate::reply::Reply;
 use crate::settings::Settings;
@@ -49,7 +50,7 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
         }
     };
     let born = Instant::now();
-    let streams = Rc::new(Streams::default());
+    let streams = Rc::new(Streams::new(worker.inflight.weigh()));
     let mut last_active = born;
     let mut is_draining = false;
     let mut is_limited = false;
@@ -67,6 +68,12 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
             limit = notes.limit_broken(settings.head_timeout), if !is_limited => {
                 is_limited = true;
                 end_by_limit(limit);
+                connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+                continue;
+            }
+            () = streams.weight.is_too_much(), if !is_limited => {
+                is_limited = true;
+                debug!(client = %arrival.client, "memory is short, the largest connections end");
                 connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
                 continue;
             }
@@ -107,6 +114,10 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
         if is_limited {
             continue;
         }
+        if !is_draining && worker.is_saving() {
+            is_draining = true;
+            connection.graceful_shutdown();
+        }
         let stream = Stream {
             worker: worker.clone(),
             arrival: arrival.clone(),
@@ -133,15 +144,25 @@ fn builder(settings: &Settings) -> Builder {
 }
 
 /// Figures of one HTTP/2 connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Streams {
     running: Cell<usize>,
     opened: Cell<usize>,
     /// By the client, within [`GIVEN_UP_WITHIN`].
     given_up: Cell<usize>,
+    weight: Rc<Weight>,
 }
 
 impl Streams {
+    fn new(weight: Rc<Weight>) -> Self {
+        Self {
+            running: Cell::default(),
+            opened: Cell::default(),
+            given_up: Cell::default(),
+            weight,
+        }
+    }
+
     /// Work is started here and at a backend only to be thrown away (CVE-2023-44487).
     fn are_mostly_given_up(&self, max: usize) -> bool {
         let given_up = self.given_up.get();
@@ -155,6 +176,7 @@ struct Running(Rc<Streams>);
 impl Running {
     fn enter(streams: &Rc<Streams>) -> Self {
         streams.running.set(streams.running.get() + 1);
+        streams.weight.streams.set(streams.running.get());
         streams.opened.set(streams.opened.get() + 1);
         Self(streams.clone())
     }
@@ -163,6 +185,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
+        self.0.weight.streams.set(self.0.running.get());
     }
 }
 

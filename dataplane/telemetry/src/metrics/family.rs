@@ -128,6 +128,21 @@ declare! {
         HTTP2_LIMITED: Counter "downstream_http2_limited_total" ["listener", "limit"]
             "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the limit their client broke.";
 
+        ACCEPT_PAUSES: Counter "downstream_accept_pauses_total" ["listener", "cause"]
+            "Times a socket stopped accepting for a while; its clients wait in the kernel.";
+        OVERLOAD_LEVEL: Gauge "overload_level" []
+            "0 normal, 1 connections are not kept, 2 new requests are refused, 3 no new connections.";
+        OVERLOAD_MEMORY: Gauge "overload_memory_bytes" []
+            "Memory that the level is decided by, as last measured.";
+        OVERLOAD_MEMORY_LIMIT: Gauge "overload_memory_limit_bytes" []
+            "What it is compared with; 0 when there is no limit and nothing is decided.";
+        OVERLOAD_RESETS: Counter "overload_connections_reset_total" []
+            "HTTP/2 connections with many streams that were ended because memory was short.";
+        OVERLOAD_CLOSED: Counter "overload_connections_not_kept_total" []
+            "Connections that were told to end behind their request because memory was short.";
+        OVERLOAD_REJECTED: Counter "http_overload_rejected_total" ["scope"]
+            "Requests answered with 503 before they were sent anywhere, by the limit they met.";
+
         BACKEND_ACTIVE: Gauge "backend_connections_active" ["backend"]
             "Connections to endpoints of a backend that are open.";
         BACKEND_CONNECTIONS: Counter "backend_connections_total" ["backend"]
@@ -204,7 +219,8 @@ mod tests {
                 "{name}"
             );
             assert!(
-                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                name.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
                 "{name}"
             );
             assert_eq!(

@@ -75,6 +75,7 @@ pub struct ListenerMetrics {
     local: Shards<ListenerShard>,
     rejected: [Counter; ConnectionLimit::ALL.len()],
     http2_limited: [Counter; Http2Limit::ALL.len()],
+    pauses: [Counter; AcceptPause::ALL.len()],
 }
 
 impl ListenerMetrics {
@@ -86,6 +87,7 @@ impl ListenerMetrics {
             local: Shards::new(shards),
             rejected: array::from_fn(|_| Counter::default()),
             http2_limited: array::from_fn(|_| Counter::default()),
+            pauses: array::from_fn(|_| Counter::default()),
         }
     }
 
@@ -133,6 +135,11 @@ impl ListenerMetrics {
     /// Counts an HTTP/2 connection that was ended because its client broke a limit.
     pub fn http2_limited(&self, limit: Http2Limit) {
         self.http2_limited[limit as usize].increment();
+    }
+
+    /// Counts that one of its sockets stopped accepting for a while.
+    pub fn accept_paused(&self, cause: AcceptPause) {
+        self.pauses[cause as usize].increment();
     }
 
     /// Connections open now.
@@ -278,6 +285,27 @@ impl Http2Limit {
     }
 }
 
+/// Why a socket stopped accepting for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptPause {
+    /// No descriptors are left but those kept for the control plane and the admin API.
+    Descriptors,
+    /// Memory is short.
+    Memory,
+}
+
+impl AcceptPause {
+    const ALL: [Self; 2] = [Self::Descriptors, Self::Memory];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// What one thread records for a listener.
 #[derive(Debug)]
 struct ListenerShard {
@@ -364,6 +392,13 @@ pub(super) fn encode_listeners(out: &mut Exposition<'_>, all: &[Arc<ListenerMetr
             }
         }
     }
+    let mut samples = out.family(&family::ACCEPT_PAUSES);
+    for listener in all {
+        for cause in AcceptPause::ALL {
+            let count = listener.pauses[cause as usize].value();
+            samples.sample(&[&listener.name, cause.as_str()], count);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -397,6 +432,9 @@ mod tests {
         }
         for (at, limit) in Http2Limit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, at);
+        }
+        for (at, cause) in AcceptPause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, at);
         }
     }
 }

@@ -1,0 +1,78 @@
+//! More clients than descriptors: they wait, nobody spins, and the admin API answers.
+
+use std::time::Duration;
+
+use dataplane_testkit::client::http1::Http1Client;
+use dataplane_testkit::snapshot::free_port;
+use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
+use http::Method;
+use tokio::time::Instant;
+
+use crate::binary::{Binary, is_there};
+use crate::support::at;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_256_descriptors_600_clients_are_served_in_turn() {
+    if !is_there("prlimit", "running out of descriptors") {
+        return;
+    }
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .route("shop/r", "", "/", "shop/b:80")
+        .cluster("shop/b:80", &[backend.address()])
+        .build();
+    let wrapper = ["prlimit", "--nofile=256:256", "--"];
+    let keys = "runtimeTuning: {httpCapacity: {workerThreads: 2}}\n";
+    let (mut gateway, control_plane) = Binary::serving(&snapshot, &wrapper, keys).await;
+
+    // Silent ones take every place there is.
+    let mut clients = Vec::new();
+    for _ in 0..600 {
+        clients.push(Http1Client::connect(at(port)).await.unwrap());
+    }
+    let paused = "cause=\"descriptors\"} ";
+    until(DEADLINE, async || {
+        let metrics = gateway.text("/metrics").await;
+        metrics
+            .lines()
+            .any(|line| line.contains(paused) && !line.ends_with(" 0"))
+    })
+    .await;
+
+    // Meanwhile nobody spins, the admin API answers, and new configuration is taken.
+    let (ticks, since) = (gateway.cpu_ticks(), Instant::now());
+    let next = SnapshotBuilder::from(&snapshot, "v2").build();
+    control_plane.push_snapshot(&next).await;
+    within("the update", async {
+        while control_plane.answer().await.version != "v2" {}
+    })
+    .await;
+    while since.elapsed() < Duration::from_secs(3) {
+        assert_eq!(gateway.status("/readyz").await, 200);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let used = gateway.cpu_ticks() - ticks;
+    assert!(used <= 45, "{used} ticks of CPU in 3 s");
+
+    // Everyone who asks is answered, in turn: those who wait get the places of those who are done.
+    let mut asking = Vec::new();
+    for mut client in clients {
+        asking.push(tokio::spawn(async move {
+            let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+            client.send_bytes(request).await?;
+            let response = client.read_response(&Method::GET).await?;
+            Ok::<_, dataplane_testkit::client::ClientError>(response.status.as_u16())
+        }));
+    }
+    let mut served = 0;
+    for asked in asking {
+        let answer = within("an answer", asked).await.unwrap();
+        served += usize::from(answer.is_ok());
+    }
+    assert!(served >= 590, "{served} of 600 were answered");
+    assert!(gateway.is_running());
+    let lines = gateway.said().lines().count();
+    assert!(lines < 60, "a flood of {lines} lines: {}", gateway.said());
+}
