@@ -25,6 +25,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::direct_response::DirectResponse;
+
 macro_rules! watched_kinds {
     ($($(#[$doc:meta])* $field:ident: $variant:ident, $type:ty, $name:literal;)*) => {
         /// Every watched object, by kind and key. Cheap to clone.
@@ -148,6 +150,8 @@ watched_kinds! {
     reference_grants: ReferenceGrant, ReferenceGrant, "ReferenceGrant";
     /// TLS towards backends.
     backend_tls_policies: BackendTlsPolicy, BackendTlsPolicy, "BackendTLSPolicy";
+    /// Answers without a backend.
+    direct_responses: DirectResponse, DirectResponse, "DirectResponse";
     /// Backends.
     services: Service, Service, "Service";
     /// Addresses of backends.

@@ -165,6 +165,7 @@ struct Changed {
     grants: bool,
     /// Services that routes see differently.
     services: BTreeSet<Arc<str>>,
+    direct_responses: BTreeSet<Arc<str>>,
     /// Services whose clusters must be built again.
     endpoints: BTreeSet<Arc<str>>,
 }
@@ -175,6 +176,7 @@ impl Changed {
             || !self.gateways.is_empty()
             || !self.namespaces.is_empty()
             || !self.services.is_empty()
+            || !self.direct_responses.is_empty()
     }
 }
 
@@ -216,6 +218,7 @@ impl Translation {
         let mut changed = Changed {
             namespaces: changed_keys(&old.namespaces, &new.namespaces),
             services: changed_keys(&old.services, &new.services),
+            direct_responses: changed_keys(&old.direct_responses, &new.direct_responses),
             ..Changed::default()
         };
         if !old.reference_grants.is_same(&new.reference_grants) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ir::Filter;
 use ir::filter::DirectResponse;
 
+use dataplane_route::filter::cors::Cors;
 use dataplane_route::filter::headers::HeaderEdit;
 use dataplane_route::filter::redirect::Redirect;
 use dataplane_route::filter::rewrite::Rewrite;
@@ -17,8 +18,19 @@ use dataplane_route::filter::rewrite::Rewrite;
 pub struct Filters {
     /// Applied to the request, in order.
     pub request: Vec<RequestFilter>,
-    /// Applied to the response, in order.
-    pub response: Vec<HeaderEdit>,
+    /// Applied to the response, in order, which is the reverse of how they are written.
+    pub response: Vec<ResponseFilter>,
+    /// One of them needs to know what the request said about its origin.
+    pub has_cors: bool,
+}
+
+/// What is done to a response.
+#[derive(Debug)]
+pub enum ResponseFilter {
+    /// Header fields change.
+    Headers(HeaderEdit),
+    /// The origin of the request is told what it may do.
+    Cors(Box<Cors>),
 }
 
 /// What is done to a request.
@@ -32,25 +44,49 @@ pub enum RequestFilter {
     Rewrite(Rewrite),
     /// The request is answered from the configuration.
     DirectResponse(Arc<DirectResponse>),
+    /// A preflight is answered; what the answer says is a matter of the response.
+    Cors,
     /// The request is answered with 500.
     Unsupported,
 }
 
 impl Filters {
-    /// Compiles what can be applied.
+    /// Compiles what can be applied; filters that exclude each other cannot.
     pub(crate) fn compile(filters: &[Filter]) -> Self {
         let mut compiled = Self::default();
+        if are_in_conflict(filters) {
+            compiled.request.push(RequestFilter::Unsupported);
+        }
         for filter in filters {
             match filter {
                 Filter::ResponseHeaders(edit) => match HeaderEdit::compile(edit) {
-                    Ok(edit) => compiled.response.push(edit),
+                    Ok(edit) => compiled.response.push(ResponseFilter::Headers(edit)),
+                    Err(_) => compiled.request.push(RequestFilter::Unsupported),
+                },
+                Filter::Cors(cors) => match Cors::compile(cors) {
+                    Ok(cors) => {
+                        compiled.has_cors = true;
+                        compiled.request.push(RequestFilter::Cors);
+                        compiled.response.push(ResponseFilter::Cors(Box::new(cors)));
+                    }
                     Err(_) => compiled.request.push(RequestFilter::Unsupported),
                 },
                 filter => compiled.request.push(RequestFilter::compile(filter)),
             }
         }
+        compiled.response.reverse();
         compiled
     }
+}
+
+/// Gateway API: these may stand in a list once, and a redirect leaves nothing to rewrite.
+fn are_in_conflict(filters: &[Filter]) -> bool {
+    let count = |is_one: fn(&Filter) -> bool| filters.iter().filter(|f| is_one(f)).count();
+    let redirects = count(|filter| matches!(filter, Filter::Redirect(_)));
+    let rewrites = count(|filter| matches!(filter, Filter::Rewrite(_)));
+    let cors = count(|filter| matches!(filter, Filter::Cors(_)));
+    let auth = count(|filter| matches!(filter, Filter::ExternalAuth(_)));
+    redirects + rewrites > 1 || cors > 1 || auth > 1
 }
 
 impl RequestFilter {
@@ -63,5 +99,59 @@ impl RequestFilter {
             _ => Ok(Self::Unsupported),
         };
         compiled.unwrap_or(Self::Unsupported)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ir::filter::{Cors, HeaderEdit, Redirect, Rewrite};
+
+    use super::*;
+
+    #[test]
+    fn what_excludes_each_other_is_out_of_service() {
+        let redirect = || {
+            Filter::Redirect(Redirect {
+                scheme: None,
+                hostname: None,
+                path: None,
+                port: None,
+                status: 302,
+            })
+        };
+        let rewrite = || {
+            Filter::Rewrite(Rewrite {
+                hostname: Some("a.example.com".to_owned()),
+                path: None,
+            })
+        };
+        let cors = || Filter::Cors(Cors::default());
+        let headers = || Filter::RequestHeaders(HeaderEdit::default());
+        for (filters, is_served) in [
+            (vec![redirect()], true),
+            (vec![redirect(), rewrite()], false),
+            (vec![rewrite(), rewrite()], false),
+            (vec![cors(), headers(), rewrite()], true),
+            (vec![cors(), cors()], false),
+            (vec![headers(), headers()], true),
+        ] {
+            let compiled = Filters::compile(&filters);
+            let first = compiled.request.first();
+            let is_refused = matches!(first, Some(RequestFilter::Unsupported));
+            assert_eq!(is_refused, !is_served, "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn responses_are_filtered_in_reverse() {
+        let filters = [
+            Filter::Cors(Cors::default()),
+            Filter::ResponseHeaders(HeaderEdit::default()),
+        ];
+        let compiled = Filters::compile(&filters);
+        assert!(matches!(
+            &compiled.response[..],
+            [ResponseFilter::Headers(_), ResponseFilter::Cors(_)]
+        ));
     }
 }

@@ -11,6 +11,6 @@ pub mod runtime;
 pub mod filters;
 
 pub use compile::compile;
-pub use filters::{Filters, RequestFilter};
+pub use filters::{Filters, RequestFilter, ResponseFilter};
 pub use runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
 pub use store::{Current, Reader, Store};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane_config::{Backend, ClusterConfig, ListenerConfig, Rule, RuntimeConfig};
+use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::Reason;
 use dataplane_upstream::Endpoint;
 use http::StatusCode;
@@ -22,6 +23,8 @@ pub(crate) struct Context<'c> {
     pub(crate) rule: Option<&'c Rule>,
     /// Bytes of the path that a prefix match covered, for prefix rewrites.
     pub(crate) prefix_len: Option<usize>,
+    /// What the request said about its origin, where a filter wants to know.
+    pub(crate) cors: Option<Box<Asked>>,
     /// The one of the rule's backends that was chosen.
     pub(crate) backend: Option<&'c Backend>,
     pub(crate) cluster: Option<&'c ClusterConfig>,
@@ -44,6 +47,7 @@ impl<'c> Context<'c> {
             listener: None,
             rule: None,
             prefix_len: None,
+            cors: None,
             backend: None,
             cluster: None,
             endpoint: None,

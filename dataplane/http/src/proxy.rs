@@ -220,7 +220,8 @@ async fn answer(
     reply: Reply,
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
-    let is_grpc = request.is_grpc() && reply.reason != Reason::DirectResponse;
+    let is_meant = matches!(reply.reason, Reason::DirectResponse | Reason::CorsPreflight);
+    let is_grpc = request.is_grpc() && !is_meant;
     let reply = if is_grpc { reply.into_grpc() } else { reply };
     send_reply(
         worker,

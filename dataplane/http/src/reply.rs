@@ -82,9 +82,15 @@ impl Reply {
     pub(crate) fn into_parts(self, is_head_request: bool) -> (Response, Bytes) {
         let length = self.body.len() as u64;
         let mut headers = self.headers;
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        let declared = BodyLength::Length(length);
-        let body = if is_head_request {
+        // RFC 9110 8.6: 204 has no body and says nothing of its length.
+        let is_bodyless = self.status == StatusCode::NO_CONTENT;
+        let declared = if is_bodyless {
+            BodyLength::None
+        } else {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            BodyLength::Length(length)
+        };
+        let body = if is_head_request || is_bodyless {
             BodyLength::None
         } else {
             declared
@@ -105,6 +111,7 @@ impl Reply {
 pub(crate) fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::Ok | Reason::DirectResponse => StatusCode::OK,
+        Reason::CorsPreflight => StatusCode::NO_CONTENT,
         Reason::Redirected => StatusCode::FOUND,
         Reason::RouteNotFound => StatusCode::NOT_FOUND,
         Reason::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,

@@ -5,6 +5,7 @@
 //! decided by the HTTP engine; filters that need a network (mirror, external authorization) are its
 //! own as well.
 
+pub mod cors;
 pub mod headers;
 pub mod redirect;
 pub mod rewrite;
@@ -22,6 +23,11 @@ pub enum FilterError {
     /// Not a host that a `Host` or `Location` field may carry.
     #[error("host name {0:?} is not a DNS name, write one such as www.example.com")]
     Hostname(String),
+    /// Not an origin that may be shared with.
+    #[error(
+        "origin {0:?} is not a scheme and a host, write one such as https://*.example.com, or *"
+    )]
+    Origin(String),
     /// Not a status that redirects.
     #[error("status {0} does not redirect, write 301, 302, 303, 307 or 308")]
     Status(u16),

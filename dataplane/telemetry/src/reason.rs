@@ -48,6 +48,8 @@ reasons! {
     Redirected, "redirected", "none", Internal;
     /// The configuration itself holds the answer.
     DirectResponse, "direct_response", "none", Internal;
+    /// A CORS filter answered a preflight.
+    CorsPreflight, "cors_preflight", "none", Internal;
 
     /// No route matched.
     RouteNotFound, "route_not_found", "NR", Downstream;
@@ -189,7 +191,11 @@ mod tests {
     fn every_outcome_has_its_flag_and_side() {
         let table = [
             ("none", Side::Upstream, "ok"),
-            ("none", Side::Internal, "redirected direct_response"),
+            (
+                "none",
+                Side::Internal,
+                "redirected direct_response cors_preflight",
+            ),
             (
                 "NR",
                 Side::Downstream,

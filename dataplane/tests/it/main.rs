@@ -11,6 +11,7 @@ mod support;
 
 mod admin;
 mod bootstrap;
+mod filters;
 mod hostile;
 mod http;
 mod limits;

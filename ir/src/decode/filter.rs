@@ -1,8 +1,8 @@
 //! Filters: from a type name and an open struct to a typed variant.
 //!
 //! A type this data plane does not know becomes [`Filter::Unsupported`], because Gateway API wants
-//! requests to fail rather than a filter to be skipped. A known type with a wrong value is a
-//! violation.
+//! requests to fail rather than a filter to be skipped. A known type with wrong values is refused,
+//! and every one of them is told.
 
 use std::sync::Arc;
 
@@ -71,12 +71,14 @@ fn filter(item: wire::Filter, namespace: &str, at: &At<'_>, report: &mut Report)
 fn header_edit(fields: &Fields<'_>, report: &mut Report) -> Option<HeaderEdit> {
     let mut pairs = |name| {
         fields.objects(name, report, |pair, report| {
-            let name = match pair.text("name", report)? {
+            let name = pair.text("name", report).and_then(|name| match name {
                 Some(name) => value::header_name(name, &pair.at.field("name"), report),
                 None => report.refuse(&pair.at.field("name"), "is missing"),
-            };
-            let text = pair.text("value", report)?.unwrap_or_default();
-            let text = value::header_value(text, &pair.at.field("value"), report);
+            });
+            let text = pair.text("value", report).and_then(|text| {
+                let at = pair.at.field("value");
+                value::header_value(text.unwrap_or_default(), &at, report)
+            });
             name.zip(text)
         })
     };
@@ -91,30 +93,30 @@ fn header_edit(fields: &Fields<'_>, report: &mut Report) -> Option<HeaderEdit> {
 }
 
 fn redirect(fields: &Fields<'_>, report: &mut Report) -> Option<Redirect> {
-    let scheme = match fields.text("scheme", report)?.as_deref() {
-        None | Some("") => Some(None),
-        Some("http") => Some(Some(Scheme::Http)),
-        Some("https") => Some(Some(Scheme::Https)),
-        Some(other) => {
-            let shown = Quoted(other);
-            report.refuse(
-                &fields.at.field("scheme"),
-                format_args!("{shown} is not a scheme, write http or https"),
-            )
-        }
-    };
+    let scheme = fields.text("scheme", report).and_then(|scheme| {
+        Some(match scheme.as_deref() {
+            None | Some("") => None,
+            Some("http") => Some(Scheme::Http),
+            Some("https") => Some(Scheme::Https),
+            Some(other) => {
+                let shown = Quoted(other);
+                let message = format_args!("{shown} is not a scheme, write http or https");
+                return report.refuse(&fields.at.field("scheme"), message);
+            }
+        })
+    });
     let hostname = hostname(fields, report);
     let path = path_edit(fields, report);
     let port = fields.whole_number("port", 1, 65_535, report);
-    let at_status = fields.at.field("statusCode");
-    let status = match fields.whole_number("statusCode", 100, 599, report)? {
+    let status = fields.whole_number("statusCode", 100, 599, report);
+    let status = status.and_then(|status| match status {
         None => Some(302),
         Some(status @ (301 | 302 | 303 | 307 | 308)) => u16::try_from(status).ok(),
         Some(other) => report.refuse(
-            &at_status,
+            &fields.at.field("statusCode"),
             format_args!("{other} is not a redirect, write 301, 302, 303, 307 or 308"),
         ),
-    };
+    });
     Some(Redirect {
         scheme: scheme?,
         hostname: hostname?,
@@ -181,29 +183,30 @@ fn path_edit(fields: &Fields<'_>, report: &mut Report) -> Option<Option<PathEdit
 fn mirror(fields: &Fields<'_>, namespace: &str, report: &mut Report) -> Option<Mirror> {
     let backend = backend(fields, namespace, report);
     let percent = fields.whole_number("percent", 0, 100, report);
-    let at = fields.at.field("fraction");
-    let fraction = match fields.object("fraction", &at, report)? {
-        Some(fraction) => {
-            let denominator = fraction.whole_number("denominator", 1, u32::MAX, report);
-            let numerator = fraction.whole_number("numerator", 0, u32::MAX, report);
-            let denominator = denominator?.unwrap_or(100);
-            let numerator = numerator?.unwrap_or(0);
-            if numerator > denominator {
-                return report.refuse(&at, "is more than one");
-            }
-            Some((numerator, denominator))
-        }
-        None => None,
-    };
-    let fraction = match (fraction, percent?) {
+    let fraction = fraction(fields, report);
+    let backend = backend?;
+    let fraction = match (fraction?, percent?) {
         (Some(fraction), _) => fraction,
         (None, Some(percent)) => (percent, 100),
         (None, None) => (1, 1),
     };
-    Some(Mirror {
-        backend: backend?,
-        fraction,
-    })
+    Some(Mirror { backend, fraction })
+}
+
+/// Numerator and denominator, when a fraction is written.
+fn fraction(fields: &Fields<'_>, report: &mut Report) -> Option<Option<(u32, u32)>> {
+    let at = fields.at.field("fraction");
+    let Some(fraction) = fields.object("fraction", &at, report)? else {
+        return Some(None);
+    };
+    let denominator = fraction.whole_number("denominator", 1, u32::MAX, report);
+    let numerator = fraction.whole_number("numerator", 0, u32::MAX, report);
+    let denominator = denominator?.unwrap_or(100);
+    let numerator = numerator?.unwrap_or(0);
+    if numerator > denominator {
+        return report.refuse(&at, "is more than one");
+    }
+    Some(Some((numerator, denominator)))
 }
 
 /// The backend that a mirror or an authorization filter names.
@@ -213,19 +216,22 @@ fn backend(fields: &Fields<'_>, namespace: &str, report: &mut Report) -> Option<
         return report.refuse(&at, "is missing, name a backend");
     };
     let metadata_at = at.field("metadata");
-    let metadata = match backend.object("metadata", &metadata_at, report)? {
-        Some(metadata) => metadata.text_map(),
-        None => Default::default(),
-    };
+    let metadata = backend.object("metadata", &metadata_at, report);
+    let mut text = |name| backend.text(name, report).map(Option::unwrap_or_default);
+    let group = text("group");
+    let kind = text("kind");
+    let name = text("name");
+    let its_namespace = text("namespace");
+    let port = backend.whole_number("port", 0, 65_535, report);
     let reference = wire::BackendRef {
-        group: backend.text("group", report)?.unwrap_or_default(),
-        kind: backend.text("kind", report)?.unwrap_or_default(),
-        namespace: backend.text("namespace", report)?.unwrap_or_default(),
-        name: backend.text("name", report)?.unwrap_or_default(),
-        port: backend
-            .whole_number("port", 0, 65_535, report)?
-            .unwrap_or(0),
-        metadata,
+        group: group?,
+        kind: kind?,
+        namespace: its_namespace?,
+        name: name?,
+        port: port?.unwrap_or(0),
+        metadata: metadata?
+            .map(|metadata| metadata.text_map())
+            .unwrap_or_default(),
         ..Default::default()
     };
     route::target(&reference, namespace, &at, report)
@@ -285,51 +291,62 @@ fn external_auth(
 ) -> Option<ExternalAuth> {
     let backend = backend(fields, namespace, report);
     let body_max = fields.whole_number("forwardBodyMaxSize", 0, u32::MAX, report);
-    let at_http = fields.at.field("http");
-    let at_grpc = fields.at.field("grpc");
-    let http = fields.object("http", &at_http, report)?;
-    let grpc = fields.object("grpc", &at_grpc, report)?;
-    let names = |fields: Option<&Fields<'_>>, name, report: &mut Report| match fields {
-        Some(fields) => fields.texts(name, report, value::header_name),
-        None => Some(Vec::new()),
-    };
-    let protocol = match fields.text("protocol", report)?.as_deref() {
-        Some("HTTP") => {
-            let allowed = names(http.as_ref(), "allowedHeaders", report);
-            let returned = names(http.as_ref(), "allowedResponseHeaders", report);
-            let path = match &http {
-                Some(http) => http.text("path", report)?.unwrap_or_default(),
-                None => String::new(),
-            };
-            if !path.is_empty() {
-                value::path(path.clone(), &at_http.field("path"), report)?;
-            }
-            ExternalAuthProtocol::Http {
-                path_prefix: path,
-                allowed_headers: allowed?,
-                allowed_response_headers: returned?,
-            }
-        }
-        Some("GRPC") => ExternalAuthProtocol::Grpc {
-            allowed_headers: names(grpc.as_ref(), "allowedHeaders", report)?,
-        },
-        _ => {
-            return report.refuse(
-                &fields.at.field("protocol"),
-                "is not known, write HTTP or GRPC",
-            );
-        }
-    };
+    let protocol = fields.text("protocol", report);
+    let protocol = protocol.and_then(|protocol| match protocol.as_deref() {
+        Some("HTTP") => auth_over_http(fields, report),
+        Some("GRPC") => auth_over_grpc(fields, report),
+        _ => report.refuse(
+            &fields.at.field("protocol"),
+            "is not known, write HTTP or GRPC",
+        ),
+    });
     Some(ExternalAuth {
         backend: backend?,
-        protocol,
+        protocol: protocol?,
         forward_body_bytes_max: body_max?.unwrap_or(0),
     })
 }
 
+fn auth_over_http(fields: &Fields<'_>, report: &mut Report) -> Option<ExternalAuthProtocol> {
+    let at = fields.at.field("http");
+    let Some(http) = fields.object("http", &at, report)? else {
+        return Some(ExternalAuthProtocol::Http {
+            path_prefix: String::new(),
+            allowed_headers: Vec::new(),
+            allowed_response_headers: Vec::new(),
+        });
+    };
+    let allowed = http.texts("allowedHeaders", report, value::header_name);
+    let returned = http.texts("allowedResponseHeaders", report, value::header_name);
+    let path = http.text("path", report).and_then(|path| match path {
+        Some(path) if !path.is_empty() => {
+            // The Gateway API asks for no slash at the start, a path needs one.
+            let slash = if path.starts_with('/') { "" } else { "/" };
+            value::path(format!("{slash}{path}"), &at.field("path"), report)
+        }
+        _ => Some(String::new()),
+    });
+    Some(ExternalAuthProtocol::Http {
+        path_prefix: path?,
+        allowed_headers: allowed?,
+        allowed_response_headers: returned?,
+    })
+}
+
+fn auth_over_grpc(fields: &Fields<'_>, report: &mut Report) -> Option<ExternalAuthProtocol> {
+    let at = fields.at.field("grpc");
+    let allowed_headers = match fields.object("grpc", &at, report)? {
+        Some(grpc) => grpc.texts("allowedHeaders", report, value::header_name)?,
+        None => Vec::new(),
+    };
+    Some(ExternalAuthProtocol::Grpc { allowed_headers })
+}
+
 fn extension(name: String, fields: &Fields<'_>, report: &mut Report) -> Option<Filter> {
-    let is_resolved = fields.flag("resolved", report)?.unwrap_or(false);
-    let kind = fields.text("extensionType", report)?.unwrap_or_default();
+    let is_resolved = fields.flag("resolved", report);
+    let kind = fields.text("extensionType", report);
+    let is_resolved = is_resolved?.unwrap_or(false);
+    let kind = kind?.unwrap_or_default();
     if !is_resolved || kind != "DirectResponse" {
         let reason = if is_resolved {
             format!(
@@ -347,8 +364,10 @@ fn extension(name: String, fields: &Fields<'_>, report: &mut Report) -> Option<F
     };
     let status = response.whole_number("statusCode", 200, 599, report);
     let body = response.text("body", report);
-    let content_type = response.text("contentType", report)?.unwrap_or_default();
-    let content_type = value::header_value(content_type, &at.field("contentType"), report);
+    let content_type = response.text("contentType", report).and_then(|text| {
+        let at = at.field("contentType");
+        value::header_value(text.unwrap_or_default(), &at, report)
+    });
     Some(Filter::DirectResponse(DirectResponse {
         status: status?.and_then(|s| u16::try_from(s).ok()).unwrap_or(200),
         body: Arc::from(body?.unwrap_or_default()),

@@ -12,6 +12,7 @@ use serde_yaml::{Mapping, Value};
 use super::document::Document;
 use super::{Fault, Skipped, schema};
 use crate::cluster_view::{AnyObject, Kind, Object, Origin, Watched};
+use crate::direct_response;
 
 /// What a document turned out to be.
 pub(super) enum Outcome {
@@ -85,6 +86,9 @@ pub(super) fn read(document: Document) -> Outcome {
         }
         (GATEWAY_API, "BackendTLSPolicy", "v1" | "v1alpha3") => {
             typed::<gateway_api::backendtlspolicies::BackendTlsPolicy>(origin, mapping, gateway)
+        }
+        (direct_response::GROUP, "DirectResponse", "v1alpha1") => {
+            typed::<direct_response::DirectResponse>(origin, mapping, gateway)
         }
         ("", "Service", "v1") => {
             typed::<k8s_openapi::api::core::v1::Service>(origin, mapping, plain)

@@ -7,15 +7,15 @@
 use gateway_api::experimental::httproutes as api;
 use http::{HeaderName, HeaderValue};
 use ir::Filter;
-use ir::filter::{
-    Cors, ExternalAuth, ExternalAuthProtocol, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite,
-    Scheme,
-};
+use ir::filter::{HeaderEdit, PathEdit, Redirect, Rewrite, Scheme};
 use serde::Serialize;
 
 use super::Scope;
-use super::backend::{self, Reference};
 use super::notes::Notes;
+
+mod call;
+mod cors;
+mod extension;
 
 /// Filters the data plane applies, by the name of their type.
 pub(super) const SUPPORTED: &[&str] = &[
@@ -23,6 +23,8 @@ pub(super) const SUPPORTED: &[&str] = &[
     "ResponseHeaderModifier",
     "RequestRedirect",
     "URLRewrite",
+    "CORS",
+    "ExtensionRef",
 ];
 
 /// Where filters stand.
@@ -119,16 +121,22 @@ fn one(
         "RequestMirror" => filter
             .request_mirror
             .as_ref()
-            .map(|spec| mirror(spec, &format!("{path}.requestMirror"), scope, notes)),
-        "CORS" => filter
-            .cors
-            .as_ref()
-            .map(|spec| Some(Filter::Cors(cors(spec)))),
+            .map(|spec| call::mirror(spec, &format!("{path}.requestMirror"), scope, notes)),
+        "CORS" => filter.cors.as_ref().map(|spec| {
+            Some(Filter::Cors(cors::cors(
+                spec,
+                &format!("{path}.cors"),
+                notes,
+            )))
+        }),
         "ExternalAuth" => filter
             .external_auth
             .as_ref()
-            .map(|spec| external_auth(spec, &format!("{path}.externalAuth"), scope, notes)),
-        _ => filter.extension_ref.as_ref().map(|_| None),
+            .map(|spec| call::external_auth(spec, &format!("{path}.externalAuth"), scope, notes)),
+        _ => filter.extension_ref.as_ref().map(|reference| {
+            let path = format!("{path}.extensionRef");
+            Some(extension::resolve(reference, &path, scope, notes))
+        }),
     };
     translated.unwrap_or_else(|| {
         notes.violation(
@@ -299,100 +307,4 @@ fn path_edit(
     } else {
         PathEdit::Full(text)
     })
-}
-
-fn mirror(
-    spec: &api::HttpRouteRulesFiltersRequestMirror,
-    path: &str,
-    scope: &Scope<'_>,
-    notes: &mut Notes,
-) -> Option<Filter> {
-    let to = &spec.backend_ref;
-    let reference = Reference {
-        group: to.group.as_deref(),
-        kind: to.kind.as_deref(),
-        namespace: to.namespace.as_deref(),
-        name: &to.name,
-        port: to.port,
-    };
-    let backend = backend::resolve(reference, &format!("{path}.backendRef"), scope, notes);
-    let fraction = match (&spec.fraction, spec.percent) {
-        (Some(_), Some(_)) => None,
-        (Some(fraction), None) => u32::try_from(fraction.numerator)
-            .ok()
-            .zip(u32::try_from(fraction.denominator.unwrap_or(100)).ok()),
-        (None, percent) => u32::try_from(percent.unwrap_or(100))
-            .ok()
-            .map(|percent| (percent, 100)),
-    };
-    match fraction {
-        Some((part, whole)) if part <= whole && whole > 0 => Some(Filter::Mirror(Mirror {
-            backend,
-            fraction: (part, whole),
-        })),
-        _ => {
-            notes.violation(
-                path,
-                "write percent (0 to 100) or fraction (at most 1), not both",
-            );
-            None
-        }
-    }
-}
-
-fn cors(spec: &api::HttpRouteRulesFiltersCors) -> Cors {
-    Cors {
-        allow_origins: spec.allow_origins.clone().unwrap_or_default(),
-        allow_methods: spec.allow_methods.clone().unwrap_or_default(),
-        allow_headers: spec.allow_headers.clone().unwrap_or_default(),
-        expose_headers: spec.expose_headers.clone().unwrap_or_default(),
-        allow_credentials: spec.allow_credentials.unwrap_or_default(),
-        max_age_seconds: spec
-            .max_age
-            .and_then(|age| u32::try_from(age).ok())
-            .unwrap_or(5),
-    }
-}
-
-fn external_auth(
-    spec: &api::HttpRouteRulesFiltersExternalAuth,
-    path: &str,
-    scope: &Scope<'_>,
-    notes: &mut Notes,
-) -> Option<Filter> {
-    use api::HttpRouteRulesFiltersExternalAuthProtocol as Protocol;
-    let to = &spec.backend_ref;
-    let reference = Reference {
-        group: to.group.as_deref(),
-        kind: to.kind.as_deref(),
-        namespace: to.namespace.as_deref(),
-        name: &to.name,
-        port: to.port,
-    };
-    let backend = backend::resolve(reference, &format!("{path}.backendRef"), scope, notes);
-    let protocol = match spec.protocol {
-        Protocol::Http => {
-            let http = spec.http.clone().unwrap_or_default();
-            ExternalAuthProtocol::Http {
-                path_prefix: http.path.unwrap_or_default(),
-                allowed_headers: http.allowed_headers.unwrap_or_default(),
-                allowed_response_headers: http.allowed_response_headers.unwrap_or_default(),
-            }
-        }
-        Protocol::Grpc => ExternalAuthProtocol::Grpc {
-            allowed_headers: spec
-                .grpc
-                .as_ref()
-                .and_then(|grpc| grpc.allowed_headers.clone())
-                .unwrap_or_default(),
-        },
-    };
-    let forward = spec.forward_body.as_ref().and_then(|body| body.max_size);
-    Some(Filter::ExternalAuth(ExternalAuth {
-        backend,
-        protocol,
-        forward_body_bytes_max: forward
-            .and_then(|size| u32::try_from(size).ok())
-            .unwrap_or_default(),
-    }))
 }

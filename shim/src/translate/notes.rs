@@ -25,6 +25,8 @@ pub(super) struct Notes {
     pub(super) clusters: BTreeSet<Arc<str>>,
     /// Services the route names, there or not, `namespace/service`.
     pub(super) services: BTreeSet<Arc<str>>,
+    /// DirectResponses the route names, there or not, `namespace/name`.
+    pub(super) direct_responses: BTreeSet<Arc<str>>,
     /// It names something in another namespace.
     pub(super) crosses_namespaces: bool,
 }

@@ -32,6 +32,7 @@ pub(super) struct Outcome<R> {
     namespace: Arc<str>,
     gateways: BTreeSet<Arc<str>>,
     services: BTreeSet<Arc<str>>,
+    direct_responses: BTreeSet<Arc<str>>,
     crosses_namespaces: bool,
 }
 
@@ -42,6 +43,7 @@ impl<R> Outcome<R> {
             || changed.namespaces.contains(&self.namespace)
             || meets(&self.gateways, &changed.gateways)
             || meets(&self.services, &changed.services)
+            || meets(&self.direct_responses, &changed.direct_responses)
     }
 }
 
@@ -120,6 +122,7 @@ pub(super) fn finish<T: Watched, R>(
         namespace: object.namespace().into(),
         gateways: attachment.gateways,
         services: notes.services,
+        direct_responses: notes.direct_responses,
         crosses_namespaces: notes.crosses_namespaces,
     }
 }

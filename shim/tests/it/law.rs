@@ -70,7 +70,8 @@ fn pool() -> Vec<Vec<AnyObject>> {
                 "[{backendRefs: [{name: s1, port: 80}]}]",
                 "[{backendRefs: [{name: s1, port: 81, weight: 3}, {name: s2, namespace: n1, port: 80}]}]",
                 "[{backendRefs: [{name: s2, namespace: n2, port: 80}]}, \
-                 {filters: [{type: CORS, cors: {}}]}]",
+                 {filters: [{type: ExtensionRef, extensionRef: \
+                 {group: gateway.nantian.dev, kind: DirectResponse, name: d}}]}]",
             ];
             let parents = [
                 "[{name: g1, namespace: n1}]",
@@ -102,6 +103,13 @@ fn pool() -> Vec<Vec<AnyObject>> {
             )
         };
         pool.push(vec![grant("HTTPRoute"), grant("GRPCRoute")]);
+        let answer = |status| {
+            format!(
+                "apiVersion: gateway.nantian.dev/v1alpha1\nkind: DirectResponse\n\
+                 metadata: {{name: d, namespace: {namespace}}}\nspec: {{statusCode: {status}}}"
+            )
+        };
+        pool.push(vec![answer(200), answer(503), answer(99)]);
         pool.push(vec![format!(
             "{api}\nkind: BackendTLSPolicy\nmetadata: {{name: p, namespace: {namespace}}}\n\
              spec: {{targetRefs: [{{group: '', kind: Service, name: s1}}], \
@@ -136,6 +144,12 @@ fn object(text: &str) -> AnyObject {
             .iter()
             .cloned()
             .map(AnyObject::BackendTlsPolicy),
+    );
+    all.extend(
+        view.direct_responses
+            .iter()
+            .cloned()
+            .map(AnyObject::DirectResponse),
     );
     all.extend(view.services.iter().cloned().map(AnyObject::Service));
     all.extend(
@@ -201,7 +215,7 @@ fn a_previous_translation_changes_nothing_but_the_work() {
 #[test]
 fn a_translation_with_other_settings_starts_afresh() {
     let pool = pool();
-    let mut dice = Dice::new(7);
+    let mut dice = Dice::new(3);
     let mut view = ClusterView::default();
     (0..200).for_each(|_| edit(&mut view, &pool, &mut dice));
     let previous = translate(&view, &Settings::default(), None);
@@ -221,7 +235,7 @@ fn a_translation_with_other_settings_starts_afresh() {
 #[test]
 fn a_snapshot_always_decodes() {
     let pool = pool();
-    let mut dice = Dice::new(99);
+    let mut dice = Dice::new(3);
     let mut view = ClusterView::default();
     let mut served = 0;
     for _ in 0..300 {

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use dataplane_config::RequestFilter;
+use dataplane_config::{Filters, RequestFilter, ResponseFilter};
+use dataplane_route::filter::cors::Asked;
 use dataplane_route::filter::redirect::{Origin, Redirect};
 use dataplane_route::filter::rewrite::Rewrite;
 use dataplane_telemetry::Reason;
@@ -19,23 +20,23 @@ use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Applies the rule's filters to the request.
-pub(crate) fn on_request(ctx: &Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
+pub(crate) fn on_request(ctx: &mut Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
     let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };
-    apply(&rule.filters.request, ctx, request, arrival)
+    apply(&rule.filters, ctx, request, arrival)
 }
 
 /// Applies the chosen backend's filters to the request.
 pub(crate) fn on_backend_request(
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
 ) -> Step {
-    let filters = ctx
-        .backend
-        .map_or(&[][..], |backend| &backend.filters.request);
-    apply(filters, ctx, request, arrival)
+    match ctx.backend {
+        Some(backend) => apply(&backend.filters, ctx, request, arrival),
+        None => Step::Continue,
+    }
 }
 
 /// Applies the filters of backend and rule to the response.
@@ -44,19 +45,38 @@ pub(crate) fn on_response(ctx: &Context<'_>, response: &mut Response) {
     let backend = ctx
         .backend
         .map_or(&[][..], |backend| &backend.filters.response);
-    for edit in backend.iter().chain(&rule.filters.response) {
-        edit.apply(&mut response.headers);
+    for filter in backend.iter().chain(&rule.filters.response) {
+        match filter {
+            ResponseFilter::Headers(edit) => edit.apply(&mut response.headers),
+            ResponseFilter::Cors(cors) => {
+                if let Some(asked) = &ctx.cors {
+                    cors.apply(asked, &mut response.headers);
+                }
+            }
+        }
     }
 }
 
 fn apply(
-    filters: &[RequestFilter],
-    ctx: &Context<'_>,
+    filters: &Filters,
+    ctx: &mut Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
 ) -> Step {
-    for filter in filters {
+    if filters.has_cors && ctx.cors.is_none() {
+        // Now, because the filters that follow may change what the request says.
+        let asked = Asked::read(&request.method, &request.headers);
+        ctx.cors = Some(Box::new(asked));
+    }
+    for filter in &filters.request {
         match filter {
+            RequestFilter::Cors => {
+                if ctx.cors.as_ref().is_some_and(|asked| asked.is_preflight()) {
+                    let status = StatusCode::NO_CONTENT;
+                    let reply = Reply::empty(Reason::CorsPreflight, status, HeaderMap::new());
+                    return Step::reply(reply);
+                }
+            }
             RequestFilter::Headers(edit) => edit.apply(&mut request.headers),
             RequestFilter::Rewrite(rewrite) => {
                 if rewritten(rewrite, ctx, request).is_none() {
