@@ -1,19 +1,23 @@
 //! A cluster as a request meets it, and the state that outlives a configuration.
 //!
 //! `dataplane/config` compiles one from each `ir::Cluster` and hands in the cluster that had the
-//! same key before; whose turn it is and the load of every endpoint that stays are taken from it.
+//! same key before; whose turn it is and what is known of every endpoint that stays are taken from
+//! it. How endpoints are drawn is in `balance.rs`, who of them is well in `health.rs`.
 //! Endpoints that are named and not addressed are left out and counted: nothing resolves names yet.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use ir::cluster::{ClusterProtocol, EndpointAddress};
+use dataplane_resilience::outlier::Failure;
+use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
 
-use crate::balance::{RoundRobin, Turn};
-use crate::endpoint::{Endpoint, Protocol, Tls, identity};
+use crate::balance::{Ask, Available, Balancer, Turn, hash};
+use crate::endpoint::{Endpoint, EndpointLoad, Protocol, Tls, identity};
+use crate::health::{Outcome, Rules, since_start};
 
 /// A group of endpoints that serve the same thing.
 #[derive(Debug)]
@@ -25,7 +29,12 @@ pub struct Cluster {
     endpoints: Box<[Arc<Endpoint>]>,
     /// Those of `endpoints` that may be chosen: ready, and of a weight above 0.
     candidates: Box<[Arc<Endpoint>]>,
-    balancer: RoundRobin,
+    /// Which of `candidates` are well.
+    available: Available,
+    /// When one that is unwell is due to be well again, in milliseconds of [`since_start`].
+    next_well: AtomicU64,
+    rules: Rules,
+    balancer: Balancer,
     turn: Arc<Turn>,
     unresolved: usize,
 }
@@ -53,47 +62,155 @@ impl Cluster {
             .filter(|endpoint| endpoint.is_ready() && endpoint.weight() > 0)
             .cloned()
             .collect();
-        let weights: Vec<u32> = candidates
+        let drawn: Vec<_> = candidates
             .iter()
-            .map(|endpoint| endpoint.weight())
+            .map(|endpoint| (endpoint.address(), endpoint.weight()))
             .collect();
         let turn = previous.map_or_else(first_turn, |previous| Arc::clone(&previous.turn));
-        Self {
+        let cluster = Self {
             source: Arc::clone(source),
             protocol,
             tls,
             endpoints: endpoints.into(),
+            available: Available::all(candidates.len()),
+            next_well: AtomicU64::new(u64::MAX),
             candidates,
-            balancer: RoundRobin::compile(&weights),
+            rules: Rules::compile(source.policy.as_deref()),
+            balancer: Balancer::compile(&source.balancing, &drawn),
             turn,
             unresolved,
+        };
+        cluster.look(since_start(Instant::now()));
+        cluster
+    }
+
+    /// The endpoint that a request goes to; nothing when none can be chosen.
+    ///
+    /// One that it has tried before is chosen only when there is no other.
+    pub fn pick(&self, ask: &Ask<'_>, now: Instant) -> Option<Arc<Endpoint>> {
+        let at = self.choose(ask, now)?;
+        let chosen = self.candidates.get(at)?;
+        chosen.load().picked();
+        Some(Arc::clone(chosen))
+    }
+
+    fn choose(&self, ask: &Ask<'_>, now: Instant) -> Option<usize> {
+        if !self.available.is_complete() {
+            let now = since_start(now);
+            if self.next_well.load(Ordering::Relaxed) <= millis(now) {
+                self.look(now);
+            }
+        }
+        let all = self.candidates.len();
+        let leaves_out = self.rules.leaves_out(self.available.absent(), all);
+        let is_well = |at: usize| !leaves_out || self.available.contains(at);
+        let is_new = |at: usize| ask.tried.is_empty() || !ask.tried.contains(&self.address(at));
+        let admits = |at: usize| is_well(at) && is_new(at);
+        let load = |at: usize| self.load(at);
+        let drawn = match &self.balancer {
+            Balancer::ByHash(_) => {
+                let admits = |at: usize| admits(at) && self.has_room(at);
+                self.balancer.choose(&self.turn, ask.hash, load, admits)
+            }
+            balancer => {
+                let admits = |at: usize| admits(at) && self.is_warm(at, now);
+                balancer.choose(&self.turn, ask.hash, load, admits)
+            }
+        };
+        // Seldom: nothing was drawn that fits, so whatever fits is taken from a random place on.
+        let start = || fastrand::usize(..all.max(1));
+        let search = |fits: &dyn Fn(usize) -> bool| {
+            let start = start();
+            (start..all).chain(0..start).find(|at| fits(*at))
+        };
+        drawn
+            .or_else(|| search(&admits))
+            .or_else(|| search(&is_well))
+    }
+
+    /// Notes how an attempt ended; says for how long the endpoint is left out when it now is.
+    pub fn report(&self, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> Option<Duration> {
+        let settings = self.rules.outlier.as_ref()?;
+        let now = since_start(now);
+        let record = &endpoint.load().record;
+        let failure = match outcome {
+            Outcome::Success => {
+                record.succeeded(now);
+                return None;
+            }
+            Outcome::ServerError => Failure::Answered,
+            Outcome::GatewayFailure => Failure::Gateway,
+        };
+        let may_eject = || settings.allows(self.available.absent(), self.candidates.len());
+        let lasts = record.failed(failure, settings, now, may_eject)?;
+        self.look(now);
+        Some(lasts)
+    }
+
+    /// Looks at every endpoint anew: who is well, and when the next one will be.
+    fn look(&self, now: Duration) {
+        let mut next_well = u64::MAX;
+        for (at, endpoint) in self.candidates.iter().enumerate() {
+            let ejected_for = match self.rules.outlier {
+                Some(_) => endpoint.load().ejected_for(now),
+                None => Duration::ZERO,
+            };
+            let is_well = ejected_for.is_zero();
+            if !is_well {
+                next_well = next_well.min(millis(now + ejected_for));
+            }
+            if self.available.set(at, is_well) && is_well {
+                endpoint.load().became_well(now);
+            }
+        }
+        self.next_well.store(next_well, Ordering::Relaxed);
+    }
+
+    fn address(&self, at: usize) -> SocketAddr {
+        self.candidates[at].address()
+    }
+
+    /// Requests in flight for each unit of weight.
+    fn load(&self, at: usize) -> u64 {
+        let endpoint = &self.candidates[at];
+        let active = endpoint.load().requests_active() as u64;
+        // Scaled, so that an endpoint of a large weight is not always empty.
+        (active + 1).saturating_mul(1 << 20) / u64::from(endpoint.weight().max(1))
+    }
+
+    /// Whether an endpoint that starts slowly takes this request.
+    fn is_warm(&self, at: usize, now: Instant) -> bool {
+        self.rules.slow_start.is_none_or(|window| {
+            let warmth = self.candidates[at].load().warmth(window, since_start(now));
+            warmth >= 1.0 || fastrand::f64() < warmth
+        })
+    }
+
+    /// Whether an endpoint that a hash names is not loaded too far above the mean.
+    fn has_room(&self, at: usize) -> bool {
+        let Some(percent) = self.rules.hash_load_percent else {
+            return true;
+        };
+        let active = |endpoint: &Arc<Endpoint>| endpoint.load().requests_active();
+        let own = active(&self.candidates[at]);
+        if own == 0 {
+            return true;
+        }
+        let all: usize = self.candidates.iter().map(active).sum();
+        own * self.candidates.len() * 100 < (all + 1) * percent as usize
+    }
+
+    /// What is hashed to choose an endpoint, when that is how they are chosen.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        match &self.source.balancing {
+            Balancing::ConsistentHash(key) => Some(key),
+            _ => None,
         }
     }
 
-    /// The endpoint whose turn it is; nothing when none is ready.
-    pub fn pick(&self) -> Option<Arc<Endpoint>> {
-        self.pick_avoiding(&[])
-    }
-
-    /// As [`Self::pick`], but rather not one of `avoid`, which a request has tried before.
-    ///
-    /// When there is no other, it is one of `avoid` once more.
-    pub fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        let first = self.balancer.next(&self.turn)?;
-        let turn = self.candidates.get(first)?;
-        let is_avoided = |endpoint: &Arc<Endpoint>| avoid.contains(&endpoint.address());
-        let chosen = if is_avoided(turn) {
-            let (before, after) = self.candidates.split_at(first);
-            after
-                .iter()
-                .chain(before)
-                .find(|endpoint| !is_avoided(endpoint))
-                .unwrap_or(turn)
-        } else {
-            turn
-        };
-        chosen.load().picked();
-        Some(Arc::clone(chosen))
+    /// The hash of a key for [`Ask::hash`]; the same in every process.
+    pub fn hash(key: &[u8]) -> u64 {
+        hash(&[key])
     }
 
     /// `namespace/service:port`.
@@ -140,7 +257,7 @@ impl Cluster {
         &self.endpoints
     }
 
-    /// How many endpoints [`Self::pick`] chooses among.
+    /// How many endpoints [`Self::pick`] chooses among, well or not.
     pub fn available(&self) -> usize {
         self.candidates.len()
     }
@@ -172,7 +289,10 @@ fn compile_endpoints(
         };
         let address = SocketAddr::new(*ip, endpoint.port.get());
         let known = known.get(&address).copied();
-        let load = known.map_or_else(Arc::default, |known| Arc::clone(known.load()));
+        let load = known.map_or_else(
+            || new_load(previous.is_some()),
+            |known| Arc::clone(known.load()),
+        );
         let id = identity(address, protocol, tls);
         let made = Endpoint::new(address, id, endpoint, load);
         let made = match known {
@@ -191,6 +311,19 @@ fn compile_endpoints(
         }
     }
     (endpoints, unresolved)
+}
+
+/// The load of an endpoint that was not there before; in a cluster that was, it starts slowly.
+fn new_load(is_late: bool) -> Arc<EndpointLoad> {
+    let load = Arc::new(EndpointLoad::default());
+    if is_late {
+        load.became_well(since_start(Instant::now()));
+    }
+    load
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn first_turn() -> Arc<Turn> {

@@ -9,8 +9,11 @@ use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use ir::cluster::{BackendTls, SubjectAltName};
+
+use dataplane_resilience::outlier;
 
 /// Which HTTP is spoken to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -164,12 +167,19 @@ fn hash_policy(policy: &BackendTls, hasher: &mut impl Hasher) {
     std::mem::discriminant(max_version).hash(hasher);
 }
 
-/// What is in flight to an endpoint, and what has been.
+/// The least share of an endpoint that starts slowly.
+const WARMTH_MIN: f64 = 0.1;
+
+/// What is in flight to an endpoint, what has been, and how it went.
 #[derive(Debug, Default)]
 pub struct EndpointLoad {
     requests_active: AtomicUsize,
     connections_active: AtomicUsize,
     picks: AtomicU64,
+    /// What was held against it.
+    pub(crate) record: outlier::Record,
+    /// Since when it may be chosen, in milliseconds of [`crate::health::since_start`]; 0 for ever.
+    well_since: AtomicU64,
 }
 
 impl EndpointLoad {
@@ -198,6 +208,28 @@ impl EndpointLoad {
     pub fn connection_opened(self: &Arc<Self>) -> ConnectionToEndpoint {
         self.connections_active.fetch_add(1, Ordering::Relaxed);
         ConnectionToEndpoint(Arc::clone(self))
+    }
+
+    /// How much longer it is left out because it kept failing.
+    pub fn ejected_for(&self, now: Duration) -> Duration {
+        self.record.ejected_for(now)
+    }
+
+    /// Notes that it may be chosen from now on, after it was new or unwell.
+    pub(crate) fn became_well(&self, now: Duration) {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.well_since.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// How much of its share it gets while it starts slowly, 0.1 to 1.
+    pub(crate) fn warmth(&self, window: Duration, now: Duration) -> f64 {
+        match self.well_since.load(Ordering::Relaxed) {
+            0 => 1.0,
+            since => {
+                let well_for = now.saturating_sub(Duration::from_millis(since));
+                (well_for.as_secs_f64() / window.as_secs_f64()).clamp(WARMTH_MIN, 1.0)
+            }
+        }
     }
 
     pub(crate) fn picked(&self) {

@@ -8,8 +8,11 @@
 pub mod cluster;
 mod balance;
 pub mod endpoint;
+mod health;
 pub mod weighted;
 
+pub use balance::Ask;
 pub use cluster::Cluster;
 pub use endpoint::{Endpoint, EndpointLoad, Protocol, Tls};
+pub use health::Outcome;
 pub use weighted::WeightedChoice;

@@ -42,11 +42,6 @@ impl Available {
         self.absent.load(Ordering::Relaxed)
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Turns a bit; true when it was the other way before.
     pub(crate) fn set(&self, at: usize, may_be_chosen: bool) -> bool {
         let Some(word) = self.words.get(at / 64).filter(|_| at < self.len) else {
@@ -98,7 +93,7 @@ mod tests {
         let available = Available::all(3);
         assert!(!available.set(3, false));
         assert!(!available.set(1000, false));
-        assert_eq!((available.absent(), available.len()), (0, 3));
+        assert_eq!(available.absent(), 0);
         assert!(!Available::all(0).contains(0));
     }
 

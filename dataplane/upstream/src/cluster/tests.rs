@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ir::Hostname;
-use ir::cluster::{Balancing, SubjectAltName};
+use ir::backend_policy::{BackendPolicy, OutlierDetection};
+use ir::cluster::{Balancing, HashKey, SubjectAltName};
 use ir::listener::TlsVersion;
 use ir::resource::Metadata;
 
@@ -58,11 +59,16 @@ fn policy() -> BackendTls {
     }
 }
 
+fn pick(cluster: &Cluster, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    let ask = Ask { tried, hash: None };
+    cluster.pick(&ask, Instant::now())
+}
+
 /// How often each address is chosen in `rounds`.
 fn counts(cluster: &Cluster, rounds: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..rounds {
-        let address = cluster.pick().unwrap().address();
+        let address = pick(cluster, &[]).unwrap().address();
         *counts.entry(address.to_string()).or_default() += 1;
     }
     counts
@@ -127,12 +133,8 @@ fn nothing_to_choose_is_none_at_once() {
     weightless.weight = 0;
     for endpoints in [vec![], vec![not_ready], vec![weightless]] {
         let cluster = compile(cluster(endpoints));
-        assert!(cluster.pick().is_none());
-        assert!(
-            cluster
-                .pick_avoiding(&["10.0.0.1:80".parse().unwrap()])
-                .is_none()
-        );
+        assert!(pick(&cluster, &[]).is_none());
+        assert!(pick(&cluster, &["10.0.0.1:80".parse().unwrap()]).is_none());
     }
 }
 
@@ -143,13 +145,13 @@ fn a_retry_goes_elsewhere_while_it_can() {
     let cluster = compile(cluster(endpoints));
     let addresses: Vec<_> = cluster.endpoints().iter().map(|e| e.address()).collect();
     for _ in 0..200 {
-        let chosen = cluster.pick_avoiding(&addresses[..1]).unwrap().address();
+        let chosen = pick(&cluster, &addresses[..1]).unwrap().address();
         assert_ne!(chosen, addresses[0]);
         assert_eq!(
-            cluster.pick_avoiding(&addresses[..2]).unwrap().address(),
+            pick(&cluster, &addresses[..2]).unwrap().address(),
             addresses[2]
         );
-        assert!(cluster.pick_avoiding(&addresses).is_some());
+        assert!(pick(&cluster, &addresses).is_some());
     }
 }
 
@@ -182,7 +184,7 @@ fn the_same_source_gives_the_same_cluster() {
 #[test]
 fn load_and_turn_outlive_a_configuration() {
     let first = compile(cluster(three()));
-    let held = first.pick().unwrap();
+    let held = pick(&first, &[]).unwrap();
     let request = held.load().request_started();
     let _connection = held.load().connection_opened();
 
@@ -239,7 +241,7 @@ fn a_cluster_of_another_key_gives_nothing_over() {
         key: "shop/other:80".into(),
         ..cluster(three())
     });
-    other.pick().unwrap();
+    pick(&other, &[]).unwrap();
     let own = Cluster::compile(&Arc::new(cluster(three())), Some(&other));
     assert!(
         own.endpoints()
@@ -381,7 +383,7 @@ fn any_sequence_of_configurations_keeps_the_promises() {
             .collect();
         let compiled = Cluster::compile(&Arc::new(cluster(endpoints.clone())), previous.as_ref());
         for _ in 0..5 {
-            match compiled.pick() {
+            match pick(&compiled, &[]) {
                 Some(chosen) => assert!(endpoints.iter().any(|e| {
                     e.address == EndpointAddress::Ip(chosen.address().ip())
                         && e.is_ready
@@ -391,5 +393,194 @@ fn any_sequence_of_configurations_keeps_the_promises() {
             }
         }
         previous = Some(compiled);
+    }
+}
+
+fn many(count: u8) -> Vec<ir::Endpoint> {
+    (1..=count)
+        .map(|at| endpoint(&format!("10.0.0.{at}:80")))
+        .collect()
+}
+
+fn with(balancing: Balancing, policy: BackendPolicy, count: u8) -> Arc<Cluster> {
+    compile(ir::Cluster {
+        balancing,
+        policy: Some(Arc::new(policy)),
+        ..cluster(many(count))
+    })
+}
+
+fn detects() -> BackendPolicy {
+    BackendPolicy {
+        outlier_detection: Some(OutlierDetection {
+            consecutive_gateway_failures: Some(3),
+            base_ejection: Some(Duration::from_secs(10)),
+            ..OutlierDetection::default()
+        }),
+        ..BackendPolicy::default()
+    }
+}
+
+fn ways() -> [Balancing; 4] {
+    [
+        Balancing::RoundRobin,
+        Balancing::LeastRequest,
+        Balancing::Random,
+        Balancing::ConsistentHash(HashKey::SourceIp),
+    ]
+}
+
+/// Makes an endpoint fail until it is left out.
+fn eject(cluster: &Cluster, endpoint: &Endpoint, now: Instant) {
+    let ejected = (0..3)
+        .filter_map(|_| cluster.report(endpoint, Outcome::GatewayFailure, now))
+        .count();
+    assert_eq!(ejected, 1, "{}", endpoint.address());
+}
+
+#[test]
+fn whatever_the_way_an_ejected_endpoint_gets_nothing_until_its_time_is_over() {
+    for balancing in ways() {
+        let cluster = with(balancing.clone(), detects(), 4);
+        let now = Instant::now();
+        let ejected = &cluster.endpoints()[2];
+        eject(&cluster, ejected, now);
+        let gets = |now: Instant| {
+            (0..2000_u32)
+                .filter(|key| {
+                    let hash = Some(Cluster::hash(&key.to_le_bytes()));
+                    let ask = Ask { tried: &[], hash };
+                    cluster.pick(&ask, now).unwrap().address() == ejected.address()
+                })
+                .count()
+        };
+        assert_eq!(gets(now + Duration::from_secs(9)), 0, "{balancing:?}");
+        assert!(gets(now + Duration::from_secs(10)) > 100, "{balancing:?}");
+    }
+}
+
+#[test]
+fn no_more_than_the_allowed_share_is_ejected_and_nobody_is_left_without() {
+    for balancing in ways() {
+        let cluster = with(balancing, detects(), 4);
+        let now = Instant::now();
+        for endpoint in cluster.endpoints() {
+            for _ in 0..10 {
+                cluster.report(endpoint, Outcome::GatewayFailure, now);
+            }
+        }
+        let ejected =
+            |endpoint: &&Arc<Endpoint>| !endpoint.load().ejected_for(since_start(now)).is_zero();
+        assert_eq!(cluster.endpoints().iter().filter(ejected).count(), 2);
+        assert!(cluster.pick(&Ask::default(), now).is_some());
+    }
+}
+
+#[test]
+fn an_ejection_outlives_a_configuration() {
+    let old = with(Balancing::RoundRobin, detects(), 4);
+    let now = Instant::now();
+    let ejected = Arc::clone(&old.endpoints()[0]);
+    eject(&old, &ejected, now);
+    let source = ir::Cluster {
+        endpoints: many(5),
+        ..(**old.source()).clone()
+    };
+    let new = Cluster::compile(&Arc::new(source), Some(&old));
+    for _ in 0..100 {
+        let picked = new.pick(&Ask::default(), now).unwrap();
+        assert_ne!(picked.address(), ejected.address());
+    }
+}
+
+#[test]
+fn a_key_stays_with_its_endpoint_and_moves_only_when_that_is_gone() {
+    let key = HashKey::Header("x-user".to_owned());
+    let cluster = with(Balancing::ConsistentHash(key), detects(), 10);
+    let now = Instant::now();
+    let at = |user: u32| {
+        let hash = Some(Cluster::hash(&user.to_le_bytes()));
+        let ask = Ask { tried: &[], hash };
+        cluster.pick(&ask, now).unwrap().address()
+    };
+    let before: Vec<_> = (0..500).map(at).collect();
+    assert_eq!(before, (0..500).map(at).collect::<Vec<_>>());
+    let gone = &cluster.endpoints()[3];
+    eject(&cluster, gone, now);
+    for (user, address) in (0..500).zip(before) {
+        let is_moved = at(user) != address;
+        assert_eq!(is_moved, address == gone.address(), "{user}");
+    }
+}
+
+#[test]
+fn with_a_bound_one_key_cannot_overload_its_endpoint() {
+    let policy = BackendPolicy {
+        hash_load_percent: Some(125),
+        ..BackendPolicy::default()
+    };
+    let key = Balancing::ConsistentHash(HashKey::Hostname);
+    let cluster = with(key, policy, 10);
+    let ask = Ask {
+        tried: &[],
+        hash: Some(Cluster::hash(b"hot")),
+    };
+    let now = Instant::now();
+    let held: Vec<_> = (0..200)
+        .map(|_| {
+            let endpoint = cluster.pick(&ask, now).unwrap();
+            let guard = endpoint.load().request_started();
+            (endpoint, guard)
+        })
+        .collect();
+    let most = cluster
+        .endpoints()
+        .iter()
+        .map(|e| e.load().requests_active());
+    assert!(most.max().unwrap() <= 26, "20 each is the mean");
+    drop(held);
+}
+
+#[test]
+fn the_less_loaded_is_preferred() {
+    let cluster = with(Balancing::LeastRequest, BackendPolicy::default(), 10);
+    let busy = &cluster.endpoints()[0];
+    let _held: Vec<_> = (0..50).map(|_| busy.load().request_started()).collect();
+    let now = Instant::now();
+    let to_busy = (0..10_000)
+        .filter(|_| {
+            let picked = cluster.pick(&Ask::default(), now).unwrap();
+            picked.address() == busy.address()
+        })
+        .count();
+    // Only when both draws fall on it: one in a hundred.
+    assert!(to_busy < 300, "{to_busy}");
+}
+
+#[test]
+fn an_endpoint_that_joins_a_cluster_starts_slowly_and_gets_its_whole_share() {
+    let policy = BackendPolicy {
+        slow_start_window: Some(Duration::from_secs(100)),
+        ..BackendPolicy::default()
+    };
+    for balancing in [Balancing::RoundRobin, Balancing::Random] {
+        let old = with(balancing, policy.clone(), 3);
+        let source = ir::Cluster {
+            endpoints: many(4),
+            ..(**old.source()).clone()
+        };
+        let new = Cluster::compile(&Arc::new(source), Some(&old));
+        let late = new.endpoints()[3].address();
+        let share = |now: Instant| {
+            let to_late = (0..8_000)
+                .filter(|_| new.pick(&Ask::default(), now).unwrap().address() == late)
+                .count();
+            to_late as f64 / 8_000.0
+        };
+        let now = Instant::now();
+        let shares = [0, 50, 100].map(|seconds| share(now + Duration::from_secs(seconds)));
+        assert!(shares[0] > 0.005 && shares[0] < 0.08, "{shares:?}");
+        assert!(shares[1] > shares[0] && shares[1] < 0.22, "{shares:?}");
+        assert!((shares[2] - 0.25).abs() < 0.03, "{shares:?}");
     }
 }
