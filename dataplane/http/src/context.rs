@@ -28,6 +28,8 @@ pub(crate) struct Context<'c> {
     /// The one of the rule's backends that was chosen.
     pub(crate) backend: Option<&'c Backend>,
     pub(crate) cluster: Option<&'c ClusterConfig>,
+    /// Of what the cluster's endpoints are chosen by, when that is a hash.
+    pub(crate) hash: Option<u64>,
     /// The endpoint of the last attempt.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// Endpoints that failed already.
@@ -50,6 +52,7 @@ impl<'c> Context<'c> {
             cors: None,
             backend: None,
             cluster: None,
+            hash: None,
             endpoint: None,
             tried: Vec::new(),
             attempts: 0,

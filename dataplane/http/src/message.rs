@@ -231,6 +231,19 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The value of a cookie that the client sent (RFC 6265 4.2.1); of several, the first.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
+        .find_map(|pair| {
+            pair.trim_ascii()
+                .strip_prefix(name.as_bytes())?
+                .strip_prefix(b"=")
+        })
+}
+
 /// HTTP/2 may split `cookie` into crumbs; towards HTTP/1.1 they are one field (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();
@@ -244,5 +257,32 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
     if let Ok(value) = http::HeaderValue::from_bytes(&joined) {
         headers.insert(header::COOKIE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut headers = HeaderMap::new();
+        for field in ["a=1;sid=x y; sid=second", "last=;  spaced=v  ", "sid2"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(field));
+        }
+        for (name, expected) in [
+            ("a", Some("1")),
+            ("sid", Some("x y")),
+            ("last", Some("")),
+            ("spaced", Some("v")),
+            ("sid2", None),
+            ("id", None),
+            ("", None),
+        ] {
+            let found = cookie(&headers, name);
+            assert_eq!(found, expected.map(str::as_bytes), "{name}");
+        }
     }
 }

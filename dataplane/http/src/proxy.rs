@@ -112,7 +112,7 @@ async fn run(
     if let Step::Reply(reply) = phase::filter::on_request(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
-    if let Step::Reply(reply) = phase::upstream::choose(ctx) {
+    if let Step::Reply(reply) = phase::upstream::choose(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
     if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival) {

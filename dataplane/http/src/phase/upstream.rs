@@ -3,14 +3,20 @@
 //! The backend is chosen once per request, so that a retry stays in the share it was counted for;
 //! the endpoint is chosen anew for each attempt and avoids those that failed.
 
-use dataplane_telemetry::Reason;
+use std::net::IpAddr;
 
+use dataplane_telemetry::Reason;
+use dataplane_upstream::{Ask, Cluster};
+use ir::cluster::HashKey;
+
+use crate::arrival::Arrival;
 use crate::context::Context;
+use crate::message::{Request, cookie};
 use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Notes backend and cluster in the context.
-pub(crate) fn choose(ctx: &mut Context<'_>) -> Step {
+pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) -> Step {
     let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };
@@ -27,6 +33,10 @@ pub(crate) fn choose(ctx: &mut Context<'_>) -> Step {
         }
         Some(config) => {
             ctx.cluster = Some(config);
+            ctx.hash = config
+                .cluster
+                .hash_key()
+                .and_then(|key| hash(key, request, arrival));
             Step::Continue
         }
         None => Step::reply(Reply::new(Reason::InvalidBackend)),
@@ -35,9 +45,13 @@ pub(crate) fn choose(ctx: &mut Context<'_>) -> Step {
 
 /// Notes the endpoint of the next attempt in the context.
 pub(crate) fn pick(ctx: &mut Context<'_>) -> Step {
+    let ask = Ask {
+        tried: &ctx.tried,
+        hash: ctx.hash,
+    };
     let endpoint = ctx
         .cluster
-        .and_then(|config| config.cluster.pick_avoiding(&ctx.tried));
+        .and_then(|config| config.cluster.pick(&ask, ctx.started));
     match endpoint {
         Some(endpoint) => {
             ctx.endpoint = Some(endpoint);
@@ -45,5 +59,21 @@ pub(crate) fn pick(ctx: &mut Context<'_>) -> Step {
             Step::Continue
         }
         None => Step::reply(Reply::new(Reason::NoEndpoint)),
+    }
+}
+
+/// The hash of what the cluster's policy names; nothing when the request does not have it.
+fn hash(key: &HashKey, request: &Request, arrival: &Arrival) -> Option<u64> {
+    match key {
+        HashKey::SourceIp => Some(match arrival.client.ip() {
+            IpAddr::V4(address) => Cluster::hash(&address.octets()),
+            IpAddr::V6(address) => Cluster::hash(&address.octets()),
+        }),
+        HashKey::Header(name) => {
+            let value = request.headers.get(name.as_str())?;
+            Some(Cluster::hash(value.as_bytes()))
+        }
+        HashKey::Cookie(name) => cookie(&request.headers, name).map(Cluster::hash),
+        HashKey::Hostname => Some(Cluster::hash(request.authority.host().as_bytes())),
     }
 }
