@@ -1,3 +1,5 @@
+//! Bodies kept for another attempt or read ahead, over a pair of streams.
+
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
