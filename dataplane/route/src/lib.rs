@@ -7,6 +7,7 @@
 //! path. The compiled forms are built by `dataplane/config`.
 
 pub mod table;
+pub mod stream_match;
 pub mod filter;
 mod http_match;
 mod request;

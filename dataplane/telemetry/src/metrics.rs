@@ -12,6 +12,7 @@ mod admin;
 mod backend;
 mod overload;
 mod process;
+mod stream;
 mod traffic;
 mod xds;
 
@@ -26,6 +27,7 @@ pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use overload::{OverloadMetrics, OverloadScope};
 pub use process::ProcessMetrics;
+pub use stream::{DatagramDrop, OpenSession, StreamMetrics};
 pub use traffic::{
     AcceptPause, ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight,
     RouteMetrics,
@@ -66,6 +68,8 @@ struct Named {
     /// By route and listener.
     routes: BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>,
     backends: BTreeMap<Arc<str>, Arc<BackendMetrics>>,
+    /// By route and listener.
+    streams: BTreeMap<(Arc<str>, Arc<str>), Arc<StreamMetrics>>,
 }
 
 impl Metrics {
@@ -107,6 +111,25 @@ impl Metrics {
         made
     }
 
+    /// The handle of a stream route on a listener, made on first use; the route is
+    /// `kind/namespace/name`, or `none` for what no route takes.
+    pub fn stream(&self, route: &str, listener: &str) -> Arc<StreamMetrics> {
+        let mut named = self.named();
+        let key = (Arc::from(route), Arc::from(listener));
+        if let Some(known) = named.streams.get(&key) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(StreamMetrics::new(route, listener, self.shards));
+        named.streams.insert(key, Arc::clone(&made));
+        made
+    }
+
+    /// Removes one stream route on all its listeners.
+    pub fn remove_stream(&self, route: &str) {
+        let keep = |(name, _): &(Arc<str>, Arc<str>), _: &mut _| **name != *route;
+        self.named().streams.retain(keep);
+    }
+
     /// The handle of a backend, made on first use; the name is its cluster's key.
     pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
         let mut named = self.named();
@@ -145,10 +168,14 @@ impl Metrics {
     pub fn retain_listeners(&self, mut keep: impl FnMut(&str) -> bool) {
         let mut named = self.named();
         let Named {
-            listeners, routes, ..
+            listeners,
+            routes,
+            streams,
+            ..
         } = &mut *named;
         listeners.retain(|name, _| keep(name));
         routes.retain(|(_, listener), _| listeners.contains_key(listener));
+        streams.retain(|(_, listener), _| keep(listener));
     }
 
     /// Keeps the backends for which `keep` holds.
@@ -164,12 +191,13 @@ impl Metrics {
     /// Appends all families in the text format of [`CONTENT_TYPE`].
     pub fn encode_text(&self, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.
-        let (listeners, routes, backends) = {
+        let (listeners, routes, backends, streams) = {
             let named = self.named();
             (
                 named.listeners.values().cloned().collect::<Vec<_>>(),
                 named.routes.values().cloned().collect::<Vec<_>>(),
                 named.backends.values().cloned().collect::<Vec<_>>(),
+                named.streams.values().cloned().collect::<Vec<_>>(),
             )
         };
         let unrouted = listeners
@@ -184,6 +212,7 @@ impl Metrics {
         traffic::encode_listeners(&mut out, &listeners);
         self.overload.encode(&mut out);
         backend::encode(&mut out, &backends);
+        stream::encode(&mut out, &streams);
         self.xds.encode(&mut out);
         self.access_log.encode(&mut out);
         self.log.encode(&mut out);

@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod server;
+pub mod client_hello;
 pub mod stream;
 mod listener;
 mod verify;
@@ -18,6 +19,7 @@ mod provider;
 
 pub use admin::{AdminTls, AdminTlsError};
 pub use certificate::CertificateFacts;
+pub use client_hello::{Alert, ClientHello, HelloError, HelloReader};
 pub use provider::install_crypto_provider;
 pub use server::{HandshakeError, ServerTls};
 pub use stream::{Alpn, ServerStream, TlsSession};

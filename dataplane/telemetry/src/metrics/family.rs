@@ -150,6 +150,17 @@ declare! {
         BACKEND_ERRORS: Counter "backend_connection_errors_total" ["backend", "reason"]
             "Connections to endpoints of a backend that failed or broke, by outcome.";
 
+        STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
+            "TCP and TLS connections passed on as bytes, and UDP sessions, that are open.";
+        STREAM_SESSIONS: Counter "stream_sessions_total" ["listener", "route", "reason"]
+            "Such sessions that ended, by outcome.";
+        STREAM_RECEIVED: Counter "stream_received_bytes_total" ["listener", "route"]
+            "Bytes of such sessions taken from clients.";
+        STREAM_SENT: Counter "stream_sent_bytes_total" ["listener", "route"]
+            "Bytes of such sessions given to clients.";
+        DATAGRAMS_DROPPED: Counter "udp_datagrams_dropped_total" ["listener", "route", "limit"]
+            "Datagrams that were dropped, by what they met.";
+
         XDS_CONNECTED: Gauge "xds_connected" []
             "1 while the configuration stream to the control plane is up.";
         XDS_STALE: Gauge "xds_snapshot_stale" []

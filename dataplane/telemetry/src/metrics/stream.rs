@@ -1,0 +1,197 @@
+//! What is counted of TCP and TLS connections that are passed on as bytes, and of UDP sessions.
+//!
+//! As with requests, handles are made when configuration is compiled; recording touches only the
+//! calling thread's shard. "Session" is the word for both: a connection, or the datagrams of one
+//! client for as long as they belong together.
+
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::exposition::Exposition;
+use super::family;
+use super::instrument::{Counter, ShardCount, Shards};
+use crate::reason::Reason;
+
+/// The counters of one stream route on one listener; `none` stands for no route.
+#[derive(Debug)]
+pub struct StreamMetrics {
+    route: Arc<str>,
+    listener: Arc<str>,
+    shards: Shards<Shard>,
+}
+
+impl StreamMetrics {
+    pub(super) fn new(route: &str, listener: &str, shards: ShardCount) -> Self {
+        Self {
+            route: route.into(),
+            listener: listener.into(),
+            shards: Shards::new(shards),
+        }
+    }
+
+    /// Counts a session as open until the guard is dropped.
+    pub fn session_opened(self: &Arc<Self>) -> OpenSession {
+        self.shards.local().active.fetch_add(1, Ordering::Relaxed);
+        OpenSession(Arc::clone(self))
+    }
+
+    /// Records a session that ended.
+    pub fn session_ended(&self, reason: Reason) {
+        self.shards.local().ended[reason.index()].increment();
+    }
+
+    /// Adds bytes that were carried: from the client, and to it.
+    pub fn carried(&self, received: u64, sent: u64) {
+        let shard = self.shards.local();
+        shard.received.add(received);
+        shard.sent.add(sent);
+    }
+
+    /// Records a datagram that was dropped.
+    pub fn datagram_dropped(&self, why: DatagramDrop) {
+        self.shards.local().dropped[why as usize].increment();
+    }
+
+    /// Sessions open now.
+    pub fn sessions_active(&self) -> i64 {
+        let shards = self.shards.iter();
+        shards
+            .map(|shard| shard.active.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Datagrams dropped so far.
+    pub fn datagrams_dropped(&self, why: DatagramDrop) -> u64 {
+        self.sum(|shard| &shard.dropped[why as usize])
+    }
+
+    fn sum<'a>(&'a self, counter: impl Fn(&'a Shard) -> &'a Counter) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).value()).sum()
+    }
+}
+
+/// Counts one session as open; see [`StreamMetrics::session_opened`].
+#[derive(Debug)]
+#[must_use = "the session counts as open only while this is held"]
+pub struct OpenSession(Arc<StreamMetrics>);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.shards.local().active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a datagram went nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatagramDrop {
+    /// Its source, or all together, began sessions faster than allowed.
+    Rate,
+    /// There are as many sessions as allowed.
+    Sessions,
+    /// The queue in front of the backend or of the client is full.
+    Queue,
+    /// No route, or none of its backends, takes it.
+    Unroutable,
+    /// It was cut by the kernel, or is too long to be sent.
+    Size,
+}
+
+impl DatagramDrop {
+    const ALL: [Self; 5] = [
+        Self::Rate,
+        Self::Sessions,
+        Self::Queue,
+        Self::Unroutable,
+        Self::Size,
+    ];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Sessions => "sessions",
+            Self::Queue => "queue",
+            Self::Unroutable => "unroutable",
+            Self::Size => "size",
+        }
+    }
+}
+
+/// What one thread records.
+#[derive(Debug)]
+struct Shard {
+    active: AtomicI64,
+    received: Counter,
+    sent: Counter,
+    ended: [Counter; Reason::COUNT],
+    dropped: [Counter; DatagramDrop::ALL.len()],
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            active: AtomicI64::new(0),
+            received: Counter::default(),
+            sent: Counter::default(),
+            ended: array::from_fn(|_| Counter::default()),
+            dropped: array::from_fn(|_| Counter::default()),
+        }
+    }
+}
+
+/// Writes the families of streams.
+pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<StreamMetrics>]) {
+    let touched: Vec<_> = all.iter().filter(|it| it.shards.is_touched()).collect();
+    let mut samples = out.family(&family::STREAM_ACTIVE);
+    for it in &touched {
+        samples.sample(&[&it.listener, &it.route], it.sessions_active());
+    }
+    let mut samples = out.family(&family::STREAM_SESSIONS);
+    for it in &touched {
+        for reason in Reason::ALL {
+            let count = it.sum(|shard| &shard.ended[reason.index()]);
+            if count > 0 {
+                samples.sample(&[&it.listener, &it.route, reason.as_str()], count);
+            }
+        }
+    }
+    let mut samples = out.family(&family::STREAM_RECEIVED);
+    for it in &touched {
+        samples.sample(&[&it.listener, &it.route], it.sum(|shard| &shard.received));
+    }
+    let mut samples = out.family(&family::STREAM_SENT);
+    for it in &touched {
+        samples.sample(&[&it.listener, &it.route], it.sum(|shard| &shard.sent));
+    }
+    let mut samples = out.family(&family::DATAGRAMS_DROPPED);
+    for it in &touched {
+        for why in DatagramDrop::ALL {
+            let count = it.datagrams_dropped(why);
+            if count > 0 {
+                samples.sample(&[&it.listener, &it.route, why.as_str()], count);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_count_while_their_guard_is_held() {
+        let metrics = Arc::new(StreamMetrics::new("tcp/a/b", "l", ShardCount::new(2)));
+        let open = metrics.session_opened();
+        assert_eq!(metrics.sessions_active(), 1);
+        drop(open);
+        assert_eq!(metrics.sessions_active(), 0);
+    }
+
+    #[test]
+    fn drops_stand_at_their_own_index() {
+        for (at, why) in DatagramDrop::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, at);
+        }
+    }
+}
