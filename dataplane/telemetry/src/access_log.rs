@@ -14,13 +14,14 @@ use std::time::{Duration, SystemTime};
 mod format;
 mod sink;
 
-pub use format::Record;
+pub use format::{Record, StreamRecord};
 pub use sink::Sink;
 
 use format::JsonFormat;
 
 use crate::metrics::AccessLogMetrics;
 use crate::queue::{Chunk, Limits, Queue};
+use crate::reason::Side;
 
 /// A writer's buffer is handed on when it holds this much.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -156,22 +157,44 @@ struct Local {
 impl Writer {
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
+        let ended = record.timestamp.checked_add(record.latency);
+        self.add(
+            record.status >= 500,
+            ended.unwrap_or(record.timestamp),
+            |format, out| format.write(out, record),
+        );
+    }
+
+    /// As [`Self::write`], for a connection or UDP session; one that ended well or by its client's
+    /// doing may be left out by sampling.
+    pub fn write_stream(&self, record: &StreamRecord<'_>) {
+        let is_fault = record.reason.flag() != "none" && record.reason.side() != Side::Downstream;
+        let ended = record.timestamp.checked_add(record.duration);
+        self.add(
+            is_fault,
+            ended.unwrap_or(record.timestamp),
+            |format, out| format.write_stream(out, record),
+        );
+    }
+
+    fn add(
+        &self,
+        is_fault: bool,
+        now: SystemTime,
+        write: impl FnOnce(&mut JsonFormat, &mut Vec<u8>),
+    ) {
         let Some(shared) = &self.shared else { return };
         // Nothing below calls back into this writer, so the borrow cannot fail.
         let mut local = self.local.borrow_mut();
-        if record.status < 500 && local.next_random() >= shared.threshold {
+        if !is_fault && local.next_random() >= shared.threshold {
             return;
         }
         if local.buffer.capacity() == 0 {
             local.buffer.reserve_exact(BUFFER_BYTES);
         }
         let Local { buffer, format, .. } = &mut *local;
-        format.write(buffer, record);
+        write(format, buffer);
         local.lines += 1;
-        let now = record
-            .timestamp
-            .checked_add(record.latency)
-            .unwrap_or(record.timestamp);
         let oldest = *local.oldest.get_or_insert(now);
         let age = now.duration_since(oldest).unwrap_or_default();
         if local.buffer.len() >= BUFFER_BYTES - format::LINE_USUAL || age > AGE_MAX {

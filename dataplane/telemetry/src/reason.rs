@@ -74,6 +74,15 @@ reasons! {
     /// A rate limit said no.
     RateLimited, "rate_limited", "RL", Downstream;
 
+    /// Neither side of a connection or UDP session sent anything for too long.
+    IdleTimeout, "idle_timeout", "IT", Downstream;
+    /// A connection reached the age at which it is ended.
+    AgeLimit, "age_limit", "MA", Downstream;
+    /// No listener or route has the name the client asked for by TLS, or it asked for none.
+    UnknownServerName, "unknown_server_name", "NR", Downstream;
+    /// What should begin a TLS connection is not a ClientHello.
+    BadClientHello, "bad_client_hello", "BR", Downstream;
+
     /// No endpoint of the cluster can take a request.
     NoEndpoint, "no_endpoint", "UH", Upstream;
     /// No connection to an endpoint came up.
@@ -199,12 +208,21 @@ mod tests {
             (
                 "NR",
                 Side::Downstream,
-                "route_not_found misdirected_request",
+                "route_not_found misdirected_request unknown_server_name",
             ),
-            ("BR", Side::Downstream, "bad_request upgrade_refused"),
+            (
+                "BR",
+                Side::Downstream,
+                "bad_request upgrade_refused bad_client_hello",
+            ),
             ("RH", Side::Downstream, "head_too_large uri_too_long"),
             ("RB", Side::Downstream, "body_too_large"),
-            ("IT", Side::Downstream, "head_timeout body_timeout"),
+            (
+                "IT",
+                Side::Downstream,
+                "head_timeout body_timeout idle_timeout",
+            ),
+            ("MA", Side::Downstream, "age_limit"),
             ("DC", Side::Downstream, "client_aborted"),
             ("RL", Side::Downstream, "rate_limited"),
             ("UH", Side::Upstream, "no_endpoint"),

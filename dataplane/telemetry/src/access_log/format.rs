@@ -11,6 +11,10 @@ use jiff::Timestamp;
 
 use crate::reason::Reason;
 
+mod stream;
+
+pub use stream::StreamRecord;
+
 /// How much of a field from a client or backend is written; the rest is cut.
 const FIELD_BYTES_MAX: usize = 4096;
 
@@ -84,8 +88,16 @@ impl JsonFormat {
         out.extend_from_slice(b"\",\"event\":\"http_request\"");
         write_request(out, record);
         write_response(out, record);
-        write_upstream(out, record);
-        write_connection(out, record);
+        let destination = Destination {
+            route: record.route,
+            rule: record.rule,
+            backend: record.backend,
+            upstream_addr: record.upstream_addr,
+            upstream_connect_time: record.upstream_connect_time,
+            attempts: record.attempts,
+        };
+        write_destination(out, &destination);
+        write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
         out.extend_from_slice(b"}\n");
     }
 }
@@ -113,7 +125,17 @@ fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
     plain(out, b",\"response_flags\":\"", record.reason.flag());
 }
 
-fn write_upstream(out: &mut Vec<u8>, record: &Record<'_>) {
+/// Where something went; what lines of all kinds say alike.
+struct Destination<'a> {
+    route: Option<&'a str>,
+    rule: Option<usize>,
+    backend: Option<&'a str>,
+    upstream_addr: Option<SocketAddr>,
+    upstream_connect_time: Option<Duration>,
+    attempts: u32,
+}
+
+fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {
     if let Some(route) = record.route {
         let (rest, name) = route.rsplit_once('/').unwrap_or(("", route));
         let (kind, namespace) = rest.rsplit_once('/').unwrap_or(("", rest));
@@ -149,16 +171,17 @@ fn write_upstream(out: &mut Vec<u8>, record: &Record<'_>) {
     }
 }
 
-fn write_connection(out: &mut Vec<u8>, record: &Record<'_>) {
-    text(
-        out,
-        b",\"snapshot_version\":\"",
-        record.snapshot_version.as_bytes(),
-    );
-    if let Some(version) = record.tls_version {
+fn write_circumstances(
+    out: &mut Vec<u8>,
+    snapshot_version: &str,
+    tls_version: Option<&str>,
+    sni: Option<&str>,
+) {
+    text(out, b",\"snapshot_version\":\"", snapshot_version.as_bytes());
+    if let Some(version) = tls_version {
         text(out, b",\"tls_version\":\"", version.as_bytes());
     }
-    if let Some(sni) = record.sni {
+    if let Some(sni) = sni {
         text(out, b",\"sni\":\"", sni.as_bytes());
     }
 }
