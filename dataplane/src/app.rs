@@ -64,6 +64,7 @@ pub async fn run(
     let shared = Shared {
         store: store.clone(),
         http: Arc::new(bootstrap.http.clone()),
+        streams: Arc::new(bootstrap.streams.clone()),
         access_log: access_log.clone(),
         limits: accept::Limits {
             process: connections.clone(),
@@ -72,6 +73,8 @@ pub async fn run(
             clients: bootstrap.client_connections_max.map(Clients::new),
             level: level.clone(),
             handshake_timeout: bootstrap.handshake_timeout,
+            streams: Arc::new(Gate::new(bootstrap.streams_max)),
+            listener_streams_max: bootstrap.listener_streams_max,
         },
         overload: Overload::new(level.clone(), metrics.overload.clone()),
     };

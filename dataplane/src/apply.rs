@@ -157,6 +157,11 @@ impl Applier {
                 self.metrics.remove_route(&route.key);
             }
         }
+        for change in old.stream_routes.changes(&new.stream_routes) {
+            if let Change::Remove(route) = change {
+                self.metrics.remove_stream(&route.key);
+            }
+        }
         for change in old.clusters.changes(&new.clusters) {
             if let Change::Remove(cluster) = change {
                 self.metrics.remove_backend(&cluster.key);

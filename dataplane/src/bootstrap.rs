@@ -43,6 +43,12 @@ pub struct Bootstrap {
     pub access_log: Option<access_log::Settings>,
     /// Limits and deadlines of HTTP.
     pub http: dataplane_http::Settings,
+    /// Limits and deadlines of streams.
+    pub streams: dataplane_stream::Settings,
+    /// Connections of the whole process that are carried as bytes; `None` for no limit of their own.
+    pub streams_max: Option<usize>,
+    /// The same of one listener's socket; `None` for no limit.
+    pub listener_streams_max: Option<i64>,
     /// Worker threads; never 0.
     pub workers: usize,
     /// Connections of the whole process; `None` for no limit.

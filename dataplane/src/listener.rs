@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use dataplane_config::RuntimeConfig;
 
 pub mod accept;
+mod stream;
 pub mod worker;
 
 use accept::Socket;

@@ -49,6 +49,8 @@ pub struct Cluster {
     pub security_policy: Option<Arc<SecurityPolicy>>,
     /// How its endpoints are watched, spared and limited.
     pub policy: Option<Arc<BackendPolicy>>,
+    /// Tells the endpoints of TCP and TLS routes who the client is; HTTP has header fields for it.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Resource for Cluster {
@@ -126,6 +128,15 @@ pub enum SubjectAltName {
     Hostname(Hostname),
     /// A URI such as a SPIFFE id, compared as text.
     Uri(String),
+}
+
+/// A version of the PROXY protocol, whose header goes in front of a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How an endpoint is chosen.

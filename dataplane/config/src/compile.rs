@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ir::listener::ListenerProtocol;
 use ir::policy::RoutePolicy;
-use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, Violations};
+use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute, Violations};
 
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::{CompiledRoute, RouteKind, Table};
@@ -21,6 +21,7 @@ use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::filters::Filters;
 use crate::runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
+use crate::streams::{Streams, UdpBind, server_names};
 
 /// Compiles `snapshot`, reusing all parts of `previous` that it leaves alone.
 pub fn compile(
@@ -34,7 +35,7 @@ pub fn compile(
     for listener in snapshot
         .listeners
         .iter()
-        .filter(|l| protocol_of(l).is_some())
+        .filter(|l| protocol_of(l).is_some() || l.protocol == ListenerProtocol::Udp)
     {
         let config = match previous.listeners.get(&listener.name) {
             Some(before) if before.listener == *listener => changed.apply_to(before, metrics),
@@ -43,9 +44,11 @@ pub fn compile(
         listeners.insert(listener.name.clone(), config);
     }
     let binds = binds(&listeners, &snapshot, previous, metrics)?;
+    let udp_binds = udp_binds(&listeners, metrics);
     Ok(RuntimeConfig {
         snapshot,
         binds,
+        udp_binds,
         listeners,
         clusters,
     })
@@ -80,6 +83,7 @@ struct ChangedRoutes<'a> {
     removed: Vec<(RouteKind, &'a Arc<str>)>,
     http: Vec<&'a Arc<HttpRoute>>,
     grpc: Vec<&'a Arc<GrpcRoute>>,
+    streams: Vec<Change<'a, StreamRoute>>,
 }
 
 impl<'a> ChangedRoutes<'a> {
@@ -88,6 +92,7 @@ impl<'a> ChangedRoutes<'a> {
             removed: Vec::new(),
             http: Vec::new(),
             grpc: Vec::new(),
+            streams: old.stream_routes.changes(&new.stream_routes).collect(),
         };
         for change in old.http_routes.changes(&new.http_routes) {
             match change {
@@ -126,6 +131,15 @@ impl<'a> ChangedRoutes<'a> {
                 touched = true;
             }
         }
+        let mut streams = before.streams.clone();
+        if let Some(streams) = &mut streams {
+            for change in &self.streams {
+                touched |= match change {
+                    Change::Upsert(route) => streams.put(route, listener, metrics),
+                    Change::Remove(route) => streams.remove(&route.key),
+                };
+            }
+        }
         if !touched {
             return before.clone();
         }
@@ -133,6 +147,7 @@ impl<'a> ChangedRoutes<'a> {
             listener: listener.clone(),
             table,
             unrouted: before.unrouted.clone(),
+            streams,
         })
     }
 }
@@ -156,7 +171,24 @@ fn listener_from_scratch(
         listener: listener.clone(),
         table,
         unrouted: metrics.listener(&listener.name),
+        streams: streams_from_scratch(listener, snapshot, metrics),
     })
+}
+
+fn streams_from_scratch(
+    listener: &Listener,
+    snapshot: &Snapshot,
+    metrics: &Metrics,
+) -> Option<Streams> {
+    use ListenerProtocol::{Tcp, Tls, TlsPassthrough, Udp};
+    if !matches!(listener.protocol, Tcp | Udp | Tls | TlsPassthrough) {
+        return None;
+    }
+    let mut streams = Streams::new(listener, metrics);
+    for route in snapshot.stream_routes.iter() {
+        streams.put(route, listener, metrics);
+    }
+    Some(streams)
 }
 
 /// The hosts that a route serves on a listener; `None` when it serves none.
@@ -277,7 +309,9 @@ fn protocol_of(listener: &Listener) -> Option<Protocol> {
         ListenerProtocol::Https => Some(Protocol::Https),
         ListenerProtocol::Grpc if listener.tls.is_some() => Some(Protocol::Https),
         ListenerProtocol::Grpc => Some(Protocol::Http),
-        _ => None,
+        ListenerProtocol::Tcp => Some(Protocol::Tcp),
+        ListenerProtocol::Tls | ListenerProtocol::TlsPassthrough => Some(Protocol::Tls),
+        ListenerProtocol::Udp | ListenerProtocol::Http3 => None,
     }
 }
 
@@ -288,7 +322,10 @@ fn binds(
     metrics: &Metrics,
 ) -> Result<BTreeMap<SocketAddr, Arc<Bind>>, Violations> {
     let mut by_address: BTreeMap<SocketAddr, Vec<&Arc<ListenerConfig>>> = BTreeMap::new();
-    for config in listeners.values() {
+    let of_tcp = listeners
+        .values()
+        .filter(|config| protocol_of(&config.listener).is_some());
+    for config in of_tcp {
         for address in &config.listener.addresses {
             let address = SocketAddr::new(*address, config.listener.port.get());
             by_address.entry(address).or_default().push(config);
@@ -319,19 +356,32 @@ fn bind(
     before: Option<&Arc<Bind>>,
     metrics: &Metrics,
 ) -> Result<Arc<Bind>, Violations> {
-    // `ir` has refused listeners of different protocols on one socket.
-    let protocol = protocol_of(&configs[0].listener).unwrap_or(Protocol::Http);
+    // `ir` has refused listeners that cannot share a socket; those of TLS can.
+    let protocols: Vec<_> = configs
+        .iter()
+        .filter_map(|c| protocol_of(&c.listener))
+        .collect();
+    let protocol = match protocols.as_slice() {
+        many if many.contains(&Protocol::Tls) => Protocol::Tls,
+        many => many.first().copied().unwrap_or(Protocol::Http),
+    };
+    let passes_through = |config: &&&Arc<ListenerConfig>| {
+        config.listener.protocol == ListenerProtocol::TlsPassthrough
+    };
+    let ends_tls = |config: &&&Arc<ListenerConfig>| !passes_through(config);
     let tls = match protocol {
-        Protocol::Http => None,
-        Protocol::Https => {
-            let parts: Vec<&Listener> = configs.iter().map(|config| &*config.listener).collect();
+        Protocol::Http | Protocol::Tcp => None,
+        Protocol::Https | Protocol::Tls => {
+            let parts = configs.iter().filter(ends_tls);
+            let parts: Vec<&Listener> = parts.map(|config| &*config.listener).collect();
             let before = before.and_then(|bind| bind.tls.as_deref());
-            Some(Arc::new(ServerTls::compile(
-                &parts,
-                &snapshot.secrets,
-                before,
-            )?))
+            let compile = || ServerTls::compile(&parts, &snapshot.secrets, before).map(Arc::new);
+            (!parts.is_empty()).then(compile).transpose()?
         }
+    };
+    let by_server_name = match protocol {
+        Protocol::Tls => by_server_name(configs),
+        _ => HostMap::default(),
     };
     let mut by_host = HostMap::default();
     for config in configs {
@@ -346,8 +396,50 @@ fn bind(
     Ok(Arc::new(Bind {
         address,
         protocol,
+        by_server_name,
         tls,
         listeners: by_host,
         metrics,
     }))
+}
+
+fn by_server_name(configs: &[&Arc<ListenerConfig>]) -> HostMap<Arc<ListenerConfig>> {
+    let mut map = HostMap::default();
+    for config in configs {
+        let names = server_names(&config.listener);
+        if names.is_empty() {
+            map.insert(None, Arc::clone(config));
+        }
+        for name in names {
+            map.insert(Some(name), Arc::clone(config));
+        }
+    }
+    map
+}
+
+fn udp_binds(
+    listeners: &BTreeMap<Arc<str>, Arc<ListenerConfig>>,
+    metrics: &Metrics,
+) -> BTreeMap<SocketAddr, Arc<UdpBind>> {
+    let mut binds = BTreeMap::new();
+    for config in listeners.values() {
+        let listener = &config.listener;
+        if listener.protocol != ListenerProtocol::Udp {
+            continue;
+        }
+        for ip in &listener.addresses {
+            let address = SocketAddr::new(*ip, listener.port.get());
+            let bind = UdpBind {
+                address,
+                listener: listener.name.clone(),
+                streams: config
+                    .streams
+                    .clone()
+                    .unwrap_or_else(|| Streams::new(listener, metrics)),
+                metrics: metrics.listener(&listener.name),
+            };
+            binds.insert(address, Arc::new(bind));
+        }
+    }
+    binds
 }

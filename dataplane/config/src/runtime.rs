@@ -19,6 +19,7 @@ use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::filters::Filters;
+use crate::streams::{Streams, UdpBind};
 
 /// One compiled configuration.
 #[derive(Clone, Default)]
@@ -27,6 +28,8 @@ pub struct RuntimeConfig {
     pub snapshot: Snapshot,
     /// Sockets that must stand open, by address.
     pub binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// The same for UDP, which has ports of its own.
+    pub udp_binds: BTreeMap<SocketAddr, Arc<UdpBind>>,
     /// Listeners by name.
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
     /// Clusters by key.
@@ -41,10 +44,12 @@ impl RuntimeConfig {
 
     /// The cluster of a backend, under the first of its keys that exists.
     pub fn cluster(&self, backend: &Backend) -> Option<&ClusterConfig> {
-        backend
-            .cluster_keys
-            .iter()
-            .find_map(|key| self.clusters.get(key))
+        self.cluster_by_keys(&backend.cluster_keys)
+    }
+
+    /// The cluster under the first of these keys that exists.
+    pub fn cluster_by_keys(&self, keys: &[Arc<str>]) -> Option<&ClusterConfig> {
+        keys.iter().find_map(|key| self.clusters.get(key))
     }
 }
 
@@ -73,12 +78,30 @@ pub struct Bind {
     pub address: SocketAddr,
     /// What is spoken on it; the same for all its listeners.
     pub protocol: Protocol,
+    /// Its listeners by server name; empty unless it speaks [`Protocol::Tls`], where the ClientHello
+    /// has to be looked at before anybody reads it.
+    pub by_server_name: HostMap<Arc<ListenerConfig>>,
     /// Certificates and settings, when TLS ends here.
     pub tls: Option<Arc<ServerTls>>,
     /// Its listeners by the hosts they serve.
     pub listeners: HostMap<Arc<ListenerConfig>>,
     /// For figures about connections, before a host is known.
     pub metrics: Arc<ListenerMetrics>,
+}
+
+impl Bind {
+    /// The listener for a TLS client that asked for `name`, or for none.
+    pub fn by_server_name(&self, name: Option<&str>) -> Option<&Arc<ListenerConfig>> {
+        match name {
+            Some(name) => self.by_server_name.best(name),
+            None => self.by_server_name.get(None),
+        }
+    }
+
+    /// The listener that serves every host, such as that of plain TCP.
+    pub fn any_listener(&self) -> Option<&Arc<ListenerConfig>> {
+        self.listeners.get(None)
+    }
 }
 
 /// What is spoken on a socket.
@@ -88,6 +111,11 @@ pub enum Protocol {
     Http,
     /// HTTP/1.1 and HTTP/2 over TLS.
     Https,
+    /// Bytes, which the first listener carries.
+    Tcp,
+    /// TLS, of which a listener passes some through or carries what is inside as bytes; others may
+    /// speak HTTP.
+    Tls,
 }
 
 /// One listener with the routes attached to it.
@@ -98,6 +126,8 @@ pub struct ListenerConfig {
     pub table: Table<Rule>,
     /// Figures of requests that no route takes.
     pub unrouted: Arc<ListenerMetrics>,
+    /// Its TCP and TLS routes; absent where HTTP is spoken.
+    pub streams: Option<Streams>,
 }
 
 impl fmt::Debug for ListenerConfig {

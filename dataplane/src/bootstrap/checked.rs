@@ -30,6 +30,11 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         log: log(written),
         access_log: access_log(written),
         http: http(written),
+        streams: streams(written),
+        streams_max: written.limit(&key::STREAMS_MAX).map(to_usize),
+        listener_streams_max: written
+            .limit(&key::LISTENER_STREAMS_MAX)
+            .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
         workers: workers(written),
         connections_max: written.limit(&key::CONNECTIONS_MAX).map(to_usize),
         listener_connections_max: written
@@ -281,6 +286,43 @@ fn overload(written: &mut Written) -> overload::Settings {
         source: overload::Source::of_this_process(limit),
         ..overload::Settings::default()
     }
+}
+
+fn streams(written: &Written) -> dataplane_stream::Settings {
+    dataplane_stream::Settings {
+        hello_timeout: written.duration(&key::TLS_HANDSHAKE),
+        connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
+        connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
+        buffer_bytes: to_usize(written.number(&key::TCP_BUFFER)),
+        idle: written.limit(&key::TCP_IDLE).map(Duration::from_millis),
+        age_max: written.limit(&key::TCP_AGE).map(Duration::from_millis),
+        drain: written.duration(&key::DRAIN_TOTAL),
+        upstream_keepalive: keepalive(
+            written,
+            &key::UPSTREAM_KEEPALIVE,
+            &key::UPSTREAM_KEEPALIVE_PARTS,
+        ),
+        downstream_keepalive: keepalive(
+            written,
+            &key::DOWNSTREAM_KEEPALIVE,
+            &key::DOWNSTREAM_KEEPALIVE_PARTS,
+        ),
+    }
+}
+
+/// Probes of the kernel; `parts` are idle time, interval, count and the limit for sent bytes.
+fn keepalive(
+    written: &Written,
+    is_on: &key::Key,
+    parts: &[&key::Key; 4],
+) -> Option<dataplane_stream::Keepalive> {
+    let [idle, interval, probes, user_timeout] = parts;
+    written.flag(is_on).then(|| dataplane_stream::Keepalive {
+        idle: written.duration(idle),
+        interval: written.duration(interval),
+        probes: to_u32(written.number(probes)),
+        user_timeout: written.limit(user_timeout).map(Duration::from_millis),
+    })
 }
 
 fn workers(written: &Written) -> usize {

@@ -196,6 +196,39 @@ keys! {
     DRAIN_ACCEPT "runtimeTuning.drainMinAcceptMs": number(Unit::Milliseconds, 1, MS_MAX, Zero::Plain), "10000",
         "How long connections are still accepted once readiness is off; at most half of `gracefulDrainPeriodMs` when not set.";
 
+    TCP_BUFFER "runtimeTuning.tcpProxyBufferBytes": number(Unit::Bytes, 1024, 1 << 20, Zero::Default), "16384",
+        "Bytes of a TCP or TLS connection read at once per direction, up to four times as many while they flow; an idle connection holds none.";
+    TCP_IDLE "runtimeTuning.tcpSessionIdleTimeoutMs": WAIT_OR_NONE, "3600000",
+        "How long such a connection may carry nothing in either direction.";
+    TCP_AGE "runtimeTuning.tcpMaxConnectionAgeMs": WAIT_OR_NONE, "0",
+        "Age at which such a connection is ended.";
+    UPSTREAM_KEEPALIVE "runtimeTuning.upstreamTcpKeepalive.enabled": Kind::Flag, "true",
+        "The kernel probes idle connections of TCP and TLS routes to endpoints.";
+    UPSTREAM_KEEPALIVE_IDLE "runtimeTuning.upstreamTcpKeepalive.idleMs": WAIT, "60000",
+        "Silence before the first probe.";
+    UPSTREAM_KEEPALIVE_INTERVAL "runtimeTuning.upstreamTcpKeepalive.intervalMs": WAIT, "15000",
+        "Pause between probes.";
+    UPSTREAM_KEEPALIVE_PROBES "runtimeTuning.upstreamTcpKeepalive.probeCount":
+        number(Unit::Count, 1, 100, Zero::Default), "4",
+        "Probes without an answer after which a connection is broken.";
+    UPSTREAM_USER_TIMEOUT "runtimeTuning.upstreamTcpKeepalive.userTimeoutMs": WAIT_OR_NONE, "0",
+        "How long sent bytes may stay without acknowledgement; 0 leaves it to the kernel.";
+    DOWNSTREAM_KEEPALIVE "runtimeTuning.downstreamTcpKeepalive.enabled": Kind::Flag, "false",
+        "The kernel probes idle connections of clients of TCP and TLS routes.";
+    DOWNSTREAM_KEEPALIVE_IDLE "runtimeTuning.downstreamTcpKeepalive.idleMs": WAIT, "60000",
+        "Silence before the first probe.";
+    DOWNSTREAM_KEEPALIVE_INTERVAL "runtimeTuning.downstreamTcpKeepalive.intervalMs": WAIT, "15000",
+        "Pause between probes.";
+    DOWNSTREAM_KEEPALIVE_PROBES "runtimeTuning.downstreamTcpKeepalive.probeCount":
+        number(Unit::Count, 1, 100, Zero::Default), "4",
+        "Probes without an answer after which a connection is broken.";
+    DOWNSTREAM_USER_TIMEOUT "runtimeTuning.downstreamTcpKeepalive.userTimeoutMs": WAIT_OR_NONE, "0",
+        "How long sent bytes may stay without acknowledgement; 0 leaves it to the kernel.";
+
+    STREAMS_MAX "runtimeProtection.tcpGlobalConnectionLimit": LIMIT, "0",
+        "Connections of TCP and TLS routes of the whole process, within `httpGlobalConnectionLimit`, which counts all; further ones are closed.";
+    LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
+        "Connections of one such listener's socket; further ones are closed.";
     CONNECTIONS_MAX "runtimeProtection.httpGlobalConnectionLimit": LIMIT, "50000",
         "Connections of the whole process; further ones are closed. Where the limit of open files allows fewer, that counts, and clients wait.";
     LISTENER_CONNECTIONS_MAX "runtimeProtection.httpListenerConnectionLimit": LIMIT, "10000",
@@ -275,6 +308,21 @@ keys! {
         "The largest message taken from the control plane, after decompression.";
 }
 
+/// Idle time, interval, count and the limit for sent bytes.
+pub(super) static UPSTREAM_KEEPALIVE_PARTS: [&Key; 4] = [
+    &UPSTREAM_KEEPALIVE_IDLE,
+    &UPSTREAM_KEEPALIVE_INTERVAL,
+    &UPSTREAM_KEEPALIVE_PROBES,
+    &UPSTREAM_USER_TIMEOUT,
+];
+/// The same.
+pub(super) static DOWNSTREAM_KEEPALIVE_PARTS: [&Key; 4] = [
+    &DOWNSTREAM_KEEPALIVE_IDLE,
+    &DOWNSTREAM_KEEPALIVE_INTERVAL,
+    &DOWNSTREAM_KEEPALIVE_PROBES,
+    &DOWNSTREAM_USER_TIMEOUT,
+];
+
 /// Other spellings of sections and keys, and what they stand for.
 pub static ALIASES: &[(&str, &str)] = &[
     ("access", "accessLog"),
@@ -303,9 +351,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.httpCapacity.reusePort",
     "runtimeTuning.requestMirrorMaxConcurrency",
     "runtimeTuning.udpResponseIdleTimeoutMs",
-    "runtimeTuning.tcpProxyBufferBytes",
-    "runtimeTuning.tcpSessionIdleTimeoutMs",
-    "runtimeTuning.tcpMaxConnectionAgeMs",
     "runtimeTuning.retryBudgetEnabled",
     "runtimeTuning.retryBudgetRatioPercent",
     "runtimeTuning.retryBudgetBurst",
@@ -317,8 +362,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.activeHealthCheckIntervalMs",
     "runtimeTuning.activeHealthCheckTimeoutMs",
     "runtimeTuning.activeHealthCheckUnhealthyThreshold",
-    "runtimeTuning.downstreamTcpKeepalive",
-    "runtimeTuning.upstreamTcpKeepalive",
     "runtimeTuning.downstreamTcpFastopen",
     "runtimeTuning.downstreamDscp",
     "runtimeTuning.upstreamDscp",
@@ -331,8 +374,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeProtection.httpGlobalRateLimitBurst",
     "runtimeProtection.httpListenerRateLimitBurst",
     "runtimeProtection.httpRouteRateLimitBurst",
-    "runtimeProtection.tcpGlobalConnectionLimit",
-    "runtimeProtection.tcpListenerConnectionLimit",
     "runtimeProtection.udpGlobalDatagramLimit",
     "runtimeProtection.udpListenerDatagramLimit",
     "sessionPersistence.secretKey",

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use dataplane_config::Bind;
+use dataplane_config::{Bind, Protocol};
 use dataplane_http::{Arrival, Io, TlsFacts, Worker, serve};
 use dataplane_resilience::admission::{Clients, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
@@ -61,10 +61,19 @@ pub struct Limits {
     pub level: SharedLevel,
     /// For a whole TLS handshake.
     pub handshake_timeout: Duration,
+    /// Connections of the whole process that are carried as bytes.
+    pub streams: Arc<Gate>,
+    /// The same of one listener's socket.
+    pub listener_streams_max: Option<i64>,
 }
 
 /// Accepts until told to stop.
-pub async fn run(socket: Socket, worker: Rc<Worker>, limits: Limits) {
+pub async fn run(
+    socket: Socket,
+    worker: Rc<Worker>,
+    streams: Rc<dataplane_stream::Worker>,
+    limits: Limits,
+) {
     // Dropped behind the listener, which is declared later.
     let _alive = socket.alive;
     let listener = match TcpListener::from_std(socket.listener) {
@@ -78,6 +87,7 @@ pub async fn run(socket: Socket, worker: Rc<Worker>, limits: Limits) {
         address: socket.address,
         drain: socket.drain,
         worker,
+        streams,
         limits,
     });
     let mut pause = PAUSE_MIN;
@@ -148,11 +158,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// What all connections of one socket share.
-struct Door {
-    address: SocketAddr,
-    drain: CancellationToken,
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
+    pub(super) drain: CancellationToken,
     worker: Rc<Worker>,
-    limits: Limits,
+    pub(super) streams: Rc<dataplane_stream::Worker>,
+    pub(super) limits: Limits,
 }
 
 impl Limits {
@@ -196,11 +207,13 @@ impl Door {
                     false => ConnectionLimit::Process,
                 });
         };
-        let is_full = self
-            .limits
-            .listener_max
-            .is_some_and(|max| bind.metrics.connections_active() >= max);
-        if is_full {
+        let is_stream = matches!(bind.protocol, Protocol::Tcp | Protocol::Tls);
+        let max = if is_stream {
+            self.limits.listener_streams_max
+        } else {
+            self.limits.listener_max
+        };
+        if max.is_some_and(|max| bind.metrics.connections_active() >= max) {
             return bind.metrics.connection_rejected(ConnectionLimit::Listener);
         }
         let place = match &self.limits.clients {
@@ -211,6 +224,18 @@ impl Door {
             },
         };
         let door = self.clone();
+        if is_stream {
+            let Some(among_streams) = self.limits.streams.enter() else {
+                return bind.metrics.connection_rejected(ConnectionLimit::Process);
+            };
+            // A task of its own kind: it is a fraction of the size of one for HTTP.
+            tokio::task::spawn_local(async move {
+                let open = bind.metrics.connection_opened();
+                door.serve_stream(tcp, client, bind).await;
+                drop((open, permit, among_streams));
+            });
+            return;
+        }
         tokio::task::spawn_local(async move {
             let open = bind.metrics.connection_opened();
             door.serve(tcp, client, &bind).await;
@@ -218,7 +243,7 @@ impl Door {
         });
     }
 
-    async fn serve(&self, tcp: TcpStream, client: SocketAddr, bind: &Bind) {
+    pub(super) async fn serve(&self, tcp: TcpStream, client: SocketAddr, bind: &Bind) {
         // A socket that refuses the option still works, only slower.
         let _ = tcp.set_nodelay(true);
         let mut arrival = Arrival {

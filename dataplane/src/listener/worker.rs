@@ -46,6 +46,8 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// Limits and deadlines of HTTP.
     pub http: Arc<http::Settings>,
+    /// Limits and deadlines of streams.
+    pub streams: Arc<dataplane_stream::Settings>,
     /// Where access records go.
     pub access_log: AccessLog,
     /// Limits of connections.
@@ -119,6 +121,11 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
         shared.access_log.writer(),
         shared.overload.clone(),
     ));
+    let streams = Rc::new(dataplane_stream::Worker::new(
+        &shared.store,
+        shared.streams.clone(),
+        shared.access_log.writer(),
+    ));
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let mut tend = tokio::time::interval(TEND_INTERVAL);
@@ -126,13 +133,22 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
             tokio::select! {
                 order = orders.recv() => {
                     let Some(Order { socket, accepting }) = order else { break };
-                    let accept = accept::run(socket, worker.clone(), shared.limits.clone());
+                    let accept = accept::run(
+                        socket,
+                        worker.clone(),
+                        streams.clone(),
+                        shared.limits.clone(),
+                    );
                     tokio::task::spawn_local(accept);
                     let _ = accepting.send(());
                 }
-                _ = tend.tick() => worker.tend(),
+                _ = tend.tick() => {
+                    worker.tend();
+                    streams.tend();
+                }
             }
         }
     });
     worker.tend();
+    streams.tend();
 }

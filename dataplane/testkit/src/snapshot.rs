@@ -198,6 +198,7 @@ pub fn cluster(key: &str, protocol: ClusterProtocol, endpoints: &[SocketAddr]) -
         wasm_plugin: None,
         security_policy: None,
         policy: None,
+        proxy_protocol: None,
     }
 }
 

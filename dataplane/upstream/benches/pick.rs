@@ -38,6 +38,7 @@ fn cluster(endpoints: u32, balancing: Balancing, weight: impl Fn(u32) -> u32) ->
         wasm_plugin: None,
         security_policy: None,
         policy: None,
+        proxy_protocol: None,
     };
     Cluster::compile(&Arc::new(source), None)
 }

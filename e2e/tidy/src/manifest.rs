@@ -69,6 +69,19 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
         ],
     ),
     (
+        "dataplane-stream",
+        4,
+        &[
+            "ir",
+            "dataplane-telemetry",
+            "dataplane-resilience",
+            "dataplane-route",
+            "dataplane-tls",
+            "dataplane-upstream",
+            "dataplane-config",
+        ],
+    ),
+    (
         "dataplane",
         5,
         &[
@@ -81,6 +94,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-xds",
             "dataplane-config",
             "dataplane-http",
+            "dataplane-stream",
         ],
     ),
     ("dataplane-testkit", 1, &["ir"]),

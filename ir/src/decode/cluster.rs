@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::report::{At, Quoted, Report, list, optional};
 use super::{ai, backend_policy, policy, security, tls, value, wasm};
-use crate::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
+use crate::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol};
 use crate::{Cluster, Endpoint, wire};
 
 /// What the contract assumes when no time to connect is given.
@@ -81,8 +81,24 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         wasm_plugin: wasm_plugin?.map(Arc::new),
         security_policy: security?,
         policy: own?.map(Arc::new),
+        proxy_protocol: proxy_protocol(cluster.proxy_protocol, &at, report),
         key: key.clone(),
     })
+}
+
+fn proxy_protocol(version: u32, at: &At<'_>, report: &mut Report) -> Option<ProxyProtocol> {
+    match version {
+        0 => None,
+        1 => Some(ProxyProtocol::V1),
+        2 => Some(ProxyProtocol::V2),
+        _ => {
+            report.notice(
+                &at.field("proxy_protocol"),
+                format_args!("{version} is not a version this data plane knows, none is spoken"),
+            );
+            None
+        }
+    }
 }
 
 fn protocol(name: &str, at: &At<'_>, report: &mut Report) -> ClusterProtocol {

@@ -6,7 +6,7 @@ use super::policy::{security_policy, session_persistence};
 use super::{duration, namespace_and_name};
 use crate::ai::{AiAuthKind, AiFormat, AiService, OnLimit, TokenPolicy, TokenScope};
 use crate::cluster::{
-    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, SubjectAltName,
+    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
 use crate::wasm::{WasmHook, WasmPlugin, WasmSandbox, WasmSource};
 use crate::{Cluster, Endpoint, Secret, SecretText, wire};
@@ -38,6 +38,11 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
         }),
         security_policy: cluster.security_policy.as_deref().map(security_policy),
         policy: cluster.policy.as_deref().map(backend_policy::policy),
+        proxy_protocol: match cluster.proxy_protocol {
+            None => 0,
+            Some(ProxyProtocol::V1) => 1,
+            Some(ProxyProtocol::V2) => 2,
+        },
     }
 }
 

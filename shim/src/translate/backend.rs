@@ -221,6 +221,7 @@ pub(super) fn cluster<'a>(
         wasm_plugin: None,
         security_policy: None,
         policy: None,
+        proxy_protocol: None,
     })
 }
 

@@ -177,7 +177,11 @@ fn write_circumstances(
     tls_version: Option<&str>,
     sni: Option<&str>,
 ) {
-    text(out, b",\"snapshot_version\":\"", snapshot_version.as_bytes());
+    text(
+        out,
+        b",\"snapshot_version\":\"",
+        snapshot_version.as_bytes(),
+    );
     if let Some(version) = tls_version {
         text(out, b",\"tls_version\":\"", version.as_bytes());
     }

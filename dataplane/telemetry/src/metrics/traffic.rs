@@ -142,6 +142,11 @@ impl ListenerMetrics {
         self.pauses[cause as usize].increment();
     }
 
+    /// Counts a connection that ended before a stream route could be looked for.
+    pub fn stream_refused(&self, reason: Reason) {
+        self.count_outcome(reason);
+    }
+
     /// Connections open now.
     pub fn connections_active(&self) -> i64 {
         self.local

@@ -41,6 +41,7 @@ fn cluster(endpoints: Vec<ir::Endpoint>) -> ir::Cluster {
         wasm_plugin: None,
         security_policy: None,
         policy: None,
+        proxy_protocol: None,
     }
 }
 

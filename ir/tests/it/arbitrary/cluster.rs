@@ -8,7 +8,7 @@ use ir::ai::{
     AiAuth, AiAuthKind, AiFormat, AiProvider, AiService, OnLimit, TokenPolicy, TokenScope,
 };
 use ir::cluster::{
-    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, SubjectAltName,
+    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
 use ir::wasm::{WasmHook, WasmPlugin, WasmSandbox, WasmSource};
 use ir::{Cluster, Endpoint, SecretText};
@@ -42,6 +42,7 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
         shared(backend_tls()),
         of(session_persistence()),
         balancing(),
+        of(select(vec![ProxyProtocol::V1, ProxyProtocol::V2])),
     );
     let engines = (
         shared(ai_service()),
@@ -66,6 +67,7 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
             wasm_plugin: engines.2,
             security_policy: rest.0,
             policy: rest.1,
+            proxy_protocol: policies.3,
         },
     )
 }

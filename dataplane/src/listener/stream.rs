@@ -1,0 +1,110 @@
+//! One connection of a socket that does not speak HTTP alone: which listener takes it, and how.
+//!
+//! Plain TCP goes to the one listener there is. Where TLS is passed through or carries bytes, the
+//! ClientHello is looked at and its server name decides: passed through as it is, ended here for
+//! bytes, or ended here for HTTP, which then takes the same way as on a socket of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use dataplane_config::{Bind, ListenerConfig, Protocol};
+use dataplane_stream::{Arrival, Client, server_name};
+use dataplane_telemetry::reason::Reason;
+use dataplane_tls::{Alert, ServerStream};
+use ir::listener::{ListenerProtocol, TlsVersion};
+
+use super::accept::Door;
+
+impl Door {
+    /// Serves one connection of a socket that carries streams.
+    pub(super) async fn serve_stream(&self, tcp: TcpStream, client: SocketAddr, bind: Arc<Bind>) {
+        // A socket that refuses the option still works, only slower.
+        let _ = tcp.set_nodelay(true);
+        if bind.protocol == Protocol::Tcp {
+            let Some(listener) = bind.any_listener().cloned() else {
+                return;
+            };
+            drop(bind);
+            let arrival = self.arrival(&tcp, client);
+            let client = Client::Plain(tcp);
+            return dataplane_stream::serve(self.streams.clone(), client, arrival, listener).await;
+        }
+        let name = match server_name::peek(&self.streams, &tcp).await {
+            Ok(hello) => hello.server_name,
+            Err(why) => {
+                debug!(%client, reason = %why.reason, "no ClientHello");
+                bind.metrics.stream_refused(why.reason);
+                if let Some(alert) = why.alert {
+                    server_name::refuse(tcp, alert).await;
+                }
+                return;
+            }
+        };
+        let Some(listener) = bind.by_server_name(name.as_deref()).cloned() else {
+            debug!(%client, ?name, "no listener serves the server name");
+            bind.metrics.stream_refused(Reason::UnknownServerName);
+            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
+        };
+        match listener.listener.protocol {
+            ListenerProtocol::TlsPassthrough => {
+                drop(bind);
+                let mut arrival = self.arrival(&tcp, client);
+                arrival.server_name = name;
+                let client = Client::Passed(tcp);
+                dataplane_stream::serve(self.streams.clone(), client, arrival, listener).await;
+            }
+            ListenerProtocol::Tls => Box::pin(self.end_tls(tcp, client, bind, listener)).await,
+            // The handshake reads the same ClientHello and finds the same listener.
+            _ => Box::pin(self.serve(tcp, client, &bind)).await,
+        }
+    }
+
+    /// Ends TLS and carries the bytes inside.
+    async fn end_tls(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+        bind: Arc<Bind>,
+        listener: Arc<ListenerConfig>,
+    ) {
+        let Some(tls) = &bind.tls else { return };
+        let mut arrival = self.arrival(&tcp, client);
+        let stream = match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return debug!(%client, reason = error.reason(), "handshake failed");
+            }
+            Err(_) => return debug!(%client, "handshake took too long"),
+        };
+        let session = stream.session();
+        if session.listener != listener.listener.name {
+            return;
+        }
+        arrival.server_name = session.sni.as_deref().map(Into::into);
+        arrival.tls_version = Some(version(&stream));
+        drop(bind);
+        let client = Client::Ended(Box::new(stream));
+        dataplane_stream::serve(self.streams.clone(), client, arrival, listener).await;
+    }
+
+    fn arrival(&self, tcp: &TcpStream, client: SocketAddr) -> Arrival {
+        Arrival {
+            client,
+            local: tcp.local_addr().unwrap_or(self.address),
+            server_name: None,
+            tls_version: None,
+            drain: self.drain.clone(),
+        }
+    }
+}
+
+fn version(stream: &ServerStream<TcpStream>) -> &'static str {
+    match stream.session().version {
+        TlsVersion::V1_2 => "TLSv1.2",
+        TlsVersion::V1_3 => "TLSv1.3",
+    }
+}

@@ -1,0 +1,97 @@
+//! What is noted of a session while it runs, and the one record at its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ir::Version;
+
+use dataplane_config::StreamRule;
+use dataplane_telemetry::access_log::{StreamRecord, Writer};
+use dataplane_telemetry::metrics::StreamMetrics;
+use dataplane_telemetry::reason::Reason;
+
+/// One session, as it will be told.
+#[derive(Debug)]
+pub(crate) struct Story {
+    pub(crate) protocol: &'static str,
+    pub(crate) client: SocketAddr,
+    pub(crate) listener: Arc<str>,
+    pub(crate) version: Version,
+    pub(crate) metrics: Arc<StreamMetrics>,
+    pub(crate) rule: Option<Arc<StreamRule>>,
+    /// Position among the rule's backends.
+    pub(crate) backend: Option<usize>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) connect_time: Option<Duration>,
+    pub(crate) attempts: u32,
+    pub(crate) server_name: Option<Box<str>>,
+    pub(crate) tls_version: Option<&'static str>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) datagrams: Option<(u64, u64)>,
+    began: Instant,
+    began_at: SystemTime,
+}
+
+impl Story {
+    pub(crate) fn new(
+        protocol: &'static str,
+        client: SocketAddr,
+        listener: Arc<str>,
+        version: Version,
+        metrics: Arc<StreamMetrics>,
+    ) -> Self {
+        Self {
+            protocol,
+            client,
+            listener,
+            version,
+            metrics,
+            rule: None,
+            backend: None,
+            endpoint: None,
+            connect_time: None,
+            attempts: 0,
+            server_name: None,
+            tls_version: None,
+            received: 0,
+            sent: 0,
+            datagrams: None,
+            began: Instant::now(),
+            began_at: SystemTime::now(),
+        }
+    }
+
+    /// How long it has lasted.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Writes the record and the figures; bytes are counted by whoever carries them.
+    pub(crate) fn end(self, reason: Reason, log: &Writer) {
+        self.metrics.session_ended(reason);
+        let rule = self.rule.as_deref();
+        let backend = rule.and_then(|rule| rule.backends.get(self.backend?));
+        log.write_stream(&StreamRecord {
+            timestamp: self.began_at,
+            duration: self.age(),
+            protocol: self.protocol,
+            listener: &self.listener,
+            client: self.client,
+            bytes_received: self.received,
+            bytes_sent: self.sent,
+            datagrams: self.datagrams,
+            route: rule.map(|rule| &*rule.route),
+            rule: rule.map(|rule| rule.index),
+            backend: backend.map(|backend| &*backend.display),
+            upstream_addr: self.endpoint,
+            upstream_connect_time: self.connect_time,
+            attempts: self.attempts,
+            reason,
+            snapshot_version: self.version.as_str(),
+            tls_version: self.tls_version,
+            sni: self.server_name.as_deref(),
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! Limits and deadlines of streams, as the bootstrap file sets them.
+//!
+//! Durations and sizes are never 0; `None` means no limit. Which key sets which field is in
+//! `dataplane/src/bootstrap`.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// Limits and deadlines; one value for the whole process, shared by all workers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For a whole ClientHello that has to be looked at before TLS is passed through.
+    pub hello_timeout: Duration,
+    /// Until a connection to an endpoint is up; a cluster may ask for less.
+    pub connect_timeout: Duration,
+    /// How many further endpoints are tried when a connection cannot be made.
+    pub connect_retries: u32,
+    /// Bytes read at once per direction of a connection; four times as many while they flow.
+    pub buffer_bytes: usize,
+    /// How long a connection may carry nothing in either direction.
+    pub idle: Option<Duration>,
+    /// Age at which a connection is ended.
+    pub age_max: Option<Duration>,
+    /// How long a connection may go on once its listener is gone or the process is to stop.
+    pub drain: Duration,
+    /// Probes on idle connections to endpoints.
+    pub upstream_keepalive: Option<Keepalive>,
+    /// Probes on idle connections of clients.
+    pub downstream_keepalive: Option<Keepalive>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            connect_retries: 2,
+            buffer_bytes: 16 * 1024,
+            idle: Some(Duration::from_secs(3600)),
+            age_max: None,
+            drain: Duration::from_secs(60),
+            upstream_keepalive: Some(Keepalive::default()),
+            downstream_keepalive: None,
+        }
+    }
+}
+
+/// How the kernel finds out that the peer of an idle connection is gone (tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Pause between probes.
+    pub interval: Duration,
+    /// Probes without an answer after which the connection is broken.
+    pub probes: u32,
+    /// How long sent bytes may stay without acknowledgement; `None` leaves it to the kernel.
+    pub user_timeout: Option<Duration>,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(15),
+            probes: 4,
+            user_timeout: None,
+        }
+    }
+}
+
+impl Keepalive {
+    /// Sets it on a connection.
+    pub(crate) fn apply(&self, tcp: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(tcp);
+        let keepalive = TcpKeepalive::new()
+            .with_time(self.idle)
+            .with_interval(self.interval)
+            .with_retries(self.probes);
+        socket.set_tcp_keepalive(&keepalive)?;
+        match self.user_timeout {
+            Some(timeout) => socket.set_tcp_user_timeout(Some(timeout)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! THE STREAM LINE: one TCP or TLS connection, from the accept loop to its record.
+//!
+//! [`serve`] reads as the line does: rule, backend, endpoint and connection, bytes both ways, log.
+//! The accept loop has found the listener and ended TLS where the listener does that; what passes
+//! through is still in the socket, ClientHello included. The configuration is loaded once and let
+//! go before bytes flow, so that a connection of days keeps no old configuration alive.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use dataplane_config::{ListenerConfig, Streams};
+use dataplane_telemetry::reason::Reason;
+use dataplane_tls::{Alert, ServerStream};
+
+use crate::connect::{self, Addresses, PassesTls, Upstream};
+use crate::copy::{self, Carried};
+use crate::log::Story;
+use crate::server_name;
+use crate::worker::Worker;
+
+/// A client's connection.
+#[derive(Debug)]
+pub enum Client {
+    /// Bytes over TCP.
+    Plain(TcpStream),
+    /// TLS that is not ours to read.
+    Passed(TcpStream),
+    /// TLS that ends here; boxed because it is ten times as large.
+    Ended(Box<ServerStream<TcpStream>>),
+}
+
+/// What is known about a connection when it comes.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address it came to.
+    pub local: SocketAddr,
+    /// The name it asked for by TLS.
+    pub server_name: Option<Box<str>>,
+    /// The protocol version, such as `TLSv1.3`, when TLS ended here.
+    pub tls_version: Option<&'static str>,
+    /// Cancelled when the listener is gone or the process is to stop.
+    pub drain: CancellationToken,
+}
+
+/// Serves one connection that `listener` takes to its end.
+pub async fn serve(
+    worker: Rc<Worker>,
+    client: Client,
+    arrival: Arrival,
+    listener: Arc<ListenerConfig>,
+) {
+    // The accept loop hands over connections of stream listeners only.
+    let Some(streams) = &listener.streams else {
+        return;
+    };
+    let name = listener.listener.name.clone();
+    let mut story = story(&worker, &client, &arrival, name, streams);
+    drop(listener);
+    let open = story.metrics.session_opened();
+    let reason = match find(&worker, &client, &arrival, &mut story).await {
+        Ok(upstream) => {
+            let drain = &arrival.drain;
+            carry(&worker, client, upstream, drain, &mut story).await
+        }
+        Err(reason) => {
+            // Told before the client hears of it, so that it is there when somebody asks.
+            story.end(reason, &worker.log);
+            return turn_away(client, reason).await;
+        }
+    };
+    drop(open);
+    story.end(reason, &worker.log);
+}
+
+fn story(
+    worker: &Worker,
+    client: &Client,
+    arrival: &Arrival,
+    listener: Arc<str>,
+    streams: &Streams,
+) -> Story {
+    let protocol = match client {
+        Client::Plain(_) => "tcp",
+        Client::Passed(_) | Client::Ended(_) => "tls",
+    };
+    let config = worker.config();
+    let rule = streams.lookup(arrival.server_name.as_deref()).cloned();
+    let metrics = match &rule {
+        Some(rule) => rule.metrics.clone(),
+        None => streams.unrouted.clone(),
+    };
+    let version = config.version().clone();
+    let mut story = Story::new(protocol, arrival.client, listener, version, metrics);
+    story.rule = rule;
+    story.server_name.clone_from(&arrival.server_name);
+    story.tls_version = arrival.tls_version;
+    story
+}
+
+/// A connection to an endpoint of the rule's backend.
+async fn find(
+    worker: &Worker,
+    client: &Client,
+    arrival: &Arrival,
+    story: &mut Story,
+) -> Result<Upstream, Reason> {
+    let settings = &worker.settings;
+    if let (Client::Plain(tcp) | Client::Passed(tcp), Some(keepalive)) =
+        (client, &settings.downstream_keepalive)
+    {
+        let _ = keepalive.apply(tcp);
+    }
+    let rule = story.rule.clone().ok_or(match client {
+        Client::Plain(_) => Reason::RouteNotFound,
+        Client::Passed(_) | Client::Ended(_) => Reason::UnknownServerName,
+    })?;
+    let passes_tls = match client {
+        Client::Passed(_) => PassesTls::Yes,
+        Client::Plain(_) | Client::Ended(_) => PassesTls::No,
+    };
+    let addresses = Addresses {
+        client: arrival.client,
+        local: arrival.local,
+    };
+    let config = worker.config();
+    let cluster = connect::choose(&config, &rule, story)?;
+    connect::connect(cluster, settings, addresses, passes_tls, story).await
+}
+
+/// Bytes both ways.
+async fn carry(
+    worker: &Worker,
+    mut client: Client,
+    mut upstream: Upstream,
+    drain: &CancellationToken,
+    story: &mut Story,
+) -> Reason {
+    let mut carried = Carried::default();
+    let metrics = story.metrics.clone();
+    let reason = copy::run(
+        worker,
+        &mut client,
+        &mut upstream.tcp,
+        drain,
+        &metrics,
+        &mut carried,
+    )
+    .await;
+    (story.received, story.sent) = (carried.received, carried.sent);
+    if reason != Reason::Ok {
+        // What was cut must not look complete to either side.
+        let _ = client.tcp().set_zero_linger();
+        let _ = upstream.tcp.set_zero_linger();
+    }
+    reason
+}
+
+/// Ends a connection that goes nowhere.
+async fn turn_away(client: Client, reason: Reason) {
+    match client {
+        Client::Passed(tcp) => {
+            let alert = match reason {
+                Reason::UnknownServerName => Alert::UnrecognizedName,
+                _ => Alert::InternalError,
+            };
+            server_name::refuse(tcp, alert).await;
+        }
+        // Without a word in its protocol a reset says best that nothing was done.
+        Client::Plain(tcp) => drop(tcp.set_zero_linger()),
+        Client::Ended(tls) => drop(tls.get_ref().set_zero_linger()),
+    }
+}
+
+impl Client {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) | Self::Passed(tcp) => tcp,
+            Self::Ended(tls) => tls.get_ref(),
+        }
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) | Self::Passed(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Ended(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) | Self::Passed(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Ended(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(_) | Self::Passed(_) => Poll::Ready(Ok(())),
+            Self::Ended(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) | Self::Passed(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Ended(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What one worker thread shares among its streams: configuration, memory for copying, log.
+//!
+//! There is one per thread and it never leaves it, hence the cells. Nothing in here is kept borrowed
+//! across an await.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dataplane_config::{Current, Reader, Store, UdpBind};
+use dataplane_telemetry::access_log::Writer;
+use dataplane_tls::client_hello::HELLO_BYTES_MAX;
+
+use crate::settings::Settings;
+
+/// How much larger than a usual read the largest one is.
+pub(crate) const GROWTH_MAX: usize = 4;
+
+/// One worker's share of the stream proxy.
+pub struct Worker {
+    config: RefCell<Reader>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) log: Writer,
+    scratch: RefCell<Box<[u8]>>,
+}
+
+impl Worker {
+    /// A worker without sessions.
+    pub fn new(store: &Store, settings: Arc<Settings>, log: Writer) -> Self {
+        Self {
+            config: RefCell::new(store.reader()),
+            settings,
+            log,
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// The configuration of this moment.
+    pub(crate) fn config(&self) -> Rc<Current> {
+        self.config.borrow_mut().load()
+    }
+
+    /// The UDP socket of that address in the configuration of this moment.
+    pub fn udp_bind(&self, address: SocketAddr) -> Option<Arc<UdpBind>> {
+        self.config().udp_binds.get(&address).cloned()
+    }
+
+    /// Memory for the length of one poll; made when the first stream comes.
+    pub(crate) fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
+        let mut scratch = self.scratch.borrow_mut();
+        if scratch.is_empty() {
+            let bytes = (self.settings.buffer_bytes * GROWTH_MAX).max(HELLO_BYTES_MAX);
+            *scratch = vec![0; bytes].into();
+        }
+        scratch
+    }
+
+    /// Writes the log out; to be called about every second.
+    pub fn tend(&self) {
+        self.log.flush();
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
