@@ -262,8 +262,18 @@ mod tests {
     #[test]
     fn a_route_takes_only_what_its_listener_serves() {
         for (served, names, asked, expected) in [
-            (&["abc.example.com"][..], &["*.example.com"][..], "abc.example.com", true),
-            (&["abc.example.com"], &["*.example.com"], "non.example.com", false),
+            (
+                &["abc.example.com"][..],
+                &["*.example.com"][..],
+                "abc.example.com",
+                true,
+            ),
+            (
+                &["abc.example.com"],
+                &["*.example.com"],
+                "non.example.com",
+                false,
+            ),
             (&["*.example.com"], &["*.com"], "other.example.com", true),
             (&["*.example.com"], &["*.com"], "other.com", false),
             (&["*.example.com"], &[""], "x.example.com", true),

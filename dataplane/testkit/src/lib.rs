@@ -7,6 +7,7 @@
 pub mod control_plane;
 pub mod snapshot;
 pub mod backend;
+pub mod stream_backend;
 pub mod client;
 pub mod certificate;
 pub mod wait;
@@ -16,4 +17,5 @@ mod h2_stream;
 pub use backend::Backend;
 pub use control_plane::ControlPlane;
 pub use snapshot::SnapshotBuilder;
+pub use stream_backend::StreamBackend;
 pub use wait::{DEADLINE, eventually, until, within};

@@ -14,9 +14,10 @@ use ir::http_route::{
 };
 use ir::listener::{ListenerProtocol, ListenerTls, TlsVersion};
 use ir::resource::Metadata;
+use ir::stream_route::{StreamKind, StreamMatch, StreamRule};
 use ir::{
     BackendTarget, Cluster, Endpoint, GrpcRoute, Hostname, HttpRoute, Listener, Secret, Snapshot,
-    Version,
+    StreamRoute, Version,
 };
 
 use crate::certificate::Identity;
@@ -106,6 +107,36 @@ impl SnapshotBuilder {
     pub fn grpc_route(mut self, route: GrpcRoute) -> Self {
         self.0.grpc_routes.insert(route);
         self
+    }
+
+    /// Adds or replaces a TCP, UDP or TLS route as it is.
+    pub fn stream_route(mut self, route: StreamRoute) -> Self {
+        self.0.stream_routes.insert(route);
+        self
+    }
+
+    /// Adds a TLS listener on 127.0.0.1 that passes through what asks for `hostnames`.
+    pub fn passthrough_listener(self, name: &str, port: u16, hostnames: &[&str]) -> Self {
+        let mut listener = listener(name, port, ListenerProtocol::TlsPassthrough);
+        listener.hostnames = hostnames.iter().map(|name| hostname(name)).collect();
+        let mut settings = tls(&[]);
+        settings.passthrough = true;
+        listener.tls = Some(settings);
+        self.listener(listener)
+    }
+
+    /// Adds a TLS listener on 127.0.0.1 that ends TLS and carries the bytes inside.
+    pub fn tls_listener(
+        self,
+        name: &str,
+        port: u16,
+        hostnames: &[&str],
+        certificates: &[&str],
+    ) -> Self {
+        let mut listener = listener(name, port, ListenerProtocol::Tls);
+        listener.hostnames = hostnames.iter().map(|name| hostname(name)).collect();
+        listener.tls = Some(tls(certificates));
+        self.listener(listener)
     }
 
     /// Adds an HTTP/1.1 cluster (`namespace/service:port`) with these endpoints, all ready.
@@ -244,6 +275,39 @@ pub fn grpc_route(key: &str, host: &str, service: &str, clusters: &[(&str, u32)]
         session_persistence: None,
     };
     route(key, host, rule)
+}
+
+/// A stream route on `listener`: what asks for one of `names` (none for everything) goes to
+/// clusters by weight. `key` is `kind/namespace/name`.
+pub fn stream_route(
+    kind: StreamKind,
+    key: &str,
+    listener: &str,
+    names: &[&str],
+    clusters: &[(&str, u32)],
+) -> StreamRoute {
+    let matches = names.iter().map(|name| StreamMatch {
+        sni: Some(hostname(name)),
+        ..StreamMatch::default()
+    });
+    let mut matches: Vec<_> = matches.collect();
+    if matches.is_empty() {
+        matches.push(StreamMatch::default());
+    }
+    StreamRoute {
+        key: key.into(),
+        kind,
+        listeners: vec![listener.into()],
+        parent_refs: Vec::new(),
+        rules: vec![StreamRule {
+            name: None,
+            matches,
+            backends: backends(clusters),
+        }],
+        labels: Metadata::new(),
+        annotations: Metadata::new(),
+        created_at: None,
+    }
 }
 
 fn route<R>(key: &str, host: &str, rule: R) -> ir::http_route::Route<R> {

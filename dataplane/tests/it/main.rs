@@ -16,4 +16,5 @@ mod hostile;
 mod http;
 mod limits;
 mod overload;
+mod streams;
 mod update;

@@ -166,7 +166,11 @@ impl HelloReader {
 
     /// The length of the ClientHello's body, once its header is here.
     fn body_length(&self) -> Result<Option<usize>, HelloError> {
-        if self.message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+        if self
+            .message
+            .first()
+            .is_some_and(|kind| *kind != CLIENT_HELLO)
+        {
             return Err(HelloError::NotAHello);
         }
         let Some(&[_, a, b, c]) = self.message.get(..MESSAGE_HEADER) else {
@@ -235,7 +239,9 @@ fn server_name(mut content: Reader<'_>) -> Result<Option<Box<str>>, HelloError> 
         if kind != [HOST_NAME] {
             continue;
         }
-        let name = std::str::from_utf8(name).ok().filter(|name| name.is_ascii());
+        let name = std::str::from_utf8(name)
+            .ok()
+            .filter(|name| name.is_ascii());
         let name = name.ok_or(HelloError::Malformed("the server name is not ASCII"))?;
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.is_empty() {
@@ -279,7 +285,9 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<u16, HelloError> {
         let taken = self.take(2)?;
-        Ok(taken.iter().fold(0, |sum, byte| sum << 8 | u16::from(*byte)))
+        Ok(taken
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u16::from(*byte)))
     }
 
     /// A part behind its length of two bytes.

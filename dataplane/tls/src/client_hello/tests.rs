@@ -68,7 +68,9 @@ fn names_are_read_as_routes_write_them() {
 fn what_is_not_known_is_skipped() {
     let grease = extension(0x5a5a, &[1, 2, 3]);
     let ech = extension(ENCRYPTED_CLIENT_HELLO, &[0; 200]);
-    let protocols = [2, b'h', b'2', 8, b'h', b't', b't', b'p', b'/', b'1', b'.', b'1'];
+    let protocols = [
+        2, b'h', b'2', 8, b'h', b't', b't', b'p', b'/', b'1', b'.', b'1',
+    ];
     let alpn = extension(ALPN, &vector(&protocols));
     let message = message(&[grease.clone(), ech, alpn, sni(&[b"a.test"]), grease]);
     let hello = read(&records(&message, 16_000)).unwrap().unwrap();
@@ -83,8 +85,15 @@ fn a_hello_without_extensions_has_no_name() {
     let mut body = vec![3, 3];
     body.extend([7; 32]);
     body.extend([0, 0, 2, 0, 5, 1, 0]);
-    let message = [vec![CLIENT_HELLO, 0, 0, u8::try_from(body.len()).unwrap()], body].concat();
-    assert_eq!(read(&records(&message, 999)).unwrap(), Some(ClientHello::default()));
+    let message = [
+        vec![CLIENT_HELLO, 0, 0, u8::try_from(body.len()).unwrap()],
+        body,
+    ]
+    .concat();
+    assert_eq!(
+        read(&records(&message, 999)).unwrap(),
+        Some(ClientHello::default())
+    );
 }
 
 #[test]
@@ -154,7 +163,10 @@ fn names_that_could_be_read_in_two_ways_are_refused() {
 
 #[test]
 fn every_cut_asks_for_more_and_every_flipped_byte_ends() {
-    let good = records(&message(&[sni(&[b"flip.test"]), extension(ALPN, &vector(&[1, b'x']))]), 40);
+    let good = records(
+        &message(&[sni(&[b"flip.test"]), extension(ALPN, &vector(&[1, b'x']))]),
+        40,
+    );
     for end in 0..good.len() {
         assert_eq!(read(&good[..end]), Ok(None), "{end}");
     }
