@@ -431,7 +431,6 @@ log: {{openTelemetry: {{enabled: false}}, level: ~}}
             "runtime.httpListenAddr",
             "runtimeTuning.httpCache",
             "runtimeTuning.httpCapacity.reusePort",
-            "runtimeTuning.upstreamTcpKeepalive",
             "sessionPersistence.secretKeyFile",
         ]
     );

@@ -269,7 +269,7 @@ async fn quiet_and_old_connections_are_ended() {
             }
         }
         assert!(rest(&mut tcp).await.is_err(), "{limit}");
-        let expected = if limit == "idle" { 1200 } else { 400 };
+        let expected = if limit == "idle" { 1100 } else { 300 };
         let lasted = began.elapsed();
         assert!(
             lasted >= Duration::from_millis(expected),
