@@ -6,8 +6,8 @@
 //! API reads; the only thing it changes is the level of the log.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -38,7 +38,14 @@ mod answer;
 
 /// Whether this process wants traffic.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    phase: AtomicU8,
+    /// What the configuration from disk does not serve.
+    withheld: Mutex<Vec<String>>,
+}
+
+/// The word for [`Phase::Draining`], which nothing follows.
+const DRAINING: u8 = 2;
 
 /// Where a process stands between its start and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,10 @@ pub enum Phase {
     Starting,
     /// A complete configuration serves.
     Ready,
+    /// A configuration from disk serves, and lacks what needs secrets.
+    Partial,
+    /// A configuration from disk serves, whole.
+    FromDisk,
     /// The process is on its way out.
     Draining,
 }
@@ -56,7 +67,8 @@ impl Phase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
-            Self::Ready => "ready",
+            Self::Ready | Self::FromDisk => "ready",
+            Self::Partial => "partial",
             Self::Draining => "draining",
         }
     }
@@ -65,27 +77,51 @@ impl Phase {
 impl Readiness {
     /// A complete configuration serves.
     pub fn serving(&self) {
+        self.set(1);
+        self.lock().clear();
+    }
+
+    /// A configuration from disk serves, without what is `withheld`.
+    pub fn serving_from_disk(&self, withheld: &[String]) {
+        *self.lock() = withheld.to_vec();
+        self.set(if withheld.is_empty() { 4 } else { 3 });
+    }
+
+    /// What the configuration from disk does not serve as it should.
+    pub fn withheld(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    fn set(&self, phase: u8) {
         // A process that drains stays at that, whatever is still applied.
+        let change = |now| (now != DRAINING).then_some(phase);
         let _ = self
-            .0
-            .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
+            .phase
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+    }
+
+    /// Names stay whole whatever happened while the lock was held.
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The process is on its way out.
     pub fn draining(&self) {
-        self.0.store(2, Ordering::Release);
+        self.phase.store(DRAINING, Ordering::Release);
     }
 
     /// True while traffic is wanted.
     pub fn is_ready(&self) -> bool {
-        self.phase() == Phase::Ready
+        matches!(self.phase(), Phase::Ready | Phase::FromDisk)
     }
 
     /// Where the process stands.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Ready,
+            3 => Phase::Partial,
+            4 => Phase::FromDisk,
             _ => Phase::Draining,
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use dataplane_config::Store;
 use dataplane_http::Overload;
@@ -24,6 +24,7 @@ use dataplane_xds::Status;
 use crate::admin::{self, AdminState, Readiness};
 use crate::apply::Applier;
 use crate::bootstrap::Bootstrap;
+use crate::last_good::{self, Keeper};
 use crate::listener::worker::{Shared, Workers};
 use crate::listener::{Listeners, accept};
 use crate::overload;
@@ -104,13 +105,26 @@ pub async fn run(
         metrics.overload.clone(),
         admin_stop.clone(),
     ));
-    let applier = Applier::new(
+    let keeper = Arc::new(match &bootstrap.last_good {
+        Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
+        None => Keeper::default(),
+    });
+    let mut applier = Applier::new(
         store,
         metrics.clone(),
         status.clone(),
         listeners.clone(),
         readiness.clone(),
+        keeper.clone(),
     );
+    if let Some(found) = bootstrap.last_good.as_deref().and_then(last_good::load)
+        && let Err(rejection) = applier.restore(found).await
+    {
+        warn!(
+            reason = rejection.reason,
+            "the configuration on disk cannot be served"
+        );
+    }
     let (stop_xds, stopped) = watch::channel(false);
     let xds = tokio::spawn(dataplane_xds::run(
         bootstrap.xds.clone(),
@@ -124,6 +138,9 @@ pub async fn run(
     let whole = shutdown::drain(bootstrap.drain, &readiness, &listeners, &connections).await;
     let _ = stop_xds.send(true);
     let _ = xds.await;
+    if let Some(keeper) = Arc::into_inner(keeper) {
+        keeper.stop().await;
+    }
     admin_stop.cancel();
     let _ = admin.await;
     let _ = watching.await;

@@ -16,6 +16,7 @@ use dataplane_xds::status::Detail;
 use dataplane_xds::{Apply, Rejection, Status, Update};
 
 use crate::admin::Readiness;
+use crate::last_good::{Found, Keeper};
 use crate::listener::Listeners;
 
 /// Applies updates; owns the listeners.
@@ -26,6 +27,9 @@ pub struct Applier {
     status: Arc<Status>,
     listeners: Arc<tokio::sync::Mutex<Listeners>>,
     readiness: Arc<Readiness>,
+    keeper: Arc<Keeper>,
+    /// What serves is from disk and lacks its secrets.
+    is_from_disk: bool,
 }
 
 impl Applier {
@@ -36,6 +40,7 @@ impl Applier {
         status: Arc<Status>,
         listeners: Arc<tokio::sync::Mutex<Listeners>>,
         readiness: Arc<Readiness>,
+        keeper: Arc<Keeper>,
     ) -> Self {
         Self {
             store,
@@ -43,7 +48,28 @@ impl Applier {
             status,
             listeners,
             readiness,
+            keeper,
+            is_from_disk: false,
         }
+    }
+
+    /// Serves what was found on disk until the control plane sends something. On any failure
+    /// nothing is kept.
+    pub async fn restore(&mut self, found: Found) -> Result<(), Rejection> {
+        let previous = self.store.load_full();
+        let next = Arc::new(compile(found.snapshot, &previous, &self.metrics)?);
+        let mut listeners = self.listeners.lock().await;
+        let prepared = listeners.prepare(&next)?;
+        self.store.swap(next.clone());
+        listeners.commit(prepared).await;
+        self.is_from_disk = true;
+        self.report(&previous, &next);
+        self.readiness.serving_from_disk(&found.withheld);
+        let metrics = &self.metrics.last_good;
+        metrics.serving.set(1);
+        metrics.withheld.set(found.withheld.len());
+        warn!(version = %next.version(), withheld = ?found.withheld, "serving from disk");
+        Ok(())
     }
 }
 
@@ -51,7 +77,7 @@ impl Apply for Applier {
     async fn apply(&mut self, update: Update) -> Result<Version, Rejection> {
         let stages = Stages::start(&self.metrics);
         let previous = self.store.load_full();
-        let snapshot = decode(update, &previous.snapshot)?;
+        let snapshot = decode(update, self.held_snapshot(&previous))?;
         let stages = stages.ended(ApplyStage::Decode);
         let next = Arc::new(compile(snapshot, &previous, &self.metrics)?);
         let stages = stages.ended(ApplyStage::Compile);
@@ -62,12 +88,16 @@ impl Apply for Applier {
         let stages = stages.ended(ApplyStage::Swap);
         listeners.commit(prepared).await;
         stages.ended(ApplyStage::Commit);
-        self.report(&previous, &next);
+        self.complete(&previous, &next);
         info!(version = %next.version(), listeners = next.binds.len(), "configuration applied");
         Ok(next.version().clone())
     }
 
     fn held(&self) -> Option<Version> {
+        if self.is_from_disk {
+            // Without its secrets it is no base for a delta.
+            return None;
+        }
         let current = self.store.load();
         let version = current.version();
         (!version.as_str().is_empty()).then(|| version.clone())
@@ -75,11 +105,12 @@ impl Apply for Applier {
 }
 
 /// Wire to typed, on top of what is held when the update is a delta.
-fn decode(update: Update, held: &Snapshot) -> Result<Snapshot, Rejection> {
+fn decode(update: Update, held: Option<&Snapshot>) -> Result<Snapshot, Rejection> {
     let (snapshot, notices) = match update {
         Update::Full(message) => ir::decode::snapshot_with_notices(*message)?,
         Update::Delta(message) => {
             let (delta, notices) = ir::decode::delta_with_notices(*message)?;
+            let held = held.ok_or_else(|| Rejection::resync("what serves is from disk"))?;
             if delta.base != held.version {
                 return Err(Rejection::resync(format!(
                     "the delta is based on version {}, but {} is held",
@@ -116,12 +147,26 @@ impl<'a> Stages<'a> {
 }
 
 impl Applier {
+    /// What a delta may be based on.
+    fn held_snapshot<'a>(&self, current: &'a RuntimeConfig) -> Option<&'a Snapshot> {
+        (!self.is_from_disk).then_some(&current.snapshot)
+    }
+
+    /// A configuration of the control plane serves, whole.
+    fn complete(&mut self, previous: &RuntimeConfig, config: &RuntimeConfig) {
+        self.is_from_disk = false;
+        self.report(previous, config);
+        self.readiness.serving();
+        self.metrics.inventory.ready.set(1);
+        self.metrics.last_good.serving.set(0);
+        self.metrics.last_good.withheld.set(0);
+        self.keeper.keep(&config.snapshot);
+    }
+
     /// Brings figures and the status report up to date.
     fn report(&self, previous: &RuntimeConfig, config: &RuntimeConfig) {
         let snapshot = &config.snapshot;
         let inventory = &self.metrics.inventory;
-        self.readiness.serving();
-        inventory.ready.set(1);
         inventory.listeners.set(gauge(snapshot.listeners.len()));
         inventory.http_routes.set(gauge(snapshot.http_routes.len()));
         inventory.grpc_routes.set(gauge(snapshot.grpc_routes.len()));

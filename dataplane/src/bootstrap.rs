@@ -63,6 +63,8 @@ pub struct Bootstrap {
     pub handshake_timeout: Duration,
     /// How the end is drained.
     pub drain: Drain,
+    /// Where the last good configuration is kept; `None` keeps none.
+    pub last_good: Option<PathBuf>,
     /// The stream to the control plane.
     pub xds: dataplane_xds::Settings,
     /// Known keys that were written and do nothing in this version; a warning names them.

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod shutdown;
 pub mod listener;
 pub mod admin;
+pub mod last_good;
 pub mod bootstrap;
 pub mod overload;
 

@@ -3,12 +3,14 @@
 //! A control plane describes everything the gateway must do as one [`Snapshot`]: listeners, routes,
 //! clusters and key material. On the wire it is the protobuf package `gateway.control.v1`
 //! ([`wire`]); [`decode`] turns that into the types below and collects every [`Violation`] with its
-//! path, [`encode`] is the way back, and [`delta`] carries one snapshot to the next.
+//! path, [`encode`] is the way back, [`delta`] carries one snapshot to the next, and [`at_rest`] keeps
+//! one without its secrets.
 //!
 //! Both sides of the stream use this crate, so what the shim calls valid the data plane accepts.
 //! After `decode` nobody checks a value again: the types cannot hold a bad one. The crate opens no
 //! sockets and knows neither Kubernetes nor a proxy.
 
+pub mod at_rest;
 pub mod content_hash;
 pub mod decode;
 pub mod encode;

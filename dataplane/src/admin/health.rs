@@ -24,6 +24,19 @@ pub(super) fn ready(context: &Context) -> Answer {
             StatusCode::OK,
             ": the control plane is not connected, the last configuration serves",
         ),
+        (Phase::FromDisk, _) => (
+            StatusCode::OK,
+            ": the control plane has sent nothing yet, the last good configuration serves from disk",
+        ),
+        (Phase::Partial, _) => {
+            let names = context.state.readiness.withheld();
+            let text = format!(
+                "partial: serving from disk until the control plane sends its configuration; \
+                 closed, because their secrets are not kept on disk: {}\n",
+                names.join(", ")
+            );
+            return Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
         (Phase::Starting, true) => (
             StatusCode::SERVICE_UNAVAILABLE,
             ": the control plane has sent no configuration that serves yet",

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::Context;
 use super::answer::Answer;
+use super::{Context, Phase};
 
 /// `/api/v1/config/version`.
 pub(super) fn config_version(context: &Context) -> Answer {
@@ -20,5 +20,10 @@ pub(super) fn config_version(context: &Context) -> Answer {
 
 /// `/api/v1/xds/status`.
 pub(super) fn status(context: &Context) -> Answer {
-    Answer::json(&context.state.status.report())
+    let readiness = &context.state.readiness;
+    let mut report = json!(context.state.status.report());
+    let is_from_disk = matches!(readiness.phase(), Phase::Partial | Phase::FromDisk);
+    report["serving_from_disk"] = is_from_disk.into();
+    report["withheld"] = readiness.withheld().into();
+    Answer::json(&report)
 }

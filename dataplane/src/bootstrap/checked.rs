@@ -44,6 +44,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         overload: overload(written),
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
         drain: drain(written),
+        last_good: last_good(written),
         without_effect: std::mem::take(&mut written.without_effect),
         effective: effective(written),
         node_id,
@@ -259,6 +260,18 @@ fn http(written: &Written) -> dataplane_http::Settings {
             route: written.limit(&key::INFLIGHT_ROUTE).map(to_usize),
         },
     }
+}
+
+fn last_good(written: &mut Written) -> Option<PathBuf> {
+    if !written.flag(&key::LAST_GOOD) {
+        return None;
+    }
+    let path = written.text(&key::LAST_GOOD_PATH).map(PathBuf::from);
+    if path.as_ref().is_none_or(|path| path.file_name().is_none()) {
+        let message = "names no file; write a path in a folder that is there";
+        written.fault(key::LAST_GOOD_PATH.name, message);
+    }
+    path
 }
 
 fn overload(written: &mut Written) -> overload::Settings {

@@ -278,6 +278,11 @@ keys! {
     H2_WINDOW_UPDATES "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame": FRAMES, "10",
         "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
 
+    LAST_GOOD "lastGoodCache.enabled": Kind::Flag, "false",
+        "Keeps the last good configuration on disk, without secrets, and serves it after a restart until the control plane sends one.";
+    LAST_GOOD_PATH "lastGoodCache.path": Kind::Text, "/var/lib/nantian-gw/last-good",
+        "The file; its folder must be there and writable, as an emptyDir or a volume is.";
+
     XDS_TLS "xdsTls.enabled": Kind::Flag, "true", "TLS towards the control plane; needs `xdsTls.caPath`.";
     XDS_CA "xdsTls.caPath": Kind::Text, "",
         "PEM authorities that may vouch for the control plane; read again at each dial.";

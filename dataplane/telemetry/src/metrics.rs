@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod admin;
 mod backend;
+mod last_good;
 mod overload;
 mod process;
 mod stream;
@@ -25,6 +26,7 @@ pub use admin::AdminMetrics;
 pub use backend::{BackendConnection, BackendMetrics};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
+pub use last_good::LastGoodMetrics;
 pub use overload::{OverloadMetrics, OverloadScope};
 pub use process::ProcessMetrics;
 pub use stream::{DatagramDrop, OpenSession, StreamMetrics};
@@ -51,6 +53,8 @@ pub struct Metrics {
     pub admin: AdminMetrics,
     /// Overload; shared with those who act on it.
     pub overload: Arc<OverloadMetrics>,
+    /// The configuration on disk; shared with its writer.
+    pub last_good: Arc<LastGoodMetrics>,
     /// The process itself.
     pub process: ProcessMetrics,
     /// The access log; shared with its writer thread.
@@ -84,6 +88,7 @@ impl Metrics {
             xds: XdsMetrics::default(),
             admin: AdminMetrics::default(),
             overload: Arc::default(),
+            last_good: Arc::default(),
             process: ProcessMetrics::default(),
             access_log: Arc::default(),
             log: Arc::default(),
@@ -214,6 +219,7 @@ impl Metrics {
         backend::encode(&mut out, &backends);
         stream::encode(&mut out, &streams);
         self.xds.encode(&mut out);
+        self.last_good.encode(&mut out);
         self.access_log.encode(&mut out);
         self.log.encode(&mut out);
         self.admin.encode(&mut out);

@@ -14,6 +14,7 @@ mod bootstrap;
 mod filters;
 mod hostile;
 mod http;
+mod last_good;
 mod limits;
 mod overload;
 mod streams;

@@ -34,6 +34,11 @@ impl Gateway {
         gateway
     }
 
+    /// Starts one that has no configuration yet.
+    pub(crate) async fn empty(change: impl FnOnce(&mut Bootstrap)) -> Self {
+        Self::start(change).await
+    }
+
     async fn start(change: impl FnOnce(&mut Bootstrap)) -> Self {
         let control_plane = ControlPlane::start().await;
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -10,6 +10,7 @@
 )]
 
 mod arbitrary;
+mod at_rest;
 mod delta;
 mod golden;
 mod hostile;

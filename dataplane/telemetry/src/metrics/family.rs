@@ -185,6 +185,17 @@ declare! {
         XDS_STAGE: Histogram "xds_apply_stage_duration_seconds" ["stage"]
             "Time spent in each stage of applying a configuration.";
 
+        LAST_GOOD_SERVING: Gauge "last_good_serving" []
+            "1 while a configuration from disk serves, because the control plane has sent none yet.";
+        LAST_GOOD_WITHHELD: Gauge "last_good_withheld_count" []
+            "Objects of it that are not served as they should be, because they need secrets.";
+        LAST_GOOD_BYTES: Gauge "last_good_file_bytes" []
+            "Size of the last good configuration on disk, as last written.";
+        LAST_GOOD_WRITES: Counter "last_good_writes_total" []
+            "Times the last good configuration was written to disk.";
+        LAST_GOOD_FAILURES: Counter "last_good_write_failures_total" []
+            "Times it could not be written.";
+
         ACCESS_LINES: Counter "access_log_writer_lines_total" []
             "Access log lines handed to the sink.";
         ACCESS_DROPPED: Counter "access_log_writer_dropped_lines_total" []
