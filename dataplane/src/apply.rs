@@ -62,6 +62,7 @@ impl Applier {
         let prepared = listeners.prepare(&next)?;
         self.store.swap(next.clone());
         listeners.commit(prepared).await;
+        drop(listeners);
         self.is_from_disk = true;
         self.report(&previous, &next);
         self.readiness.serving_from_disk(&found.withheld);
@@ -87,6 +88,7 @@ impl Apply for Applier {
         self.store.swap(next.clone());
         let stages = stages.ended(ApplyStage::Swap);
         listeners.commit(prepared).await;
+        drop(listeners);
         stages.ended(ApplyStage::Commit);
         self.complete(&previous, &next);
         info!(version = %next.version(), listeners = next.binds.len(), "configuration applied");

@@ -61,11 +61,17 @@ async fn plain_listeners_serve_from_disk_and_tls_waits_for_its_keys() {
     assert!(gateway.stopped().await);
     let bytes = fs::read(&path).unwrap();
     let text = String::from_utf8_lossy(&bytes);
-    assert!(!text.contains(CANARY) && !text.contains("PRIVATE KEY"), "{text}");
+    assert!(
+        !text.contains(CANARY) && !text.contains("PRIVATE KEY"),
+        "{text}"
+    );
 
     let gateway = keeping(&path, admin_port).await;
     let hello = gateway.control_plane.opened().await;
-    assert_eq!(hello.version, "", "without secrets it is no base for a delta");
+    assert_eq!(
+        hello.version, "",
+        "without secrets it is no base for a delta"
+    );
     let response = http1::get(at(port), "x", "/").await.unwrap();
     assert_eq!(response.status, 200);
     assert!(Http1Client::connect(at(secure)).await.is_err());
@@ -155,7 +161,10 @@ async fn a_full_disk_costs_a_count_and_no_request() {
         disk.path().display()
     );
     let wrapper = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
-    let keys = format!("lastGoodCache: {{enabled: true, path: '{}'}}\n", path.display());
+    let keys = format!(
+        "lastGoodCache: {{enabled: true, path: '{}'}}\n",
+        path.display()
+    );
     let port = free_port();
     let first = plain("v1", port, &backend);
     let (gateway, control_plane) = Binary::serving(&first, &wrapper, &keys).await;

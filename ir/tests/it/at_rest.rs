@@ -13,7 +13,7 @@ fn planted() -> ir::Snapshot {
     let message = text::snapshot(&format!(
         r#"
         id: "v1"
-        listeners {{ name: "a/gw/plain" port: 80 protocol: HTTP }}
+        listeners {{ name: "a/gw/plain" port: 80 protocol: LISTENER_HTTP }}
         secrets {{ namespace: "a" name: "tls" cert_pem: "@CERT_A@" key_pem: "@KEY_A@" htpasswd: "{CANARY}" oidc_client_secret: "{CANARY}" }}
         backends {{ name: "b:80" namespace: "a" protocol: "TCP" }}
         backends {{ name: "w:80" namespace: "a" protocol: "TCP" wasm_plugin {{ name: "w" namespace: "a" wasm_bytes: "x" config_json: "{CANARY}" }} }}
