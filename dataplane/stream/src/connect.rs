@@ -18,7 +18,7 @@ use dataplane_config::{ClusterConfig, RuntimeConfig, StreamRule};
 use dataplane_telemetry::metrics::BackendConnection;
 use dataplane_telemetry::reason::Reason;
 use dataplane_upstream::endpoint::{ConnectionToEndpoint, RequestToEndpoint};
-use dataplane_upstream::{Endpoint, Tls};
+use dataplane_upstream::{Ask, Endpoint, Tls};
 
 use crate::log::Story;
 use crate::proxy_header;
@@ -69,7 +69,11 @@ pub(crate) async fn connect(
     let mut tried = Vec::new();
     let mut failure = Reason::NoEndpoint;
     while story.attempts <= settings.connect_retries {
-        let Some(endpoint) = cluster.cluster.pick_avoiding(&tried) else {
+        let ask = Ask {
+            tried: &tried,
+            hash: None,
+        };
+        let Some(endpoint) = cluster.cluster.pick(&ask, Instant::now()) else {
             break;
         };
         if tried.contains(&endpoint.address()) {
