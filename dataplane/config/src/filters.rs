@@ -12,6 +12,7 @@ use dataplane_route::filter::cors::Cors;
 use dataplane_route::filter::headers::HeaderEdit;
 use dataplane_route::filter::redirect::Redirect;
 use dataplane_route::filter::rewrite::Rewrite;
+use dataplane_upstream::weighted::WeightedChoice;
 
 /// Compiled filters.
 #[derive(Debug, Default)]
@@ -44,10 +45,36 @@ pub enum RequestFilter {
     Rewrite(Rewrite),
     /// The request is answered from the configuration.
     DirectResponse(Arc<DirectResponse>),
+    /// A copy of the request goes elsewhere.
+    Mirror(Mirror),
     /// A preflight is answered; what the answer says is a matter of the response.
     Cors,
     /// The request is answered with 500.
     Unsupported,
+}
+
+/// A copy of requests to another backend.
+#[derive(Debug)]
+pub struct Mirror {
+    /// Keys its cluster may have; empty when it could not be resolved.
+    pub cluster_keys: Vec<Arc<str>>,
+    /// Which requests are copied: those for which it says 0.
+    share: WeightedChoice,
+}
+
+impl Mirror {
+    fn compile(mirror: &ir::filter::Mirror) -> Self {
+        let (part, whole) = mirror.fraction;
+        Self {
+            cluster_keys: mirror.backend.cluster_keys.clone(),
+            share: WeightedChoice::new([part, whole.saturating_sub(part)]),
+        }
+    }
+
+    /// True when the next request shall be copied.
+    pub fn takes_next(&self) -> bool {
+        self.share.next() == Some(0)
+    }
 }
 
 impl Filters {
@@ -95,6 +122,7 @@ impl RequestFilter {
             Filter::RequestHeaders(edit) => HeaderEdit::compile(edit).map(Self::Headers),
             Filter::Redirect(redirect) => Redirect::compile(redirect).map(Self::Redirect),
             Filter::Rewrite(rewrite) => Rewrite::compile(rewrite).map(Self::Rewrite),
+            Filter::Mirror(mirror) => Ok(Self::Mirror(Mirror::compile(mirror))),
             Filter::DirectResponse(direct) => Ok(Self::DirectResponse(Arc::new(direct.clone()))),
             _ => Ok(Self::Unsupported),
         };

@@ -12,7 +12,7 @@ pub mod streams;
 pub mod filters;
 
 pub use compile::compile;
-pub use filters::{Filters, RequestFilter, ResponseFilter};
+pub use filters::{Filters, Mirror, RequestFilter, ResponseFilter};
 pub use runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
 pub use store::{Current, Reader, Store};
 pub use streams::{StreamBackend, StreamRule, Streams, UdpBind};

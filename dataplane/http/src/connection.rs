@@ -107,7 +107,12 @@ enum Ended {
     Cut,
 }
 
-async fn serve_http1(worker: &Worker, io: &Duplex, mut buf: BytesMut, arrival: &Arrival) -> Ended {
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    io: &Duplex,
+    mut buf: BytesMut,
+    arrival: &Arrival,
+) -> Ended {
     let settings = &worker.settings;
     let timer = Timer::new();
     let born = Instant::now();

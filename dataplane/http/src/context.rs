@@ -14,6 +14,8 @@ use dataplane_telemetry::Reason;
 use dataplane_upstream::Endpoint;
 use http::StatusCode;
 
+use crate::mirror;
+
 /// One request's facts.
 pub(crate) struct Context<'c> {
     pub(crate) config: &'c RuntimeConfig,
@@ -25,6 +27,8 @@ pub(crate) struct Context<'c> {
     pub(crate) prefix_len: Option<usize>,
     /// What the request said about its origin, where a filter wants to know.
     pub(crate) cors: Option<Box<Asked>>,
+    /// What is also sent elsewhere once the request is forwarded.
+    pub(crate) mirrors: Vec<mirror::Copy>,
     /// The one of the rule's backends that was chosen.
     pub(crate) backend: Option<&'c Backend>,
     pub(crate) cluster: Option<&'c ClusterConfig>,
@@ -50,6 +54,7 @@ impl<'c> Context<'c> {
             rule: None,
             prefix_len: None,
             cors: None,
+            mirrors: Vec::new(),
             backend: None,
             cluster: None,
             hash: None,

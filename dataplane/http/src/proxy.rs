@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Failure};
 use crate::h1::{BodyLength, Frame};
 use crate::message::{Request, Response};
+use crate::mirror;
 use crate::phase::{self, Step, log::Carried, retry::Failed};
 use crate::reply::Reply;
 use crate::worker::Worker;
@@ -33,7 +35,7 @@ use attempt::{Fault, attempt};
 
 /// Serves one request to its end, and says how it ended.
 pub(crate) async fn handle(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     arrival: &Arrival,
     timer: &Timer,
     mut request: Request,
@@ -94,7 +96,7 @@ async fn caught<T>(line: impl Future<Output = T>) -> Option<T> {
 
 /// The line itself. `Continue` means that the backend's response went out whole.
 async fn run(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     arrival: &Arrival,
     timer: &Timer,
     ctx: &mut Context<'_>,
@@ -109,13 +111,13 @@ async fn run(
         Ok(places) => places,
         Err(reply) => return Ok(Step::Reply(reply)),
     };
-    if let Step::Reply(reply) = phase::filter::on_request(ctx, request, arrival) {
+    if let Step::Reply(reply) = phase::filter::on_request(ctx, request, arrival, worker) {
         return Ok(Step::Reply(reply));
     }
     if let Step::Reply(reply) = phase::upstream::choose(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
-    if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival) {
+    if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival, worker) {
         return Ok(Step::Reply(reply));
     }
     let Some(rule) = ctx.rule else {
@@ -130,6 +132,10 @@ async fn run(
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
     }
     body.limit(body_max);
+    if !ctx.mirrors.is_empty() {
+        let copies = std::mem::take(&mut ctx.mirrors);
+        mirror::start(worker, copies, request.body, body, &rule.metrics);
+    }
     let watch = Watch::new(&worker.settings, rule.request_timeout);
     loop {
         if let Step::Reply(reply) = phase::upstream::pick(ctx) {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use dataplane_resilience::admission::Gate;
+
 use crate::frame_guard::FrameLimits;
 use crate::h1::HeadLimits;
 use crate::overload::InflightLimits;
@@ -59,6 +61,12 @@ pub struct Settings {
     pub write_idle: Duration,
     /// How many further endpoints are tried when a connection cannot be made.
     pub connect_retries: u32,
+    /// Room for requests that are copied to a mirror; further ones are not copied.
+    pub mirrors: Gate,
+    /// How long a mirror may take to do anything.
+    pub mirror_timeout: Duration,
+    /// How far a mirror may fall behind within a request body.
+    pub mirror_buffer_bytes: usize,
     /// Idle connections kept per endpoint and worker.
     pub upstream_idle_max: usize,
     /// How long an idle connection to an endpoint is kept.
@@ -93,6 +101,9 @@ impl Default for Settings {
             tunnel_idle: Duration::from_secs(3600),
             write_idle: Duration::from_secs(30),
             connect_retries: 2,
+            mirrors: Gate::new(Some(1024)),
+            mirror_timeout: Duration::from_secs(30),
+            mirror_buffer_bytes: 256 * 1024,
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
             inflight: InflightLimits::default(),

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dataplane_resilience::admission::Gate;
 use dataplane_resilience::pressure::Thresholds;
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
@@ -252,6 +253,9 @@ fn http(written: &Written) -> dataplane_http::Settings {
         tunnel_idle: written.duration(&key::TUNNEL_IDLE),
         write_idle: written.duration(&key::WRITE_IDLE),
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
+        mirrors: Gate::new(Some(to_usize(written.number(&key::MIRRORS)))),
+        mirror_timeout: written.duration(&key::MIRROR_TIMEOUT),
+        mirror_buffer_bytes: to_usize(written.number(&key::MIRROR_BUFFER)),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
         inflight: dataplane_http::InflightLimits {

@@ -191,6 +191,12 @@ keys! {
         "Pause allowed in an upgraded connection (WebSocket).";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
+    MIRRORS "runtimeTuning.requestMirrorMaxConcurrency": number(Unit::Count, 1, 1_000_000, Zero::Default), "1024",
+        "Requests copied to mirrors at once; further ones are not copied, and counted.";
+    MIRROR_TIMEOUT "runtimeTuning.requestMirrorTimeoutMs": WAIT, "30000",
+        "How long a mirror may take to accept a connection, take bytes or answer; then its copy is dropped.";
+    MIRROR_BUFFER "runtimeTuning.requestMirrorBufferBytes": number(Unit::Bytes, 16_384, GIB, Zero::Default), "262144",
+        "How far a mirror may fall behind within a request body; then its copy is dropped.";
     DRAIN_TOTAL "runtimeTuning.gracefulDrainPeriodMs": WAIT, "60000",
         "From the signal to stop until running requests are cut; below the pod's grace period.";
     DRAIN_ACCEPT "runtimeTuning.drainMinAcceptMs": number(Unit::Milliseconds, 1, MS_MAX, Zero::Plain), "10000",
@@ -354,7 +360,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.streamReloadRetryIntervalMs",
     "runtimeTuning.httpCapacity.acceptConcurrency",
     "runtimeTuning.httpCapacity.reusePort",
-    "runtimeTuning.requestMirrorMaxConcurrency",
     "runtimeTuning.udpResponseIdleTimeoutMs",
     "runtimeTuning.retryBudgetEnabled",
     "runtimeTuning.retryBudgetRatioPercent",

@@ -11,7 +11,9 @@ use ir::Filter;
 
 use crate::support::{Gateway, at, http_route};
 
+mod capture;
 mod cors;
+mod mirror;
 mod order;
 
 /// A gateway with the listener `infra/gw/http` and one route whose one rule has these filters.

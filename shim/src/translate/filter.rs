@@ -23,6 +23,7 @@ pub(super) const SUPPORTED: &[&str] = &[
     "ResponseHeaderModifier",
     "RequestRedirect",
     "URLRewrite",
+    "RequestMirror",
     "CORS",
     "ExtensionRef",
 ];

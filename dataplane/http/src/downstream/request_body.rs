@@ -13,6 +13,7 @@ use h2::RecvStream;
 use super::{ClientError, body_room};
 use crate::h1::{self, BodyDecoder, BodyLength, Frame, HeadLimits};
 use crate::io::Duplex;
+use crate::pipe::Writer;
 
 /// Room for the first bytes that are kept; most bodies are small.
 const KEPT_BYTES: usize = 1024;
@@ -26,6 +27,8 @@ pub(crate) struct RequestBody<'a> {
     done: bool,
     /// What is remembered; nothing is unless someone asked for it.
     memory: Option<Box<Memory>>,
+    /// Who gets a copy of what comes.
+    copies: Option<Box<[Writer]>>,
 }
 
 enum Source<'a> {
@@ -90,6 +93,26 @@ impl<'a> RequestBody<'a> {
             started: false,
             done,
             memory: None,
+            copies: None,
+        }
+    }
+
+    /// Has the whole body written to these, too; to be asked before anything was handed out.
+    pub(crate) fn copy_to(&mut self, writers: Vec<Writer>) {
+        debug_assert!(!self.started, "what was handed out cannot be copied");
+        if writers.is_empty() {
+            return;
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.ahead.extend(gather(&mut memory.ahead_data));
+            for frame in &memory.ahead {
+                writers.iter().for_each(|writer| writer.write(frame));
+            }
+        }
+        if self.done {
+            writers.iter().for_each(|writer| writer.write(&Frame::End));
+        } else {
+            self.copies = Some(writers.into());
         }
     }
 
@@ -212,6 +235,13 @@ impl<'a> RequestBody<'a> {
             }
             Frame::Trailers(_) => {}
             Frame::End => self.done = true,
+        }
+        if let Some(copies) = &self.copies {
+            copies.iter().for_each(|copy| copy.write(&frame));
+            if copies.iter().any(Writer::is_filling) {
+                // Not to wait for who reads the copy, but to let it run at all.
+                tokio::task::yield_now().await;
+            }
         }
         Ok(frame)
     }

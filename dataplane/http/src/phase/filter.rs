@@ -6,25 +6,34 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use dataplane_config::{Filters, RequestFilter, ResponseFilter};
+use dataplane_config::{Filters, Mirror, RequestFilter, ResponseFilter};
 use dataplane_route::filter::cors::Asked;
 use dataplane_route::filter::redirect::{Origin, Redirect};
 use dataplane_route::filter::rewrite::Rewrite;
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::MirrorResult;
 
 use crate::arrival::Arrival;
+use crate::call::Way;
 use crate::context::Context;
 use crate::h1::Authority;
 use crate::message::{Request, Response};
+use crate::mirror;
 use crate::phase::Step;
 use crate::reply::Reply;
+use crate::worker::Worker;
 
 /// Applies the rule's filters to the request.
-pub(crate) fn on_request(ctx: &mut Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
+pub(crate) fn on_request(
+    ctx: &mut Context<'_>,
+    request: &mut Request,
+    arrival: &Arrival,
+    worker: &Worker,
+) -> Step {
     let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };
-    apply(&rule.filters, ctx, request, arrival)
+    apply(&rule.filters, ctx, request, arrival, worker)
 }
 
 /// Applies the chosen backend's filters to the request.
@@ -32,9 +41,10 @@ pub(crate) fn on_backend_request(
     ctx: &mut Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
+    worker: &Worker,
 ) -> Step {
     match ctx.backend {
-        Some(backend) => apply(&backend.filters, ctx, request, arrival),
+        Some(backend) => apply(&backend.filters, ctx, request, arrival, worker),
         None => Step::Continue,
     }
 }
@@ -62,6 +72,7 @@ fn apply(
     ctx: &mut Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
+    worker: &Worker,
 ) -> Step {
     if filters.has_cors && ctx.cors.is_none() {
         // Now, because the filters that follow may change what the request says.
@@ -70,6 +81,7 @@ fn apply(
     }
     for filter in &filters.request {
         match filter {
+            RequestFilter::Mirror(mirror) => note_copy(mirror, ctx, request, worker),
             RequestFilter::Cors => {
                 if ctx.cors.as_ref().is_some_and(|asked| asked.is_preflight()) {
                     let status = StatusCode::NO_CONTENT;
@@ -93,6 +105,23 @@ fn apply(
         }
     }
     Step::Continue
+}
+
+/// Takes the request down as it is now, when it is one of those that are copied.
+fn note_copy(mirror: &Mirror, ctx: &mut Context<'_>, request: &Request, worker: &Worker) {
+    // An upgraded connection is no request that could be copied.
+    if request.wants_websocket || !mirror.takes_next() {
+        return;
+    }
+    let Some(rule) = ctx.rule else { return };
+    let cluster = ctx.config.cluster_by_keys(&mirror.cluster_keys);
+    let way = cluster.and_then(|cluster| {
+        Way::choose(cluster, rule.kind, ctx.listener, worker, ctx.started).ok()
+    });
+    match way {
+        Some(way) => ctx.mirrors.push(mirror::Copy::new(way, request)),
+        None => rule.metrics.mirrored(MirrorResult::NoBackend),
+    }
 }
 
 /// Changes host and path; `None` when the outcome would be no legal request.

@@ -119,6 +119,9 @@ declare! {
         LISTENER_INFLIGHT: Gauge "http_listener_inflight_current" ["listener"]
             "Requests being served, by listener.";
 
+        MIRRORED: Counter "http_mirrored_requests_total" ["listener", "route", "result"]
+            "Copies of requests to mirrors that ended, by what became of them; all but `sent` are losses.";
+
         DOWNSTREAM_ACTIVE: Gauge "downstream_connections_active" ["listener"]
             "Connections from clients that are open.";
         DOWNSTREAM: Counter "downstream_connections_total" ["listener"]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::exposition::Exposition;
 use super::family;
 use super::instrument::{Counter, ShardCount, Shards};
+use super::mirror::{MirrorResult, Mirrors};
 use super::request::{RequestShard, RequestTotals};
 use crate::reason::Reason;
 
@@ -21,6 +22,7 @@ pub struct RouteMetrics {
     route: Arc<str>,
     listener: Arc<ListenerMetrics>,
     requests: Shards<RequestShard>,
+    mirrors: Mirrors,
 }
 
 impl RouteMetrics {
@@ -30,7 +32,17 @@ impl RouteMetrics {
             route: route.into(),
             listener,
             requests,
+            mirrors: Mirrors::default(),
         }
+    }
+
+    /// Counts a copy of a request that ended, or never began.
+    pub fn mirrored(&self, result: MirrorResult) {
+        self.mirrors.count(result);
+    }
+
+    pub(super) fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Records a request that ended, here and under its listener.
