@@ -5,7 +5,7 @@
 //! counted for.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +18,8 @@ use dataplane_config::{ClusterConfig, RuntimeConfig, StreamRule};
 use dataplane_telemetry::metrics::BackendConnection;
 use dataplane_telemetry::reason::Reason;
 use dataplane_upstream::endpoint::{ConnectionToEndpoint, RequestToEndpoint};
-use dataplane_upstream::{Ask, Endpoint, Tls};
+use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome, Tls};
+use ir::cluster::HashKey;
 
 use crate::log::Story;
 use crate::proxy_header;
@@ -69,11 +70,7 @@ pub(crate) async fn connect(
     let mut tried = Vec::new();
     let mut failure = Reason::NoEndpoint;
     while story.attempts <= settings.connect_retries {
-        let ask = Ask {
-            tried: &tried,
-            hash: None,
-        };
-        let Some(endpoint) = cluster.cluster.pick(&ask, Instant::now()) else {
+        let Some(endpoint) = pick(&cluster.cluster, &tried, story) else {
             break;
         };
         if tried.contains(&endpoint.address()) {
@@ -94,6 +91,27 @@ pub(crate) async fn connect(
         }
     }
     Err(failure)
+}
+
+/// The endpoint of the next attempt, by the hash that the cluster's policy names where there is one.
+pub(crate) fn pick(
+    cluster: &Cluster,
+    tried: &[SocketAddr],
+    story: &Story,
+) -> Option<Arc<Endpoint>> {
+    let hash = match cluster.hash_key() {
+        Some(HashKey::SourceIp) => Some(match story.client.ip() {
+            IpAddr::V4(address) => Cluster::hash(&address.octets()),
+            IpAddr::V6(address) => Cluster::hash(&address.octets()),
+        }),
+        Some(HashKey::Hostname) => {
+            let name = story.server_name.as_deref();
+            name.map(|name| Cluster::hash(name.as_bytes()))
+        }
+        // A stream has no fields.
+        Some(HashKey::Header(_) | HashKey::Cookie(_)) | None => None,
+    };
+    cluster.pick(&Ask { tried, hash }, Instant::now())
 }
 
 /// Whether what is carried is TLS already, from client to backend.
@@ -125,6 +143,15 @@ async fn attempt(
         Err(_) => Err(Reason::ConnectTimeout),
     };
     story.connect_time = Some(began.elapsed());
+    let outcome = match &made {
+        Ok(_) => Some(Outcome::Success),
+        // A shortage of ours says nothing about the endpoint.
+        Err(Reason::Overload) => None,
+        Err(_) => Some(Outcome::GatewayFailure),
+    };
+    if let Some(outcome) = outcome {
+        cluster.cluster.report(endpoint, outcome, Instant::now());
+    }
     made.map(|tcp| Upstream {
         tcp,
         _guards: (
