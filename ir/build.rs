@@ -5,10 +5,11 @@
 
 use std::error::Error;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "gateway/control/v1/discovery.proto",
     "gateway/control/v1/config.proto",
     "gateway/control/v1/extension.proto",
+    "gateway/control/v1/listener_settings.proto",
     "gateway/control/v1/ai.proto",
     "gateway/control/v1/route_policy.proto",
     "gateway/control/v1/backend_policy.proto",

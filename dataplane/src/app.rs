@@ -47,7 +47,7 @@ pub async fn run(
 ) -> anyhow::Result<bool> {
     dataplane_tls::install_crypto_provider();
     overload::descriptors::raise_limit();
-    let store = Arc::new(Store::new());
+    let store = Arc::new(Store::with(bootstrap.listener_defaults.clone()));
     let status = Arc::new(Status::default());
     let readiness = Arc::new(Readiness::default());
     let connections = Arc::new(Gate::new(bootstrap.connections_max));
@@ -76,6 +76,7 @@ pub async fn run(
             handshake_timeout: bootstrap.handshake_timeout,
             streams: Arc::new(Gate::new(bootstrap.streams_max)),
             listener_streams_max: bootstrap.listener_streams_max,
+            proxy_header_timeout: bootstrap.http.first_byte_timeout,
         },
         overload: Overload::new(level.clone(), metrics.overload.clone()),
     };

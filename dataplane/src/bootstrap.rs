@@ -61,6 +61,8 @@ pub struct Bootstrap {
     pub overload: overload::Settings,
     /// For a whole TLS handshake.
     pub handshake_timeout: Duration,
+    /// What holds for listeners that say nothing else.
+    pub listener_defaults: dataplane_config::ListenerDefaults,
     /// How the end is drained.
     pub drain: Drain,
     /// Where the last good configuration is kept; `None` keeps none.

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use dataplane_config::RuntimeConfig;
 
 pub mod accept;
+pub mod proxy_protocol;
 mod stream;
 pub mod worker;
 

@@ -12,7 +12,8 @@ use crate::{Listener, Resources, Secret, Violation, Violations};
 /// Every violation of the rules between these listeners and secrets.
 ///
 /// Listeners conflict when they cannot share the socket of an address and port (plain HTTP, TLS
-/// and bytes exclude each other, as do datagrams and QUIC), or share it for the same host name.
+/// and bytes exclude each other, as do datagrams and QUIC), ask for different headers in front of
+/// connections, or share it for the same host name.
 /// Of two the one later in the order of names is blamed; both are named.
 pub fn check(listeners: &Resources<Listener>, secrets: &Resources<Secret>) -> Violations {
     let mut violations = Violations::default();
@@ -76,6 +77,16 @@ fn conflict<'a>(
                     "cannot share {address} port {port} with listener {}, \
                      which speaks {:?}: use another port",
                     other.name, other.protocol
+                ),
+            ));
+        }
+        if other.settings.proxy_protocol != listener.settings.proxy_protocol {
+            return Some((
+                "settings.proxy_protocol",
+                format!(
+                    "differs from that of listener {} on {address} port {port}, and one socket \
+                     has one answer: use another port, or set both alike",
+                    other.name
                 ),
             ));
         }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use self::attachment::{Attachments, Carries};
 use self::report::{At, Quoted, Report};
+pub use self::tls::is_authorities;
 use crate::delta::{Delta, Edits};
 use crate::snapshot::Workload;
 use crate::stream_route::StreamKind;

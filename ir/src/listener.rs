@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::Hostname;
 use crate::policy::SecurityPolicy;
 use crate::resource::{Metadata, Resource};
+use crate::{Hostname, Network};
 
 /// A port binding of a Gateway (or ListenerSet), or of a mesh Service.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +33,55 @@ pub struct Listener {
     pub backend_client_certificate: Option<Arc<str>>,
     /// Authentication, limits and the like for everything that enters here.
     pub security_policy: Option<Arc<SecurityPolicy>>,
+    /// Ports, PROXY protocol and paths.
+    pub settings: ListenerSettings,
+}
+
+impl Listener {
+    /// The port clients know, which is written into answers.
+    pub fn public_port(&self) -> NonZeroU16 {
+        self.settings.public_port.unwrap_or(self.port)
+    }
 }
 
 impl Resource for Listener {
     fn key(&self) -> &Arc<str> {
         &self.name
     }
+}
+
+/// Settings beyond protocol and TLS; what is absent is for the data plane's own settings to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// The port clients know, where ports are mapped on the way; absent for the bound one.
+    pub public_port: Option<NonZeroU16>,
+    /// Whether connections begin with a PROXY protocol header; one answer for a socket.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// What happens to `%2F` and `%5C` in a path.
+    pub escaped_slashes: Option<EscapedSlashes>,
+    /// Slashes in a row count as one.
+    pub merge_slashes: Option<bool>,
+}
+
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// They must, and come from one of these sources; empty for every source.
+    Required(Vec<Network>),
+}
+
+/// What happens to `%2F` and `%5C` in a path, which some backends read as separators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EscapedSlashes {
+    /// They stay escaped and separate nothing.
+    #[default]
+    Keep,
+    /// The request is answered with 400.
+    Refuse,
+    /// The client is sent to the same path with slashes.
+    Redirect,
 }
 
 /// What a listener speaks.

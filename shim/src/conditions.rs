@@ -65,6 +65,11 @@ pub enum ConditionType {
     Conflicted,
     /// A part of it is not served.
     PartiallyInvalid,
+    /// Clients without a valid certificate are let in; there only while it is so.
+    InsecureFrontendValidationMode,
+    /// Another listener of the port serves some of the same host names over TLS; there only while
+    /// it is so.
+    OverlappingTLSConfig,
 }
 
 /// Whether a condition holds.

@@ -5,9 +5,11 @@
 //! taken over. The law, held by tests: `translate(view, Some(any)) == translate(view, None)`. Callers
 //! are `serve` and `check`; nothing here reads files, opens sockets or knows the time.
 
+mod annotation;
 mod attachment;
 mod backend;
 mod certificate;
+mod client_certificate;
 mod conflict;
 mod filter;
 mod gateway;
@@ -238,6 +240,7 @@ impl Translation {
         let is_same = old.gateway_classes.is_same(&new.gateway_classes)
             && old.gateways.is_same(&new.gateways)
             && old.secrets.is_same(&new.secrets)
+            && old.config_maps.is_same(&new.config_maps)
             && !changed.grants;
         if !is_same {
             changed.gateways = self.update_gateways(before);

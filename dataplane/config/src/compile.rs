@@ -4,13 +4,14 @@
 //! update is refused and nothing has changed. Slow parts (regular expressions, certificates) happen
 //! here, away from traffic.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ir::listener::ListenerProtocol;
+use ir::listener::{ListenerProtocol, ListenerTls, ProxyProtocol};
 use ir::policy::RoutePolicy;
-use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute, Violations};
+use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute, Violation, Violations};
 
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::{CompiledRoute, RouteKind, Table};
@@ -20,7 +21,9 @@ use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::filters::Filters;
-use crate::runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
+use crate::runtime::{
+    Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
+};
 use crate::streams::{Streams, UdpBind, server_names};
 
 /// Compiles `snapshot`, reusing all parts of `previous` that it leaves alone.
@@ -39,7 +42,7 @@ pub fn compile(
     {
         let config = match previous.listeners.get(&listener.name) {
             Some(before) if before.listener == *listener => changed.apply_to(before, metrics),
-            _ => listener_from_scratch(listener, &snapshot, metrics),
+            _ => listener_from_scratch(listener, &snapshot, &previous.defaults, metrics),
         };
         listeners.insert(listener.name.clone(), config);
     }
@@ -51,6 +54,7 @@ pub fn compile(
         udp_binds,
         listeners,
         clusters,
+        defaults: previous.defaults.clone(),
     })
 }
 
@@ -148,6 +152,7 @@ impl<'a> ChangedRoutes<'a> {
             table,
             unrouted: before.unrouted.clone(),
             streams,
+            ..**before
         })
     }
 }
@@ -155,6 +160,7 @@ impl<'a> ChangedRoutes<'a> {
 fn listener_from_scratch(
     listener: &Arc<Listener>,
     snapshot: &Snapshot,
+    defaults: &ListenerDefaults,
     metrics: &Metrics,
 ) -> Arc<ListenerConfig> {
     let http = snapshot
@@ -167,8 +173,11 @@ fn listener_from_scratch(
         .filter_map(|r| compile_grpc(r, listener, metrics));
     let mut table = Table::default();
     http.chain(grpc).for_each(|route| table.insert(route));
+    let settings = &listener.settings;
     Arc::new(ListenerConfig {
         listener: listener.clone(),
+        escaped_slashes: settings.escaped_slashes.unwrap_or(defaults.escaped_slashes),
+        merge_slashes: settings.merge_slashes.unwrap_or(defaults.merge_slashes),
         table,
         unrouted: metrics.listener(&listener.name),
         streams: streams_from_scratch(listener, snapshot, metrics),
@@ -334,8 +343,7 @@ fn binds(
     let mut violations = Violations::default();
     let mut binds = BTreeMap::new();
     for (address, configs) in by_address {
-        let before = previous.binds.get(&address);
-        match bind(address, &configs, snapshot, before, metrics) {
+        match bind(address, &configs, snapshot, previous, metrics) {
             Ok(bind) => {
                 binds.insert(address, bind);
             }
@@ -353,9 +361,10 @@ fn bind(
     address: SocketAddr,
     configs: &[&Arc<ListenerConfig>],
     snapshot: &Snapshot,
-    before: Option<&Arc<Bind>>,
+    previous: &RuntimeConfig,
     metrics: &Metrics,
 ) -> Result<Arc<Bind>, Violations> {
+    let defaults = &*previous.defaults;
     // `ir` has refused listeners that cannot share a socket; those of TLS can.
     let protocols: Vec<_> = configs
         .iter()
@@ -373,7 +382,10 @@ fn bind(
         Protocol::Http | Protocol::Tcp => None,
         Protocol::Https | Protocol::Tls => {
             let parts = configs.iter().filter(ends_tls);
-            let parts: Vec<&Listener> = parts.map(|config| &*config.listener).collect();
+            let parts = parts.map(|config| bounded(&config.listener, defaults));
+            let parts = parts.collect::<Result<Vec<_>, _>>()?;
+            let parts: Vec<&Listener> = parts.iter().map(|listener| &**listener).collect();
+            let before = previous.binds.get(&address);
             let before = before.and_then(|bind| bind.tls.as_deref());
             let compile = || ServerTls::compile(&parts, &snapshot.secrets, before).map(Arc::new);
             (!parts.is_empty()).then(compile).transpose()?
@@ -392,14 +404,22 @@ fn bind(
             by_host.insert(Some(host), Arc::clone(config));
         }
     }
-    let metrics = metrics.listener(&configs[0].listener.name);
+    let first = &configs[0].listener;
+    // `ir` has refused listeners of different minds about this on one socket.
+    let proxy_protocol = first.settings.proxy_protocol.as_ref();
+    let proxy_protocol = match proxy_protocol.unwrap_or(&defaults.proxy_protocol) {
+        ProxyProtocol::Off => None,
+        ProxyProtocol::Required(sources) => Some(sources.clone()),
+    };
     Ok(Arc::new(Bind {
         address,
         protocol,
         by_server_name,
         tls,
         listeners: by_host,
-        metrics,
+        public_port: first.public_port(),
+        proxy_protocol,
+        metrics: metrics.listener(&first.name),
     }))
 }
 
@@ -442,4 +462,35 @@ fn udp_binds(
         }
     }
     binds
+}
+
+/// The listener with TLS versions that the process speaks too.
+fn bounded<'a>(
+    listener: &'a Listener,
+    defaults: &ListenerDefaults,
+) -> Result<Cow<'a, Listener>, Violations> {
+    let Some(tls) = &listener.tls else {
+        return Ok(Cow::Borrowed(listener));
+    };
+    let min_version = tls.min_version.max(defaults.tls_min_version);
+    let max_version = tls.max_version.min(defaults.tls_max_version);
+    if (min_version, max_version) == (tls.min_version, tls.max_version) {
+        return Ok(Cow::Borrowed(listener));
+    }
+    if min_version > max_version {
+        return Err(Violations::from(Violation {
+            object: format!("Listener {}", listener.name),
+            path: "tls".to_owned(),
+            message: "speaks no version of TLS that this data plane speaks, see \
+                      runtime.tlsMinVersion and runtime.tlsMaxVersion"
+                .to_owned(),
+        }));
+    }
+    let mut bounded = listener.clone();
+    bounded.tls = Some(ListenerTls {
+        min_version,
+        max_version,
+        ..tls.clone()
+    });
+    Ok(Cow::Owned(bounded))
 }

@@ -13,6 +13,8 @@ pub mod filters;
 
 pub use compile::compile;
 pub use filters::{Filters, Mirror, RequestFilter, ResponseFilter};
-pub use runtime::{Backend, Bind, ClusterConfig, ListenerConfig, Protocol, Rule, RuntimeConfig};
+pub use runtime::{
+    Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
+};
 pub use store::{Current, Reader, Store};
 pub use streams::{StreamBackend, StreamRule, Streams, UdpBind};

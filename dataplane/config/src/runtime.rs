@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ir::{Snapshot, Version};
+use ir::listener::{EscapedSlashes, ProxyProtocol, TlsVersion};
+use ir::{Network, Snapshot, Version};
 
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
@@ -34,6 +36,36 @@ pub struct RuntimeConfig {
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
     /// Clusters by key.
     pub clusters: imbl::HashMap<Arc<str>, ClusterConfig>,
+    /// What holds for listeners that say nothing else; of the process, handed on from one
+    /// configuration to the next.
+    pub defaults: Arc<ListenerDefaults>,
+}
+
+/// What holds for listeners that say nothing else; set by the bootstrap file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerDefaults {
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
+    /// What happens to `%2F` and `%5C` in a path.
+    pub escaped_slashes: EscapedSlashes,
+    /// Slashes in a row count as one.
+    pub merge_slashes: bool,
+    /// No listener speaks an older version of TLS.
+    pub tls_min_version: TlsVersion,
+    /// No listener speaks a newer one.
+    pub tls_max_version: TlsVersion,
+}
+
+impl Default for ListenerDefaults {
+    fn default() -> Self {
+        Self {
+            proxy_protocol: ProxyProtocol::Off,
+            escaped_slashes: EscapedSlashes::Keep,
+            merge_slashes: true,
+            tls_min_version: TlsVersion::V1_2,
+            tls_max_version: TlsVersion::V1_3,
+        }
+    }
 }
 
 impl RuntimeConfig {
@@ -85,6 +117,11 @@ pub struct Bind {
     pub tls: Option<Arc<ServerTls>>,
     /// Its listeners by the hosts they serve.
     pub listeners: HostMap<Arc<ListenerConfig>>,
+    /// The port clients know it by.
+    pub public_port: NonZeroU16,
+    /// Connections begin with a PROXY protocol header and come from one of these sources; empty for
+    /// every source. Absent when no header is read.
+    pub proxy_protocol: Option<Vec<Network>>,
     /// For figures about connections, before a host is known.
     pub metrics: Arc<ListenerMetrics>,
 }
@@ -122,6 +159,10 @@ pub enum Protocol {
 pub struct ListenerConfig {
     /// What it was made from.
     pub listener: Arc<ir::Listener>,
+    /// What happens to `%2F` and `%5C` in a path.
+    pub escaped_slashes: EscapedSlashes,
+    /// Slashes in a row count as one.
+    pub merge_slashes: bool,
     /// Its routes.
     pub table: Table<Rule>,
     /// Figures of requests that no route takes.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache, Guard};
 
-use crate::runtime::RuntimeConfig;
+use crate::runtime::{ListenerDefaults, RuntimeConfig};
 
 /// Holds the current [`RuntimeConfig`].
 #[derive(Debug, Default)]
@@ -20,6 +20,17 @@ impl Store {
     /// An empty configuration: nothing is bound, nothing is routed.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty configuration whose successors use these defaults.
+    pub fn with(defaults: ListenerDefaults) -> Self {
+        let empty = RuntimeConfig {
+            defaults: Arc::new(defaults),
+            ..RuntimeConfig::default()
+        };
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(empty)),
+        }
     }
 
     /// The configuration of this moment, for a short look.

@@ -1,6 +1,7 @@
 //! What is known about a connection when it comes; the accept loop fills it in.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -8,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 /// What is known about a connection when it comes.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// The client.
+    /// The client, or the last proxy before us; a balancer that speaks for it does not count.
     pub client: SocketAddr,
     /// The socket it came to, as the configuration names it.
     pub bind: SocketAddr,
+    /// The port of that socket as clients know it.
+    pub port: NonZeroU16,
     /// What the handshake agreed on, over TLS.
     pub tls: Option<TlsFacts>,
     /// Cancelled when the connection shall end behind the requests that run.

@@ -17,6 +17,8 @@ use super::written::{Origin, Written};
 use super::{AdminSettings, Bootstrap, Drain, Effective};
 use crate::overload;
 
+mod listener;
+
 /// Longest identity; it is carried in every message to the control plane.
 const NODE_ID_BYTES_MAX: usize = 253;
 /// Longest admin token that fits into a request head.
@@ -44,6 +46,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         client_connections_max: written.limit(&key::CLIENT_CONNECTIONS_MAX).map(to_usize),
         overload: overload(written),
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
+        listener_defaults: listener::defaults(written),
         drain: drain(written),
         last_good: last_good(written),
         without_effect: std::mem::take(&mut written.without_effect),

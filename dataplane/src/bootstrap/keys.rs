@@ -34,6 +34,8 @@ pub enum Kind {
     Share,
     /// An IP address (or `localhost`) and a port.
     Address,
+    /// Blocks of IP addresses: a list, or one text with commas.
+    Networks,
     /// A whole number.
     Number {
         /// What it counts.
@@ -149,6 +151,15 @@ keys! {
         "Share of requests that are logged; those that ended with 500 and above always are.";
     ACCESS_QUEUE "accessLog.queueBytes": number(Unit::Bytes, 65_536, GIB, Zero::Default), "8388608",
         "Bytes that may wait for the file; lines beyond that are lost and counted.";
+
+    TLS_MIN "runtime.tlsMinVersion": Kind::Choice(&["1.2", "1.3"]), "1.2",
+        "No listener speaks an older version of TLS, whatever its Gateway says.";
+    TLS_MAX "runtime.tlsMaxVersion": Kind::Choice(&["1.2", "1.3"]), "1.3",
+        "No listener speaks a newer version of TLS.";
+    PROXY_PROTOCOL "runtime.proxyProtocol.enabled": Kind::Flag, "false",
+        "Every connection must begin with a PROXY protocol header (v1 or v2), unless its Gateway says otherwise.";
+    PROXY_SOURCES "runtime.proxyProtocol.trustedSources": Kind::Networks, "",
+        "Who may bring such headers; connections of others are closed. Empty for everyone.";
 
     WORKERS "runtimeTuning.httpCapacity.workerThreads": number(Unit::Count, 1, 1024, Zero::Plain), "0",
         "Threads that serve traffic; 0 for one per CPU this process may use.";
@@ -353,8 +364,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtime.httpListenAddr",
     "runtime.enableIpv6",
     "runtime.enableHttp3",
-    "runtime.tlsMinVersion",
-    "runtime.tlsMaxVersion",
     "runtime.tlsAssetDir",
     "runtimeTuning.httpReloadRetryIntervalMs",
     "runtimeTuning.streamReloadRetryIntervalMs",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ir::SecretText;
+use ir::{Network, SecretText};
 use serde_yaml::Value as Yaml;
 
 use super::error::Fault;
@@ -190,6 +190,13 @@ impl Written {
         match self.value(key) {
             Value::Address(address) => Some(address),
             _ => None,
+        }
+    }
+
+    pub(super) fn networks(&self, key: &Key) -> Vec<Network> {
+        match self.value(key) {
+            Value::Networks(networks) => networks,
+            _ => Vec::new(),
         }
     }
 

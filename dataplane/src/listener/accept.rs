@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,14 @@ use tracing::{debug, info, warn};
 
 use dataplane_config::{Bind, Protocol};
 use dataplane_http::{Arrival, Io, TlsFacts, Worker, serve};
-use dataplane_resilience::admission::{Clients, Gate};
+use dataplane_resilience::admission::{ClientPlace, Clients, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
 use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
 use dataplane_tls::Alpn;
+use ir::Network;
 use ir::listener::TlsVersion;
+
+use super::proxy_protocol::{self, Header};
 
 /// The first pause when a descriptor or memory is missing, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -65,6 +68,8 @@ pub struct Limits {
     pub streams: Arc<Gate>,
     /// The same of one listener's socket.
     pub listener_streams_max: Option<i64>,
+    /// For a whole PROXY protocol header.
+    pub proxy_header_timeout: Duration,
 }
 
 /// Accepts until told to stop.
@@ -157,6 +162,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// A client has its fill of connections.
+struct Full;
+
 /// What all connections of one socket share.
 pub(super) struct Door {
     pub(super) address: SocketAddr,
@@ -216,12 +224,10 @@ impl Door {
         if max.is_some_and(|max| bind.metrics.connections_active() >= max) {
             return bind.metrics.connection_rejected(ConnectionLimit::Listener);
         }
-        let place = match &self.limits.clients {
-            None => None,
-            Some(clients) => match clients.enter(client.ip()) {
-                None => return bind.metrics.connection_rejected(ConnectionLimit::Client),
-                place => place,
-            },
+        // Behind a balancer the client is known only when its header was read.
+        let client_known = bind.proxy_protocol.is_none();
+        let Ok(place) = self.place_of(client.ip(), client_known, &bind) else {
+            return;
         };
         let door = self.clone();
         if is_stream {
@@ -231,16 +237,40 @@ impl Door {
             // A task of its own kind: it is a fraction of the size of one for HTTP.
             tokio::task::spawn_local(async move {
                 let open = bind.metrics.connection_opened();
-                door.serve_stream(tcp, client, bind).await;
-                drop((open, permit, among_streams));
+                if let Some((client, behind)) = door.client_of(&tcp, client, &bind).await {
+                    door.serve_stream(tcp, client, bind).await;
+                    drop(behind);
+                }
+                drop((open, permit, among_streams, place));
             });
             return;
         }
         tokio::task::spawn_local(async move {
             let open = bind.metrics.connection_opened();
-            door.serve(tcp, client, &bind).await;
+            if let Some((client, behind)) = door.client_of(&tcp, client, &bind).await {
+                door.serve(tcp, client, &bind).await;
+                drop(behind);
+            }
             drop((open, permit, place));
         });
+    }
+
+    /// A place among the connections of that client, when those are limited; an error when it has
+    /// its fill.
+    fn place_of(
+        &self,
+        client: IpAddr,
+        is_known: bool,
+        bind: &Bind,
+    ) -> Result<Option<ClientPlace>, Full> {
+        let Some(clients) = self.limits.clients.as_ref().filter(|_| is_known) else {
+            return Ok(None);
+        };
+        let place = clients.enter(client);
+        if place.is_none() {
+            bind.metrics.connection_rejected(ConnectionLimit::Client);
+        }
+        place.map(Some).ok_or(Full)
     }
 
     pub(super) async fn serve(&self, tcp: TcpStream, client: SocketAddr, bind: &Bind) {
@@ -249,6 +279,7 @@ impl Door {
         let mut arrival = Arrival {
             client,
             bind: self.address,
+            port: bind.public_port,
             tls: None,
             drain: self.drain.clone(),
         };
@@ -275,5 +306,48 @@ impl Door {
             },
         };
         serve(self.worker.clone(), io, arrival).await;
+    }
+
+    /// Whose connection it is, and its place when that is known only now; nothing when the
+    /// connection is refused.
+    async fn client_of(
+        &self,
+        tcp: &TcpStream,
+        peer: SocketAddr,
+        bind: &Bind,
+    ) -> Option<(SocketAddr, Option<ClientPlace>)> {
+        let Some(sources) = &bind.proxy_protocol else {
+            return Some((peer, None));
+        };
+        let client = self.behind_balancer(tcp, peer, bind, sources).await?;
+        let place = self.place_of(client.ip(), true, bind).ok()?;
+        Some((client, place))
+    }
+
+    /// The client that the connection's PROXY protocol header tells; nothing when it is refused.
+    async fn behind_balancer(
+        &self,
+        tcp: &TcpStream,
+        balancer: SocketAddr,
+        bind: &Bind,
+        sources: &[Network],
+    ) -> Option<SocketAddr> {
+        let is_trusted = sources.iter().any(|source| source.contains(balancer.ip()));
+        if !sources.is_empty() && !is_trusted {
+            debug!(client = %balancer, "not a source of PROXY protocol headers");
+            bind.metrics
+                .connection_rejected(ConnectionLimit::UntrustedSource);
+            return None;
+        }
+        let header = proxy_protocol::read(tcp);
+        match timeout(self.limits.proxy_header_timeout, header).await {
+            Ok(Ok(Header::Proxied(client))) => return Some(client),
+            Ok(Ok(Header::Local)) => return Some(balancer),
+            Ok(Err(error)) => debug!(client = %balancer, %error, "refused"),
+            Err(_) => debug!(client = %balancer, "the PROXY protocol header took too long"),
+        }
+        bind.metrics
+            .connection_rejected(ConnectionLimit::ProxyHeader);
+        None
     }
 }

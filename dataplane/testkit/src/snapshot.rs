@@ -12,7 +12,7 @@ use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress};
 use ir::http_route::{
     BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRule, HttpMatch, HttpRule, PathMatch, Timeouts,
 };
-use ir::listener::{ListenerProtocol, ListenerTls, TlsVersion};
+use ir::listener::{ListenerProtocol, ListenerSettings, ListenerTls, TlsVersion};
 use ir::resource::Metadata;
 use ir::stream_route::{StreamKind, StreamMatch, StreamRule};
 use ir::{
@@ -189,6 +189,7 @@ pub fn listener(name: &str, port: u16, protocol: ListenerProtocol) -> Listener {
         ]),
         backend_client_certificate: None,
         security_policy: None,
+        settings: ListenerSettings::default(),
     }
 }
 

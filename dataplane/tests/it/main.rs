@@ -17,5 +17,6 @@ mod http;
 mod last_good;
 mod limits;
 mod overload;
+mod proxy_protocol;
 mod streams;
 mod update;

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::report::{At, Quoted, Report};
+use super::report::{At, Quoted, Report, list};
 use super::{security, tls, value};
 use crate::Listener;
-use crate::listener::{ListenerProtocol, ListenerTls, TlsVersion};
+use crate::listener::{
+    EscapedSlashes, ListenerProtocol, ListenerSettings, ListenerTls, ProxyProtocol, TlsVersion,
+};
 use crate::wire;
 
 /// One listener; nothing, with a notice, when its protocol is of another generation.
@@ -59,6 +61,7 @@ fn known_listener(
     };
     let namespace = name.split('/').next().unwrap_or_default();
     let security = security::policy(listener.security_policy, namespace, &at, report);
+    let settings = settings(listener.settings.unwrap_or_default(), &at, report);
     let (protocol, tls) = tls?;
     Some(Listener {
         addresses: addresses?,
@@ -69,6 +72,7 @@ fn known_listener(
         metadata: listener.metadata,
         backend_client_certificate: client_certificate?,
         security_policy: security?,
+        settings: settings?,
         name: name.clone(),
     })
 }
@@ -102,6 +106,61 @@ fn addresses(
     let mut seen = std::collections::HashSet::with_capacity(addresses.len());
     addresses.retain(|address| seen.insert(*address));
     is_good.then_some(addresses)
+}
+
+fn settings(
+    item: wire::ListenerSettings,
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<ListenerSettings> {
+    use wire::EscapedSlashes as Wire;
+    let at = at.field("settings");
+    let public_port = match item.public_port {
+        0 => Some(None),
+        port => value::port(port, &at.field("public_port"), report).map(Some),
+    };
+    let proxy_protocol = match item.proxy_protocol {
+        None => Some(None),
+        Some(item) => proxy_protocol(item, &at.field("proxy_protocol"), report).map(Some),
+    };
+    let escaped_slashes = match Wire::try_from(item.escaped_slashes) {
+        Ok(Wire::Unspecified) => None,
+        Ok(Wire::Keep) => Some(EscapedSlashes::Keep),
+        Ok(Wire::Refuse) => Some(EscapedSlashes::Refuse),
+        Ok(Wire::Redirect) => Some(EscapedSlashes::Redirect),
+        Err(_) => {
+            let place = at.field("escaped_slashes");
+            report.notice(&place, "is not known, such paths are refused");
+            Some(EscapedSlashes::Refuse)
+        }
+    };
+    Some(ListenerSettings {
+        public_port: public_port?,
+        proxy_protocol: proxy_protocol?,
+        escaped_slashes,
+        merge_slashes: item.merge_slashes,
+    })
+}
+
+fn proxy_protocol(
+    item: wire::ProxyProtocolSettings,
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<ProxyProtocol> {
+    let sources = list(
+        item.trusted_sources,
+        at,
+        "trusted_sources",
+        report,
+        |text, at, report| match text.parse() {
+            Ok(network) => Some(network),
+            Err(error) => report.refuse(at, format_args!("{} {error}", Quoted(&text))),
+        },
+    )?;
+    Some(match item.required {
+        true => ProxyProtocol::Required(sources),
+        false => ProxyProtocol::Off,
+    })
 }
 
 /// The settings the protocol needs, and the protocol they make it: what passes through undecrypted

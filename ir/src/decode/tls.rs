@@ -133,13 +133,18 @@ fn subject_alt_name(
     }
 }
 
+/// True when a PEM text holds certificates, and each of them can be a trust anchor.
+pub fn is_authorities(pem: &str) -> bool {
+    let mut store = RootCertStore::empty();
+    let is_good = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .all(|certificate| certificate.is_ok_and(|certificate| store.add(certificate).is_ok()));
+    is_good && !store.is_empty()
+}
+
 /// PEM texts that each hold at least one usable trust anchor.
 fn anchors(pems: Vec<String>, at: &At<'_>, report: &mut Report) -> Option<Vec<String>> {
     list(pems, at, "ca_pems", report, |pem, at, report| {
-        let mut store = RootCertStore::empty();
-        let is_good = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .all(|certificate| certificate.is_ok_and(|certificate| store.add(certificate).is_ok()));
-        if is_good && !store.is_empty() {
+        if is_authorities(&pem) {
             return Some(pem);
         }
         report.refuse(at, "holds no PEM certificates that can be trust anchors")

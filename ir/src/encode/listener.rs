@@ -2,7 +2,10 @@
 
 use super::policy::security_policy;
 use super::texts;
-use crate::listener::{ClientValidationMode, ListenerProtocol, ListenerTls, TlsVersion};
+use crate::listener::{
+    ClientValidationMode, EscapedSlashes, ListenerProtocol, ListenerSettings, ListenerTls,
+    ProxyProtocol, TlsVersion,
+};
 use crate::{Hostname, Listener, wire};
 
 /// One listener, without the routes attached to it.
@@ -23,7 +26,33 @@ pub fn listener(listener: &Listener) -> wire::Listener {
             client_certificate_ref: reference.as_ref().to_owned(),
         }),
         security_policy: listener.security_policy.as_deref().map(security_policy),
+        settings: settings(&listener.settings),
     }
+}
+
+/// Nothing when nothing is set.
+fn settings(settings: &ListenerSettings) -> Option<wire::ListenerSettings> {
+    if *settings == ListenerSettings::default() {
+        return None;
+    }
+    let escaped = settings.escaped_slashes.map(|slashes| match slashes {
+        EscapedSlashes::Keep => wire::EscapedSlashes::Keep,
+        EscapedSlashes::Refuse => wire::EscapedSlashes::Refuse,
+        EscapedSlashes::Redirect => wire::EscapedSlashes::Redirect,
+    });
+    let proxy_protocol = settings.proxy_protocol.as_ref();
+    Some(wire::ListenerSettings {
+        public_port: settings.public_port.map_or(0, |port| u32::from(port.get())),
+        proxy_protocol: proxy_protocol.map(|proxy_protocol| match proxy_protocol {
+            ProxyProtocol::Off => wire::ProxyProtocolSettings::default(),
+            ProxyProtocol::Required(sources) => wire::ProxyProtocolSettings {
+                required: true,
+                trusted_sources: sources.iter().map(ToString::to_string).collect(),
+            },
+        }),
+        escaped_slashes: escaped.unwrap_or_default().into(),
+        merge_slashes: settings.merge_slashes,
+    })
 }
 
 fn protocol(protocol: ListenerProtocol) -> wire::ListenerProtocol {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ir::listener::{
-    ClientValidation, ClientValidationMode, ListenerProtocol, ListenerTls, TlsVersion,
+    ClientValidation, ClientValidationMode, EscapedSlashes, ListenerProtocol, ListenerSettings,
+    ListenerTls, ProxyProtocol, TlsVersion,
 };
 use ir::secret::Certificate;
 use ir::snapshot::Workload;
@@ -232,9 +233,15 @@ fn listener_shape() -> impl Strategy<Value = ListenerShape> {
         of(client_validation()),
     );
     let addresses = btree_set(any::<IpAddr>(), 1..3);
-    let rest = (metadata(), of(reference()), shared(security_policy()));
+    let rest = (
+        metadata(),
+        of(reference()),
+        shared(security_policy()),
+        listener_settings(),
+    );
     (protocol, any::<bool>(), tls, addresses, hostnames(), rest).prop_map(
-        |(protocol, secure_grpc, tls, addresses, hostnames, (metadata, client, security))| {
+        |(protocol, secure_grpc, tls, addresses, hostnames, rest)| {
+            let (metadata, client, security, settings) = rest;
             let (certificates, sni_hosts, (min_version, max_version), client_validation) = tls;
             let has_tls = match protocol {
                 Http | Tcp | Udp => false,
@@ -263,8 +270,29 @@ fn listener_shape() -> impl Strategy<Value = ListenerShape> {
                 metadata,
                 backend_client_certificate: client,
                 security_policy: security,
+                settings,
             };
             (protocol, listener)
+        },
+    )
+}
+
+fn listener_settings() -> impl Strategy<Value = ListenerSettings> {
+    let port = (1..=u16::MAX).prop_map(|port| NonZeroU16::new(port).unwrap());
+    let network = select(vec!["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]);
+    let network = network.prop_map(|text| text.parse().unwrap());
+    let proxy_protocol = of(vec(network, 0..3)).prop_map(|sources| match sources {
+        Some(sources) => ProxyProtocol::Required(sources),
+        None => ProxyProtocol::Off,
+    });
+    use EscapedSlashes::{Keep, Redirect, Refuse};
+    let escaped = select(vec![Keep, Redirect, Refuse]);
+    (of(port), of(proxy_protocol), of(escaped), of(any::<bool>())).prop_map(
+        |(public_port, proxy_protocol, escaped_slashes, merge_slashes)| ListenerSettings {
+            public_port,
+            proxy_protocol,
+            escaped_slashes,
+            merge_slashes,
         },
     )
 }

@@ -8,11 +8,31 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ir::Hostname;
-use ir::listener::ListenerProtocol;
+use ir::listener::{ListenerProtocol, ProxyProtocol};
 
 use super::gateway::Candidate;
 use super::listener::Draft;
 use crate::conditions::{ConditionType, Truth};
+
+/// Why two listeners cannot live beside each other: the reason, and what the other one has.
+#[derive(Clone, Copy)]
+struct Clash {
+    reason: &'static str,
+    what: &'static str,
+}
+
+const PROTOCOL: Clash = Clash {
+    reason: "ProtocolConflict",
+    what: "another protocol",
+};
+const PROXY_PROTOCOL: Clash = Clash {
+    reason: "ProtocolConflict",
+    what: "another setting for the PROXY protocol",
+};
+const HOSTNAME: Clash = Clash {
+    reason: "HostnameConflict",
+    what: "the same host name",
+};
 
 /// Marks every listener that is not distinct within its Gateway.
 pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
@@ -42,18 +62,62 @@ pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
                 ));
             }
         }
-        for (index, reason, whom) in found {
-            mark(&mut candidate.drafts[index], reason, &whom);
+        for (index, clash, whom) in found {
+            mark(&mut candidate.drafts[index], clash, &whom);
         }
+        note_overlaps(&mut candidate.drafts);
+    }
+}
+
+/// Tells listeners whose host names overlap over TLS: clients that use a connection for several
+/// hosts are answered with 421 there (GEP-3567).
+fn note_overlaps(drafts: &mut [Draft]) {
+    let overlap = |a: &Draft, b: &Draft| match (&a.hostname, &b.hostname) {
+        (Some(a), Some(b)) => a.intersect(b).is_some(),
+        _ => true,
+    };
+    let mut found = Vec::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let others = drafts
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        let others = others.map(|(_, other)| other).filter(|other| {
+            let both_tls = [draft, other]
+                .iter()
+                .all(|it| it.can_serve && it.tls.is_some());
+            both_tls && draft.bound_port == other.bound_port && overlap(draft, other)
+        });
+        let names: Vec<_> = others.map(|other| other.section.as_str()).collect();
+        if !names.is_empty() {
+            let message = format!(
+                "its host names overlap with listener {}",
+                names.join(", listener ")
+            );
+            found.push((index, message));
+        }
+    }
+    for (index, message) in found {
+        let kind = ConditionType::OverlappingTLSConfig;
+        let conditions = &mut drafts[index].conditions;
+        conditions.set(kind, Truth::True, "OverlappingHostnames", message);
     }
 }
 
 /// Marks every listener that stands where one of an earlier Gateway stands already.
 pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
-    type Taken = (Vec<IpAddr>, ListenerProtocol, Option<Hostname>, String);
+    type Taken = (
+        Vec<IpAddr>,
+        ListenerProtocol,
+        Option<Hostname>,
+        Proxy,
+        String,
+    );
+    type Proxy = Option<ProxyProtocol>;
     let mut taken: BTreeMap<u16, Vec<Taken>> = BTreeMap::new();
     for candidate in candidates {
         let addresses = candidate.addresses.clone();
+        let proxy_protocol = &candidate.settings.proxy_protocol;
         let mut own = Vec::new();
         for draft in candidate.drafts.iter_mut().filter(|draft| draft.can_serve) {
             let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else {
@@ -62,21 +126,28 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
             let before = taken.get(&port.get()).into_iter().flatten();
             let clash = before
                 .filter(|(there, ..)| overlap(there, &addresses))
-                .find_map(|(_, known, hostname, whose)| {
+                .find_map(|(_, known, hostname, known_proxy, whose)| {
                     if *known != protocol {
-                        Some(("ProtocolConflict", whose.clone()))
+                        Some((PROTOCOL, whose.clone()))
+                    } else if known_proxy != proxy_protocol {
+                        Some((PROXY_PROTOCOL, whose.clone()))
                     } else {
-                        (*hostname == draft.hostname).then(|| ("HostnameConflict", whose.clone()))
+                        (*hostname == draft.hostname).then(|| (HOSTNAME, whose.clone()))
                     }
                 });
             if let Some((reason, whose)) = clash {
                 mark(draft, reason, &whose);
             } else {
                 let whose = format!("Gateway {}, which came first,", candidate.object.key);
-                own.push((
-                    port.get(),
-                    (addresses.clone(), protocol, draft.hostname.clone(), whose),
-                ));
+                let hostname = draft.hostname.clone();
+                let taken = (
+                    addresses.clone(),
+                    protocol,
+                    hostname,
+                    proxy_protocol.clone(),
+                    whose,
+                );
+                own.push((port.get(), taken));
             }
         }
         for (port, listener) in own {
@@ -86,23 +157,18 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
 }
 
 /// Why two listeners of one Gateway are not distinct, if so.
-fn clash(one: &Draft, other: &Draft) -> Option<&'static str> {
+fn clash(one: &Draft, other: &Draft) -> Option<Clash> {
     let (a, b) = (one.protocol?, other.protocol?);
     if one.bound_port.is_none() || one.bound_port != other.bound_port {
         None
     } else if a != b {
-        Some("ProtocolConflict")
+        Some(PROTOCOL)
     } else {
-        (one.hostname == other.hostname).then_some("HostnameConflict")
+        (one.hostname == other.hostname).then_some(HOSTNAME)
     }
 }
 
-fn mark(draft: &mut Draft, reason: &'static str, whom: &str) {
-    let what = if reason == "ProtocolConflict" {
-        "another protocol"
-    } else {
-        "the same host name"
-    };
+fn mark(draft: &mut Draft, Clash { reason, what }: Clash, whom: &str) {
     let message = format!("{whom} has {what} on the same port");
     draft.conditions.set(
         ConditionType::Conflicted,

@@ -6,17 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use gateway_api::experimental::gatewayclasses::GatewayClass;
 use gateway_api::experimental::gateways::Gateway;
+use ir::listener::ListenerSettings;
 use ir::resource::Metadata;
 use ir::{Hostname, Listener, Resources, Violations};
 
 use super::certificate::Certificates;
 use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft};
 use super::reference::Grants;
-use super::{Classes, Settings, conflict};
+use super::{Classes, Settings, annotation, client_certificate, conflict};
 use crate::cluster_view::{ClusterView, Object};
 use crate::conditions::{
     Condition, ConditionType, Conditions, ListenerStatus, ObjectStatus, Truth,
@@ -67,6 +69,8 @@ pub(super) struct Candidate<'a> {
     pub(super) object: &'a Arc<Object<Gateway>>,
     pub(super) drafts: Vec<Draft>,
     pub(super) addresses: Vec<IpAddr>,
+    /// What its annotations ask for.
+    pub(super) settings: ListenerSettings,
     /// Why no address, or not every one, can be used: the condition it shows in, reason, message.
     address_fault: Option<(ConditionType, &'static str, String)>,
 }
@@ -200,11 +204,18 @@ fn candidate<'a>(
             );
         }
     }
+    let asked = annotation::settings(object.value.metadata.annotations.as_ref());
+    if let Err(message) = &asked {
+        for draft in &mut drafts {
+            draft.refuse("UnsupportedValue", message.clone());
+        }
+    }
     let (addresses, address_fault) = addresses(object, settings);
     Candidate {
         object,
         drafts,
         addresses,
+        settings: asked.unwrap_or_default(),
         address_fault,
     }
 }
@@ -270,6 +281,7 @@ impl Gateways {
             object,
             drafts,
             addresses,
+            settings,
             address_fault,
         } = candidate;
         let is_refused = matches!(&address_fault, Some((ConditionType::Accepted, ..)));
@@ -278,7 +290,9 @@ impl Gateways {
         for mut draft in drafts {
             let name: Arc<str> = format!("{}/{}", object.key, draft.section).into();
             let mut serves = draft.can_serve && !is_refused && !addresses.is_empty();
-            if serves && let Err(violations) = self.serve(&name, object, &draft, &addresses) {
+            if serves
+                && let Err(violations) = self.serve(&name, object, &draft, &addresses, &settings)
+            {
                 draft.refuse("UnsupportedValue", violations.to_string());
                 serves = false;
             }
@@ -310,8 +324,23 @@ impl Gateways {
         }
         let mut status = ObjectStatus::new(object);
         status.conditions = gateway_conditions(object.generation(), &statuses, address_fault);
+        if client_certificate::is_insecure(&object.value) {
+            let mut conditions = Conditions::resume(status.conditions);
+            let kind = ConditionType::InsecureFrontendValidationMode;
+            let message = "spec.tls.frontend: AllowInsecureFallback lets in clients without a \
+                           valid certificate";
+            conditions.set(
+                kind,
+                Truth::True,
+                "ConfigurationChanged",
+                message.to_owned(),
+            );
+            status.conditions = conditions.finish();
+        }
         status.listeners = statuses;
         status.warnings = without_effect(&object.value);
+        let annotations = object.value.metadata.annotations.as_ref();
+        status.warnings.extend(annotation::unknown(annotations));
         self.statuses.push(status);
         let parent = Parent {
             key: object.key.clone(),
@@ -328,6 +357,7 @@ impl Gateways {
         object: &Object<Gateway>,
         draft: &Draft,
         addresses: &[IpAddr],
+        settings: &ListenerSettings,
     ) -> Result<(), Violations> {
         let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else {
             return Ok(());
@@ -345,6 +375,11 @@ impl Gateways {
             ]),
             backend_client_certificate: None,
             security_policy: None,
+            settings: ListenerSettings {
+                // Said only where ports are mapped, so that it costs nothing elsewhere.
+                public_port: NonZeroU16::new(draft.port).filter(|written| *written != port),
+                ..settings.clone()
+            },
         };
         ir::decode::listener(ir::encode::listener(&listener))?;
         for key in draft.tls.iter().flat_map(|tls| &tls.certificate_refs) {
@@ -360,12 +395,6 @@ impl Gateways {
 /// Fields that are written and have no effect yet.
 fn without_effect(gateway: &Gateway) -> Vec<String> {
     let spec = &gateway.spec;
-    let has_options = spec.listeners.iter().any(|listener| {
-        listener
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.options.is_some())
-    });
     let fields = [
         ("spec.infrastructure", spec.infrastructure.is_some()),
         ("spec.allowedListeners", spec.allowed_listeners.is_some()),
@@ -374,7 +403,6 @@ fn without_effect(gateway: &Gateway) -> Vec<String> {
             "spec.tls.backend",
             spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
         ),
-        ("spec.listeners[].tls.options", has_options),
     ];
     let written = fields.iter().filter(|(_, is_written)| *is_written);
     written
@@ -391,7 +419,15 @@ pub(super) fn summarize(status: &mut ObjectStatus) {
     let is_address = |c: &&Condition| matches!(c.reason, "UnsupportedAddress" | "AddressNotUsable");
     let address_fault = status.conditions.iter().find(is_address);
     let address_fault = address_fault.map(|c| (c.kind, c.reason, c.message.clone()));
+    let is_extra = |c: &Condition| c.kind == ConditionType::InsecureFrontendValidationMode;
+    let extra: Vec<_> = status
+        .conditions
+        .iter()
+        .filter(|c| is_extra(c))
+        .cloned()
+        .collect();
     status.conditions = gateway_conditions(generation, &status.listeners, address_fault);
+    status.conditions.extend(extra);
 }
 
 fn gateway_conditions(

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use gateway_api::experimental::gateways as api;
 use ir::Hostname;
-use ir::listener::{ListenerProtocol, ListenerTls, TlsVersion};
+use ir::listener::{ClientValidation, ListenerProtocol, ListenerTls, TlsVersion};
 
 use super::certificate::Certificates;
 use super::reference::{From, Grants, To};
-use super::{GATEWAY_API, Settings};
+use super::{GATEWAY_API, Settings, client_certificate};
 use crate::cluster_view::{ClusterView, Object};
 use crate::conditions::{ConditionType, Conditions};
 
@@ -269,11 +269,6 @@ fn read_tls(
         draft.refuse("UnsupportedValue", message);
         return;
     }
-    if asks_for_client_certificates(&context.gateway.value, spec.port) {
-        let message = "spec.tls.frontend: client certificates are not supported yet";
-        draft.refuse("UnsupportedValue", message.to_owned());
-        return;
-    }
     let mut good = Vec::new();
     let mut bad: Option<(&'static str, String)> = None;
     for (index, reference) in tls.certificate_refs.iter().flatten().enumerate() {
@@ -299,35 +294,63 @@ fn read_tls(
     if let Some((reason, message)) = bad {
         draft.unresolved(reason, message);
     }
+    let (min_version, max_version) = versions(spec, &path).unwrap_or_else(|message| {
+        draft.refuse("UnsupportedValue", message);
+        (TlsVersion::V1_2, TlsVersion::V1_3)
+    });
     draft.tls = Some(ListenerTls {
         passthrough: false,
         certificate_refs: good,
         sni_hosts: Vec::new(),
-        min_version: TlsVersion::V1_2,
-        max_version: TlsVersion::V1_3,
-        client_validation: None,
+        min_version,
+        max_version,
+        client_validation: ask_clients(draft, spec, context),
     });
 }
 
-/// Letting everybody in where certificates are asked for would be worse than not serving.
-fn asks_for_client_certificates(gateway: &api::Gateway, port: i32) -> bool {
-    let Some(frontend) = gateway
-        .spec
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.frontend.as_ref())
-    else {
-        return false;
-    };
-    let own = frontend
-        .per_port
-        .iter()
-        .flatten()
-        .find(|own| own.port == port);
-    match own {
-        Some(own) => own.tls.validation.is_some(),
-        None => frontend.default.validation.is_some(),
+/// What clients must show. Letting everybody in where certificates are asked for would be worse than
+/// not serving.
+fn ask_clients(
+    draft: &mut Draft,
+    spec: &api::GatewayListeners,
+    context: &Context<'_>,
+) -> Option<ClientValidation> {
+    let asked = client_certificate::asked(context, spec.port)?;
+    if let Some((reason, message)) = asked.fault {
+        if asked.validation.is_none() {
+            draft.refuse("NoValidCACertificate", message.clone());
+        }
+        draft.unresolved(reason, message);
     }
+    asked.validation
+}
+
+/// The versions that `tls.options` asks for; the error says what is not understood.
+fn versions(spec: &api::GatewayListeners, path: &str) -> Result<(TlsVersion, TlsVersion), String> {
+    const MIN: &str = "gateway.nantian.dev/tls-min-version";
+    const MAX: &str = "gateway.nantian.dev/tls-max-version";
+    let (mut min_version, mut max_version) = (TlsVersion::V1_2, TlsVersion::V1_3);
+    let options = spec.tls.as_ref().and_then(|tls| tls.options.as_ref());
+    for (name, value) in options.into_iter().flatten() {
+        let bound = match name.as_str() {
+            MIN => &mut min_version,
+            MAX => &mut max_version,
+            _ => {
+                return Err(format!(
+                    "{path}.options: {name} is not known, use {MIN} or {MAX}"
+                ));
+            }
+        };
+        *bound = match value.as_str() {
+            "TLS1_2" | "1.2" => TlsVersion::V1_2,
+            "TLS1_3" | "1.3" => TlsVersion::V1_3,
+            _ => return Err(format!("{path}.options: {name}: write TLS1_2 or TLS1_3")),
+        };
+    }
+    if min_version > max_version {
+        return Err(format!("{path}.options: {MIN} is above {MAX}"));
+    }
+    Ok((min_version, max_version))
 }
 
 fn certificate(

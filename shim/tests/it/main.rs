@@ -13,6 +13,7 @@ mod files;
 mod folder;
 mod golden;
 mod law;
+mod listeners;
 mod mutual_tls;
 mod quarantine;
 mod scale;

@@ -472,7 +472,8 @@ fn a_listener_that_asks_for_client_certificates_does_not_serve_without() {
     assert!(translation.snapshot().listeners.is_empty());
     assert_eq!(
         at_listener(&translation, "a", Type::Accepted),
-        "False UnsupportedValue: spec.tls.frontend: client certificates are not supported yet"
+        "False NoValidCACertificate: spec.tls.frontend.default.validation.caCertificateRefs[0]: \
+         there is no ConfigMap infra/ca"
     );
 }
 

@@ -149,7 +149,7 @@ fn redirected(
     let origin = Origin {
         scheme,
         host: request.authority.host(),
-        listener_port: ctx.listener.map_or(0, |l| l.listener.port.get()),
+        listener_port: ctx.listener.map_or(0, |l| l.listener.public_port().get()),
         path: request.target.path(),
         query: request.target.query(),
         prefix_len: ctx.prefix_len,

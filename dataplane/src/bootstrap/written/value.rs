@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use ir::SecretText;
+use ir::{Network, SecretText};
 use serde_yaml::Value as Yaml;
 
 use crate::bootstrap::keys::{Kind, Zero};
@@ -19,6 +19,7 @@ pub(crate) enum Value {
     Share(f64),
     Address(SocketAddr),
     Number(u64),
+    Networks(Vec<Network>),
 }
 
 impl Value {
@@ -36,6 +37,20 @@ impl Value {
             }
             (Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Address, Yaml::String(text)) => {
                 Self::from_text(kind, text)
+            }
+            // `1.2` without quotes is a number to YAML.
+            (Kind::Choice(_), Yaml::Number(number)) => Self::from_text(kind, &number.to_string()),
+            (Kind::Networks, Yaml::String(text)) => Self::from_text(kind, text),
+            (Kind::Networks, Yaml::Sequence(blocks)) => {
+                let block = |block: &Yaml| match block {
+                    Yaml::String(text) => network(text),
+                    other => Err(format!("expected {kind}, found {}", shown(other))),
+                };
+                blocks
+                    .iter()
+                    .map(block)
+                    .collect::<Result<_, _>>()
+                    .map(Self::Networks)
             }
             (Kind::Secret, _) => Err("expected text; put the value into quotes".to_owned()),
             (Kind::Text, Yaml::Number(_) | Yaml::Bool(_)) => {
@@ -56,6 +71,16 @@ impl Value {
             Kind::Flag => text.parse().map(Self::Flag).map_err(|_| unexpected()),
             Kind::Share => share(text.parse().unwrap_or(f64::NAN)),
             Kind::Address => address(text).map(Self::Address).ok_or_else(unexpected),
+            Kind::Networks => {
+                let blocks = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|block| !block.is_empty());
+                blocks
+                    .map(network)
+                    .collect::<Result<_, _>>()
+                    .map(Self::Networks)
+            }
             Kind::Number { min, max, zero, .. } => {
                 in_range(text.parse().map_err(|_| unexpected())?, min, max, zero)
             }
@@ -82,6 +107,10 @@ impl fmt::Display for Value {
             Self::Share(share) => write!(f, "{share}"),
             Self::Address(address) => write!(f, "\"{address}\""),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Networks(networks) => {
+                let blocks: Vec<_> = networks.iter().map(|it| format!("\"{it}\"")).collect();
+                write!(f, "[{}]", blocks.join(", "))
+            }
         }
     }
 }
@@ -95,6 +124,7 @@ impl fmt::Display for Kind {
             Self::Share => f.write_str("a number from 0 to 1"),
             Self::Address => f.write_str("an address as in 127.0.0.1:19080"),
             Self::Number { .. } => f.write_str("a whole number"),
+            Self::Networks => f.write_str("a list of address blocks as in [10.0.0.0/8]"),
         }
     }
 }
@@ -119,6 +149,10 @@ fn in_range(number: u64, min: u64, max: u64, zero: Zero) -> Result<Value, String
     Err(format!(
         "expected {min} to {max}, or {zero}; found {number}"
     ))
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|error| format!("{text:?} {error}"))
 }
 
 fn address(text: &str) -> Option<SocketAddr> {

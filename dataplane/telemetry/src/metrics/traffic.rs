@@ -241,16 +241,22 @@ pub enum ConnectionLimit {
     Memory,
     /// The process is stopping.
     Draining,
+    /// Its source may not bring PROXY protocol headers, which are required.
+    UntrustedSource,
+    /// It has no PROXY protocol header, or none that is sound, and needs one.
+    ProxyHeader,
 }
 
 impl ConnectionLimit {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Process,
         Self::Listener,
         Self::Client,
         Self::Descriptors,
         Self::Memory,
         Self::Draining,
+        Self::UntrustedSource,
+        Self::ProxyHeader,
     ];
 
     /// The label value.
@@ -262,6 +268,8 @@ impl ConnectionLimit {
             Self::Descriptors => "descriptors",
             Self::Memory => "memory",
             Self::Draining => "draining",
+            Self::UntrustedSource => "untrusted_source",
+            Self::ProxyHeader => "proxy_header",
         }
     }
 }
