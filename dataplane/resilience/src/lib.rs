@@ -6,6 +6,7 @@
 //! stops calling an upstream that fails, [`outlier`] leaves single endpoints out, [`pressure`] says
 //! how short memory is. Waiting, logging and counting are the callers'.
 
+pub mod retry;
 pub mod backoff;
 pub mod admission;
 pub mod token_bucket;
