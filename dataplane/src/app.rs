@@ -67,6 +67,7 @@ pub async fn run(
         http: Arc::new(bootstrap.http.clone()),
         streams: Arc::new(bootstrap.streams.clone()),
         access_log: access_log.clone(),
+        metrics: metrics.clone(),
         limits: accept::Limits {
             process: connections.clone(),
             waits_for_descriptors: descriptors.are_the_limit,

@@ -203,7 +203,8 @@ pub struct BackendRef {
     pub filters: Vec<Filter>,
 }
 
-/// Deadlines of a rule (Gateway API `HTTPRouteTimeouts`); absent or zero in the API means none.
+/// Deadlines of a rule (Gateway API `HTTPRouteTimeouts`). Zero says that there shall be no limit; what
+/// is absent falls back to the route's policy and the data plane's settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the request's head to the end of the response.

@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ir::http_route::Timeouts;
 use ir::listener::{ListenerProtocol, ListenerTls, ProxyProtocol};
 use ir::policy::RoutePolicy;
 use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute, Violation, Violations};
@@ -67,10 +69,11 @@ fn clusters(
     for change in previous.snapshot.clusters.changes(&snapshot.clusters) {
         match change {
             Change::Upsert(cluster) => {
-                let before = clusters.get(&cluster.key).map(|config| &config.cluster);
+                let before = clusters.get(&cluster.key);
                 let compiled = ClusterConfig {
-                    cluster: Cluster::compile(cluster, before),
+                    cluster: Cluster::compile(cluster, before.map(|config| &config.cluster)),
                     metrics: metrics.backend(&cluster.key),
+                    retries: before.map_or_else(Arc::default, |config| config.retries.clone()),
                 };
                 clusters.insert(cluster.key.clone(), compiled);
             }
@@ -240,12 +243,13 @@ fn compile_http(
             backends: &rule.backends,
         };
         let base = parts.rule(RouteKind::Http, index, rule.name.clone(), metrics.clone());
+        let timeouts = &rule.timeouts;
+        let limit = |own: Option<Duration>, base| own.map_or(base, non_zero);
         Arc::new(Rule {
-            request_timeout: rule.timeouts.request.or(base.request_timeout),
-            backend_request_timeout: rule
-                .timeouts
-                .backend_request
-                .or(base.backend_request_timeout),
+            request_timeout: limit(timeouts.request, base.request_timeout),
+            backend_request_timeout: limit(timeouts.backend_request, base.backend_request_timeout),
+            has_timeouts: base.has_timeouts || *timeouts != Timeouts::default(),
+            retry: rule.retry.clone(),
             ..base
         })
     }))
@@ -270,6 +274,11 @@ fn compile_grpc(
     }))
 }
 
+/// Gateway API: a timeout of zero is none.
+fn non_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
 /// What HTTP and gRPC rules have in common.
 struct Parts<'a> {
     route: &'a Arc<str>,
@@ -292,6 +301,8 @@ impl Parts<'_> {
             filters: Filters::compile(&backend.filters),
         });
         let choice = WeightedChoice::new(self.backends.iter().map(|backend| backend.weight));
+        let none = RoutePolicy::default();
+        let policy = self.policy.unwrap_or(&none);
         Rule {
             route: self.route.clone(),
             kind,
@@ -300,12 +311,18 @@ impl Parts<'_> {
             filters: Filters::compile(self.filters),
             backends: backends.collect(),
             choice,
-            request_timeout: self.policy.and_then(|policy| policy.request_timeout),
-            backend_request_timeout: self
-                .policy
-                .and_then(|policy| policy.backend_request_timeout),
-            connect_timeout: self.policy.and_then(|policy| policy.connect_timeout),
-            request_body_bytes_max: self.policy.and_then(|policy| policy.request_body_bytes_max),
+            request_timeout: policy.request_timeout,
+            backend_request_timeout: policy.backend_request_timeout,
+            has_timeouts: policy.request_timeout.is_some()
+                || policy.backend_request_timeout.is_some(),
+            retry: None,
+            next_upstream_timeout: policy.next_upstream_timeout,
+            connect_timeout: policy.connect_timeout,
+            request_body_bytes_max: policy.request_body_bytes_max,
+            request_body_buffer_bytes: policy.request_body_buffer_bytes,
+            request_buffering: policy.request_buffering.unwrap_or(false),
+            request_header_bytes_max: policy.request_header_bytes_max,
+            keepalive_requests_max: policy.keepalive_requests,
             metrics,
         }
     }

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ir::listener::{EscapedSlashes, ProxyProtocol, TlsVersion};
+use ir::policy::Retry;
 use ir::{Network, Snapshot, Version};
 
+use dataplane_resilience::retry::RetryBudget;
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
 use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
@@ -101,6 +103,8 @@ pub struct ClusterConfig {
     pub cluster: Arc<Cluster>,
     /// Figures of connections to it.
     pub metrics: Arc<BackendMetrics>,
+    /// How often its failed requests may be sent again; outlives this configuration.
+    pub retries: Arc<RetryBudget>,
 }
 
 /// One socket and the listeners that share it.
@@ -200,6 +204,21 @@ pub struct Rule {
     pub request_timeout: Option<Duration>,
     /// One attempt; `None` for no limit.
     pub backend_request_timeout: Option<Duration>,
+    /// One of these two was asked for, be it to have no limit: then the process's own limit for the
+    /// head of a response does not count.
+    pub has_timeouts: bool,
+    /// When a failed attempt is made again; `None` for only when nothing of it can have arrived.
+    pub retry: Option<Retry>,
+    /// No further attempt begins later than this after the request.
+    pub next_upstream_timeout: Option<Duration>,
+    /// How much of a request body is kept for another attempt; `None` for the process's limit.
+    pub request_body_buffer_bytes: Option<u64>,
+    /// Read the request body, as far as it is kept, before it is sent on.
+    pub request_buffering: bool,
+    /// Largest request head; `None` for the process's limit alone.
+    pub request_header_bytes_max: Option<u64>,
+    /// Requests on one HTTP/1.1 connection before it is closed; `None` for the process's limit alone.
+    pub keepalive_requests_max: Option<u32>,
     /// Until a connection is up; `None` for the cluster's.
     pub connect_timeout: Option<Duration>,
     /// Largest request body; `None` for the process's limit.

@@ -17,7 +17,7 @@ use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
-use crate::downstream::{ClientError, READ_BYTES, RequestBody, Responder};
+use crate::downstream::{READ_BYTES, RequestBody, Responder};
 use crate::h1::{self, HeadError};
 use crate::io::{Duplex, Io};
 use crate::message::{Refusal, Request};
@@ -134,6 +134,7 @@ async fn serve_http1(
                 .any(|word| word == b"trailers")
         });
         let mut responder = Responder::http1(io, &head, takes_trailers);
+        responder.serves(served);
         let is_last = arrival.drain.is_cancelled()
             || settings
                 .keepalive_requests_max
@@ -148,7 +149,7 @@ async fn serve_http1(
         let request = match Request::from_h1(head) {
             Ok(request) => request,
             Err(refusal) => {
-                let _ = refuse(worker, arrival, &mut responder, refused(refusal)).await;
+                let _ = proxy::refuse(worker, arrival, &mut responder, refused(refusal)).await;
                 linger(io, &mut buf).await;
                 return Ended::Cleanly;
             }
@@ -199,12 +200,18 @@ async fn read_head(
     is_first: bool,
 ) -> Result<Option<h1::RequestHead>, HeadFault> {
     let mut scan = 0;
+    let mut skipped = false;
     let mut deadline = None;
     loop {
         match h1::request_head(buf, &mut scan, &settings.request_head) {
             Ok(Some(head)) => return Ok(Some(head)),
             Ok(None) => {}
             Err(error) => return Err(HeadFault::Malformed(error)),
+        }
+        if buf[..] == *b"\r\n" && !skipped {
+            // Old clients send it behind a body; it begins no request yet (RFC 9112 2.2).
+            skipped = true;
+            buf.clear();
         }
         if buf.is_empty() {
             // Nothing of a request is here: an idle connection keeps no memory.
@@ -257,23 +264,6 @@ async fn wait_for_request(
     matches!(timeout(drain_idle, read).await, Ok(Ok(1..)))
 }
 
-/// Answers what cannot be handed to the line, and counts it.
-async fn refuse(
-    worker: &Worker,
-    arrival: &Arrival,
-    responder: &mut Responder<'_>,
-    reply: Reply,
-) -> Result<(), ClientError> {
-    let (status, reason) = (reply.status, reply.reason);
-    let sent = proxy::refuse(worker, responder, reply).await;
-    if let Some(bind) = worker.bind(arrival.bind) {
-        let status = if sent.is_ok() { status.as_u16() } else { 0 };
-        bind.metrics
-            .observe(status, reason, Duration::ZERO, 0, responder.bytes());
-    }
-    sent
-}
-
 fn refused(refusal: Refusal) -> Reply {
     Reply::with_detail(Reason::BadRequest, refusal.status, refusal.detail)
 }
@@ -297,7 +287,10 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
     debug!(%reason, detail, "request refused");
     let mut responder = Responder::http1_for_refusal(io);
     let reply = Reply::with_detail(reason, status, detail);
-    if refuse(worker, arrival, &mut responder, reply).await.is_ok() {
+    if proxy::refuse(worker, arrival, &mut responder, reply)
+        .await
+        .is_ok()
+    {
         linger(io, &mut BytesMut::new()).await;
     }
 }

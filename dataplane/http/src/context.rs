@@ -13,12 +13,17 @@ use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::Reason;
 use dataplane_upstream::Endpoint;
 use http::StatusCode;
+use tokio_util::sync::CancellationToken;
+
+use crate::retry_policy::Policy;
 
 use crate::mirror;
 
 /// One request's facts.
 pub(crate) struct Context<'c> {
     pub(crate) config: &'c RuntimeConfig,
+    /// Cancelled when the client's connection shall end.
+    pub(crate) drain: &'c CancellationToken,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) listener: Option<&'c ListenerConfig>,
@@ -39,15 +44,20 @@ pub(crate) struct Context<'c> {
     /// Endpoints that failed already.
     pub(crate) tried: Vec<SocketAddr>,
     pub(crate) attempts: u32,
+    /// Something of the request may have left for the endpoint of the last attempt.
+    pub(crate) request_sent: bool,
+    /// The rule's retry policy; most have none.
+    pub(crate) retry: Option<Box<Policy<'c>>>,
     pub(crate) connect_time: Duration,
     pub(crate) status: Option<StatusCode>,
     pub(crate) reason: Reason,
 }
 
 impl<'c> Context<'c> {
-    pub(crate) fn new(config: &'c RuntimeConfig) -> Self {
+    pub(crate) fn new(config: &'c RuntimeConfig, drain: &'c CancellationToken) -> Self {
         Self {
             config,
+            drain,
             started: Instant::now(),
             started_at: SystemTime::now(),
             listener: None,
@@ -61,6 +71,8 @@ impl<'c> Context<'c> {
             endpoint: None,
             tried: Vec::new(),
             attempts: 0,
+            request_sent: false,
+            retry: None,
             connect_time: Duration::ZERO,
             status: None,
             reason: Reason::Ok,

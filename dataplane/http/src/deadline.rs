@@ -34,7 +34,7 @@ pub(crate) struct Watch {
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    response_start: Duration,
+    response_start: Option<Duration>,
     stream_idle: Duration,
     tunnel_idle: Duration,
     request_body_idle: Duration,
@@ -53,17 +53,18 @@ pub(crate) enum Wait {
 }
 
 impl Watch {
-    /// A watch for one request; `request_timeout` is the route's limit from now on.
-    pub(crate) fn new(settings: &Settings, request_timeout: Option<Duration>) -> Self {
+    /// A watch for one request; `due` is when all of it must be over. `is_told` says that whoever
+    /// wrote the route or made the call has said how long to wait for a response.
+    pub(crate) fn new(settings: &Settings, due: Option<Instant>, is_told: bool) -> Self {
         Self {
             limits: Limits {
-                response_start: settings.response_start_timeout,
+                response_start: (!is_told).then_some(settings.response_start_timeout),
                 stream_idle: settings.stream_idle,
                 tunnel_idle: settings.tunnel_idle,
                 request_body_idle: settings.request_body_idle,
                 write_idle: settings.write_idle,
             },
-            total: Cell::new(request_timeout.map(|limit| Instant::now() + limit)),
+            total: Cell::new(due),
             attempt: Cell::new(None),
             client_body: Cell::new(None),
             client_write: Cell::new(None),
@@ -71,7 +72,12 @@ impl Watch {
         }
     }
 
-    /// Begins an attempt with a limit of its own.
+    /// When the whole request must be over.
+    pub(crate) fn due(&self) -> Option<std::time::Instant> {
+        self.total.get().map(Instant::into_std)
+    }
+
+    /// Begins an attempt with a limit of its own, or a pause between two.
     pub(crate) fn start_attempt(&self, limit: Option<Duration>) {
         self.attempt.set(limit.map(|limit| Instant::now() + limit));
         self.upstream.set(None);
@@ -143,23 +149,25 @@ impl Watch {
         if client_body.is_none() && self.client_write.get().is_none() {
             let limit = |wait| match wait {
                 Wait::ResponseStart => self.limits.response_start,
-                Wait::ResponseBody => self.limits.stream_idle,
-                Wait::Tunnel => self.limits.tunnel_idle,
+                Wait::ResponseBody => Some(self.limits.stream_idle),
+                Wait::Tunnel => Some(self.limits.tunnel_idle),
             };
-            consider(
-                self.upstream.get().map(|(since, wait)| since + limit(wait)),
-                Reason::UpstreamTimeout,
-            );
+            let upstream = self.upstream.get();
+            let upstream = upstream.and_then(|(since, wait)| Some(since + limit(wait)?));
+            consider(upstream, Reason::UpstreamTimeout);
         }
         next
     }
 
-    /// Waits until something is due, and says what.
-    pub(crate) async fn expired(&self, timer: &Timer) -> Reason {
+    /// Waits until something is due, and says what; a client that `is_gone` is, too.
+    pub(crate) async fn expired(&self, timer: &Timer, is_gone: impl Fn() -> bool) -> Reason {
         loop {
             // A note made meanwhile may be due earlier, hence never asleep for long.
             let (at, _) = self.next();
             timer.until(at.min(Instant::now() + GLANCE)).await;
+            if is_gone() {
+                return Reason::ClientAborted;
+            }
             let (at, reason) = self.next();
             if at <= Instant::now() {
                 return reason;

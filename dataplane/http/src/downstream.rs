@@ -15,14 +15,9 @@ use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::Response;
 
-#[allow(dead_code, reason = "asked for by phases that are not all there yet")]
 mod request_body;
 
-#[allow(
-    unused_imports,
-    reason = "asked for by phases that are not all there yet"
-)]
-pub(crate) use request_body::{Prefix, RequestBody};
+pub(crate) use request_body::RequestBody;
 
 /// Bytes asked of a socket at once.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
@@ -108,6 +103,8 @@ struct Http1Sink<'a> {
     is_head: bool,
     takes_trailers: bool,
     keep_alive: bool,
+    /// Which request of the connection this is.
+    number: u32,
     /// The end of the body is the end of the connection, so a cut must not look like an end.
     ends_by_close: bool,
 }
@@ -134,6 +131,7 @@ impl<'a> Responder<'a> {
             is_head: false,
             takes_trailers: false,
             keep_alive: false,
+            number: 1,
             ends_by_close: false,
         };
         Self {
@@ -187,6 +185,38 @@ impl<'a> Responder<'a> {
         match &self.sink {
             Sink::Http1(sink) => sink.keep_alive && self.is_complete(),
             Sink::Http2 { .. } => true,
+        }
+    }
+
+    /// Notes that this is the connection's request of that number.
+    pub(crate) fn serves(&mut self, number: u32) {
+        if let Sink::Http1(sink) = &mut self.sink {
+            sink.number = number;
+        }
+    }
+
+    /// Says that the connection ends with its request of that number; before the head.
+    pub(crate) fn close_after_requests(&mut self, max: u32) {
+        if let Sink::Http1(sink) = &mut self.sink
+            && sink.number >= max
+        {
+            sink.keep_alive = false;
+        }
+    }
+
+    /// The version that the response is written in.
+    pub(crate) fn version(&self) -> Version {
+        match &self.sink {
+            Sink::Http1(sink) => sink.version,
+            Sink::Http2 { .. } => Version::HTTP_2,
+        }
+    }
+
+    /// The client's connection, where it serves this request alone.
+    pub(crate) fn connection(&self) -> Option<&'a Duplex> {
+        match &self.sink {
+            Sink::Http1(sink) => Some(sink.io),
+            Sink::Http2 { .. } => None,
         }
     }
 

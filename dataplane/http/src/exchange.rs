@@ -301,6 +301,10 @@ impl Receiver<'_> {
         };
         let mut headers = head.headers;
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switched && !h1::is_websocket_upgrade(&headers) {
+            // RFC 6455 4.1: whatever follows such an answer is no WebSocket.
+            return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
+        }
         let upgrade = headers.get(header::UPGRADE).cloned();
         h1::strip_hop_by_hop(&mut headers);
         if let (true, Some(upgrade)) = (switched, upgrade) {

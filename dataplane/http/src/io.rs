@@ -5,15 +5,15 @@
 //! leaves its worker thread, so a `RefCell` borrowed for the length of one poll is enough.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -168,6 +168,15 @@ impl Duplex {
             Pin::new(&mut *io).poll_flush(cx)
         })
         .await
+    }
+
+    /// True when the peer has reset the connection. An end of its stream alone says nothing: a
+    /// client may have closed its sending half and wait for the answer.
+    pub(crate) fn is_reset(&self) -> bool {
+        let io = self.0.borrow();
+        let is_error = std::pin::pin!(io.tcp().ready(Interest::ERROR));
+        let ready = is_error.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(_)))
     }
 
     /// Makes the peer see a reset instead of an end when this is dropped.

@@ -13,6 +13,7 @@ mod context;
 mod mirror;
 mod call;
 mod exchange;
+mod retry_policy;
 mod reply;
 mod downstream;
 pub mod worker;

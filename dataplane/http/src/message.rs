@@ -4,10 +4,11 @@
 //! path is normalised and is both what is matched and what is forwarded, header fields are legal.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use crate::h1::{self, Authority, BodyLength};
 use crate::path::{EscapedSlash, normalise};
@@ -133,6 +134,39 @@ impl Request {
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     }
+
+    /// How long the caller of a gRPC method waits for it.
+    pub(crate) fn grpc_timeout(&self) -> Option<Duration> {
+        if self.method != Method::POST || self.version != Version::HTTP_2 || !self.is_grpc() {
+            return None;
+        }
+        grpc_timeout(self.headers.get("grpc-timeout")?.as_bytes())
+    }
+
+    /// Bytes of the head as it would be written in HTTP/1.1, without the hop-by-hop fields.
+    pub(crate) fn head_bytes(&self) -> usize {
+        let line = self.method.as_str().len() + self.target.as_str().len() + " HTTP/1.1\r\n".len();
+        let field = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + ": \r\n".len()
+        };
+        let host = self.authority.as_str().len() + "host: \r\n".len();
+        line + 1 + host + self.headers.iter().map(field).sum::<usize>() + "\r\n".len()
+    }
+}
+
+/// `1*8DIGIT` and a unit, as gRPC over HTTP/2 writes a timeout.
+fn grpc_timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    let number = decimal(digits).filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 /// The head of a response.
@@ -255,7 +289,7 @@ fn join_cookies(headers: &mut HeaderMap) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(crumb.as_bytes());
     }
-    if let Ok(value) = http::HeaderValue::from_bytes(&joined) {
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
         headers.insert(header::COOKIE, value);
     }
 }

@@ -9,12 +9,15 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, poll};
+use http::{HeaderMap, StatusCode, header};
 use tokio::task::unconstrained;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
+use dataplane_config::Rule;
 use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
@@ -23,15 +26,17 @@ use crate::deadline::{Timer, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Failure};
 use crate::h1::{BodyLength, Frame};
+use crate::io::Duplex;
 use crate::message::{Request, Response};
 use crate::mirror;
 use crate::phase::{self, Step, log::Carried, retry::Failed};
 use crate::reply::Reply;
+use crate::retry_policy::Chance;
 use crate::worker::Worker;
 
 mod attempt;
 
-use attempt::{Fault, attempt};
+use attempt::{Fault, attempt, or_gone};
 
 /// Serves one request to its end, and says how it ended.
 pub(crate) async fn handle(
@@ -43,7 +48,7 @@ pub(crate) async fn handle(
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
-    let mut ctx = Context::new(&config);
+    let mut ctx = Context::new(&config, &arrival.drain);
     let line = run(
         worker,
         arrival,
@@ -56,6 +61,7 @@ pub(crate) async fn handle(
     let ended = match caught(line).await {
         Some(ended) => ended,
         None => {
+            worker.metrics.process.request_panicked();
             ctx.reason = Reason::Internal;
             responder.close_after();
             match responder.has_head() {
@@ -111,6 +117,19 @@ async fn run(
         Ok(places) => places,
         Err(reply) => return Ok(Step::Reply(reply)),
     };
+    let Some(rule) = ctx.rule else {
+        return Ok(Step::reply(Reply::new(Reason::Internal)));
+    };
+    if let Step::Reply(reply) = phase::route::admit(rule, request) {
+        return Ok(Step::Reply(reply));
+    }
+    if let Some(max) = rule.keepalive_requests_max {
+        responder.close_after_requests(max);
+    }
+    let bytes_max = rule.request_body_bytes_max;
+    let bytes_max = bytes_max.or(worker.settings.request_body_bytes_max);
+    body.limit(bytes_max);
+    let watch = watch(worker, ctx, rule, request);
     if let Step::Reply(reply) = phase::filter::on_request(ctx, request, arrival, worker) {
         return Ok(Step::Reply(reply));
     }
@@ -120,81 +139,203 @@ async fn run(
     if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival, worker) {
         return Ok(Step::Reply(reply));
     }
-    let Some(rule) = ctx.rule else {
-        return Ok(Step::reply(Reply::new(Reason::Internal)));
-    };
-    let body_max = rule
-        .request_body_bytes_max
-        .or(worker.settings.request_body_bytes_max);
-    if let (BodyLength::Length(length), Some(max)) = (request.body, body_max)
+    if let (BodyLength::Length(length), Some(max)) = (request.body, bytes_max)
         && length > max
     {
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
     }
-    body.limit(body_max);
     if !ctx.mirrors.is_empty() {
         let copies = std::mem::take(&mut ctx.mirrors);
         mirror::start(worker, copies, request.body, body, &rule.metrics);
     }
-    let watch = Watch::new(&worker.settings, rule.request_timeout);
+    phase::retry::begin(ctx, &worker.settings);
+    let waiting = Waiting {
+        client: responder.connection(),
+        watch: &watch,
+        timer,
+    };
+    if let Step::Reply(reply) = keep_body(worker, ctx, request, body, responder, &waiting).await? {
+        return Ok(Step::Reply(reply));
+    }
+    attempts(worker, ctx, request, body, responder, &waiting).await
+}
+
+/// The deadlines of a request: the route's, and what a gRPC call says about itself.
+fn watch(worker: &Worker, ctx: &Context<'_>, rule: &Rule, request: &Request) -> Watch {
+    let call = request.grpc_timeout();
+    let limit = match (rule.request_timeout, call) {
+        (Some(rule), Some(call)) => Some(rule.min(call)),
+        (rule, call) => rule.or(call),
+    };
+    let due = limit.and_then(|limit| ctx.started.checked_add(limit));
+    let is_told = rule.has_timeouts || call.is_some();
+    Watch::new(&worker.settings, due.map(Instant::from_std), is_told)
+}
+
+/// What a request waits under: its deadlines, and a client that may go.
+struct Waiting<'a> {
+    /// Where the client's going shows, when its connection serves this request alone.
+    client: Option<&'a Duplex>,
+    watch: &'a Watch,
+    timer: &'a Timer,
+}
+
+impl Waiting<'_> {
+    /// Waits for `work`, unless a deadline passes first or the client resets its connection.
+    async fn until_due<F: Future>(&self, mut work: Pin<&mut F>) -> Result<F::Output, Reason> {
+        if let Poll::Ready(done) = poll!(work.as_mut()) {
+            return Ok(done);
+        }
+        let is_gone = || self.client.is_some_and(Duplex::is_reset);
+        // Work that always finds bytes uses up the task's budget, of which the timer needs none.
+        let mut due = pin!(unconstrained(self.watch.expired(self.timer, is_gone)));
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            due.as_mut().poll(cx).map(Err)
+        })
+        .await
+    }
+}
+
+/// Prepares the body for what the route wants of it: to be sent again, or to be read first.
+async fn keep_body(
+    worker: &Worker,
+    ctx: &mut Context<'_>,
+    request: &mut Request,
+    body: &mut RequestBody<'_>,
+    responder: &mut Responder<'_>,
+    waiting: &Waiting<'_>,
+) -> Result<Step, ClientError> {
+    let Some(rule) = ctx
+        .rule
+        .filter(|rule| rule.request_buffering || rule.retry.is_some())
+    else {
+        return Ok(Step::Continue);
+    };
+    let bytes = rule
+        .request_body_buffer_bytes
+        .map_or(worker.settings.request_body_buffer_bytes, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        });
+    if rule.retry.is_some() {
+        body.keep(bytes);
+    }
+    if !rule.request_buffering || body.is_done() {
+        return Ok(Step::Continue);
+    }
+    if request.headers.remove(header::EXPECT).is_some() {
+        responder
+            .interim(StatusCode::CONTINUE, &HeaderMap::new())
+            .await?;
+    }
+    waiting.watch.await_client_body(true);
+    let read = {
+        let reading = body.read_ahead(bytes, || waiting.watch.await_client_body(true));
+        waiting.until_due(pin!(reading)).await
+    };
+    waiting.watch.await_client_body(false);
+    match read {
+        Ok(Ok(_)) => Ok(Step::Continue),
+        Ok(Err(error)) => client_fault(ctx, responder, error),
+        Err(reason) => given_up(ctx, responder, reason),
+    }
+}
+
+/// One attempt after another, until one succeeds or no further one is allowed.
+async fn attempts(
+    worker: &Worker,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &mut RequestBody<'_>,
+    responder: &mut Responder<'_>,
+    waiting: &Waiting<'_>,
+) -> Result<Step, ClientError> {
+    let watch = waiting.watch;
     loop {
         if let Step::Reply(reply) = phase::upstream::pick(ctx) {
             return Ok(Step::Reply(reply));
         }
-        watch.start_attempt(rule.backend_request_timeout);
-        let mut was_reused = false;
+        watch.start_attempt(ctx.rule.and_then(|rule| rule.backend_request_timeout));
         let ended = {
-            let attempt = pin!(attempt(worker, ctx, request, body, responder, &watch));
-            until_due(attempt, &watch, timer).await
+            let attempt = pin!(attempt(worker, ctx, request, body, responder, watch));
+            waiting.until_due(attempt).await
         };
-        let failure = match ended {
-            Ok(done) => {
-                was_reused |= done.was_reused;
-                match done.result {
-                    Ok(()) => return Ok(Step::Continue),
-                    Err(Fault::Client(error)) => return client_fault(ctx, responder, error),
-                    Err(Fault::Upstream(failure)) => failure,
-                }
-            }
-            Err(reason) => Failure {
-                reason,
-                again: Again::Never,
+        let (fault, was_reused) = match ended {
+            Ok(done) => match done.result {
+                Ok(()) => return Ok(Step::Continue),
+                Err(fault) => (fault, done.was_reused),
             },
+            Err(reason) => (Fault::Upstream(timed_out(ctx, reason)), false),
         };
-        let failed = Failed {
-            failure,
-            was_reused,
-            body_started: body.is_started(),
-            head_sent: responder.has_head(),
-        };
-        if !phase::retry::again(ctx, request, failed, &worker.settings) {
-            ctx.reason = failure.reason;
-            if responder.has_head() {
-                return Err(ClientError::Gone);
+        let pause = match fault {
+            Fault::Client(error) => return client_fault(ctx, responder, error),
+            Fault::Unwanted(pause) => pause,
+            Fault::Upstream(failure) => {
+                let failed = Failed {
+                    failure,
+                    was_reused,
+                    body_started: body.is_started(),
+                    head_sent: responder.has_head(),
+                };
+                let chance = Chance {
+                    due: watch.due(),
+                    random: worker.random(),
+                };
+                let settings = &worker.settings;
+                let pause =
+                    phase::retry::after_failure(ctx, &request.method, failed, chance, settings);
+                let Some(pause) = pause else {
+                    return given_up(ctx, responder, failure.reason);
+                };
+                pause
             }
-            return Ok(Step::reply(Reply::new(failure.reason)));
+        };
+        body.rewind();
+        if let Err(reason) = rest(pause, responder, waiting).await {
+            return given_up(ctx, responder, reason);
         }
     }
 }
 
-/// Waits for `work`, unless a deadline passes first.
-async fn until_due<F: Future>(
-    mut work: Pin<&mut F>,
-    watch: &Watch,
-    timer: &Timer,
-) -> Result<F::Output, Reason> {
-    if let Poll::Ready(done) = poll!(work.as_mut()) {
-        return Ok(done);
+/// The pause between two attempts, unless the request ends first.
+async fn rest(
+    pause: Duration,
+    responder: &mut Responder<'_>,
+    waiting: &Waiting<'_>,
+) -> Result<(), Reason> {
+    waiting.watch.start_attempt(None);
+    if pause.is_zero() {
+        return Ok(());
     }
-    // Work that always finds bytes uses up the task's budget, of which the timer needs none.
-    let mut due = pin!(unconstrained(watch.expired(timer)));
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
-        }
-        due.as_mut().poll(cx).map(Err)
-    })
-    .await
+    let resting = pin!(or_gone(sleep(pause).map(Ok), responder));
+    let rested = waiting.until_due(resting).await?;
+    rested.map_err(|_| Reason::ClientAborted)
+}
+
+/// What a deadline that passed says about its attempt.
+fn timed_out(ctx: &Context<'_>, reason: Reason) -> Failure {
+    let again = match reason {
+        Reason::UpstreamTimeout if ctx.request_sent => Again::IfIdempotent,
+        Reason::UpstreamTimeout => Again::Safe,
+        // The client's own time, or all there was, is up.
+        _ => Again::Never,
+    };
+    Failure { reason, again }
+}
+
+/// Ends a request that no attempt could serve.
+fn given_up(
+    ctx: &mut Context<'_>,
+    responder: &Responder<'_>,
+    reason: Reason,
+) -> Result<Step, ClientError> {
+    ctx.reason = reason;
+    if responder.has_head() || reason == Reason::ClientAborted {
+        return Err(ClientError::Gone);
+    }
+    Ok(Step::reply(Reply::new(reason)))
 }
 
 /// What a fault on the client's side becomes.
@@ -273,21 +414,36 @@ async fn taken_in_time(
 /// Refuses a request that could not even be read as one.
 pub(crate) async fn refuse(
     worker: &Worker,
+    arrival: &Arrival,
     responder: &mut Responder<'_>,
     reply: Reply,
 ) -> Result<(), ClientError> {
+    let (reason, status) = (reply.reason, reply.status);
     let (mut response, body): (Response, Bytes) = reply.into_parts(false);
     stamp(&mut response.headers, &worker.date());
     responder.close_after();
-    responder.head(&mut response)?;
-    let sending = async {
-        responder.frame(Frame::Data(body)).await?;
-        responder.frame(Frame::End).await
+    let sent = match responder.head(&mut response) {
+        Ok(()) => {
+            let sending = async {
+                responder.frame(Frame::Data(body)).await?;
+                responder.frame(Frame::End).await
+            };
+            taken_in_time(worker, sending).await
+        }
+        Err(error) => Err(error),
     };
-    let sent = taken_in_time(worker, sending).await;
     if sent.is_err() {
         responder.abort();
     }
+    let status = sent.is_ok().then_some(status);
+    phase::log::refused(
+        worker,
+        arrival,
+        responder.version(),
+        reason,
+        status,
+        responder.bytes(),
+    );
     sent
 }
 

@@ -177,6 +177,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::BodyTimeout => "the request body did not arrive in time",
         Reason::HeadTimeout => "the request head did not arrive in time",
         Reason::BodyTooLarge => "the request body is too large",
+        Reason::HeadTooLarge => "the request head is too large",
         Reason::InvalidBackend => "the route's backend does not exist",
         Reason::UnsupportedFilter => "the route has a filter that is not supported",
         Reason::Overload => "the gateway is overloaded",

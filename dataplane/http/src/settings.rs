@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use dataplane_resilience::admission::Gate;
+use dataplane_resilience::retry::Allowance;
 
 use crate::frame_guard::FrameLimits;
 use crate::h1::HeadLimits;
@@ -67,6 +68,12 @@ pub struct Settings {
     pub mirror_timeout: Duration,
     /// How far a mirror may fall behind within a request body.
     pub mirror_buffer_bytes: usize,
+    /// How many retries a cluster bears; `None` for any number.
+    pub retry_budget: Option<Allowance>,
+    /// How much of a request body is kept for another attempt, unless the route says otherwise.
+    pub request_body_buffer_bytes: usize,
+    /// How long an upgraded connection goes on once its connection shall end.
+    pub tunnel_drain: Duration,
     /// Idle connections kept per endpoint and worker.
     pub upstream_idle_max: usize,
     /// How long an idle connection to an endpoint is kept.
@@ -104,6 +111,9 @@ impl Default for Settings {
             mirrors: Gate::new(Some(1024)),
             mirror_timeout: Duration::from_secs(30),
             mirror_buffer_bytes: 256 * 1024,
+            retry_budget: Some(Allowance::default()),
+            request_body_buffer_bytes: 64 * 1024,
+            tunnel_drain: Duration::from_secs(30),
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
             inflight: InflightLimits::default(),

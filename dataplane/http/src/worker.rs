@@ -3,7 +3,8 @@
 //! There is one per thread and it never leaves it, hence the cells. Limits that hold for the whole
 //! process are atomics behind `Arc`s in here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use http::HeaderValue;
 
 use dataplane_config::{Bind, Current, Reader, Store};
 use dataplane_telemetry::access_log::Writer;
+use dataplane_telemetry::metrics::Metrics;
 
 use crate::overload::{Inflight, Overload};
 use crate::pool::Pool;
@@ -26,12 +28,20 @@ pub struct Worker {
     pub(crate) log: Writer,
     pub(crate) overload: Overload,
     pub(crate) inflight: Inflight,
+    pub(crate) metrics: Arc<Metrics>,
+    random: Cell<u64>,
     date: RefCell<(Instant, HeaderValue)>,
 }
 
 impl Worker {
     /// A worker with an empty pool.
-    pub fn new(store: &Store, settings: Arc<Settings>, log: Writer, overload: Overload) -> Self {
+    pub fn new(
+        store: &Store,
+        settings: Arc<Settings>,
+        log: Writer,
+        overload: Overload,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             config: RefCell::new(store.reader()),
             settings,
@@ -39,6 +49,8 @@ impl Worker {
             log,
             overload,
             inflight: Inflight::default(),
+            metrics,
+            random: Cell::new(RandomState::new().hash_one(0)),
             date: RefCell::new((Instant::now(), http_date())),
         }
     }
@@ -68,6 +80,18 @@ impl Worker {
             self.overload.metrics.connections_not_kept.increment();
         }
         is_saving
+    }
+
+    /// A number evenly drawn from 0 to 1, for pauses that shall differ; nothing secret.
+    pub(crate) fn random(&self) -> f64 {
+        // SplitMix64: adds an odd constant and mixes the sum.
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// The value of `Date` for this second.

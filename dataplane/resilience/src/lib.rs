@@ -3,8 +3,9 @@
 //! Time and randomness are arguments and nothing here waits, so every behaviour can be tested
 //! without a clock. [`backoff`] says how long to wait before trying again, [`admission`] lets in no
 //! more at once than a limit, [`token_bucket`] no more a second than a rate. [`circuit_breaker`]
-//! stops calling an upstream that fails, [`outlier`] leaves single endpoints out, [`pressure`] says
-//! how short memory is. Waiting, logging and counting are the callers'.
+//! stops calling an upstream that fails, [`outlier`] leaves single endpoints out, [`retry`] lets
+//! retries be a share of the requests, [`pressure`] says how short memory is. Waiting, logging and
+//! counting are the callers'.
 
 pub mod retry;
 pub mod backoff;

@@ -216,6 +216,7 @@ fn access_log(written: &mut Written) -> Option<access_log::Settings> {
 fn http(written: &Written) -> dataplane_http::Settings {
     use dataplane_http::frame_guard::FrameLimits;
     use dataplane_http::h1::HeadLimits;
+    use dataplane_resilience::retry::Allowance;
 
     dataplane_http::Settings {
         request_head: HeadLimits {
@@ -259,6 +260,12 @@ fn http(written: &Written) -> dataplane_http::Settings {
         mirrors: Gate::new(Some(to_usize(written.number(&key::MIRRORS)))),
         mirror_timeout: written.duration(&key::MIRROR_TIMEOUT),
         mirror_buffer_bytes: to_usize(written.number(&key::MIRROR_BUFFER)),
+        retry_budget: written.flag(&key::RETRY_BUDGET).then(|| Allowance {
+            ratio_percent: to_u32(written.number(&key::RETRY_RATIO)),
+            burst: to_u32(written.number(&key::RETRY_BURST)),
+        }),
+        request_body_buffer_bytes: to_usize(written.number(&key::BODY_BUFFER)),
+        tunnel_drain: written.duration(&key::TUNNEL_DRAIN),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
         inflight: dataplane_http::InflightLimits {

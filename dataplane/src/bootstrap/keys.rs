@@ -200,6 +200,16 @@ keys! {
         "Pause allowed within a response body.";
     TUNNEL_IDLE "runtimeTuning.tunnelIdleTimeoutMs": WAIT, "3600000",
         "Pause allowed in an upgraded connection (WebSocket).";
+    TUNNEL_DRAIN "runtimeTuning.tunnelDrainTimeoutMs": WAIT, "30000",
+        "How long an upgraded connection (WebSocket) goes on once its connection shall end; at most half of what `gracefulDrainPeriodMs` leaves behind `drainMinAcceptMs`.";
+    RETRY_BUDGET "runtimeTuning.retryBudgetEnabled": Kind::Flag, "true",
+        "Holds the retries that routes ask for to a share of the requests of their backend.";
+    RETRY_RATIO "runtimeTuning.retryBudgetRatioPercent": number(Unit::Count, 1, 1000, Zero::Plain), "20",
+        "Retries per hundred requests of a backend's routes with a retry policy.";
+    RETRY_BURST "runtimeTuning.retryBudgetBurst": number(Unit::Count, 1, 1_000_000, Zero::Default), "16",
+        "Retries of a backend beyond that share in any 10 s.";
+    BODY_BUFFER "runtimeTuning.requestBodyBufferBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "65536",
+        "How much of a request body is kept for another attempt, where a route has a retry policy; larger bodies are sent once.";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
     MIRRORS "runtimeTuning.requestMirrorMaxConcurrency": number(Unit::Count, 1, 1_000_000, Zero::Default), "1024",
@@ -370,9 +380,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.httpCapacity.acceptConcurrency",
     "runtimeTuning.httpCapacity.reusePort",
     "runtimeTuning.udpResponseIdleTimeoutMs",
-    "runtimeTuning.retryBudgetEnabled",
-    "runtimeTuning.retryBudgetRatioPercent",
-    "runtimeTuning.retryBudgetBurst",
     "runtimeTuning.streamUpstreamPoolSize",
     "runtimeTuning.streamUpstreamPoolIdleTimeoutMs",
     "runtimeTuning.workStealing",

@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use dataplane_config::Store;
 use dataplane_http as http;
 use dataplane_telemetry::access_log::AccessLog;
+use dataplane_telemetry::metrics::Metrics;
 
 use super::accept::{self, Socket};
 
@@ -50,6 +51,8 @@ pub struct Shared {
     pub streams: Arc<dataplane_stream::Settings>,
     /// Where access records go.
     pub access_log: AccessLog,
+    /// Where faults are counted.
+    pub metrics: Arc<Metrics>,
     /// Limits of connections.
     pub limits: accept::Limits,
     /// Limits of requests, and how pressed the process is.
@@ -120,6 +123,7 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
         shared.http.clone(),
         shared.access_log.writer(),
         shared.overload.clone(),
+        shared.metrics.clone(),
     ));
     let streams = Rc::new(dataplane_stream::Worker::new(
         &shared.store,

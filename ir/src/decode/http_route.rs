@@ -126,8 +126,9 @@ fn path_match(kind: &str, path: String, at: &At<'_>, report: &mut Report) -> Opt
 }
 
 fn timeouts(item: wire::HttpRouteTimeouts, at: &At<'_>, report: &mut Report) -> Option<Timeouts> {
-    let request = value::duration(item.request, at, "request", report);
-    let backend_request = value::duration(item.backend_request, at, "backend_request", report);
+    let request = value::duration_or_zero(item.request, at, "request", report);
+    let backend_request =
+        value::duration_or_zero(item.backend_request, at, "backend_request", report);
     Some(Timeouts {
         request: request?,
         backend_request: backend_request?,

@@ -111,6 +111,7 @@ pub(super) fn route_policy(
         "upstream_keepalive_idle",
     );
 
+    notice_without_effect(&proxy, &connection, at, report);
     Some(RoutePolicy {
         request_timeout: request?,
         backend_request_timeout: backend_request?,
@@ -129,6 +130,49 @@ pub(super) fn route_policy(
         upstream_keepalive_pool_size: non_zero(connection.upstream_keepalive_pool_size),
         upstream_keepalive_idle: idle?,
     })
+}
+
+/// Says which of these the data plane carries and does not act by.
+fn notice_without_effect(
+    proxy: &wire::RoutePolicyProxy,
+    connection: &wire::RoutePolicyConnection,
+    at: &At<'_>,
+    report: &mut Report,
+) {
+    let (at_proxy, at_connection) = (at.field("proxy"), at.field("connection"));
+    // Responses are never gathered, so only the wish for it has no effect.
+    let set = [
+        (
+            &at_proxy,
+            "response_buffering",
+            proxy.response_buffering == Some(true),
+        ),
+        (&at_proxy, "buffer_size", proxy.buffer_size > 0),
+        (&at_proxy, "buffer_count", proxy.buffer_count > 0),
+        (
+            &at_connection,
+            "keepalive_time",
+            connection.keepalive_time.is_some(),
+        ),
+        (
+            &at_connection,
+            "keepalive_timeout",
+            connection.keepalive_timeout.is_some(),
+        ),
+        (
+            &at_connection,
+            "upstream_keepalive_pool_size",
+            connection.upstream_keepalive_pool_size > 0,
+        ),
+        (
+            &at_connection,
+            "upstream_keepalive_idle",
+            connection.upstream_keepalive_idle.is_some(),
+        ),
+    ];
+    for (at, field, _) in set.into_iter().filter(|(.., is_set)| *is_set) {
+        report.notice(&at.field(field), "has no effect in this data plane");
+    }
 }
 
 fn non_zero<N: Default + PartialEq>(number: N) -> Option<N> {

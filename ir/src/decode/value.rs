@@ -91,6 +91,17 @@ pub(super) fn duration(
     name: &'static str,
     report: &mut Report,
 ) -> Option<Option<Duration>> {
+    let value = duration_or_zero(value, at, name, report)?;
+    Some(value.filter(|value| !value.is_zero()))
+}
+
+/// A duration where zero is something else than not set.
+pub(super) fn duration_or_zero(
+    value: Option<prost_types::Duration>,
+    at: &At<'_>,
+    name: &'static str,
+    report: &mut Report,
+) -> Option<Option<Duration>> {
     let Some(value) = value else {
         return Some(None);
     };
@@ -102,8 +113,7 @@ pub(super) fn duration(
     if value.seconds > DURATION_SECONDS_MAX || nanos > 999_999_999 {
         return report.refuse(&at, "is longer than ten years, check its unit");
     }
-    let value = Duration::new(seconds, nanos);
-    Some((!value.is_zero()).then_some(value))
+    Some(Some(Duration::new(seconds, nanos)))
 }
 
 /// A number of seconds; 0 means none.

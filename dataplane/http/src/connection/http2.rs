@@ -19,7 +19,7 @@ use tracing::debug;
 use dataplane_telemetry::Reason;
 use dataplane_telemetry::metrics::Http2Limit;
 
-use super::{refuse, refused};
+use super::refused;
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
 use crate::downstream::{RequestBody, Responder};
@@ -223,11 +223,11 @@ impl Stream {
                     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                     "too many header fields",
                 );
-                let _ = refuse(&self.worker, &self.arrival, &mut responder, reply).await;
+                let _ = proxy::refuse(&self.worker, &self.arrival, &mut responder, reply).await;
                 return Reason::HeadTooLarge;
             }
             Err(refusal) => {
-                let _ = refuse(
+                let _ = proxy::refuse(
                     &self.worker,
                     &self.arrival,
                     &mut responder,

@@ -171,8 +171,13 @@ impl<'a> RequestBody<'a> {
     /// Reads the first `bytes_max` bytes, or the whole body when it is shorter, without taking them:
     /// they are handed out by [`Self::frame`] later.
     ///
-    /// A client that waits for 100 (Continue) must have been given it. Time is the caller's.
-    pub(crate) async fn read_ahead(&mut self, bytes_max: usize) -> Result<Prefix, ClientError> {
+    /// A client that waits for 100 (Continue) must have been given it. Time is the caller's, who is
+    /// told of each step.
+    pub(crate) async fn read_ahead(
+        &mut self,
+        bytes_max: usize,
+        mut on_progress: impl FnMut(),
+    ) -> Result<Prefix, ClientError> {
         loop {
             let known = self
                 .memory
@@ -182,6 +187,7 @@ impl<'a> RequestBody<'a> {
                 break;
             }
             let frame = self.read().await?;
+            on_progress();
             if !matches!(frame, Frame::End) {
                 self.memory.get_or_insert_default().read(frame);
             }

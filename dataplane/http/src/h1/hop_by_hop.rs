@@ -41,6 +41,23 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// True when a head agrees to switch to WebSocket, and to nothing else: Upgrade says so, and
+/// Connection says that Upgrade is meant for this hop (RFC 6455 4.1, RFC 9110 7.8).
+pub fn is_websocket_upgrade(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next(), protocols.next()) else {
+        return false;
+    };
+    let mut options = headers.get_all(CONNECTION).iter();
+    protocol
+        .as_bytes()
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"websocket")
+        && options.any(|value| {
+            list(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
 /// The fields named by Connection that are neither removed anyway nor protected. `None` is the usual case.
 fn named_by_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut named = None;

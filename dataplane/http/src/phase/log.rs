@@ -1,12 +1,16 @@
 //! One access record and the figures; runs for every request, whatever happened.
 
-use http::HeaderName;
+use std::time::{Duration, SystemTime};
 
+use http::{HeaderName, StatusCode};
+
+use dataplane_telemetry::Reason;
 use dataplane_telemetry::access_log::{Record, Writer};
 
 use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::message::Request;
+use crate::worker::Worker;
 
 /// What the two directions carried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +66,59 @@ pub(crate) fn record(
         referer: field(http::header::REFERER),
         reason: ctx.reason,
         snapshot_version: ctx.config.version().as_str(),
+        tls_version: arrival.tls.as_ref().map(|tls| tls.version),
+        sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+    });
+}
+
+/// The same for a head that could not be read as a request, with what is known.
+pub(crate) fn refused(
+    worker: &Worker,
+    arrival: &Arrival,
+    version: http::Version,
+    reason: Reason,
+    status: Option<StatusCode>,
+    sent: u64,
+) {
+    let config = worker.config();
+    // Over TLS the listener is known by its server name, in plain text only the socket is.
+    let listener = match &arrival.tls {
+        Some(tls) => config
+            .listeners
+            .get(&tls.listener)
+            .map(|config| config.unrouted.clone()),
+        None => config
+            .binds
+            .get(&arrival.bind)
+            .map(|bind| bind.metrics.clone()),
+    };
+    let status = status.map_or(0, |status| status.as_u16());
+    if let Some(listener) = &listener {
+        listener.observe(status, reason, Duration::ZERO, 0, sent);
+    }
+    worker.log.write(&Record {
+        timestamp: SystemTime::now(),
+        latency: Duration::ZERO,
+        listener: listener.as_ref().map_or("", |listener| listener.name()),
+        client_ip: arrival.client.ip(),
+        method: "",
+        host: b"",
+        path: b"",
+        protocol: protocol(version),
+        status,
+        bytes_received: 0,
+        bytes_sent: sent,
+        route: None,
+        rule: None,
+        backend: None,
+        upstream_addr: None,
+        upstream_connect_time: None,
+        attempts: 0,
+        request_id: b"",
+        user_agent: b"",
+        referer: b"",
+        reason,
+        snapshot_version: config.version().as_str(),
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
     });

@@ -1,16 +1,25 @@
-//! Whether a failed attempt is followed by another.
+//! Whether a failed attempt is followed by another, and after which pause.
 //!
-//! Never when a byte of the response was seen or a part of the body was used up; a request that may
-//! have arrived is sent again only when its method is idempotent (RFC 9110 9.2.2). A kept connection
-//! that the endpoint closed in the same moment is not the client's problem: such an attempt is made
-//! once more even when all else was tried.
+//! Never once the client has the head of a response, or when a part of the body was sent and not
+//! kept. A request that may have arrived is sent again only when its method is idempotent (RFC 9110
+//! 9.2.2), whatever a policy says. Without a policy only what certainly did not arrive is tried
+//! elsewhere, and what a kept connection lost in the moment it was closed; a rule's policy adds
+//! statuses, resets and timeouts, within the budget of the cluster.
 
-use http::Method;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, Method, header};
+
+use dataplane_telemetry::Reason;
 
 use crate::context::Context;
 use crate::exchange::{Again, Failure};
-use crate::message::Request;
+use crate::message::{Response, decimal};
+use crate::retry_policy::{Chance, Policy};
 use crate::settings::Settings;
+
+/// A backend that asks for a longer pause (Retry-After) is not asked again: its answer is passed on.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// Facts about the attempt that failed.
 #[derive(Clone, Copy, Debug)]
@@ -21,31 +30,109 @@ pub(crate) struct Failed {
     pub(crate) head_sent: bool,
 }
 
-/// True when another attempt may be made; notes the endpoint to avoid.
-pub(crate) fn again(
+/// Notes the rule's policy in the context, and the request in the cluster's budget.
+pub(crate) fn begin(ctx: &mut Context<'_>, settings: &Settings) {
+    let Some(rule) = ctx.rule else { return };
+    let Some(retry) = &rule.retry else { return };
+    if let (Some(cluster), Some(allowance)) = (ctx.cluster, settings.retry_budget) {
+        cluster.retries.request(allowance);
+    }
+    let until = rule.next_upstream_timeout.map(|limit| ctx.started + limit);
+    ctx.retry = Some(Box::new(Policy::new(retry, settings.retry_budget, until)));
+}
+
+/// The pause before the attempt that follows a failed one; `None` when none does. Notes the endpoint
+/// to avoid.
+pub(crate) fn after_failure(
     ctx: &mut Context<'_>,
-    request: &Request,
+    method: &Method,
     failed: Failed,
+    chance: Chance,
     settings: &Settings,
-) -> bool {
-    let may_repeat = match failed.failure.again {
+) -> Option<Duration> {
+    let again = failed.failure.again;
+    let may_repeat = match again {
         Again::Safe => true,
-        Again::IfIdempotent => is_idempotent(&request.method),
+        Again::IfIdempotent => method.is_idempotent(),
         Again::Never => false,
     };
     if !may_repeat || failed.body_started || failed.head_sent {
-        return false;
+        return None;
     }
-    if failed.was_reused {
-        return ctx.attempts <= settings.connect_retries + 1;
+    let is_race = failed.was_reused && failed.failure.reason == Reason::UpstreamReset;
+    if is_race && ctx.attempts <= settings.connect_retries + 1 {
+        return Some(Duration::ZERO);
     }
+    note_tried(ctx);
+    // Nothing of the request has arrived anywhere: it costs no backend anything.
+    let is_free = again == Again::Safe && ctx.attempts <= settings.connect_retries;
+    match (ctx.cluster, &mut ctx.retry) {
+        (Some(cluster), Some(policy)) => policy.next(cluster, is_free, Duration::ZERO, chance),
+        _ => is_free.then_some(Duration::ZERO),
+    }
+}
+
+/// The pause before an attempt that replaces this response; `None` when it goes to the client.
+pub(crate) fn instead_of(
+    ctx: &mut Context<'_>,
+    method: &Method,
+    response: &Response,
+    chance: Chance,
+) -> Option<Duration> {
+    let policy = ctx.retry.as_ref()?;
+    let is_listed = policy.lists(response.status);
+    if !is_listed || !method.is_idempotent() {
+        return None;
+    }
+    let asked = retry_after(&response.headers, SystemTime::now()).unwrap_or_default();
+    if asked > RETRY_AFTER_MAX {
+        return None;
+    }
+    note_tried(ctx);
+    let cluster = ctx.cluster?;
+    ctx.retry.as_mut()?.next(cluster, false, asked, chance)
+}
+
+fn note_tried(ctx: &mut Context<'_>) {
     if let Some(endpoint) = &ctx.endpoint {
         ctx.tried.push(endpoint.address());
     }
-    // Without a kept connection in play, only what certainly did not arrive is tried elsewhere.
-    failed.failure.again == Again::Safe && ctx.attempts <= settings.connect_retries
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
+/// How long a response asks to be left alone (RFC 9110 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?;
+    if let Some(seconds) = decimal(value.as_bytes()) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_says_how_long_it_wants_to_be_left_alone() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let cases = [
+            ("7", Some(7)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("99999999999999999999", None),
+        ];
+        for (text, seconds) in cases {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, text.parse().unwrap())]);
+            assert_eq!(
+                retry_after(&headers, now),
+                seconds.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
 }

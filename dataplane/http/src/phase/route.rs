@@ -4,6 +4,7 @@
 //! routes count (Gateway API listener isolation). Over TLS it must be the one the handshake was
 //! made for, else the client is told to use another connection (421, GEP-3567).
 
+use dataplane_config::Rule;
 use dataplane_route::Request as View;
 use dataplane_telemetry::Reason;
 
@@ -51,4 +52,14 @@ pub(crate) fn find(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) 
     ctx.prefix_len = found.prefix_len;
     ctx.rule = Some(found.rule);
     Step::Continue
+}
+
+/// Refuses a head that is larger than the rule allows.
+pub(crate) fn admit(rule: &Rule, request: &Request) -> Step {
+    match rule.request_header_bytes_max {
+        Some(max) if request.head_bytes() as u64 > max => {
+            Step::reply(Reply::new(Reason::HeadTooLarge))
+        }
+        _ => Step::Continue,
+    }
 }

@@ -56,6 +56,7 @@ pub(crate) fn pick(ctx: &mut Context<'_>) -> Step {
         Some(endpoint) => {
             ctx.endpoint = Some(endpoint);
             ctx.attempts += 1;
+            ctx.request_sent = false;
             Step::Continue
         }
         None => Step::reply(Reply::new(Reason::NoEndpoint)),

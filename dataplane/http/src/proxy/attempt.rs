@@ -4,12 +4,15 @@
 //! client and endpoint and the filters on the way back; whether there is another attempt, and what
 //! a failure becomes, is decided in `proxy`.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::poll;
 use http::{HeaderMap, StatusCode, header};
+use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
 
@@ -20,11 +23,16 @@ use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Peer, Receiver, S
 use crate::h1::Frame;
 use crate::message::{Request, Response};
 use crate::phase;
+use crate::retry_policy::Chance;
 use crate::tunnel;
 use crate::worker::Worker;
 
 /// Interim responses (1xx) that are passed on for one request.
 const INTERIM_MAX: usize = 32;
+/// Bytes of an unwanted response that are read so that its connection can be kept.
+const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// How long that may take.
+const DISCARD_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// How an attempt ended, and whether on a kept connection.
 pub(super) struct Attempted {
@@ -46,10 +54,14 @@ impl Attempted {
     }
 }
 
-/// Whose side broke.
+/// Why an attempt is not the last.
 pub(super) enum Fault {
+    /// The client's side broke.
     Client(ClientError),
+    /// The endpoint's side broke.
     Upstream(Failure),
+    /// The response was thrown away in favour of another attempt, after this pause.
+    Unwanted(Duration),
 }
 
 impl From<ClientError> for Fault {
@@ -106,16 +118,27 @@ pub(super) async fn attempt(
     let was_reused = channel.is_reused;
     ctx.connect_time = channel.connect_time;
     let _active = endpoint.load().request_started();
+    ctx.request_sent = true;
     let result = converse(worker, ctx, request, body, responder, watch, &mut channel).await;
-    let result = result.map(|is_reusable| {
-        if is_reusable {
+    let result = result.and_then(|done| {
+        if done.is_reusable {
             channel.keep(&worker.pool, &peer, &worker.settings);
         }
+        done.unwanted
+            .map_or(Ok(()), |pause| Err(Fault::Unwanted(pause)))
     });
     Attempted { result, was_reused }
 }
 
-/// Request out, response back; true when the connection may serve another request.
+/// How an exchange ended in which nothing broke.
+struct Conversed {
+    /// The connection may serve another request.
+    is_reusable: bool,
+    /// The response was thrown away; after this pause there is another attempt.
+    unwanted: Option<Duration>,
+}
+
+/// Request out, response back.
 async fn converse(
     worker: &Worker,
     ctx: &mut Context<'_>,
@@ -124,7 +147,7 @@ async fn converse(
     responder: &mut Responder<'_>,
     watch: &Watch,
     channel: &mut Channel,
-) -> Result<bool, Fault> {
+) -> Result<Conversed, Fault> {
     let outgoing = Outgoing {
         method: &request.method,
         authority: &request.authority,
@@ -146,9 +169,10 @@ async fn converse(
         again: Again::Never,
     };
     watch.await_upstream(Wait::ResponseStart);
+    let between = Between::default();
     let switched = {
         let mut interims = 0;
-        let sending = pin!(upload(&mut *body, sender, watch));
+        let sending = pin!(upload(&mut *body, sender, watch, &between));
         let mut upload = Upload::new(sending);
         let response = loop {
             match upload.beside(or_gone(receiver.head(), responder)).await?? {
@@ -164,16 +188,70 @@ async fn converse(
         match response {
             Err(response) => response,
             Ok(mut response) => {
+                let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
+                if unwanted.is_some() {
+                    watch.start_attempt(None);
+                    let is_reusable = upload.is_done() && discard(&mut receiver).await;
+                    return Ok(Conversed {
+                        is_reusable,
+                        unwanted,
+                    });
+                }
+                between.is_final.set(true);
                 begin_response(worker, ctx, &mut response, responder)?;
                 upload
                     .beside(download(&mut receiver, responder, watch))
                     .await??;
-                return Ok(upload.is_done() && receiver.is_reusable());
+                let is_reusable = upload.is_done() && receiver.is_reusable();
+                return Ok(Conversed {
+                    is_reusable,
+                    unwanted,
+                });
             }
         }
     };
-    switch(ctx, switched, body, responder, &mut receiver, watch).await?;
-    Ok(false)
+    switch(worker, ctx, switched, body, responder, &mut receiver, watch).await?;
+    Ok(Conversed {
+        is_reusable: false,
+        unwanted: None,
+    })
+}
+
+/// The pause before an attempt that is made instead of passing this response on.
+fn unwanted(
+    worker: &Worker,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    response: &Response,
+    watch: &Watch,
+    between: &Between,
+) -> Option<Duration> {
+    if ctx.retry.is_none() || between.is_body_gone.get() {
+        return None;
+    }
+    let chance = Chance {
+        due: watch.due(),
+        random: worker.random(),
+    };
+    phase::retry::instead_of(ctx, &request.method, response, chance)
+}
+
+/// Reads a response that nobody wants, as long as that is cheaper than another connection; true when
+/// the connection may serve another request.
+async fn discard(receiver: &mut Receiver<'_>) -> bool {
+    let rest = async {
+        let mut left = DISCARD_BYTES_MAX;
+        loop {
+            match receiver.frame().await {
+                Ok(Frame::Data(data)) if data.len() <= left => left -= data.len(),
+                Ok(Frame::Trailers(_)) => {}
+                Ok(Frame::End) => return true,
+                Ok(Frame::Data(_)) | Err(_) => return false,
+            }
+        }
+    };
+    let is_whole = timeout(DISCARD_TIME_MAX, rest).await.unwrap_or(false);
+    is_whole && receiver.is_reusable()
 }
 
 /// Filters on the way back, then the head goes out.
@@ -191,6 +269,7 @@ fn begin_response(
 
 /// Carries an upgraded connection to its end.
 async fn switch(
+    worker: &Worker,
     ctx: &mut Context<'_>,
     mut response: Response,
     body: &mut RequestBody<'_>,
@@ -209,10 +288,25 @@ async fn switch(
         return Err(ClientError::Gone.into());
     };
     let mut carried = tunnel::Carried::default();
-    let ended = tunnel::run(client, client_buf, upstream, rest, watch, &mut carried).await;
+    let ends = tunnel::Ends {
+        client,
+        upstream,
+        drain: ctx.drain,
+        drain_time: worker.settings.tunnel_drain,
+    };
+    let ended = tunnel::run(ends, client_buf, rest, watch, &mut carried).await;
     body.add_bytes(carried.from_client);
     responder.add_bytes(carried.to_client);
     ended.map_err(|_| ClientError::Gone.into())
+}
+
+/// What the way out and the way back tell each other.
+#[derive(Default)]
+struct Between {
+    /// A part of the body was sent and not kept.
+    is_body_gone: Cell<bool>,
+    /// The response goes to the client, so the body is not sent again.
+    is_final: Cell<bool>,
 }
 
 /// The client's body to the endpoint.
@@ -220,8 +314,13 @@ async fn upload(
     body: &mut RequestBody<'_>,
     mut sender: Sender<'_>,
     watch: &Watch,
+    between: &Between,
 ) -> Result<Uploaded, ClientError> {
+    between.is_body_gone.set(body.is_started());
     loop {
+        if between.is_final.get() {
+            body.forget();
+        }
         let frame = {
             let mut next = pin!(body.frame());
             match poll!(next.as_mut()) {
@@ -238,6 +337,7 @@ async fn upload(
                 }
             }
         };
+        between.is_body_gone.set(body.is_started());
         let ends = matches!(frame, Frame::End);
         let sent = {
             let mut sending = pin!(sender.frame(frame));
@@ -345,7 +445,7 @@ impl<'a, F: Future<Output = Result<Uploaded, ClientError>>> Upload<'a, F> {
 }
 
 /// Waits for the endpoint, unless the client gives up first.
-async fn or_gone<T>(
+pub(super) async fn or_gone<T>(
     head: impl Future<Output = Result<T, Failure>>,
     responder: &mut Responder<'_>,
 ) -> Result<T, Fault> {

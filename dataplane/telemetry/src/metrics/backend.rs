@@ -17,6 +17,8 @@ pub struct BackendMetrics {
     name: Arc<str>,
     active: Gauge,
     connections: Counter,
+    retries: Counter,
+    retries_denied: Counter,
     /// By [`Reason::index`]; made at the first error.
     errors: OnceLock<Box<[Counter; Reason::COUNT]>>,
 }
@@ -27,6 +29,8 @@ impl BackendMetrics {
             name: name.into(),
             active: Gauge::default(),
             connections: Counter::default(),
+            retries: Counter::default(),
+            retries_denied: Counter::default(),
             errors: OnceLock::new(),
         }
     }
@@ -51,6 +55,16 @@ impl BackendMetrics {
             .errors
             .get_or_init(|| Box::new(array::from_fn(|_| Counter::default())));
         errors[reason.index()].increment();
+    }
+
+    /// Counts an attempt that follows another by a retry policy.
+    pub fn retried(&self) {
+        self.retries.increment();
+    }
+
+    /// Counts an attempt that was not made because the budget for retries is used up.
+    pub fn retry_denied(&self) {
+        self.retries_denied.increment();
     }
 
     /// Connections open now.
@@ -81,6 +95,14 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
     let mut samples = out.family(&family::BACKEND_CONNECTIONS);
     for backend in all {
         samples.sample(&[&backend.name], backend.connections.value());
+    }
+    let mut samples = out.family(&family::BACKEND_RETRIES);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.retries.value());
+    }
+    let mut samples = out.family(&family::BACKEND_RETRIES_DENIED);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.retries_denied.value());
     }
     let mut samples = out.family(&family::BACKEND_ERRORS);
     for backend in all {

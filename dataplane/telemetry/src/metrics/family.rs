@@ -6,7 +6,7 @@
 //! Series budget: label values come from configuration or from fixed lists, never from a request.
 //! A pair of listener and route costs nothing until its first request; then 18 series of its
 //! histogram, two of bytes, and one per status class and per status code seen (a backend that
-//! invents codes can reach 501). A listener costs about 40, a backend 2 and one per kind of error.
+//! invents codes can reach 501). A listener costs about 40, a backend 4 and one per kind of error.
 
 /// The kind of a family, as the exposition format names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,6 +150,10 @@ declare! {
             "Connections to endpoints of a backend that are open.";
         BACKEND_CONNECTIONS: Counter "backend_connections_total" ["backend"]
             "Connections opened to endpoints of a backend.";
+        BACKEND_RETRIES: Counter "backend_retries_total" ["backend"]
+            "Attempts that followed a failed one by a route's retry policy.";
+        BACKEND_RETRIES_DENIED: Counter "backend_retries_denied_total" ["backend"]
+            "Attempts not made because the backend's budget for retries was used up.";
         BACKEND_ERRORS: Counter "backend_connection_errors_total" ["backend", "reason"]
             "Connections to endpoints of a backend that failed or broke, by outcome.";
 
@@ -163,6 +167,8 @@ declare! {
             "Bytes of such sessions given to clients.";
         DATAGRAMS_DROPPED: Counter "udp_datagrams_dropped_total" ["listener", "route", "limit"]
             "Datagrams that were dropped, by what they met.";
+        PANICS: Counter "http_request_panics_total" []
+            "Requests that a fault inside the gateway ended; standard error tells where it was.";
 
         XDS_CONNECTED: Gauge "xds_connected" []
             "1 while the configuration stream to the control plane is up.";

@@ -7,11 +7,12 @@ use std::fs;
 
 use super::exposition::{Exposition, Value};
 use super::family::{self, Family};
+use super::instrument::Counter;
 
 /// Facts about this process.
 #[derive(Debug, Default)]
 pub struct ProcessMetrics {
-    _private: (),
+    panics: Counter,
 }
 
 /// Clock ticks per second in `/proc`; the kernel's interface fixes it for the processors we build
@@ -24,7 +25,13 @@ impl ProcessMetrics {
         resident_bytes(&fs::read_to_string("/proc/self/status").ok()?)
     }
 
+    /// Counts a request that a panic ended.
+    pub fn request_panicked(&self) {
+        self.panics.increment();
+    }
+
     pub(super) fn encode(&self, out: &mut Exposition<'_>) {
+        out.family(&family::PANICS).sample(&[], self.panics.value());
         let stat = fs::read_to_string("/proc/self/stat").ok();
         let stat = stat.as_deref().and_then(Stat::parse);
         let limits = fs::read_to_string("/proc/self/limits").ok();

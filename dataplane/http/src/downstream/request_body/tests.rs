@@ -90,13 +90,13 @@ fn what_was_read_ahead_is_handed_out_later() {
         (9, b"hello", true),
     ] {
         with_body(b"hello", BodyLength::Length(5), async |body| {
-            let read_ahead = body.read_ahead(max).await.unwrap();
+            let read_ahead = body.read_ahead(max, || ()).await.unwrap();
             assert_eq!(
                 (&read_ahead.bytes[..], read_ahead.is_whole),
                 (prefix, is_whole)
             );
             assert!(!body.is_started());
-            let again = body.read_ahead(max).await.unwrap();
+            let again = body.read_ahead(max, || ()).await.unwrap();
             assert_eq!(again, read_ahead);
             body.keep(100);
             for _ in 0..2 {
@@ -114,7 +114,7 @@ fn the_limit_of_a_body_holds_for_what_is_read_ahead() {
     with_body(b"hello", BodyLength::Length(5), async |body| {
         body.limit(Some(4));
         assert!(matches!(
-            body.read_ahead(3).await,
+            body.read_ahead(3, || ()).await,
             Err(ClientError::TooLarge)
         ));
     });
@@ -131,9 +131,9 @@ fn reading_ahead_waits_for_the_client_and_can_be_given_up() {
         let mut buf = BytesMut::from(&b"he"[..]);
         let length = BodyLength::Length(5);
         let mut body = RequestBody::http1(&io, &mut buf, length, &HeadLimits::REQUEST);
-        assert!(body.read_ahead(5).now_or_never().is_none());
+        assert!(body.read_ahead(5, || ()).now_or_never().is_none());
         client.write_all(b"llo").await.unwrap();
-        let prefix = body.read_ahead(5).await.unwrap();
+        let prefix = body.read_ahead(5, || ()).await.unwrap();
         assert_eq!((&prefix.bytes[..], prefix.is_whole), (&b"hello"[..], true));
     });
 }
@@ -142,7 +142,7 @@ fn reading_ahead_waits_for_the_client_and_can_be_given_up() {
 fn nothing_is_kept_once_it_is_forgotten() {
     with_body(b"hello", BodyLength::Length(5), async |body| {
         body.keep(100);
-        let _ = body.read_ahead(2).await.unwrap();
+        let _ = body.read_ahead(2, || ()).await.unwrap();
         body.forget();
         assert!(!body.is_started(), "nothing was handed out");
         assert_eq!(read(body, usize::MAX).await.data, b"hello");
@@ -166,7 +166,7 @@ proptest! {
         with_body(&chunked(&pieces), BodyLength::Chunked, async |body| {
             body.keep(keep_max);
             if let Some(bytes) = ahead {
-                let prefix = body.read_ahead(bytes).await.unwrap();
+                let prefix = body.read_ahead(bytes, || ()).await.unwrap();
                 assert_eq!(prefix.bytes, whole[..bytes.min(whole.len())]);
                 assert!(!prefix.is_whole || prefix.bytes == whole);
             }
