@@ -16,7 +16,7 @@ use ir::policy::{Retry, SessionCarrier, SessionPersistence};
 use super::notes::Notes;
 
 /// Fields of a rule that are carried to the data plane but not applied there yet.
-pub(super) const WITHOUT_EFFECT_YET: &[&str] = &["retry", "sessionPersistence"];
+pub(super) const WITHOUT_EFFECT_YET: &[&str] = &["sessionPersistence"];
 
 /// Attempts after the first one when `retry.attempts` is not written.
 const RETRY_ATTEMPTS_DEFAULT: u32 = 1;
@@ -32,11 +32,14 @@ pub(super) fn timeouts(
         return Timeouts::default();
     };
     let place = format!("{place}.timeouts");
-    let request = duration(spec.request.as_deref(), &format!("{place}.request"), notes);
+    let path = format!("{place}.request");
+    let request = duration_or_zero(spec.request.as_deref(), &path, notes);
     let path = format!("{place}.backendRequest");
-    let backend_request = duration(spec.backend_request.as_deref(), &path, notes);
+    let backend_request = duration_or_zero(spec.backend_request.as_deref(), &path, notes);
+    // Zero is no limit, and the CRD lets it stand beside any other.
     if let (Some(request), Some(attempt)) = (request, backend_request)
         && attempt > request
+        && !request.is_zero()
     {
         notes.violation(
             &path,
@@ -56,7 +59,6 @@ pub(super) fn retry(
 ) -> Option<Retry> {
     let spec = spec?;
     let place = format!("{place}.retry");
-    warn_without_effect("retry", &place, notes);
     let mut codes = Vec::new();
     for (index, code) in spec.codes.iter().flatten().enumerate() {
         match u16::try_from(*code) {
@@ -134,10 +136,15 @@ pub(super) fn session_persistence(
 
 /// A Gateway API duration; zero means none.
 fn duration(text: Option<&str>, path: &str, notes: &mut Notes) -> Option<Duration> {
+    duration_or_zero(text, path, notes).filter(|duration| !duration.is_zero())
+}
+
+/// A Gateway API duration.
+fn duration_or_zero(text: Option<&str>, path: &str, notes: &mut Notes) -> Option<Duration> {
     match text?.parse::<gateway_api::Duration>() {
         Ok(duration) => {
             let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            (millis > 0).then(|| Duration::from_millis(millis))
+            Some(Duration::from_millis(millis))
         }
         Err(_) => {
             notes.violation(
