@@ -578,12 +578,12 @@ fn a_rule_with_an_unsupported_filter_fails_and_its_neighbours_serve() {
 #[test]
 fn what_has_no_effect_yet_is_a_warning() {
     let rules =
-        "\nrules:\n- retry: {attempts: 2, codes: [503]}\n  backendRefs: [{name: cart, port: 80}]";
+        "\nrules:\n- sessionPersistence: {type: Header}\n  backendRefs: [{name: cart, port: 80}]";
     let translation = translated(&format!("{GATEWAY}{SERVICE}{}", route("one", rules)));
     let status = translation.status(Kind::HttpRoute, "shop/one").unwrap();
     assert_eq!(
         status.warnings,
-        ["spec.rules[0].retry: is not applied by the data plane yet"]
+        ["spec.rules[0].sessionPersistence: is not applied by the data plane yet"]
     );
     assert!(
         translation
@@ -592,8 +592,28 @@ fn what_has_no_effect_yet_is_a_warning() {
             .get("shop/one")
             .unwrap()
             .rules[0]
-            .retry
+            .session_persistence
             .is_some()
+    );
+}
+
+#[test]
+fn timeouts_of_zero_are_carried_as_no_limit_and_retries_without_a_warning() {
+    let rules = "\nrules:\n- timeouts: {request: 0s, backendRequest: 1500ms}\n  \
+        retry: {attempts: 2, codes: [503], backoff: 100ms}\n  \
+        backendRefs: [{name: cart, port: 80}]";
+    let translation = translated(&format!("{GATEWAY}{SERVICE}{}", route("one", rules)));
+    let status = translation.status(Kind::HttpRoute, "shop/one").unwrap();
+    assert!(status.warnings.is_empty(), "{:?}", status.warnings);
+    let route = translation.snapshot().http_routes.get("shop/one").unwrap();
+    let rule = &route.rules[0];
+    let millis = std::time::Duration::from_millis;
+    assert_eq!(rule.timeouts.request, Some(millis(0)));
+    assert_eq!(rule.timeouts.backend_request, Some(millis(1500)));
+    let retry = rule.retry.as_ref().unwrap();
+    assert_eq!(
+        (&retry.codes[..], retry.attempts, retry.backoff),
+        (&[503][..], 2, Some(millis(100)))
     );
 }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `status=503` | that status |
 //! | `delay_ms=200` | a pause before the head |
+//! | `first=2` | status, pause and cut only in the first so many requests of this backend |
 //! | `bytes=100000` | a body of that many bytes instead of JSON |
 //! | `chunked` | no Content-Length |
 //! | `trailers` | the trailer field `x-trailer` with the backend's name; implies `chunked` |
@@ -45,6 +46,8 @@ pub(crate) struct Wanted {
     pub(crate) has_trailers: bool,
     pub(crate) is_early: bool,
     pub(crate) cut: Option<Cut>,
+    /// How many requests of the backend get `status`, `delay` and `cut`; none means all.
+    pub(crate) first: Option<usize>,
     pub(crate) count: usize,
     pub(crate) grpc_status: u32,
 }
@@ -66,6 +69,16 @@ impl Wanted {
         wanted
     }
 
+    /// What the request of that number, from 1, gets of it.
+    pub(crate) fn at(mut self, number: usize) -> Self {
+        if self.first.is_some_and(|first| number > first) {
+            self.status = StatusCode::OK;
+            self.delay = Duration::ZERO;
+            self.cut = None;
+        }
+        self
+    }
+
     fn take(&mut self, name: &str, value: &str) {
         let number = value.parse::<u32>().unwrap_or_default();
         match name {
@@ -79,6 +92,7 @@ impl Wanted {
             "early" => self.is_early = true,
             "close" if value == "head" => self.cut = Some(Cut::BeforeHead),
             "close" if value == "body" => self.cut = Some(Cut::WithinBody),
+            "first" => self.first = usize::try_from(number).ok(),
             "count" => self.count = usize::try_from(number).unwrap_or(usize::MAX),
             "grpc_status" => self.grpc_status = number,
             _ => {}

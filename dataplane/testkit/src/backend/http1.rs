@@ -34,7 +34,7 @@ pub(super) async fn serve(io: Io, seen: Arc<Seen>) {
 async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let number = seen.request(head.method.as_str(), &head.uri.to_string());
-    let wanted = Wanted::of(&head);
+    let wanted = Wanted::of(&head).at(number);
     let mut response = Response::builder().status(wanted.status);
     if head.uri.path() == "/echo" {
         tokio::time::sleep(wanted.delay).await;

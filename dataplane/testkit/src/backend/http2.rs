@@ -34,7 +34,7 @@ pub(super) async fn serve(io: Io, seen: Arc<Seen>) {
 async fn exchange(request: Request<RecvStream>, respond: SendResponse<Bytes>, seen: Arc<Seen>) {
     let (head, body) = request.into_parts();
     let number = seen.request(head.method.as_str(), head.uri.path());
-    let wanted = Wanted::of(&head);
+    let wanted = Wanted::of(&head).at(number);
     let _ = if head.uri.path() == "/echo" {
         echo(&head, body, respond, &wanted, &seen.name).await
     } else {
