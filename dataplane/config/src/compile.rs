@@ -22,6 +22,7 @@ use dataplane_tls::ServerTls;
 use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
+use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::runtime::{
     Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
@@ -34,7 +35,8 @@ pub fn compile(
     previous: &RuntimeConfig,
     metrics: &Metrics,
 ) -> Result<RuntimeConfig, Violations> {
-    let clusters = clusters(&snapshot, previous, metrics);
+    let identities = Identities::compile(&snapshot, &previous.identities);
+    let clusters = clusters(&snapshot, previous, &identities, metrics);
     let changed = ChangedRoutes::between(&previous.snapshot, &snapshot);
     let mut listeners = BTreeMap::new();
     for listener in snapshot
@@ -43,8 +45,11 @@ pub fn compile(
         .filter(|l| protocol_of(l).is_some() || l.protocol == ListenerProtocol::Udp)
     {
         let config = match previous.listeners.get(&listener.name) {
-            Some(before) if before.listener == *listener => changed.apply_to(before, metrics),
-            _ => listener_from_scratch(listener, &snapshot, &previous.defaults, metrics),
+            Some(before) if before.listener == *listener => changed.apply_to(before, &identities, metrics),
+            _ => {
+                let defaults = &previous.defaults;
+                listener_from_scratch(listener, &snapshot, defaults, &identities, metrics)
+            }
         };
         listeners.insert(listener.name.clone(), config);
     }
@@ -57,12 +62,14 @@ pub fn compile(
         listeners,
         clusters,
         defaults: previous.defaults.clone(),
+        identities,
     })
 }
 
 fn clusters(
     snapshot: &Snapshot,
     previous: &RuntimeConfig,
+    identities: &Identities,
     metrics: &Metrics,
 ) -> imbl::HashMap<Arc<str>, ClusterConfig> {
     let mut clusters = previous.clusters.clone();
@@ -70,8 +77,12 @@ fn clusters(
         match change {
             Change::Upsert(cluster) => {
                 let before = clusters.get(&cluster.key);
+                let known = before.map(|config| &config.cluster);
+                let compiled = Cluster::compile(cluster, known);
+                let known = before.map(|config| &config.tls);
                 let compiled = ClusterConfig {
-                    cluster: Cluster::compile(cluster, before.map(|config| &config.cluster)),
+                    tls: ClusterTls::compile(compiled.tls(), identities, known),
+                    cluster: compiled,
                     metrics: metrics.backend(&cluster.key),
                     retries: before.map_or_else(Arc::default, |config| config.retries.clone()),
                 };
@@ -82,7 +93,23 @@ fn clusters(
             }
         }
     }
+    if !identities.is_same(&previous.identities) {
+        reidentify(&mut clusters, identities);
+    }
     clusters
+}
+
+/// Brings the TLS of every cluster in line with other client certificates.
+fn reidentify(clusters: &mut imbl::HashMap<Arc<str>, ClusterConfig>, identities: &Identities) {
+    let secured = clusters
+        .iter()
+        .filter(|(_, config)| config.tls.has_policy());
+    let keys: Vec<_> = secured.map(|(key, _)| key.clone()).collect();
+    for key in keys {
+        if let Some(config) = clusters.get_mut(&key) {
+            config.tls = ClusterTls::compile(config.cluster.tls(), identities, Some(&config.tls));
+        }
+    }
 }
 
 /// What happened to routes between two snapshots.
@@ -117,10 +144,17 @@ impl<'a> ChangedRoutes<'a> {
     }
 
     /// The listener with these changes made; the same one when none concerns it.
-    fn apply_to(&self, before: &Arc<ListenerConfig>, metrics: &Metrics) -> Arc<ListenerConfig> {
+    fn apply_to(
+        &self,
+        before: &Arc<ListenerConfig>,
+        identities: &Identities,
+        metrics: &Metrics,
+    ) -> Arc<ListenerConfig> {
         let listener = &before.listener;
+        let identity = identities.of(listener);
         let mut table = before.table.clone();
-        let mut touched = false;
+        let mut touched =
+            before.backend_identity.as_ref().map(Arc::as_ptr) != identity.map(Arc::as_ptr);
         for (kind, key) in &self.removed {
             touched |= table.remove(*kind, key);
         }
@@ -153,6 +187,7 @@ impl<'a> ChangedRoutes<'a> {
         Arc::new(ListenerConfig {
             listener: listener.clone(),
             table,
+            backend_identity: identity.cloned(),
             unrouted: before.unrouted.clone(),
             streams,
             ..**before
@@ -164,6 +199,7 @@ fn listener_from_scratch(
     listener: &Arc<Listener>,
     snapshot: &Snapshot,
     defaults: &ListenerDefaults,
+    identities: &Identities,
     metrics: &Metrics,
 ) -> Arc<ListenerConfig> {
     let http = snapshot
@@ -182,6 +218,7 @@ fn listener_from_scratch(
         escaped_slashes: settings.escaped_slashes.unwrap_or(defaults.escaped_slashes),
         merge_slashes: settings.merge_slashes.unwrap_or(defaults.merge_slashes),
         table,
+        backend_identity: identities.of(listener).cloned(),
         unrouted: metrics.listener(&listener.name),
         streams: streams_from_scratch(listener, snapshot, metrics),
     })

@@ -9,8 +9,10 @@ pub mod compile;
 pub mod store;
 pub mod runtime;
 pub mod streams;
+pub mod backend_tls;
 pub mod filters;
 
+pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{Filters, Mirror, RequestFilter, ResponseFilter};
 pub use runtime::{

@@ -18,10 +18,11 @@ use dataplane_resilience::retry::RetryBudget;
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
 use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
-use dataplane_tls::ServerTls;
+use dataplane_tls::{ClientIdentity, ServerTls};
 use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
+use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::streams::{Streams, UdpBind};
 
@@ -41,6 +42,8 @@ pub struct RuntimeConfig {
     /// What holds for listeners that say nothing else; of the process, handed on from one
     /// configuration to the next.
     pub defaults: Arc<ListenerDefaults>,
+    /// Client certificates that are shown to endpoints.
+    pub identities: Identities,
 }
 
 /// What holds for listeners that say nothing else; set by the bootstrap file.
@@ -101,6 +104,8 @@ impl fmt::Debug for RuntimeConfig {
 pub struct ClusterConfig {
     /// Its endpoints and how they are chosen.
     pub cluster: Arc<Cluster>,
+    /// Whether and how TLS is spoken to its endpoints.
+    pub tls: ClusterTls,
     /// Figures of connections to it.
     pub metrics: Arc<BackendMetrics>,
     /// How often its failed requests may be sent again; outlives this configuration.
@@ -169,6 +174,8 @@ pub struct ListenerConfig {
     pub merge_slashes: bool,
     /// Its routes.
     pub table: Table<Rule>,
+    /// The client certificate that endpoints of TLS clusters are shown.
+    pub backend_identity: Option<Arc<ClientIdentity>>,
     /// Figures of requests that no route takes.
     pub unrouted: Arc<ListenerMetrics>,
     /// Its TCP and TLS routes; absent where HTTP is spoken.

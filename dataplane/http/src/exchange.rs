@@ -1,8 +1,8 @@
 //! One attempt at one endpoint: a kept connection or a new one, the request out, the response back.
 //!
-//! The only place that dials backends; pingora-core makes the sockets and carries HTTP/2 towards
-//! them. An attempt that fails says whether it may be made again: only when the request cannot have
-//! arrived, or when it may be repeated and nothing of the response was seen.
+//! The only place that dials backends. HTTP/1.1 is the codec of `h1`, HTTP/2 the `h2` crate's. An
+//! attempt that fails says whether it may be made again: only when the request cannot have arrived,
+//! or when it may be repeated and nothing of the response was seen.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, header};
-use pingora_core::protocols::http::v2::client::Http2Session;
+use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
 use dataplane_upstream::Protocol;
@@ -19,7 +19,8 @@ use crate::downstream::{READ_BYTES, body_room, write_http2};
 use crate::h1::{self, Authority, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
 use crate::io::{Duplex, Io};
 use crate::message::Response;
-use crate::pool::Pool;
+use crate::pool::http2::Connection;
+use crate::pool::{Pool, Way};
 use crate::settings::Settings;
 
 mod dial;
@@ -27,9 +28,9 @@ mod http1;
 mod http2;
 
 pub(crate) use dial::Peer;
-use dial::dial;
+use dial::{Spoken, dial};
 use http1::Http1;
-use http2::{frame_http2, head_http2, reuse_http2, send_http2, start_http2};
+use http2::{Http2, last_frame};
 
 /// Request bytes gathered before they are written without being asked to.
 const WRITE_BYTES: usize = 16 * 1024;
@@ -85,7 +86,7 @@ pub(crate) struct Channel {
 
 enum Kind {
     Http1(Http1),
-    Http2(Box<Http2Session>),
+    Http2(Http2),
 }
 
 impl Channel {
@@ -95,28 +96,77 @@ impl Channel {
         peer: &Peer,
         settings: &Settings,
     ) -> Result<Self, Failure> {
+        if peer.protocol != Protocol::Http2
+            && let Some(io) = pool.take_http1(peer.key, settings.upstream_idle_timeout)
+        {
+            let http1 = Kind::Http1(Http1::new(io));
+            return Ok(Self::new(http1, true, Duration::ZERO));
+        }
+        if peer.protocol != Protocol::Http1
+            && let Some(stream) = pool.stream(peer.key)
+        {
+            let http2 = Kind::Http2(Http2::new(stream, peer.is_secured()));
+            return Ok(Self::new(http2, true, Duration::ZERO));
+        }
+        let connecting = Self::connect(pool, peer, settings);
+        match timeout(peer.connect_timeout, connecting).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(reason)) => Err(Failure::new(reason, Again::Safe)),
+            Err(_) => Err(Failure::new(Reason::ConnectTimeout, Again::Safe)),
+        }
+    }
+
+    /// Dials, or waits for the HTTP/2 connection that another request dials.
+    async fn connect(pool: &Pool, peer: &Peer, settings: &Settings) -> Result<Self, Reason> {
         let started = Instant::now();
-        if peer.protocol == Protocol::Http2 {
-            if let Some(session) = reuse_http2(pool, peer.key).await {
-                return Ok(Self::new(Kind::Http2(session), true, Duration::ZERO));
-            }
-            let tcp = dial(peer).await?;
-            let session = start_http2(pool, peer.key, tcp).await?;
-            return Ok(Self::new(Kind::Http2(session), false, started.elapsed()));
+        if peer.protocol == Protocol::Http1 {
+            let (io, _) = dial(peer).await?;
+            return Ok(Self::fresh_http1(io, started));
         }
-        if let Some(io) = pool.take_http1(peer.key, settings.upstream_idle_timeout) {
-            let http1 = Http1 {
-                io,
-                buf: BytesMut::new(),
+        let http2 = |stream| Kind::Http2(Http2::new(stream, peer.is_secured()));
+        loop {
+            let ticket = match pool.http2(peer.key) {
+                Way::Stream(stream) => return Ok(Self::new(http2(stream), true, Duration::ZERO)),
+                Way::Wait(wait) => {
+                    wait.ended().await?;
+                    continue;
+                }
+                Way::Http1 => {
+                    let (io, spoken) = dial(peer).await?;
+                    if spoken == Spoken::Http1 {
+                        pool.speaks_http1(peer.key);
+                        return Ok(Self::fresh_http1(io, started));
+                    }
+                    let connection = start_http2(io, settings).await?;
+                    let stream = pool.keep_http2(peer.key, connection);
+                    return Ok(Self::new(http2(stream), false, started.elapsed()));
+                }
+                Way::Dial(ticket) => ticket,
             };
-            return Ok(Self::new(Kind::Http1(http1), true, Duration::ZERO));
+            let dialled = match dial(peer).await {
+                Ok((io, Spoken::Http1)) => {
+                    ticket.chose_http1();
+                    return Ok(Self::fresh_http1(io, started));
+                }
+                Ok((io, Spoken::Http2)) => start_http2(io, settings).await,
+                Err(reason) => Err(reason),
+            };
+            return match dialled {
+                Ok(connection) => {
+                    let stream = ticket.connected(connection);
+                    Ok(Self::new(http2(stream), false, started.elapsed()))
+                }
+                Err(reason) => {
+                    ticket.failed(reason);
+                    Err(reason)
+                }
+            };
         }
-        let tcp = dial(peer).await?;
-        let http1 = Http1 {
-            io: Duplex::new(Io::Plain(tcp)),
-            buf: BytesMut::new(),
-        };
-        Ok(Self::new(Kind::Http1(http1), false, started.elapsed()))
+    }
+
+    fn fresh_http1(io: Io, started: Instant) -> Self {
+        let http1 = Kind::Http1(Http1::new(Duplex::new(io)));
+        Self::new(http1, false, started.elapsed())
     }
 
     fn new(kind: Kind, is_reused: bool, connect_time: Duration) -> Self {
@@ -127,11 +177,6 @@ impl Channel {
         }
     }
 
-    /// True when interim responses of the endpoint are not seen here (pingora-core, HTTP/2).
-    pub(crate) fn hides_interim(&self) -> bool {
-        matches!(self.kind, Kind::Http2(_))
-    }
-
     /// Writes the head and gives the two directions, which may be used at the same time.
     pub(crate) fn send<'a>(
         &'a mut self,
@@ -140,7 +185,7 @@ impl Channel {
     ) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
         match &mut self.kind {
             Kind::Http1(http1) => Ok(http1.send(request, &settings.response_head)),
-            Kind::Http2(session) => send_http2(session, request, &settings.response_head),
+            Kind::Http2(http2) => http2.send(request, &settings.response_head),
         }
     }
 
@@ -153,6 +198,11 @@ impl Channel {
             pool.keep_http1(peer.key, http1.io, settings.upstream_idle_max);
         }
     }
+}
+
+async fn start_http2(io: Io, settings: &Settings) -> Result<Connection, Reason> {
+    let started = Connection::start(io, settings).await;
+    started.map_err(|_| Reason::ConnectFailed)
 }
 
 /// The way out: the body of the request.
@@ -176,7 +226,7 @@ pub(crate) enum Receiver<'a> {
         keep_alive: bool,
     },
     Http2 {
-        session: &'a mut Http2Session,
+        http2: &'a mut Http2,
         limits: &'a HeadLimits,
     },
 }
@@ -224,12 +274,8 @@ impl Sender<'_> {
             Self::Http2(None) => {}
             Self::Http2(Some(stream)) => match frame {
                 Frame::Data(data) => write_http2(stream, data).await?,
-                Frame::Trailers(trailers) => {
-                    stream.send_trailers(trailers)?;
-                    *self = Self::Http2(None);
-                }
-                Frame::End => {
-                    stream.send_data(Bytes::new(), true)?;
+                frame => {
+                    last_frame(stream, frame)?;
                     *self = Self::Http2(None);
                 }
             },
@@ -263,7 +309,7 @@ impl Receiver<'_> {
     pub(crate) async fn head(&mut self) -> Result<Head, Failure> {
         match self {
             Self::Http1 { .. } => self.head_http1().await,
-            Self::Http2 { session, limits } => head_http2(session, limits).await,
+            Self::Http2 { http2, limits } => http2.head(limits).await,
         }
     }
 
@@ -354,7 +400,7 @@ impl Receiver<'_> {
                     };
                 }
             }
-            Self::Http2 { session, .. } => frame_http2(session).await,
+            Self::Http2 { http2, .. } => http2.frame().await,
         }
     }
 

@@ -18,17 +18,19 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use dataplane_telemetry::metrics::Http2Limit;
-use dataplane_tls::ServerStream;
+use dataplane_tls::{ClientStream, ServerStream};
 
 use crate::frame_guard::{FrameGuard, FrameLimits};
 
-/// A connection: plain TCP, or TLS that ends here.
+/// A connection: plain TCP, or TLS from a client or to an endpoint.
 #[derive(Debug)]
 pub enum Io {
     /// Plain TCP.
     Plain(TcpStream),
     /// TLS over TCP; boxed because it is ten times as large.
     Tls(Box<ServerStream<TcpStream>>),
+    /// TLS over TCP to an endpoint.
+    TlsToEndpoint(Box<ClientStream<TcpStream>>),
 }
 
 impl Io {
@@ -36,6 +38,7 @@ impl Io {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref(),
+            Self::TlsToEndpoint(tls) => tls.get_ref(),
         }
     }
 }
@@ -49,6 +52,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+            Self::TlsToEndpoint(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -62,6 +66,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
+            Self::TlsToEndpoint(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -73,6 +78,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
+            Self::TlsToEndpoint(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -84,6 +90,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Self::TlsToEndpoint(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
         }
     }
 
@@ -91,6 +98,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Self::TlsToEndpoint(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         }
     }
 }

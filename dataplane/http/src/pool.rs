@@ -1,35 +1,40 @@
-//! Idle connections to endpoints, kept per worker thread.
+//! Connections to endpoints, kept per worker thread.
 //!
-//! A worker never shares a connection, so the pool needs no lock and a kept connection costs no
-//! task: whether it is still open is asked when it is taken, which tokio answers from its readiness
-//! flags without a system call. HTTP/2 connections are shared by the streams of one worker.
+//! A worker never shares a connection, so the pool needs no lock and a kept HTTP/1.1 connection
+//! costs no task: whether it is still open is asked when it is taken, which tokio answers from its
+//! readiness flags without a system call. HTTP/2 connections are shared by the streams of one
+//! worker; while one is being dialled, those who need it wait instead of dialling too.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use pingora_core::connectors::http::v2::ConnectionRef;
+use dataplane_telemetry::Reason;
+use tokio::sync::Notify;
 
 use crate::io::Duplex;
 
-/// The connections of one worker, by the endpoint's pool key.
+pub(crate) mod http2;
+
+use http2::{Connection, Room, Settling, Stream};
+
+/// Names the connections that may stand in for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PoolKey {
+    /// Of the endpoint: address, protocol, and what its policy says about TLS.
+    pub(crate) endpoint: u64,
+    /// Of trust anchors and client certificate as compiled; 0 in plain text.
+    pub(crate) tls: u64,
+}
+
+/// The connections of one worker.
 #[derive(Default)]
 pub(crate) struct Pool {
-    http1: RefCell<HashMap<u64, Vec<Idle>>>,
-    http2: RefCell<HashMap<u64, Vec<Shared>>>,
-}
-
-struct Shared {
-    connection: ConnectionRef,
-    last_used: Instant,
-}
-
-impl Shared {
-    fn is_open(&self) -> bool {
-        !self.connection.is_closed() && !self.connection.is_shutting_down()
-    }
+    http1: RefCell<HashMap<PoolKey, Vec<Idle>>>,
+    http2: RefCell<HashMap<PoolKey, Slot>>,
 }
 
 struct Idle {
@@ -37,9 +42,79 @@ struct Idle {
     since: Instant,
 }
 
+/// What is known of HTTP/2 to an endpoint.
+#[derive(Default)]
+struct Slot {
+    connections: Vec<Shared>,
+    dialling: Option<Rc<Dialling>>,
+    /// The endpoint was asked and prefers HTTP/1.1, as of then.
+    speaks_http1: Option<Instant>,
+}
+
+impl Slot {
+    /// A stream, or else what may end with there being one.
+    fn stream(&mut self) -> Result<Stream, Option<Settling>> {
+        self.connections
+            .retain(|shared| shared.connection.is_open());
+        let mut settling = None;
+        for shared in &mut self.connections {
+            match shared.connection.room() {
+                Room::Stream(stream) => {
+                    shared.last_used = Instant::now();
+                    return Ok(stream);
+                }
+                Room::Unknown(unknown) => settling = Some(unknown),
+                Room::Full => {}
+            }
+        }
+        Err(settling)
+    }
+}
+
+struct Shared {
+    connection: Connection,
+    last_used: Instant,
+}
+
+#[derive(Default)]
+struct Dialling {
+    ended: Notify,
+    failure: Cell<Option<Reason>>,
+}
+
+/// How a request gets onto an HTTP/2 connection.
+pub(crate) enum Way<'a> {
+    /// On one that is there.
+    Stream(Stream),
+    /// By asking again when this has ended.
+    Wait(Wait),
+    /// By dialling; others wait for the outcome.
+    Dial(Ticket<'a>),
+    /// Not at all: the endpoint speaks HTTP/1.1.
+    Http1,
+}
+
+/// Something that another request brings about.
+pub(crate) enum Wait {
+    /// The endpoint says how many streams it takes.
+    Settling(Settling),
+    /// A connection is up, or none will be.
+    Dialled(Dialled),
+}
+
+/// The outcome of another request's dialling.
+pub(crate) struct Dialled(Rc<Dialling>);
+
+/// Leave to dial; dropped without an outcome it passes to the next who needs a connection.
+pub(crate) struct Ticket<'a> {
+    pool: &'a Pool,
+    key: PoolKey,
+    dialling: Rc<Dialling>,
+}
+
 impl Pool {
     /// Takes the most recently used idle connection that is still open.
-    pub(crate) fn take_http1(&self, key: u64, timeout: Duration) -> Option<Duplex> {
+    pub(crate) fn take_http1(&self, key: PoolKey, timeout: Duration) -> Option<Duplex> {
         let mut pool = self.http1.borrow_mut();
         let list = pool.get_mut(&key)?;
         while let Some(idle) = list.pop() {
@@ -52,7 +127,7 @@ impl Pool {
     }
 
     /// Keeps a connection, in place of the oldest when there are `max` already.
-    pub(crate) fn keep_http1(&self, key: u64, io: Duplex, max: usize) {
+    pub(crate) fn keep_http1(&self, key: PoolKey, io: Duplex, max: usize) {
         if max == 0 {
             return;
         }
@@ -67,29 +142,55 @@ impl Pool {
         });
     }
 
-    /// A connection that can take one more stream.
-    pub(crate) fn http2(&self, key: u64) -> Option<ConnectionRef> {
-        let mut pool = self.http2.borrow_mut();
-        let list = pool.get_mut(&key)?;
-        list.retain(Shared::is_open);
-        if list.is_empty() {
-            pool.remove(&key);
-            return None;
-        }
-        let shared = list
-            .iter_mut()
-            .find(|shared| shared.connection.more_streams_allowed())?;
-        shared.last_used = Instant::now();
-        Some(shared.connection.clone())
+    /// A stream of a connection that is there.
+    pub(crate) fn stream(&self, key: PoolKey) -> Option<Stream> {
+        self.http2.borrow_mut().get_mut(&key)?.stream().ok()
     }
 
-    /// Makes a connection known to the streams that follow.
-    pub(crate) fn keep_http2(&self, key: u64, connection: ConnectionRef) {
+    /// How to get onto an HTTP/2 connection now.
+    pub(crate) fn http2(&self, key: PoolKey) -> Way<'_> {
+        let mut pool = self.http2.borrow_mut();
+        let slot = pool.entry(key).or_default();
+        let settling = match slot.stream() {
+            Ok(stream) => return Way::Stream(stream),
+            Err(settling) => settling,
+        };
+        if let Some(settling) = settling {
+            return Way::Wait(Wait::Settling(settling));
+        }
+        if slot.speaks_http1.is_some() {
+            return Way::Http1;
+        }
+        if let Some(dialling) = &slot.dialling {
+            return Way::Wait(Wait::Dialled(Dialled(dialling.clone())));
+        }
+        let dialling = Rc::<Dialling>::default();
+        slot.dialling = Some(dialling.clone());
+        Way::Dial(Ticket {
+            pool: self,
+            key,
+            dialling,
+        })
+    }
+
+    /// Notes what an endpoint agreed on that could choose.
+    pub(crate) fn speaks_http1(&self, key: PoolKey) {
+        let mut pool = self.http2.borrow_mut();
+        pool.entry(key).or_default().speaks_http1 = Some(Instant::now());
+    }
+
+    /// Makes a connection known to the streams that follow, and takes its first.
+    pub(crate) fn keep_http2(&self, key: PoolKey, connection: Connection) -> Stream {
+        let stream = connection.stream();
         let shared = Shared {
             connection,
             last_used: Instant::now(),
         };
-        self.http2.borrow_mut().entry(key).or_default().push(shared);
+        let mut pool = self.http2.borrow_mut();
+        let slot = pool.entry(key).or_default();
+        slot.connections.push(shared);
+        slot.speaks_http1 = None;
+        stream
     }
 
     /// Closes what has been idle for longer than `timeout`; called now and then by the worker.
@@ -98,14 +199,58 @@ impl Pool {
             list.retain(|idle| idle.since.elapsed() < timeout && is_quiet(&idle.io));
             !list.is_empty()
         });
-        self.http2.borrow_mut().retain(|_, list| {
-            list.retain(|shared| {
+        self.http2.borrow_mut().retain(|_, slot| {
+            slot.connections.retain(|shared| {
                 let is_unused =
                     shared.connection.is_idle() && shared.last_used.elapsed() >= timeout;
-                shared.is_open() && !is_unused
+                shared.connection.is_open() && !is_unused
             });
-            !list.is_empty()
+            slot.speaks_http1 = slot.speaks_http1.filter(|since| since.elapsed() < timeout);
+            let is_known = slot.dialling.is_some() || slot.speaks_http1.is_some();
+            is_known || !slot.connections.is_empty()
         });
+    }
+}
+
+impl Ticket<'_> {
+    /// The connection is up; the stream is for the one who dialled.
+    pub(crate) fn connected(self, connection: Connection) -> Stream {
+        self.pool.keep_http2(self.key, connection)
+    }
+
+    /// The endpoint prefers HTTP/1.1.
+    pub(crate) fn chose_http1(self) {
+        self.pool.speaks_http1(self.key);
+    }
+
+    /// None came up, for this reason; those who wait need not try the same.
+    pub(crate) fn failed(self, reason: Reason) {
+        self.dialling.failure.set(Some(reason));
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.pool.http2.borrow_mut().get_mut(&self.key) {
+            slot.dialling = None;
+        }
+        self.dialling.ended.notify_waiters();
+    }
+}
+
+impl Wait {
+    /// Waits; the error is the reason why another's dialling failed.
+    pub(crate) async fn ended(self) -> Result<(), Reason> {
+        match self {
+            Self::Settling(settling) => {
+                settling.ended().await;
+                Ok(())
+            }
+            Self::Dialled(Dialled(dialling)) => {
+                dialling.ended.notified().await;
+                dialling.failure.get().map_or(Ok(()), Err)
+            }
+        }
     }
 }
 

@@ -131,9 +131,11 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
         Reason::NoEndpoint | Reason::CircuitOpen | Reason::Overload | Reason::Draining => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        Reason::ConnectFailed | Reason::UpstreamReset | Reason::UpstreamProtocol => {
-            StatusCode::BAD_GATEWAY
-        }
+        Reason::ConnectFailed
+        | Reason::UpstreamTls
+        | Reason::UpstreamCertificate
+        | Reason::UpstreamReset
+        | Reason::UpstreamProtocol => StatusCode::BAD_GATEWAY,
         Reason::ConnectTimeout | Reason::UpstreamTimeout | Reason::RequestTimeout => {
             StatusCode::GATEWAY_TIMEOUT
         }
@@ -170,6 +172,8 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::NoEndpoint => "no endpoint is available",
         Reason::ConnectFailed => "no connection to the backend",
         Reason::ConnectTimeout => "the backend did not accept a connection in time",
+        Reason::UpstreamTls => "no TLS connection to the backend",
+        Reason::UpstreamCertificate => "the backend's certificate is not trusted",
         Reason::UpstreamReset => "the backend closed the connection",
         Reason::UpstreamProtocol => "the backend's answer is not valid",
         Reason::UpstreamTimeout => "the backend did not answer in time",
@@ -178,7 +182,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::HeadTimeout => "the request head did not arrive in time",
         Reason::BodyTooLarge => "the request body is too large",
         Reason::HeadTooLarge => "the request head is too large",
-        Reason::InvalidBackend => "the route's backend does not exist",
+        Reason::InvalidBackend => "the route's backend is not valid",
         Reason::UnsupportedFilter => "the route has a filter that is not supported",
         Reason::Overload => "the gateway is overloaded",
         _ => "the request cannot be served",

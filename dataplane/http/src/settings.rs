@@ -80,6 +80,11 @@ pub struct Settings {
     pub upstream_idle_timeout: Duration,
     /// Requests that may be served at once; more are answered with 503.
     pub inflight: InflightLimits,
+    /// How long an endpoint may be silent on an HTTP/2 connection with running requests before it
+    /// is asked for a sign of life.
+    pub upstream_h2_ping_after: Duration,
+    /// How long its answer may take before the connection is given up.
+    pub upstream_h2_ping_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -117,6 +122,8 @@ impl Default for Settings {
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
             inflight: InflightLimits::default(),
+            upstream_h2_ping_after: Duration::from_secs(15),
+            upstream_h2_ping_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -268,6 +268,8 @@ fn http(written: &Written) -> dataplane_http::Settings {
         tunnel_drain: written.duration(&key::TUNNEL_DRAIN),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
+        upstream_h2_ping_after: written.duration(&key::UPSTREAM_H2_PING),
+        upstream_h2_ping_timeout: written.duration(&key::UPSTREAM_H2_PONG),
         inflight: dataplane_http::InflightLimits {
             global: written.limit(&key::INFLIGHT_GLOBAL).map(to_usize),
             listener: written.limit(&key::INFLIGHT_LISTENER).map(to_usize),

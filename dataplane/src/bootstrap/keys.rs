@@ -218,6 +218,10 @@ keys! {
         "How long a mirror may take to accept a connection, take bytes or answer; then its copy is dropped.";
     MIRROR_BUFFER "runtimeTuning.requestMirrorBufferBytes": number(Unit::Bytes, 16_384, GIB, Zero::Default), "262144",
         "How far a mirror may fall behind within a request body; then its copy is dropped.";
+    UPSTREAM_H2_PING "runtimeTuning.upstreamHttp2PingAfterMs": WAIT, "15000",
+        "How long an endpoint may be silent on an HTTP/2 connection with running requests before it is asked for a sign of life.";
+    UPSTREAM_H2_PONG "runtimeTuning.upstreamHttp2PingTimeoutMs": WAIT, "10000",
+        "How long that sign of life may take before the connection is given up.";
     DRAIN_TOTAL "runtimeTuning.gracefulDrainPeriodMs": WAIT, "60000",
         "From the signal to stop until running requests are cut; below the pod's grace period.";
     DRAIN_ACCEPT "runtimeTuning.drainMinAcceptMs": number(Unit::Milliseconds, 1, MS_MAX, Zero::Plain), "10000",

@@ -89,6 +89,10 @@ reasons! {
     ConnectFailed, "connect_failed", "UF", Upstream;
     /// An endpoint did not accept a connection in time.
     ConnectTimeout, "connect_timeout", "UF", Upstream;
+    /// The TLS handshake with an endpoint failed.
+    UpstreamTls, "upstream_tls", "UF", Upstream;
+    /// An endpoint's certificate is not trusted, or is for another name.
+    UpstreamCertificate, "upstream_certificate", "UF", Upstream;
     /// The backend broke its connection or stream.
     UpstreamReset, "upstream_reset", "UC", Upstream;
     /// The backend's answer broke its protocol.
@@ -226,7 +230,11 @@ mod tests {
             ("DC", Side::Downstream, "client_aborted"),
             ("RL", Side::Downstream, "rate_limited"),
             ("UH", Side::Upstream, "no_endpoint"),
-            ("UF", Side::Upstream, "connect_failed connect_timeout"),
+            (
+                "UF",
+                Side::Upstream,
+                "connect_failed connect_timeout upstream_tls upstream_certificate",
+            ),
             ("UC", Side::Upstream, "upstream_reset"),
             ("UP", Side::Upstream, "upstream_protocol"),
             ("UT", Side::Upstream, "upstream_timeout request_timeout"),

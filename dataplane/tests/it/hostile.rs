@@ -2,7 +2,7 @@
 //! up or holds on to something.
 //!
 //! [`client`] has the rude clients, [`origin`] the rude origins, [`duration`] what must not last,
-//! [`control`] configuration and drain under traffic. HTTP/2 that no library would send is written
+//! [`control`] configuration and drain under traffic, [`upstream_http2`] HTTP/2 towards origins. HTTP/2 that no library would send is written
 //! by hand with [`frames`].
 
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ mod origin;
 mod duration;
 mod control;
 mod flood;
+mod upstream_http2;
 mod frames;
 
 /// One plain listener whose every request goes to an HTTP/1.1 cluster of these endpoints.

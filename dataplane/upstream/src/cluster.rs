@@ -54,7 +54,7 @@ impl Cluster {
     }
 
     fn build(source: &Arc<ir::Cluster>, previous: Option<&Arc<Self>>) -> Self {
-        let protocol = protocol(&source.protocol);
+        let protocol = protocol(source);
         let tls = tls(source);
         let (endpoints, unresolved) = compile_endpoints(source, protocol, &tls, previous);
         let candidates: Box<[Arc<Endpoint>]> = endpoints
@@ -233,6 +233,7 @@ impl Cluster {
     pub fn grpc_protocol(&self) -> Protocol {
         match self.source.protocol {
             ClusterProtocol::Tcp => Protocol::Http2,
+            _ if self.protocol == Protocol::Negotiated => Protocol::Http2,
             _ => self.protocol,
         }
     }
@@ -335,9 +336,14 @@ fn first_turn() -> Arc<Turn> {
     Arc::new(Turn::new(start))
 }
 
-fn protocol(protocol: &ClusterProtocol) -> Protocol {
-    match protocol {
+fn protocol(source: &ir::Cluster) -> Protocol {
+    let is_secured = source.tls.is_some();
+    match &source.protocol {
         ClusterProtocol::H2c | ClusterProtocol::Grpc | ClusterProtocol::Grpcs => Protocol::Http2,
+        // Under TLS endpoints can say what they speak, unless the port has said so already.
+        ClusterProtocol::Https | ClusterProtocol::Tcp | ClusterProtocol::Other(_) if is_secured => {
+            Protocol::Negotiated
+        }
         ClusterProtocol::Http
         | ClusterProtocol::Https
         | ClusterProtocol::Tcp

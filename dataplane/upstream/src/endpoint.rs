@@ -22,6 +22,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge, or by ALPN under TLS.
     Http2,
+    /// HTTP/2 or HTTP/1.1, as the endpoint agrees by ALPN; only under TLS.
+    Negotiated,
 }
 
 /// Whether and how an endpoint is spoken to under TLS.

@@ -1,29 +1,34 @@
 //! Where an attempt goes, and a new connection to there.
 //!
 //! [`Peer`] is made once per attempt from what the configuration says about a cluster and its
-//! endpoint; `exchange` asks the pool first and dials here only what it cannot find there.
+//! endpoint; `exchange` asks the pool first and dials here only what it cannot find there. TCP is
+//! pingora-core's, TLS is that of `dataplane-tls`; whoever calls [`dial`] bounds it in time.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::protocols::l4;
 use tokio::net::TcpStream;
 
-use dataplane_config::{ClusterConfig, ListenerConfig};
+use dataplane_config::{ClusterConfig, ClusterTls, ListenerConfig};
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
+use dataplane_tls::{ClientTls, ConnectError, Offer};
 use dataplane_upstream::{Endpoint, Protocol};
 
-use super::{Again, Failure};
+use crate::io::Io;
+use crate::pool::PoolKey;
 use crate::settings::Settings;
 
 /// The endpoint of an attempt, as far as connecting goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
     /// The same for all connections that may stand in for one another.
-    pub(super) key: u64,
+    pub(super) key: PoolKey,
     pub(super) protocol: Protocol,
+    tls: Option<Arc<ClientTls>>,
     pub(super) connect_timeout: Duration,
 }
 
@@ -36,36 +41,92 @@ impl Peer {
         endpoint: &Endpoint,
         cluster: &ClusterConfig,
         kind: RouteKind,
-        _listener: Option<&ListenerConfig>,
+        listener: Option<&ListenerConfig>,
         connect_timeout: Option<Duration>,
         settings: &Settings,
     ) -> Result<Self, Reason> {
-        // Never in plain text to an endpoint that is meant to be reached over TLS.
-        if cluster.cluster.tls().is_used() {
-            return Err(Reason::InvalidBackend);
-        }
+        let tls = match &cluster.tls {
+            ClusterTls::Plain => None,
+            // Never in plain text to an endpoint that is meant to be reached over TLS.
+            ClusterTls::Unspecified | ClusterTls::Invalid(_) => {
+                return Err(Reason::InvalidBackend);
+            }
+            ClusterTls::Policy(policy) => {
+                let identity = listener.and_then(|listener| listener.backend_identity.as_ref());
+                Some(Arc::clone(policy.under(identity)))
+            }
+        };
         let own_timeout = cluster.cluster.connect_timeout();
         Ok(Self {
             address: endpoint.address(),
-            key: endpoint.id(),
+            key: PoolKey {
+                endpoint: endpoint.id(),
+                tls: tls.as_ref().map_or(0, |tls| tls.id()),
+            },
             protocol: match kind {
                 RouteKind::Grpc => cluster.cluster.grpc_protocol(),
                 RouteKind::Http => cluster.cluster.protocol(),
             },
+            tls,
             connect_timeout: connect_timeout
                 .unwrap_or_else(|| own_timeout.min(settings.connect_timeout)),
         })
     }
+
+    /// For a request that asks to switch protocols, which only HTTP/1.1 can.
+    pub(crate) fn for_upgrade(mut self) -> Self {
+        if self.protocol == Protocol::Negotiated {
+            self.protocol = Protocol::Http1;
+        }
+        self
+    }
+
+    /// True when the connection is under TLS.
+    pub(super) fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
-pub(super) async fn dial(peer: &Peer) -> Result<TcpStream, Failure> {
-    let connect = l4::ext::connect(&peer.address, None);
-    let tcp = match tokio::time::timeout(peer.connect_timeout, connect).await {
-        Ok(Ok(tcp)) => tcp,
-        Ok(Err(_)) => return Err(Failure::new(Reason::ConnectFailed, Again::Safe)),
-        Err(_) => return Err(Failure::new(Reason::ConnectTimeout, Again::Safe)),
-    };
+/// What a new connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Makes a connection; the error says what an attempt without one ends as.
+pub(super) async fn dial(peer: &Peer) -> Result<(Io, Spoken), Reason> {
+    let tcp: TcpStream = l4::ext::connect(&peer.address, None)
+        .await
+        .map_err(|_| Reason::ConnectFailed)?;
     // A socket that refuses the option still works, only slower.
     let _ = tcp.set_nodelay(true);
-    Ok(tcp)
+    let Some(tls) = &peer.tls else {
+        let spoken = match peer.protocol {
+            Protocol::Http2 => Spoken::Http2,
+            Protocol::Http1 | Protocol::Negotiated => Spoken::Http1,
+        };
+        return Ok((Io::Plain(tcp), spoken));
+    };
+    let offer = match peer.protocol {
+        Protocol::Http1 => Offer::Http1,
+        Protocol::Http2 => Offer::Http2,
+        Protocol::Negotiated => Offer::Either,
+    };
+    match tls.connect(tcp, offer).await {
+        Ok(stream) => {
+            let spoken = match stream.alpn() {
+                dataplane_tls::Alpn::H2 => Spoken::Http2,
+                dataplane_tls::Alpn::Http1 => Spoken::Http1,
+            };
+            Ok((Io::TlsToEndpoint(Box::new(stream)), spoken))
+        }
+        Err(error) => {
+            tracing::debug!(endpoint = %peer.address, %error, "no TLS to an endpoint");
+            Err(match error {
+                ConnectError::Certificate(_) => Reason::UpstreamCertificate,
+                ConnectError::Io(_) | ConnectError::Protocol(_) => Reason::UpstreamTls,
+            })
+        }
+    }
 }

@@ -15,6 +15,13 @@ pub(super) struct Http1 {
 }
 
 impl Http1 {
+    pub(super) fn new(io: Duplex) -> Self {
+        Self {
+            io,
+            buf: BytesMut::new(),
+        }
+    }
+
     pub(super) fn send<'a>(
         &'a mut self,
         request: &Outgoing<'_>,

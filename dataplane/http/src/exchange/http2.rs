@@ -1,129 +1,179 @@
-//! An attempt over HTTP/2.
+//! An attempt over HTTP/2: one stream of a connection that other requests share.
+//!
+//! On the `h2` crate's client (decision 0015). Dropping an [`Http2`] before both directions have
+//! ended resets the stream, so that the endpoint never takes a part of a request for the whole.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
-use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
-use pingora_core::protocols::http::v2::client::Http2Session;
-use pingora_core::protocols::l4;
-use pingora_http::RequestHeader;
-use tokio::net::TcpStream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use dataplane_telemetry::Reason;
 
 use super::{Again, Failure, Head, Outgoing, Receiver, Sender};
 use crate::h1::{self, BodyLength, Frame, HeadLimits};
 use crate::message::{Response, decimal};
-use crate::pool::Pool;
+use crate::pool::http2::Stream;
 
-/// Streams we open at once on one HTTP/2 connection to an endpoint.
-const STREAMS_MAX: u16 = 100;
-/// Receive window of a stream towards an endpoint: what one slow client can make us hold.
-const STREAM_WINDOW: u32 = 128 * 1024;
-/// Of a connection. Clients share it, so it must hold what all of them leave unread: were it
-/// smaller, those who read nothing would stop the responses of all others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-pub(super) async fn reuse_http2(pool: &Pool, key: u64) -> Option<Box<Http2Session>> {
-    let connection = pool.http2(key)?;
-    connection.spawn_stream().await.ok().flatten().map(Box::new)
+/// A stream, before and after its request.
+pub(crate) struct Http2 {
+    stream: Stream,
+    scheme: Scheme,
+    is_head_request: bool,
+    response: Option<ResponseFuture>,
+    body: Option<RecvStream>,
 }
 
-pub(super) async fn start_http2(
-    pool: &Pool,
-    key: u64,
-    tcp: TcpStream,
-) -> Result<Box<Http2Session>, Failure> {
-    let failed = |_| Failure::new(Reason::ConnectFailed, Again::Safe);
-    let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = usize::from(STREAMS_MAX);
-    settings.stream_window_size = Some(STREAM_WINDOW);
-    settings.connection_window_size = Some(CONNECTION_WINDOW);
-    let stream = Box::new(l4::stream::Stream::from(tcp));
-    let connection: ConnectionRef = handshake(stream, settings).await.map_err(failed)?;
-    let session = connection.spawn_stream().await.map_err(failed)?;
-    let session = session.ok_or_else(|| Failure::new(Reason::ConnectFailed, Again::Safe))?;
-    pool.keep_http2(key, connection);
-    Ok(Box::new(session))
-}
+impl Http2 {
+    pub(super) fn new(stream: Stream, is_secured: bool) -> Self {
+        Self {
+            stream,
+            scheme: if is_secured {
+                Scheme::HTTPS
+            } else {
+                Scheme::HTTP
+            },
+            is_head_request: false,
+            response: None,
+            body: None,
+        }
+    }
 
-pub(super) fn send_http2<'a>(
-    session: &'a mut Http2Session,
-    request: &Outgoing<'_>,
-    limits: &'a HeadLimits,
-) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
-    let unsendable = Failure::new(Reason::Internal, Again::Never);
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = request.authority.as_str().parse().ok();
-    uri.path_and_query = Some(request.target.clone());
-    let uri = Uri::from_parts(uri).map_err(|_| unsendable)?;
-    let mut head = http::Request::new(());
-    *head.method_mut() = request.method.clone();
-    *head.uri_mut() = uri;
-    *head.version_mut() = http::Version::HTTP_2;
-    *head.headers_mut() = request.headers.clone();
-    // RFC 9113 8.2.2: te may say trailers and nothing else; gRPC asks for it.
-    head.headers_mut()
-        .insert(header::TE, HeaderValue::from_static("trailers"));
-    let ends = request.body.is_empty();
-    let head = Box::new(RequestHeader::from(head.into_parts().0));
-    session
-        .write_request_header(head, ends)
-        .map_err(|_| Failure::new(Reason::UpstreamReset, Again::Safe))?;
-    let body = if ends {
-        None
-    } else {
-        session.take_request_body_writer()
-    };
-    Ok((Sender::Http2(body), Receiver::Http2 { session, limits }))
-}
-
-pub(super) async fn head_http2(
-    session: &mut Http2Session,
-    limits: &HeadLimits,
-) -> Result<Head, Failure> {
-    if let Err(error) = session.read_response_header().await {
-        let again = match error.root_cause().downcast_ref::<h2::Error>() {
-            // RFC 9113 8.7: a refused stream was not processed.
-            Some(cause) if cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Again::Safe,
-            // RFC 9113 6.8: neither was one beyond the last that GOAWAY names. An error that we
-            // found ourselves says nothing about what was processed.
-            Some(cause) if cause.is_go_away() && cause.is_remote() => Again::Safe,
-            _ => Again::IfIdempotent,
+    pub(super) fn send<'a>(
+        &'a mut self,
+        request: &Outgoing<'_>,
+        limits: &'a HeadLimits,
+    ) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
+        let unsendable = Failure::new(Reason::Internal, Again::Never);
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(self.scheme.clone());
+        uri.authority = request.authority.as_str().parse().ok();
+        uri.path_and_query = Some(request.target.clone());
+        let uri = Uri::from_parts(uri).map_err(|_| unsendable)?;
+        let mut head = http::Request::new(());
+        *head.method_mut() = request.method.clone();
+        *head.uri_mut() = uri;
+        *head.version_mut() = http::Version::HTTP_2;
+        *head.headers_mut() = request.headers.clone();
+        // RFC 9113 8.2.2: te may say trailers and nothing else; gRPC asks for it.
+        head.headers_mut()
+            .insert(header::TE, HeaderValue::from_static("trailers"));
+        let ends = request.body.is_empty();
+        let (response, body) = self.stream.send.send_request(head, ends).map_err(|_| {
+            // A connection that is going away, or has used up its numbers; nothing was sent.
+            self.stream.give_up_connection();
+            Failure::new(Reason::UpstreamReset, Again::Safe)
+        })?;
+        self.is_head_request = request.method == Method::HEAD;
+        self.response = Some(response);
+        let sender = Sender::Http2((!ends).then_some(body));
+        let receiver = Receiver::Http2 {
+            http2: self,
+            limits,
         };
-        return Err(Failure::new(Reason::UpstreamReset, again));
+        Ok((sender, receiver))
     }
-    let ended = session.response_finished();
-    let Some(head) = session.response_header() else {
-        return Err(Failure::new(Reason::Internal, Again::Never));
-    };
-    if is_too_large(&head.headers, limits) {
-        return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
+
+    pub(super) async fn head(&mut self, limits: &HeadLimits) -> Result<Head, Failure> {
+        let Some(response) = &mut self.response else {
+            return Err(Failure::new(Reason::Internal, Again::Never));
+        };
+        let next = poll_fn(|cx| poll_head(response, cx)).await;
+        let (head, body) = next.map_err(|error| failure(&error))?;
+        let invalid = Failure::new(Reason::UpstreamProtocol, Again::Never);
+        if is_too_large(&head.headers, limits) {
+            return Err(invalid);
+        }
+        let mut headers = head.headers;
+        h1::strip_hop_by_hop(&mut headers);
+        let Some(body) = body else {
+            // RFC 9113 8.6: there is no switching of protocols.
+            return match head.status {
+                StatusCode::SWITCHING_PROTOCOLS => Err(invalid),
+                status => Ok(Head::Interim(status, headers)),
+            };
+        };
+        let ended = body.is_end_stream();
+        self.body = Some(body);
+        let is_bodyless = self.is_head_request || matches!(head.status.as_u16(), 204 | 304);
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| decimal(value.as_bytes()))
+            .map(BodyLength::Length);
+        let (body, declared) = if is_bodyless {
+            (BodyLength::None, length.unwrap_or(BodyLength::None))
+        } else if ended {
+            // HTTP/1.1 must be told that nothing follows.
+            (BodyLength::Length(0), BodyLength::Length(0))
+        } else {
+            let declared = length.unwrap_or(BodyLength::Chunked);
+            (declared, declared)
+        };
+        Ok(Head::Final(Response {
+            status: head.status,
+            headers,
+            body,
+            declared,
+        }))
     }
-    let asked_head = session
-        .request_header()
-        .is_some_and(|request| request.method == Method::HEAD);
-    let is_bodyless = asked_head || matches!(head.status.as_u16(), 204 | 304);
-    let mut headers = head.headers.clone();
-    h1::strip_hop_by_hop(&mut headers);
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| decimal(value.as_bytes()))
-        .map(BodyLength::Length);
-    let (body, declared) = if is_bodyless {
-        (BodyLength::None, length.unwrap_or(BodyLength::None))
-    } else if ended {
-        // HTTP/1.1 must be told that nothing follows.
-        (BodyLength::Length(0), BodyLength::Length(0))
-    } else {
-        let declared = length.unwrap_or(BodyLength::Chunked);
-        (declared, declared)
-    };
-    Ok(Head::Final(Response {
-        status: head.status,
-        headers,
-        body,
-        declared,
-    }))
+
+    pub(super) async fn frame(&mut self) -> Result<Frame, Failure> {
+        let Some(body) = &mut self.body else {
+            return Err(Failure::new(Reason::Internal, Again::Never));
+        };
+        let cut = |_| Failure::new(Reason::UpstreamReset, Again::Never);
+        while let Some(data) = body.data().await {
+            let data = data.map_err(cut)?;
+            // What is taken goes to the client before more is; the window is that of one stream.
+            body.flow_control()
+                .release_capacity(data.len())
+                .map_err(cut)?;
+            if !data.is_empty() {
+                return Ok(Frame::Data(data));
+            }
+        }
+        let trailers = body.trailers().await.map_err(cut)?;
+        Ok(trailers.map_or(Frame::End, Frame::Trailers))
+    }
+}
+
+type HeadAndBody = (http::response::Parts, Option<RecvStream>);
+
+/// The next head; the final one comes with its body.
+fn poll_head(
+    response: &mut ResponseFuture,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Result<HeadAndBody, h2::Error>> {
+    if let Some(interim) = ready!(response.poll_informational(cx)) {
+        return Poll::Ready(interim.map(|head| (head.into_parts().0, None)));
+    }
+    let head = ready!(Pin::new(response).poll(cx))?;
+    let (head, body) = head.into_parts();
+    Poll::Ready(Ok((head, Some(body))))
+}
+
+/// What an error in place of a head means.
+fn failure(error: &h2::Error) -> Failure {
+    if error.is_remote() && (error.is_go_away() || is_refused(error)) {
+        // RFC 9113 6.8, 8.7: a stream beyond the last that GOAWAY names and a refused one were not
+        // processed.
+        return Failure::new(Reason::UpstreamReset, Again::Safe);
+    }
+    if error.is_library() && error.is_reset() {
+        // It is this very response that broke the rules.
+        return Failure::new(Reason::UpstreamProtocol, Again::Never);
+    }
+    // An error of the connection says nothing about what was processed.
+    Failure::new(Reason::UpstreamReset, Again::IfIdempotent)
+}
+
+fn is_refused(error: &h2::Error) -> bool {
+    error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
 /// The limits that the codec of HTTP/1.1 holds heads to by itself.
@@ -133,15 +183,10 @@ fn is_too_large(headers: &HeaderMap, limits: &HeadLimits) -> bool {
         || headers.iter().map(line).sum::<usize>() > limits.head_bytes_max
 }
 
-pub(super) async fn frame_http2(session: &mut Http2Session) -> Result<Frame, Failure> {
-    let cut = |_| Failure::new(Reason::UpstreamReset, Again::Never);
-    if let Some(data) = session.read_response_body().await.map_err(cut)? {
-        return Ok(Frame::Data(data));
+/// Hands over what ends a request's body.
+pub(super) fn last_frame(stream: &mut SendStream<Bytes>, frame: Frame) -> Result<(), h2::Error> {
+    match frame {
+        Frame::Trailers(trailers) => stream.send_trailers(trailers),
+        Frame::Data(_) | Frame::End => stream.send_data(Bytes::new(), true),
     }
-    session.check_response_end_or_error().map_err(cut)?;
-    Ok(session
-        .read_trailers()
-        .await
-        .map_err(cut)?
-        .map_or(Frame::End, Frame::Trailers))
 }

@@ -27,10 +27,8 @@ pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival
         .and_then(|index| rule.backends.get(index));
     let cluster = ctx.backend.and_then(|backend| ctx.config.cluster(backend));
     match cluster {
-        // Never in plain text to a backend that is meant to be reached over TLS.
-        Some(config) if config.cluster.tls().is_used() => {
-            Step::reply(Reply::new(Reason::InvalidBackend))
-        }
+        // TLS without anything to judge certificates by, and never plain text instead.
+        Some(config) if config.tls.is_refused() => Step::reply(Reply::new(Reason::InvalidBackend)),
         Some(config) => {
             ctx.cluster = Some(config);
             ctx.hash = config

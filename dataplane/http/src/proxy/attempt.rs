@@ -98,6 +98,7 @@ pub(super) async fn attempt(
         &worker.settings,
     );
     let peer = match peer {
+        Ok(peer) if request.wants_websocket => peer.for_upgrade(),
         Ok(peer) => peer,
         Err(reason) => return Attempted::failed(reason),
     };
@@ -157,12 +158,6 @@ async fn converse(
         websocket: request.wants_websocket,
         takes_trailers: request.takes_trailers,
     };
-    if channel.hides_interim() && request.headers.contains_key(header::EXPECT) {
-        // The endpoint's own 100 would not arrive, and the client may wait for it for long.
-        responder
-            .interim(StatusCode::CONTINUE, &HeaderMap::new())
-            .await?;
-    }
     let (sender, mut receiver) = channel.send(&outgoing, &worker.settings)?;
     let protocol_fault = Failure {
         reason: Reason::UpstreamProtocol,

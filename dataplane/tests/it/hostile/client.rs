@@ -387,18 +387,3 @@ async fn trailers_of_http2_cannot_change_what_http1_reads() {
     assert_eq!(answer.payload, b"ok");
     assert_eq!(origin.requests(), 1);
 }
-
-#[tokio::test]
-async fn an_upload_to_an_http2_origin_does_not_wait_for_a_continue_that_never_comes() {
-    let backend = Backend::http2("b").await;
-    let port = free_port();
-    let _gateway = Gateway::serving(&super::to_http2(port, &[backend.address()])).await;
-    let mut client = Http1Client::connect(at(port)).await.unwrap();
-    let head =
-        b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
-    client.send_bytes(head).await.unwrap();
-    assert_eq!(client.read_head().await.unwrap().status, 100);
-    client.send_bytes(b"hello").await.unwrap();
-    let response = client.read_response(&Method::POST).await.unwrap();
-    assert_eq!(response.text(), "hello");
-}

@@ -168,6 +168,7 @@ pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
     requests: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -177,20 +178,36 @@ impl Origin {
     where
         A: AsyncFn(&mut Frames, Frame) + Clone + 'static,
     {
+        Self::with(&[], answer).await
+    }
+
+    /// As [`Self::start`], with settings of its own.
+    pub(super) async fn with<A>(settings: &'static [(u16, u32)], answer: A) -> Self
+    where
+        A: AsyncFn(&mut Frames, Frame) + Clone + 'static,
+    {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
-        let count = requests.clone();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (count, accepted) = (requests.clone(), connections.clone());
         let task = tokio::task::spawn_local(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                tokio::task::spawn_local(serve(tcp, answer.clone(), count.clone()));
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let answer = answer.clone();
+                tokio::task::spawn_local(serve(tcp, settings, answer, count.clone()));
             }
         });
         Self {
             address,
             requests,
+            connections,
             task,
         }
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(super) fn requests(&self) -> usize {
@@ -204,13 +221,18 @@ impl Drop for Origin {
     }
 }
 
-async fn serve<A: AsyncFn(&mut Frames, Frame)>(tcp: TcpStream, answer: A, count: Arc<AtomicUsize>) {
+async fn serve<A: AsyncFn(&mut Frames, Frame)>(
+    tcp: TcpStream,
+    settings: &[(u16, u32)],
+    answer: A,
+    count: Arc<AtomicUsize>,
+) {
     let mut frames = Frames { tcp };
     let mut preface = [0; PREFACE.len()];
     if frames.tcp.read_exact(&mut preface).await.is_err() {
         return;
     }
-    frames.send_settings(&[]).await;
+    frames.send_settings(settings).await;
     loop {
         let mut head = [0; 9];
         if frames.tcp.read_exact(&mut head).await.is_err() {

@@ -282,7 +282,14 @@ fn protocol_and_tls_follow_the_cluster() {
             tls: policy,
             ..cluster(three())
         });
-        assert_eq!(secured.protocol(), protocol, "{name:?}");
+        let under_tls = match name {
+            P::Https | P::Tcp | P::Other(_) => Protocol::Negotiated,
+            _ => protocol,
+        };
+        assert_eq!(secured.protocol(), under_tls, "{name:?}");
+        if under_tls == Protocol::Negotiated {
+            assert_eq!(secured.grpc_protocol(), Http2, "{name:?}");
+        }
         // A port that names no protocol leaves it to the kind of route.
         let for_grpc = match name {
             ClusterProtocol::Tcp => Http2,
