@@ -32,6 +32,7 @@ pub mod h1;
 pub use arrival::{Arrival, TlsFacts};
 pub use connection::serve;
 pub use io::Io;
+pub use dataplane_upstream::admission::Limits as UpstreamLimits;
 pub use overload::{InflightLimits, Overload};
 pub use settings::Settings;
 pub use worker::Worker;

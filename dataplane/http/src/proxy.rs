@@ -139,6 +139,10 @@ async fn run(
     if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival, worker) {
         return Ok(Step::Reply(reply));
     }
+    let _place = match phase::upstream::enter(ctx, worker.settings.upstream_limits) {
+        Ok(place) => place,
+        Err(reply) => return Ok(Step::Reply(reply)),
+    };
     if let (BodyLength::Length(length), Some(max)) = (request.body, bytes_max)
         && length > max
     {

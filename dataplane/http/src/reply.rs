@@ -33,7 +33,7 @@ impl Reply {
     pub(crate) fn with_detail(reason: Reason, status: StatusCode, detail: &str) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if reason == Reason::Overload {
+        if matches!(reason, Reason::Overload | Reason::BackendOverload) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         let body = Bytes::from(format!("{detail} ({reason})\n"));
@@ -128,7 +128,7 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
         | Reason::AgeLimit
         | Reason::UnknownServerName
         | Reason::BadClientHello => StatusCode::BAD_REQUEST,
-        Reason::NoEndpoint | Reason::CircuitOpen | Reason::Overload | Reason::Draining => {
+        Reason::NoEndpoint | Reason::CircuitOpen | Reason::BackendOverload | Reason::Overload | Reason::Draining => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Reason::ConnectFailed
@@ -185,6 +185,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::InvalidBackend => "the route's backend is not valid",
         Reason::UnsupportedFilter => "the route has a filter that is not supported",
         Reason::Overload => "the gateway is overloaded",
+        Reason::BackendOverload => "the backend has as many requests as it may have",
         _ => "the request cannot be served",
     }
 }

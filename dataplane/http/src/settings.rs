@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use dataplane_upstream::admission::Limits;
+
 use dataplane_resilience::admission::Gate;
 use dataplane_resilience::retry::Allowance;
 
@@ -78,6 +80,8 @@ pub struct Settings {
     pub upstream_idle_max: usize,
     /// How long an idle connection to an endpoint is kept.
     pub upstream_idle_timeout: Duration,
+    /// What each cluster carries at once, unless it says otherwise; more is answered with 503.
+    pub upstream_limits: Limits,
     /// Requests that may be served at once; more are answered with 503.
     pub inflight: InflightLimits,
     /// How long an endpoint may be silent on an HTTP/2 connection with running requests before it
@@ -121,6 +125,7 @@ impl Default for Settings {
             tunnel_drain: Duration::from_secs(30),
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
+            upstream_limits: Limits::default(),
             inflight: InflightLimits::default(),
             upstream_h2_ping_after: Duration::from_secs(15),
             upstream_h2_ping_timeout: Duration::from_secs(10),

@@ -103,6 +103,8 @@ reasons! {
     RequestTimeout, "request_timeout", "UT", Upstream;
     /// A circuit breaker is open.
     CircuitOpen, "circuit_open", "CB", Upstream;
+    /// The backend has as many requests or connections as it may have.
+    BackendOverload, "backend_overload", "CB", Upstream;
 
     /// The rule's backend does not exist, or may not be referred to.
     InvalidBackend, "invalid_backend", "IB", Internal;
@@ -238,7 +240,7 @@ mod tests {
             ("UC", Side::Upstream, "upstream_reset"),
             ("UP", Side::Upstream, "upstream_protocol"),
             ("UT", Side::Upstream, "upstream_timeout request_timeout"),
-            ("CB", Side::Upstream, "circuit_open"),
+            ("CB", Side::Upstream, "circuit_open backend_overload"),
             ("IB", Side::Internal, "invalid_backend"),
             ("IF", Side::Internal, "unsupported_filter"),
             ("OL", Side::Internal, "overload"),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use dataplane_resilience::outlier::Failure;
 use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
 
+use crate::admission::{Admission, Limits};
 use crate::balance::{Ask, Available, Balancer, Turn, hash};
 use crate::endpoint::{Endpoint, EndpointLoad, Protocol, Tls, identity};
 use crate::health::{Outcome, Rules, since_start};
@@ -36,6 +37,7 @@ pub struct Cluster {
     rules: Rules,
     balancer: Balancer,
     turn: Arc<Turn>,
+    admission: Arc<Admission>,
     unresolved: usize,
 }
 
@@ -67,6 +69,7 @@ impl Cluster {
             .map(|endpoint| (endpoint.address(), endpoint.weight()))
             .collect();
         let turn = previous.map_or_else(first_turn, |previous| Arc::clone(&previous.turn));
+        let admission = previous.map(|previous| Arc::clone(&previous.admission));
         let cluster = Self {
             source: Arc::clone(source),
             protocol,
@@ -78,6 +81,7 @@ impl Cluster {
             rules: Rules::compile(source.policy.as_deref()),
             balancer: Balancer::compile(&source.balancing, &drawn),
             turn,
+            admission: admission.unwrap_or_default(),
             unresolved,
         };
         cluster.look(since_start(Instant::now()));
@@ -261,6 +265,16 @@ impl Cluster {
     /// How many endpoints [`Self::pick`] chooses among, well or not.
     pub fn available(&self) -> usize {
         self.candidates.len()
+    }
+
+    /// What it carries now, in the whole process.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// What it may carry, where `of_process` holds for clusters that say nothing.
+    pub fn limits(&self, of_process: Limits) -> Limits {
+        of_process.of(&self.source)
     }
 
     /// How many endpoints are left out because they are names.

@@ -9,6 +9,7 @@ pub mod cluster;
 mod balance;
 pub mod endpoint;
 mod health;
+pub mod admission;
 pub mod weighted;
 
 pub use balance::Ask;

@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
+use dataplane_resilience::admission::Place;
 use dataplane_telemetry::Reason;
+use dataplane_upstream::admission::Limits;
 use dataplane_upstream::{Ask, Cluster};
 use ir::cluster::HashKey;
 
@@ -38,6 +40,22 @@ pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival
             Step::Continue
         }
         None => Step::reply(Reply::new(Reason::InvalidBackend)),
+    }
+}
+
+/// A place among the requests that the chosen cluster may have at once, held to the end of the
+/// response; retries run within it.
+pub(crate) fn enter<'a>(ctx: &Context<'a>, limits: Limits) -> Result<Option<Place<'a>>, Box<Reply>> {
+    let Some(config) = ctx.cluster else {
+        return Ok(None);
+    };
+    let cluster = &config.cluster;
+    match cluster.admission().request(&cluster.limits(limits)) {
+        Some(place) => Ok(Some(place)),
+        None => {
+            config.metrics.connection_failed(Reason::BackendOverload);
+            Err(Box::new(Reply::new(Reason::BackendOverload)))
+        }
     }
 }
 
