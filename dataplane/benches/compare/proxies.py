@@ -205,7 +205,7 @@ def install_envoy(tools):
     return found[0]
 
 
-def start_ours(setup, name="ours", access_log=False):
+def start_ours(setup, name="ours", access_log=False, more=None):
     """The shim reads a folder of manifests and configures the data plane over its stream."""
     shim, dataplane = (os.path.join(setup.binaries, it) for it in ("nantian-shim", "nantian-dataplane"))
     for binary in (shim, dataplane):
@@ -230,6 +230,7 @@ def start_ours(setup, name="ours", access_log=False):
             "gracefulDrainPeriodMs": 1000,
         },
         "xdsTransport": {"initialReconnectBackoffMs": 50},
+        **(more or {}),
     }
     config = setup.file(f"{name}/bootstrap.yaml", bootstrap)
     folder = os.path.join(setup.folder, name, "manifests")
