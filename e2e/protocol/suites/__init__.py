@@ -2,7 +2,7 @@
 
 import importlib
 
-ORDER = ["h2spec", "websocket", "grpc", "tls", "clients"]
+ORDER = ["h2spec", "websocket", "grpc", "tls", "clients", "smuggling"]
 
 
 def load(name):
