@@ -42,7 +42,11 @@ pub fn body_in_pieces(
     limits: &HeadLimits,
 ) -> Result<Option<Body>, BodyError> {
     let mut decoder = BodyDecoder::new(length, limits);
-    let mut body = Body { data: Vec::new(), trailers: http::HeaderMap::new(), rest: 0 };
+    let mut body = Body {
+        data: Vec::new(),
+        trailers: http::HeaderMap::new(),
+        rest: 0,
+    };
     let (mut buf, mut given) = (BytesMut::new(), 0);
     for part in input.chunks(piece.max(1)) {
         buf.extend_from_slice(part);

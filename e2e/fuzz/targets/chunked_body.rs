@@ -8,7 +8,11 @@ use dataplane_http::h1::{BodyEncoder, BodyLength, Frame, HeadLimits};
 use fuzz::{Body, body_in_pieces};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 512, fields_max: 8, ..HeadLimits::REQUEST };
+const LIMITS: HeadLimits = HeadLimits {
+    head_bytes_max: 512,
+    fields_max: 8,
+    ..HeadLimits::REQUEST
+};
 
 fuzz_target!(|input: &[u8]| {
     let whole = body_in_pieces(input, input.len(), BodyLength::Chunked, &LIMITS);
@@ -50,14 +54,26 @@ fn write_anew(body: &Body) {
     let mut out = BytesMut::new();
     let mut encoder = BodyEncoder::new(BodyLength::Chunked);
     for part in body.data.chunks(100) {
-        encoder.encode(Frame::Data(part.to_vec().into()), &mut out).expect("data");
+        encoder
+            .encode(Frame::Data(part.to_vec().into()), &mut out)
+            .expect("data");
     }
     if !body.trailers.is_empty() {
-        encoder.encode(Frame::Trailers(body.trailers.clone()), &mut out).expect("trailers");
+        encoder
+            .encode(Frame::Trailers(body.trailers.clone()), &mut out)
+            .expect("trailers");
     }
     encoder.encode(Frame::End, &mut out).expect("the end");
-    let limits = HeadLimits { head_bytes_max: 8192, ..HeadLimits::REQUEST };
+    let limits = HeadLimits {
+        head_bytes_max: 8192,
+        ..HeadLimits::REQUEST
+    };
     let again = body_in_pieces(&out, out.len(), BodyLength::Chunked, &limits);
-    let again = again.expect("what we write we accept").expect("a whole body");
-    assert_eq!((&again.data, &again.trailers, again.rest), (&body.data, &body.trailers, 0));
+    let again = again
+        .expect("what we write we accept")
+        .expect("a whole body");
+    assert_eq!(
+        (&again.data, &again.trailers, again.rest),
+        (&body.data, &body.trailers, 0)
+    );
 }

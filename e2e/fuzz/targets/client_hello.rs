@@ -21,7 +21,10 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Some(ours)) = whole else { return };
     if let Some(name) = &ours.server_name {
         assert!(name.len() <= 253 && !name.is_empty(), "{name:?}");
-        assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name:?}");
+        assert!(
+            !name.bytes().any(|byte| byte.is_ascii_uppercase()),
+            "{name:?}"
+        );
     }
     let protocols: Vec<&[u8]> = ours.alpn_protocols().collect();
 

@@ -20,8 +20,12 @@ fuzz_target!(|input: &[u8]| {
     let mut names: BTreeMap<Option<String>, usize> = BTreeMap::new();
     let mut map = HostMap::default();
     for (index, line) in lines.take(32).enumerate() {
-        let Ok(line) = std::str::from_utf8(line) else { continue };
-        let (text, is_removed) = line.strip_prefix('-').map_or((line, false), |text| (text, true));
+        let Ok(line) = std::str::from_utf8(line) else {
+            continue;
+        };
+        let (text, is_removed) = line
+            .strip_prefix('-')
+            .map_or((line, false), |text| (text, true));
         let name = match text {
             "" => None,
             text => match Hostname::new(text) {
@@ -43,10 +47,18 @@ fuzz_target!(|input: &[u8]| {
     }
     assert_eq!(map.len(), names.len());
 
-    let Ok(authority) = Authority::parse(Bytes::copy_from_slice(sent)) else { return };
+    let Ok(authority) = Authority::parse(Bytes::copy_from_slice(sent)) else {
+        return;
+    };
     let host = authority.host();
-    assert!(!host.bytes().any(|byte| byte.is_ascii_uppercase()), "{host:?}");
-    assert!(!host.is_empty() && !host.contains(['/', '@', ' ', '\\', '?', '#']), "{host:?}");
+    assert!(
+        !host.bytes().any(|byte| byte.is_ascii_uppercase()),
+        "{host:?}"
+    );
+    assert!(
+        !host.is_empty() && !host.contains(['/', '@', ' ', '\\', '?', '#']),
+        "{host:?}"
+    );
     let found: Vec<usize> = map.candidates(host).copied().collect();
     assert_eq!(found, walk(&names, host), "{host:?} in {names:?}");
 });

@@ -7,22 +7,38 @@ use dataplane_http::path::{EscapedSlash, normalise};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((first, input)) = input.split_first() else { return };
-    let Ok(path) = std::str::from_utf8(input) else { return };
-    let mode = if first % 2 == 0 { EscapedSlash::Refuse } else { EscapedSlash::Keep };
+    let Some((first, input)) = input.split_first() else {
+        return;
+    };
+    let Ok(path) = std::str::from_utf8(input) else {
+        return;
+    };
+    let mode = if first % 2 == 0 {
+        EscapedSlash::Refuse
+    } else {
+        EscapedSlash::Keep
+    };
     let ours = normalise(path, mode).ok();
     let theirs = reference(input, mode);
     assert_eq!(ours.as_deref(), theirs.as_deref(), "{path:?}");
     let Some(normal) = ours else { return };
     assert!(normal.len() <= path.len());
     assert!(normal.starts_with('/') && !normal.contains("//"));
-    assert!(!normal.split('/').any(|segment| segment == "." || segment == ".."));
+    assert!(
+        !normal
+            .split('/')
+            .any(|segment| segment == "." || segment == "..")
+    );
     assert_eq!(normalise(&normal, mode).as_deref(), Ok(&*normal), "twice");
 });
 
 /// Step by step, with a list of segments.
 fn reference(input: &[u8], mode: EscapedSlash) -> Option<String> {
-    if input.first() != Some(&b'/') || input.iter().any(|b| !(0x21..=0x7e).contains(b) || *b == b'\\') {
+    if input.first() != Some(&b'/')
+        || input
+            .iter()
+            .any(|b| !(0x21..=0x7e).contains(b) || *b == b'\\')
+    {
         return None;
     }
     let mut decoded = String::new();
@@ -58,7 +74,9 @@ fn reference(input: &[u8], mode: EscapedSlash) -> Option<String> {
             other => segments.push(other),
         }
     }
-    let mut path = segments.iter().fold(String::new(), |path, segment| path + "/" + segment);
+    let mut path = segments
+        .iter()
+        .fold(String::new(), |path, segment| path + "/" + segment);
     if ends_in_slash {
         path.push('/');
     }

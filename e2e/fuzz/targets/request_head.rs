@@ -27,7 +27,11 @@ fuzz_target!(|input: &[u8]| {
     let whole = read(input.len());
     for piece in [1, 7] {
         let cut = read(piece);
-        assert_eq!(format!("{whole:?}"), format!("{cut:?}"), "cut at every {piece} bytes");
+        assert_eq!(
+            format!("{whole:?}"),
+            format!("{cut:?}"),
+            "cut at every {piece} bytes"
+        );
     }
     if let Ok(Some((head, rest))) = whole {
         let text = &input[..input.len() - rest];
@@ -41,26 +45,50 @@ fn check(head: &RequestHead, text: &[u8]) {
     assert!(head.headers.len() <= LIMITS.fields_max);
     let mut fields = [httparse::EMPTY_HEADER; 17];
     let mut other = httparse::Request::new(&mut fields);
-    let status = other.parse(text).expect("httparse refuses what was accepted");
+    let status = other
+        .parse(text)
+        .expect("httparse refuses what was accepted");
     assert_eq!(status, httparse::Status::Complete(text.len()));
     assert_eq!(other.method, Some(head.method.as_str()));
-    let count = |name: &str| other.headers.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).count();
+    let count = |name: &str| {
+        other
+            .headers
+            .iter()
+            .filter(|f| f.name.eq_ignore_ascii_case(name))
+            .count()
+    };
     assert!(count("host") <= 1);
     let is_chunked = count("transfer-encoding") > 0;
     assert_eq!(is_chunked, head.body == BodyLength::Chunked);
     assert!(!is_chunked || count("content-length") == 0);
     for field in other.headers.iter() {
         if field.name.eq_ignore_ascii_case("content-length") {
-            let BodyLength::Length(length) = head.body else { panic!("{:?}", head.body) };
+            let BodyLength::Length(length) = head.body else {
+                panic!("{:?}", head.body)
+            };
             let text = std::str::from_utf8(field.value).expect("digits");
             assert_eq!(text.trim().parse::<u64>().ok(), Some(length));
         }
     }
     // Fields of one name in the order they came, except Host, which an absolute target overrides.
-    for name in head.headers.keys().filter(|name| **name != HOST && **name != CONTENT_LENGTH && *name != "expect") {
-        let ours: Vec<&[u8]> = head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    for name in head
+        .headers
+        .keys()
+        .filter(|name| **name != HOST && **name != CONTENT_LENGTH && *name != "expect")
+    {
+        let ours: Vec<&[u8]> = head
+            .headers
+            .get_all(name)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
         let same = |f: &&httparse::Header<'_>| f.name.eq_ignore_ascii_case(name.as_str());
-        let theirs: Vec<&[u8]> = other.headers.iter().filter(same).map(|f| f.value.trim_ascii_end()).collect();
+        let theirs: Vec<&[u8]> = other
+            .headers
+            .iter()
+            .filter(same)
+            .map(|f| f.value.trim_ascii_end())
+            .collect();
         let ours: Vec<&[u8]> = ours.iter().map(|v| v.trim_ascii_end()).collect();
         assert_eq!(ours, theirs, "{name}");
     }
@@ -74,10 +102,23 @@ fn write_anew(mut head: RequestHead) {
     strip_hop_by_hop(&mut head.headers);
     let host = authority.to_header_value();
     let mut out = BytesMut::new();
-    encode_request_head(&mut out, &head.method, &path, &host, &head.headers, head.body);
-    let limits = HeadLimits { head_bytes_max: 8192, target_bytes_max: 4096, ..HeadLimits::REQUEST };
+    encode_request_head(
+        &mut out,
+        &head.method,
+        &path,
+        &host,
+        &head.headers,
+        head.body,
+    );
+    let limits = HeadLimits {
+        head_bytes_max: 8192,
+        target_bytes_max: 4096,
+        ..HeadLimits::REQUEST
+    };
     let again = request_head(&mut out, &mut 0, &limits);
-    let again = again.expect("what we write we accept").expect("a whole head");
+    let again = again
+        .expect("what we write we accept")
+        .expect("a whole head");
     assert!(out.is_empty(), "bytes behind the head");
     assert_eq!(again.method, head.method);
     assert_eq!(again.target.path_and_query(), Some(path));

@@ -15,7 +15,9 @@ static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(Metrics::new);
 
 // Two messages, the length of the first in two bytes before them.
 fuzz_target!(|input: &[u8]| {
-    let Some((length, input)) = input.split_first_chunk::<2>() else { return };
+    let Some((length, input)) = input.split_first_chunk::<2>() else {
+        return;
+    };
     let first = usize::from(u16::from_be_bytes(*length)).min(input.len());
     let read = |bytes: &[u8]| {
         let message = wire::ConfigSnapshot::decode(bytes).ok()?;
@@ -27,9 +29,13 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     };
-    let Some(old) = read(&input[..first]) else { return };
+    let Some(old) = read(&input[..first]) else {
+        return;
+    };
     check(&old);
-    let Some(new) = read(&input[first..]) else { return };
+    let Some(new) = read(&input[first..]) else {
+        return;
+    };
     let difference = delta::diff(&old, &new);
     let arrived = delta::apply(&old, &difference).expect("a delta of two sound snapshots");
     assert_eq!(arrived, new);
