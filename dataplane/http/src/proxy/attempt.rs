@@ -11,7 +11,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
-use http::{HeaderMap, StatusCode, header};
 use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
