@@ -76,6 +76,28 @@ impl Applier {
 
 impl Apply for Applier {
     async fn apply(&mut self, update: Update) -> Result<Version, Rejection> {
+        let applied = self.install(update).await;
+        if applied.is_err() {
+            // What was compiled in vain is gone by now; only its figures are left.
+            self.metrics.forget_unused();
+        }
+        applied
+    }
+
+    fn held(&self) -> Option<Version> {
+        if self.is_from_disk {
+            // Without its secrets it is no base for a delta.
+            return None;
+        }
+        let current = self.store.load();
+        let version = current.version();
+        (!version.as_str().is_empty()).then(|| version.clone())
+    }
+}
+
+impl Applier {
+    /// The line itself.
+    async fn install(&mut self, update: Update) -> Result<Version, Rejection> {
         let stages = Stages::start(&self.metrics);
         let previous = self.store.load_full();
         let snapshot = decode(update, self.held_snapshot(&previous))?;
@@ -93,16 +115,6 @@ impl Apply for Applier {
         self.complete(&previous, &next);
         info!(version = %next.version(), listeners = next.binds.len(), "configuration applied");
         Ok(next.version().clone())
-    }
-
-    fn held(&self) -> Option<Version> {
-        if self.is_from_disk {
-            // Without its secrets it is no base for a delta.
-            return None;
-        }
-        let current = self.store.load();
-        let version = current.version();
-        (!version.as_str().is_empty()).then(|| version.clone())
     }
 }
 

@@ -31,8 +31,8 @@ pub mod h1;
 
 pub use arrival::{Arrival, TlsFacts};
 pub use connection::serve;
-pub use io::Io;
 pub use dataplane_upstream::admission::Limits as UpstreamLimits;
+pub use io::Io;
 pub use overload::{InflightLimits, Overload};
 pub use settings::Settings;
 pub use worker::Worker;

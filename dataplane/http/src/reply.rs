@@ -128,9 +128,11 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
         | Reason::AgeLimit
         | Reason::UnknownServerName
         | Reason::BadClientHello => StatusCode::BAD_REQUEST,
-        Reason::NoEndpoint | Reason::CircuitOpen | Reason::BackendOverload | Reason::Overload | Reason::Draining => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Reason::NoEndpoint
+        | Reason::CircuitOpen
+        | Reason::BackendOverload
+        | Reason::Overload
+        | Reason::Draining => StatusCode::SERVICE_UNAVAILABLE,
         Reason::ConnectFailed
         | Reason::UpstreamTls
         | Reason::UpstreamCertificate

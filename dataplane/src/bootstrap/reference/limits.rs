@@ -1,0 +1,438 @@
+//! The reference page of limits: what each one does when it is met, and where that is seen.
+//!
+//! Keys and defaults come from the table of keys; a test fails when a limit there has no row here,
+//! or a row names an outcome or a metric that does not exist.
+
+use std::fmt::Write as _;
+
+use crate::bootstrap::keys::ALL;
+
+/// One limit: its key, the outcomes and metrics it is seen by, and what happens.
+pub struct Row {
+    /// Name of the key, as in the bootstrap file.
+    pub key: &'static str,
+    /// Outcomes (`reason` of access log and metrics) and metrics without their common prefix.
+    pub seen: &'static [&'static str],
+    /// What happens when it is met.
+    pub then: &'static str,
+}
+
+const fn row(key: &'static str, seen: &'static [&'static str], then: &'static str) -> Row {
+    Row { key, seen, then }
+}
+
+/// Sections of the page and their rows.
+pub static SECTIONS: &[(&str, &[Row])] = &[
+    ("Connections", CONNECTIONS),
+    ("Requests", REQUESTS),
+    ("Memory", MEMORY),
+    ("Heads and bodies", MESSAGES),
+    ("HTTP/2 of clients", HTTP2),
+    ("Deadlines of clients", CLIENTS),
+    ("Backends", BACKENDS),
+    ("TCP and TLS passthrough", STREAMS),
+    ("The end", END),
+];
+
+const REJECTED: &str = "downstream_connections_rejected_total";
+const SHED: &str = "http_overload_rejected_total";
+const BROKEN: &str = "downstream_http2_limited_total";
+const BACKEND: &str = "backend_connection_errors_total";
+
+static CONNECTIONS: &[Row] = &[
+    row(
+        "runtimeProtection.httpGlobalConnectionLimit",
+        &[REJECTED, "downstream_accept_pauses_total"],
+        "closed at once; clients wait in the kernel instead where the limit of open files is lower",
+    ),
+    row(
+        "runtimeProtection.httpListenerConnectionLimit",
+        &[REJECTED],
+        "closed at once",
+    ),
+    row(
+        "runtimeProtection.httpClientConnectionLimit",
+        &[REJECTED],
+        "closed at once",
+    ),
+    row(
+        "runtimeTuning.httpKeepaliveRequestLimit",
+        &["downstream_connections_total"],
+        "`Connection: close` with the answer",
+    ),
+    row(
+        "runtimeTuning.httpMaxConnectionAgeMs",
+        &["downstream_connections_total"],
+        "`Connection: close` or GOAWAY",
+    ),
+];
+
+static REQUESTS: &[Row] = &[
+    row(
+        "runtimeProtection.httpGlobalInflightLimit",
+        &["overload", SHED],
+        "503 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpListenerInflightLimit",
+        &["overload", SHED],
+        "503 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpRouteInflightLimit",
+        &["overload", SHED],
+        "503 with `Retry-After`",
+    ),
+    row(
+        "runtimeTuning.requestMirrorMaxConcurrency",
+        &[],
+        "the copy is not made",
+    ),
+    row(
+        "runtimeTuning.requestMirrorBufferBytes",
+        &[],
+        "the copy ends, the request does not",
+    ),
+    row(
+        "runtimeTuning.requestMirrorTimeoutMs",
+        &[],
+        "the copy ends, the request does not",
+    ),
+    row(
+        "runtimeTuning.requestBodyBufferBytes",
+        &[],
+        "the request is not sent a second time",
+    ),
+];
+
+static MEMORY: &[Row] = &[
+    row(
+        "runtimeProtection.memoryShedding",
+        &["overload_level"],
+        "whether any of this is done",
+    ),
+    row(
+        "runtimeProtection.memoryLimitBytes",
+        &["overload_memory_limit_bytes", "overload_memory_bytes"],
+        "what the shares below are of",
+    ),
+    row(
+        "runtimeProtection.memorySavingPercent",
+        &[
+            "overload_level",
+            "overload_connections_not_kept_total",
+            "overload_connections_reset_total",
+        ],
+        "connections end behind their request; each second the tenth of the HTTP/2 connections with 10 and more streams that has the most is ended",
+    ),
+    row(
+        "runtimeProtection.memorySheddingPercent",
+        &["overload", SHED],
+        "503 with `Retry-After` for new requests; those that run go on",
+    ),
+    row(
+        "runtimeProtection.memoryClosedPercent",
+        &["downstream_accept_pauses_total"],
+        "nobody is accepted; clients wait in the kernel",
+    ),
+];
+
+static MESSAGES: &[Row] = &[
+    row(
+        "runtimeProtection.httpMaxRequestHeaderBytes",
+        &["head_too_large"],
+        "431",
+    ),
+    row(
+        "runtimeProtection.httpMaxRequestHeaderFields",
+        &["head_too_large"],
+        "431",
+    ),
+    row(
+        "runtimeProtection.httpMaxRequestTargetBytes",
+        &["uri_too_long"],
+        "414",
+    ),
+    row(
+        "runtimeProtection.httpMaxRequestBodyBytes",
+        &["body_too_large"],
+        "413",
+    ),
+    row(
+        "runtimeProtection.httpMaxResponseHeaderBytes",
+        &["upstream_protocol"],
+        "502",
+    ),
+    row(
+        "runtimeProtection.httpMaxResponseHeaderFields",
+        &["upstream_protocol"],
+        "502",
+    ),
+];
+
+static HTTP2: &[Row] = &[
+    row(
+        "runtimeProtection.http2MaxConcurrentStreams",
+        &[],
+        "further streams are refused (REFUSED_STREAM)",
+    ),
+    row(
+        "runtimeProtection.http2MaxPendingResetStreams",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
+        "runtimeProtection.http2MaxEarlyResetStreams",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
+        "runtimeProtection.http2MaxControlFrames",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
+        "runtimeProtection.http2MaxPriorityFramesPerStream",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
+        "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
+        "runtimeTuning.http2StreamWindowBytes",
+        &[],
+        "the client waits",
+    ),
+    row(
+        "runtimeTuning.http2ConnectionWindowBytes",
+        &[],
+        "the client waits",
+    ),
+    row("runtimeTuning.http2IdleTimeoutMs", &[], "GOAWAY"),
+];
+
+static CLIENTS: &[Row] = &[
+    row(
+        "runtimeTuning.downstreamFirstByteTimeoutMs",
+        &[],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.downstreamTlsHandshakeTimeoutMs",
+        &[],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.downstreamHeaderTimeoutMs",
+        &["head_timeout", BROKEN],
+        "408; for HTTP/2 GOAWAY",
+    ),
+    row(
+        "runtimeTuning.downstreamReadTimeoutMs",
+        &["body_timeout"],
+        "408",
+    ),
+    row(
+        "runtimeTuning.downstreamWriteTimeoutMs",
+        &["client_aborted"],
+        "the response is cut",
+    ),
+    row(
+        "runtimeTuning.httpKeepaliveIdleTimeoutMs",
+        &[],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.tunnelIdleTimeoutMs",
+        &["upstream_timeout"],
+        "the tunnel is cut",
+    ),
+];
+
+static BACKENDS: &[Row] = &[
+    row(
+        "runtimeProtection.httpBackendCircuitBreakerMaxRequests",
+        &["backend_overload", BACKEND],
+        "503 with `Retry-After`",
+    ),
+    row(
+        "runtimeTuning.httpCapacity.upstreamKeepalivePoolSize",
+        &["backend_connections_active"],
+        "the longest idle one is closed",
+    ),
+    row(
+        "runtimeTuning.upstreamIdleTimeoutMs",
+        &["backend_connections_active"],
+        "it is closed",
+    ),
+    row(
+        "runtimeTuning.upstreamConnectionTimeoutMs",
+        &["connect_timeout", BACKEND],
+        "another endpoint, then 504",
+    ),
+    row(
+        "runtimeTuning.upstreamConnectionRetries",
+        &["connect_failed"],
+        "502",
+    ),
+    row(
+        "runtimeTuning.upstreamReadTimeoutMs",
+        &["upstream_timeout"],
+        "504",
+    ),
+    row(
+        "runtimeTuning.upstreamStreamIdleTimeoutMs",
+        &["upstream_timeout"],
+        "the response is cut",
+    ),
+    row(
+        "runtimeTuning.upstreamHttp2PingAfterMs",
+        &[],
+        "a silent HTTP/2 connection is asked for a sign of life",
+    ),
+    row(
+        "runtimeTuning.upstreamHttp2PingTimeoutMs",
+        &["upstream_reset"],
+        "the connection is given up",
+    ),
+    row(
+        "runtimeTuning.upstreamTcpKeepalive.idleMs",
+        &[],
+        "the kernel asks an idle peer for a sign of life",
+    ),
+    row(
+        "runtimeTuning.upstreamTcpKeepalive.intervalMs",
+        &[],
+        "it asks again",
+    ),
+    row(
+        "runtimeTuning.upstreamTcpKeepalive.userTimeoutMs",
+        &[],
+        "the kernel gives the connection up",
+    ),
+];
+
+static STREAMS: &[Row] = &[
+    row(
+        "runtimeProtection.tcpGlobalConnectionLimit",
+        &["overload"],
+        "closed at once",
+    ),
+    row(
+        "runtimeProtection.tcpListenerConnectionLimit",
+        &["overload"],
+        "closed at once",
+    ),
+    row(
+        "runtimeTuning.tcpSessionIdleTimeoutMs",
+        &["idle_timeout"],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.tcpMaxConnectionAgeMs",
+        &["age_limit"],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.downstreamTcpKeepalive.idleMs",
+        &[],
+        "the kernel asks an idle client for a sign of life",
+    ),
+    row(
+        "runtimeTuning.downstreamTcpKeepalive.intervalMs",
+        &[],
+        "it asks again",
+    ),
+    row(
+        "runtimeTuning.downstreamTcpKeepalive.userTimeoutMs",
+        &[],
+        "the kernel gives the connection up",
+    ),
+];
+
+static END: &[Row] = &[
+    row(
+        "runtimeTuning.httpDrainIdleTimeoutMs",
+        &[],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.drainMinAcceptMs",
+        &[],
+        "nobody is accepted any more",
+    ),
+    row(
+        "runtimeTuning.gracefulDrainPeriodMs",
+        &[],
+        "what still runs is cut; the exit code is 1",
+    ),
+    row(
+        "runtimeTuning.tunnelDrainTimeoutMs",
+        &[],
+        "the tunnel is cut",
+    ),
+];
+
+/// `docs/reference/limits.md`.
+pub fn limits_page() -> String {
+    let mut page = String::from(INTRODUCTION);
+    for (title, rows) in SECTIONS {
+        let _ = write!(page, "\n## {title}\n\n{TABLE_HEAD}");
+        for row in *rows {
+            // What a later version brings has no row yet.
+            let Some(key) = ALL.iter().find(|key| key.name == row.key) else {
+                continue;
+            };
+            let seen: Vec<_> = row.seen.iter().map(|name| format!("`{name}`")).collect();
+            let _ = writeln!(
+                page,
+                "| {} | `{}` | `{}` | {} | {} |",
+                key.doc.trim_end_matches('.'),
+                key.name,
+                key.default,
+                row.then,
+                seen.join(", ")
+            );
+        }
+    }
+    page.push_str(FIXED);
+    page
+}
+
+const INTRODUCTION: &str = "\
+# Limits
+
+<!-- Generated from dataplane/src/bootstrap/reference/limits.rs; `UPDATE_REFERENCE=1 cargo test -p dataplane` rewrites it. -->
+
+Everything a peer can make grow or last has a limit.
+Keys are those of the [bootstrap file](bootstrap.md), where ranges and the meaning of 0 stand.
+The last column names outcomes (`reason` in the access log and in `http_outcomes_total`) and [metrics](metrics.md) without their common prefix.
+";
+
+const TABLE_HEAD: &str = "\
+| Limit | Key | Default | When it is met | Seen as |
+| --- | --- | --- | --- | --- |
+";
+
+const FIXED: &str = "
+## Without a key
+
+| Limit | Value | When it is met |
+| --- | --- | --- |
+| descriptors kept for the control plane, the admin API and logs | 32 | accepting pauses and goes on by itself |
+| share of the other descriptors for connections of clients | 60 % | clients wait in the kernel |
+| how far memory must fall below a level for it to end | 3 % | |
+| how often memory is measured | 1 s | |
+| `Retry-After` of an overload | 1 s | |
+| rest of a request body behind an early answer | 64 KiB, 1 s | the connection is closed |
+| interim responses (1xx) passed on for one request | 32 | 502 |
+| bytes buffered for one direction of a client | 32 KiB | reading stops |
+
+A level of memory holds for the whole process.
+Memory is that of the control group (version 2 or 1), without page cache that the kernel can drop; the group nearest to its limit counts.
+At the start the soft limit of open files is raised to the hard one.
+The admin API is on threads of its own and is never refused for any of this.
+";
