@@ -14,6 +14,7 @@ const FILES: [&str; 8] = [
     "gateway/control/v1/route_policy.proto",
     "gateway/control/v1/backend_policy.proto",
     "gateway/control/v1/wasm.proto",
+    "envoy/service/auth/v3/external_auth.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -34,6 +34,7 @@ pub mod network;
 pub mod pattern;
 pub mod violation;
 pub mod wire;
+pub mod authorization;
 
 pub use backend::BackendTarget;
 pub use backend_policy::BackendPolicy;

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use ir::Filter;
 use ir::filter::DirectResponse;
 
+use dataplane_route::filter::FilterError;
 use dataplane_route::filter::cors::Cors;
 use dataplane_route::filter::headers::HeaderEdit;
 use dataplane_route::filter::redirect::Redirect;
@@ -47,6 +49,8 @@ pub enum RequestFilter {
     DirectResponse(Arc<DirectResponse>),
     /// A copy of the request goes elsewhere.
     Mirror(Mirror),
+    /// A service is asked whether the request may pass.
+    ExternalAuth(Box<ExternalAuth>),
     /// A preflight is answered; what the answer says is a matter of the response.
     Cors,
     /// The request is answered with 500.
@@ -75,6 +79,71 @@ impl Mirror {
     pub fn takes_next(&self) -> bool {
         self.share.next() == Some(0)
     }
+}
+
+/// A service that is asked whether requests may pass.
+#[derive(Debug)]
+pub struct ExternalAuth {
+    /// Keys its cluster may have; empty when it could not be resolved.
+    pub cluster_keys: Vec<Arc<str>>,
+    /// Name of the service, for calls that have no host of their own.
+    pub authority: String,
+    /// How it is asked.
+    pub protocol: AuthProtocol,
+    /// The largest body that it is sent; 0 for none.
+    pub body_bytes_max: usize,
+}
+
+/// How an authorization service is asked.
+#[derive(Debug)]
+pub enum AuthProtocol {
+    /// With a request like the one that is judged.
+    Http {
+        /// Put before the path.
+        path_prefix: String,
+        /// Fields of the request that it may see besides those it always does.
+        allowed: Vec<HeaderName>,
+        /// Fields of its answer that the backend gets; all when empty.
+        returned: Vec<HeaderName>,
+    },
+    /// With Envoy's gRPC protocol.
+    Grpc {
+        /// Fields of the request that it may see; all when empty.
+        allowed: Vec<HeaderName>,
+    },
+}
+
+impl ExternalAuth {
+    fn compile(auth: &ir::filter::ExternalAuth) -> Result<Self, FilterError> {
+        use ir::filter::ExternalAuthProtocol as Wanted;
+        let (namespace, name, _) = auth.backend.parts();
+        Ok(Self {
+            cluster_keys: auth.backend.cluster_keys.clone(),
+            authority: format!("{name}.{namespace}"),
+            protocol: match &auth.protocol {
+                Wanted::Http {
+                    path_prefix,
+                    allowed_headers,
+                    allowed_response_headers,
+                } => AuthProtocol::Http {
+                    path_prefix: path_prefix.clone(),
+                    allowed: names(allowed_headers)?,
+                    returned: names(allowed_response_headers)?,
+                },
+                Wanted::Grpc { allowed_headers } => AuthProtocol::Grpc {
+                    allowed: names(allowed_headers)?,
+                },
+            },
+            body_bytes_max: usize::try_from(auth.forward_body_bytes_max).unwrap_or(usize::MAX - 1),
+        })
+    }
+}
+
+fn names(texts: &[String]) -> Result<Vec<HeaderName>, FilterError> {
+    let name = |text: &String| {
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| FilterError::HeaderName(text.clone()))
+    };
+    texts.iter().map(name).collect()
 }
 
 impl Filters {
@@ -122,9 +191,14 @@ impl RequestFilter {
             Filter::RequestHeaders(edit) => HeaderEdit::compile(edit).map(Self::Headers),
             Filter::Redirect(redirect) => Redirect::compile(redirect).map(Self::Redirect),
             Filter::Rewrite(rewrite) => Rewrite::compile(rewrite).map(Self::Rewrite),
+            Filter::ExternalAuth(auth) => {
+                ExternalAuth::compile(auth).map(|auth| Self::ExternalAuth(Box::new(auth)))
+            }
             Filter::Mirror(mirror) => Ok(Self::Mirror(Mirror::compile(mirror))),
             Filter::DirectResponse(direct) => Ok(Self::DirectResponse(Arc::new(direct.clone()))),
-            _ => Ok(Self::Unsupported),
+            Filter::Cors(_) | Filter::ResponseHeaders(_) | Filter::Unsupported { .. } => {
+                Ok(Self::Unsupported)
+            }
         };
         compiled.unwrap_or(Self::Unsupported)
     }

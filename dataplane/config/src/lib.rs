@@ -14,7 +14,7 @@ pub mod filters;
 
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
-pub use filters::{Filters, Mirror, RequestFilter, ResponseFilter};
+pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
 pub use runtime::{
     Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
 };

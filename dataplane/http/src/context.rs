@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::retry_policy::Policy;
 
+use crate::edit::Edit;
 use crate::mirror;
 
 /// One request's facts.
@@ -32,6 +33,8 @@ pub(crate) struct Context<'c> {
     pub(crate) prefix_len: Option<usize>,
     /// What the request said about its origin, where a filter wants to know.
     pub(crate) cors: Option<Box<Asked>>,
+    /// What a service that was asked wants changed in the response.
+    pub(crate) response_edits: Vec<Edit>,
     /// What is also sent elsewhere once the request is forwarded.
     pub(crate) mirrors: Vec<mirror::Copy>,
     /// The one of the rule's backends that was chosen.
@@ -64,6 +67,7 @@ impl<'c> Context<'c> {
             rule: None,
             prefix_len: None,
             cors: None,
+            response_edits: Vec::new(),
             mirrors: Vec::new(),
             backend: None,
             cluster: None,

@@ -8,10 +8,12 @@
 pub mod connection;
 mod proxy;
 mod phase;
+mod authorize;
 mod tunnel;
 mod context;
 mod mirror;
 mod call;
+mod edit;
 mod exchange;
 mod retry_policy;
 mod reply;

@@ -29,12 +29,13 @@ use crate::h1::{BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::{Request, Response};
 use crate::mirror;
-use crate::phase::{self, Step, log::Carried, retry::Failed};
+use crate::phase::{self, Step, filter::Level, log::Carried, retry::Failed};
 use crate::reply::Reply;
 use crate::retry_policy::Chance;
 use crate::worker::Worker;
 
 mod attempt;
+mod filters;
 
 use attempt::{Fault, attempt, or_gone};
 
@@ -130,14 +131,28 @@ async fn run(
     let bytes_max = bytes_max.or(worker.settings.request_body_bytes_max);
     body.limit(bytes_max);
     let watch = watch(worker, ctx, rule, request);
-    if let Step::Reply(reply) = phase::filter::on_request(ctx, request, arrival, worker) {
-        return Ok(Step::Reply(reply));
+    match filters::run(worker, arrival, ctx, request, body, responder, Level::Rule).await {
+        Ok(Step::Continue) => {}
+        Ok(reply) => return Ok(reply),
+        Err(error) => return client_fault(ctx, responder, error),
     }
     if let Step::Reply(reply) = phase::upstream::choose(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
-    if let Step::Reply(reply) = phase::filter::on_backend_request(ctx, request, arrival, worker) {
-        return Ok(Step::Reply(reply));
+    match filters::run(
+        worker,
+        arrival,
+        ctx,
+        request,
+        body,
+        responder,
+        Level::Backend,
+    )
+    .await
+    {
+        Ok(Step::Continue) => {}
+        Ok(reply) => return Ok(reply),
+        Err(error) => return client_fault(ctx, responder, error),
     }
     let _place = match phase::upstream::enter(ctx, worker.settings.upstream_limits) {
         Ok(place) => place,

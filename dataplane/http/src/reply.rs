@@ -68,7 +68,10 @@ impl Reply {
         );
         self.headers.insert(
             "grpc-status",
-            HeaderValue::from(grpc_status_of(self.reason)),
+            HeaderValue::from(match self.status {
+                StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
+                _ => grpc_status_of(self.reason),
+            }),
         );
         if let Ok(message) = HeaderValue::from_str(&detail) {
             self.headers.insert("grpc-message", message);
@@ -112,6 +115,8 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::Ok | Reason::DirectResponse => StatusCode::OK,
         Reason::CorsPreflight => StatusCode::NO_CONTENT,
+        Reason::AuthorizationDenied => StatusCode::FORBIDDEN,
+        Reason::AuthorizationFailed => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Redirected => StatusCode::FOUND,
         Reason::RouteNotFound => StatusCode::NOT_FOUND,
         Reason::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
@@ -147,15 +152,20 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
     }
 }
 
+/// The gRPC status code for a caller who is not known.
+const UNAUTHENTICATED: u16 = 16;
+
 /// gRPC status codes as the gRPC specification maps them from HTTP, sharper where we know more.
 fn grpc_status_of(reason: Reason) -> u16 {
     const DEADLINE_EXCEEDED: u16 = 4;
+    const PERMISSION_DENIED: u16 = 7;
     const RESOURCE_EXHAUSTED: u16 = 8;
     const UNIMPLEMENTED: u16 = 12;
     const INTERNAL: u16 = 13;
     const UNAVAILABLE: u16 = 14;
     match reason {
         Reason::RouteNotFound => UNIMPLEMENTED,
+        Reason::AuthorizationDenied => PERMISSION_DENIED,
         Reason::RequestTimeout | Reason::UpstreamTimeout => DEADLINE_EXCEEDED,
         Reason::RateLimited | Reason::BodyTooLarge | Reason::HeadTooLarge => RESOURCE_EXHAUSTED,
         _ if status_of(reason).is_server_error()
@@ -186,6 +196,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::HeadTooLarge => "the request head is too large",
         Reason::InvalidBackend => "the route's backend is not valid",
         Reason::UnsupportedFilter => "the route has a filter that is not supported",
+        Reason::AuthorizationFailed => "the authorization service gave no answer",
         Reason::Overload => "the gateway is overloaded",
         Reason::BackendOverload => "the backend has as many requests as it may have",
         _ => "the request cannot be served",

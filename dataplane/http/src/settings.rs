@@ -64,6 +64,8 @@ pub struct Settings {
     pub write_idle: Duration,
     /// How many further endpoints are tried when a connection cannot be made.
     pub connect_retries: u32,
+    /// How long an authorization service may take in all.
+    pub authorization_timeout: Duration,
     /// Room for requests that are copied to a mirror; further ones are not copied.
     pub mirrors: Gate,
     /// How long a mirror may take to do anything.
@@ -117,6 +119,7 @@ impl Default for Settings {
             tunnel_idle: Duration::from_secs(3600),
             write_idle: Duration::from_secs(30),
             connect_retries: 2,
+            authorization_timeout: Duration::from_secs(5),
             mirrors: Gate::new(Some(1024)),
             mirror_timeout: Duration::from_secs(30),
             mirror_buffer_bytes: 256 * 1024,

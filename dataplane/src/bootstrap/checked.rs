@@ -257,6 +257,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
         tunnel_idle: written.duration(&key::TUNNEL_IDLE),
         write_idle: written.duration(&key::WRITE_IDLE),
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
+        authorization_timeout: written.duration(&key::AUTHORIZATION_TIMEOUT),
         mirrors: Gate::new(Some(to_usize(written.number(&key::MIRRORS)))),
         mirror_timeout: written.duration(&key::MIRROR_TIMEOUT),
         mirror_buffer_bytes: to_usize(written.number(&key::MIRROR_BUFFER)),

@@ -212,6 +212,8 @@ keys! {
         "How much of a request body is kept for another attempt, where a route has a retry policy; larger bodies are sent once.";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
+    AUTHORIZATION_TIMEOUT "runtimeTuning.externalAuthTimeoutMs": WAIT, "5000",
+        "How long an authorization service (ExternalAuth) may take in all; then the request is answered with 503.";
     MIRRORS "runtimeTuning.requestMirrorMaxConcurrency": number(Unit::Count, 1, 1_000_000, Zero::Default), "1024",
         "Requests copied to mirrors at once; further ones are not copied, and counted.";
     MIRROR_TIMEOUT "runtimeTuning.requestMirrorTimeoutMs": WAIT, "30000",

@@ -106,6 +106,10 @@ reasons! {
     /// The backend has as many requests or connections as it may have.
     BackendOverload, "backend_overload", "CB", Upstream;
 
+    /// The authorization service said no.
+    AuthorizationDenied, "authorization_denied", "AD", Downstream;
+    /// The authorization service gave no answer that could be understood.
+    AuthorizationFailed, "authorization_failed", "AF", Internal;
     /// The rule's backend does not exist, or may not be referred to.
     InvalidBackend, "invalid_backend", "IB", Internal;
     /// The rule has a filter this data plane does not know.
@@ -241,6 +245,8 @@ mod tests {
             ("UP", Side::Upstream, "upstream_protocol"),
             ("UT", Side::Upstream, "upstream_timeout request_timeout"),
             ("CB", Side::Upstream, "circuit_open backend_overload"),
+            ("AD", Side::Downstream, "authorization_denied"),
+            ("AF", Side::Internal, "authorization_failed"),
             ("IB", Side::Internal, "invalid_backend"),
             ("IF", Side::Internal, "unsupported_filter"),
             ("OL", Side::Internal, "overload"),

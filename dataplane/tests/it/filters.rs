@@ -11,6 +11,7 @@ use ir::Filter;
 
 use crate::support::{Gateway, at, http_route};
 
+mod auth;
 mod capture;
 mod cors;
 mod mirror;

@@ -25,6 +25,7 @@ pub(super) const SUPPORTED: &[&str] = &[
     "URLRewrite",
     "RequestMirror",
     "CORS",
+    "ExternalAuth",
     "ExtensionRef",
 ];
 

@@ -552,27 +552,18 @@ fn a_bad_value_keeps_the_route_out_and_names_the_field() {
 }
 
 #[test]
-fn a_rule_with_an_unsupported_filter_fails_and_its_neighbours_serve() {
-    let auth = "filters: [{type: ExternalAuth, \
-        externalAuth: {protocol: HTTP, backendRef: {name: cart, port: 80}}}]";
-    let rules = format!("\nrules:\n- {auth}\n- backendRefs: [{{name: cart, port: 80}}]");
+fn a_rule_whose_extension_is_missing_fails_and_its_neighbours_serve() {
+    let missing = "filters: [{type: ExtensionRef, extensionRef: \
+        {group: gateway.nantian.dev, kind: DirectResponse, name: none}}]";
+    let rules = format!("\nrules:\n- {missing}\n- backendRefs: [{{name: cart, port: 80}}]");
     let translation = translated(&format!("{GATEWAY}{SERVICE}{}", route("one", &rules)));
     assert!(at_parent(&translation, Type::Accepted).starts_with("True"));
-    assert_eq!(
-        at_parent(&translation, Type::PartiallyInvalid),
-        "True UnsupportedValue: spec.rules[0].filters[0]: filter ExternalAuth is not supported yet, \
-         requests that meet it are answered with 500"
-    );
+    assert!(at_parent(&translation, Type::ResolvedRefs).starts_with("False ExtensionNotFound"));
     let served = translation.snapshot().http_routes.get("shop/one").unwrap();
     assert!(matches!(
         &*served.rules[0].filters,
         [ir::Filter::Unsupported { .. }]
     ));
-
-    let rules = format!("\nrules:\n- {auth}");
-    let translation = translated(&format!("{GATEWAY}{SERVICE}{}", route("one", &rules)));
-    assert!(at_parent(&translation, Type::Accepted).starts_with("False UnsupportedValue"));
-    assert!(translation.snapshot().http_routes.is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use dataplane_config::{Filters, Mirror, RequestFilter, ResponseFilter};
+use dataplane_config::{ExternalAuth, Mirror, RequestFilter, ResponseFilter};
 use dataplane_route::filter::cors::Asked;
 use dataplane_route::filter::redirect::{Origin, Redirect};
 use dataplane_route::filter::rewrite::Rewrite;
@@ -23,35 +23,61 @@ use crate::phase::Step;
 use crate::reply::Reply;
 use crate::worker::Worker;
 
-/// Applies the rule's filters to the request.
-pub(crate) fn on_request(
-    ctx: &mut Context<'_>,
-    request: &mut Request,
-    arrival: &Arrival,
-    worker: &Worker,
-) -> Step {
-    let Some(rule) = ctx.rule else {
-        return Step::reply(Reply::new(Reason::Internal));
-    };
-    apply(&rule.filters, ctx, request, arrival, worker)
+/// Whose filters are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Rule,
+    /// The chosen backend.
+    Backend,
 }
 
-/// Applies the chosen backend's filters to the request.
-pub(crate) fn on_backend_request(
-    ctx: &mut Context<'_>,
+/// How far the filters of a level have come.
+pub(crate) enum Filtered<'c> {
+    /// To their end.
+    Done(Step),
+    /// To one that asks a service; if it lets the request pass, the filter at this place is next.
+    Asks(&'c ExternalAuth, usize),
+}
+
+/// Applies the filters of a level to the request, beginning with the one at `from`.
+pub(crate) fn on_request<'c>(
+    ctx: &mut Context<'c>,
     request: &mut Request,
     arrival: &Arrival,
     worker: &Worker,
-) -> Step {
-    match ctx.backend {
-        Some(backend) => apply(&backend.filters, ctx, request, arrival, worker),
-        None => Step::Continue,
+    level: Level,
+    from: usize,
+) -> Filtered<'c> {
+    let filters = match level {
+        Level::Rule => ctx.rule.map(|rule| &rule.filters),
+        Level::Backend => ctx.backend.map(|backend| &backend.filters),
+    };
+    let Some(filters) = filters else {
+        return Filtered::Done(Step::reply(Reply::new(Reason::Internal)));
+    };
+    if filters.has_cors && ctx.cors.is_none() {
+        // Now, because the filters that follow may change what the request says.
+        let asked = Asked::read(&request.method, &request.headers);
+        ctx.cors = Some(Box::new(asked));
     }
+    for (at, filter) in filters.request.iter().enumerate().skip(from) {
+        if let RequestFilter::ExternalAuth(auth) = filter {
+            return Filtered::Asks(auth, at + 1);
+        }
+        if let Step::Reply(reply) = apply(filter, ctx, request, arrival, worker) {
+            return Filtered::Done(Step::Reply(reply));
+        }
+    }
+    Filtered::Done(Step::Continue)
 }
 
 /// Applies the filters of backend and rule to the response.
 pub(crate) fn on_response(ctx: &Context<'_>, response: &mut Response) {
     let Some(rule) = ctx.rule else { return };
+    for edit in &ctx.response_edits {
+        // Without room the field is missing, which a service cannot rely on.
+        let _ = edit.apply(&mut response.headers);
+    }
     let backend = ctx
         .backend
         .map_or(&[][..], |backend| &backend.filters.response);
@@ -68,40 +94,35 @@ pub(crate) fn on_response(ctx: &Context<'_>, response: &mut Response) {
 }
 
 fn apply(
-    filters: &Filters,
+    filter: &RequestFilter,
     ctx: &mut Context<'_>,
     request: &mut Request,
     arrival: &Arrival,
     worker: &Worker,
 ) -> Step {
-    if filters.has_cors && ctx.cors.is_none() {
-        // Now, because the filters that follow may change what the request says.
-        let asked = Asked::read(&request.method, &request.headers);
-        ctx.cors = Some(Box::new(asked));
-    }
-    for filter in &filters.request {
-        match filter {
-            RequestFilter::Mirror(mirror) => note_copy(mirror, ctx, request, worker),
-            RequestFilter::Cors => {
-                if ctx.cors.as_ref().is_some_and(|asked| asked.is_preflight()) {
-                    let status = StatusCode::NO_CONTENT;
-                    let reply = Reply::empty(Reason::CorsPreflight, status, HeaderMap::new());
-                    return Step::reply(reply);
-                }
+    match filter {
+        RequestFilter::Mirror(mirror) => note_copy(mirror, ctx, request, worker),
+        RequestFilter::Cors => {
+            if ctx.cors.as_ref().is_some_and(|asked| asked.is_preflight()) {
+                let status = StatusCode::NO_CONTENT;
+                let reply = Reply::empty(Reason::CorsPreflight, status, HeaderMap::new());
+                return Step::reply(reply);
             }
-            RequestFilter::Headers(edit) => edit.apply(&mut request.headers),
-            RequestFilter::Rewrite(rewrite) => {
-                if rewritten(rewrite, ctx, request).is_none() {
-                    return Step::reply(Reply::new(Reason::Internal));
-                }
+        }
+        RequestFilter::Headers(edit) => edit.apply(&mut request.headers),
+        RequestFilter::Rewrite(rewrite) => {
+            if rewritten(rewrite, ctx, request).is_none() {
+                return Step::reply(Reply::new(Reason::Internal));
             }
-            RequestFilter::Redirect(redirect) => {
-                return Step::reply(redirected(redirect, ctx, request, arrival));
-            }
-            RequestFilter::DirectResponse(direct) => return Step::reply(direct_reply(direct)),
-            RequestFilter::Unsupported => {
-                return Step::reply(Reply::new(Reason::UnsupportedFilter));
-            }
+        }
+        RequestFilter::Redirect(redirect) => {
+            return Step::reply(redirected(redirect, ctx, request, arrival));
+        }
+        RequestFilter::DirectResponse(direct) => return Step::reply(direct_reply(direct)),
+        // The line asks, not a phase.
+        RequestFilter::ExternalAuth(_) => return Step::reply(Reply::new(Reason::Internal)),
+        RequestFilter::Unsupported => {
+            return Step::reply(Reply::new(Reason::UnsupportedFilter));
         }
     }
     Step::Continue
