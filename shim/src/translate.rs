@@ -22,6 +22,7 @@ mod reference;
 mod refused;
 mod route;
 mod settings;
+mod stream_route;
 mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use ir::http_route::{GrpcRule, HttpRule};
+use ir::stream_route::{StreamKind, StreamRoute, StreamRule};
 use ir::{Resources, Snapshot, Violation, Violations};
 
 use self::gateway::Gateways;
@@ -56,6 +58,8 @@ pub struct Translation {
     tls_targets: Arc<BTreeSet<Arc<str>>>,
     http: Memos<HttpRule>,
     grpc: Memos<GrpcRule>,
+    tcp: Memos<StreamRule>,
+    tls: Memos<StreamRule>,
     /// How many routes each listener took.
     attached: OrdMap<Arc<str>, usize>,
     /// How many routes send to each cluster.
@@ -153,6 +157,8 @@ pub fn translate(
     let mut touched = Touched::default();
     next.update_http_routes(before, &changed, &mut touched);
     next.update_grpc_routes(before, &changed, &mut touched);
+    next.update_tcp_routes(before, &changed, &mut touched);
+    next.update_tls_routes(before, &changed, &mut touched);
     next.update_clusters(&changed, touched);
     unsupported::update(&before.view, view, &mut next.statuses);
     next.update_gateway_statuses(before);
@@ -327,6 +333,45 @@ impl Translation {
             put(&mut self.snapshot.grpc_routes, &key, route);
         }
         self.grpc = memos;
+    }
+
+    fn update_tcp_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
+        let mut memos = std::mem::take(&mut self.tcp);
+        let (old, new) = (&before.view.tcp_routes, &self.view.tcp_routes);
+        for key in stale(old, new, &memos, changed) {
+            let outcome = self.view.tcp_routes.get(&key).map(|object| {
+                stream_route::tcp(object, &self.scope(object.namespace(), Kind::TcpRoute))
+            });
+            self.settle(Kind::TcpRoute, &key, &mut memos, outcome, touched);
+            self.put_stream(StreamKind::Tcp, &key, memos.get(&key));
+        }
+        self.tcp = memos;
+    }
+
+    fn update_tls_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
+        let mut memos = std::mem::take(&mut self.tls);
+        let (old, new) = (&before.view.tls_routes, &self.view.tls_routes);
+        for key in stale(old, new, &memos, changed) {
+            let outcome = self.view.tls_routes.get(&key).map(|object| {
+                stream_route::tls(object, &self.scope(object.namespace(), Kind::TlsRoute))
+            });
+            self.settle(Kind::TlsRoute, &key, &mut memos, outcome, touched);
+            self.put_stream(StreamKind::Tls, &key, memos.get(&key));
+        }
+        self.tls = memos;
+    }
+
+    fn put_stream(
+        &mut self,
+        kind: StreamKind,
+        key: &str,
+        outcome: Option<&Arc<Outcome<StreamRule>>>,
+    ) {
+        let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+        let route = outcome.and_then(|outcome| outcome.route.as_ref());
+        let route = route.map(|route| Arc::new(stream_route::published(kind, route)));
+        let key = StreamRoute::key_of(kind, namespace, name);
+        put(&mut self.snapshot.stream_routes, &key, route);
     }
 
     fn scope<'a>(&'a self, namespace: &'a str, kind: Kind) -> Scope<'a> {

@@ -127,7 +127,7 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
             let clash = before
                 .filter(|(there, ..)| overlap(there, &addresses))
                 .find_map(|(_, known, hostname, known_proxy, whose)| {
-                    if *known != protocol {
+                    if !share_a_socket(*known, protocol) {
                         Some((PROTOCOL, whose.clone()))
                     } else if known_proxy != proxy_protocol {
                         Some((PROXY_PROTOCOL, whose.clone()))
@@ -156,12 +156,20 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
     }
 }
 
+/// Whether listeners of these protocols can be told apart on one port, by host name: those of TLS
+/// can, whatever happens to it (Gateway API `Gateway.spec.listeners`).
+fn share_a_socket(one: ListenerProtocol, other: ListenerProtocol) -> bool {
+    use ListenerProtocol::{Https, Tls, TlsPassthrough};
+    let is_tls = |protocol| matches!(protocol, Https | Tls | TlsPassthrough);
+    one == other || (is_tls(one) && is_tls(other))
+}
+
 /// Why two listeners of one Gateway are not distinct, if so.
 fn clash(one: &Draft, other: &Draft) -> Option<Clash> {
     let (a, b) = (one.protocol?, other.protocol?);
     if one.bound_port.is_none() || one.bound_port != other.bound_port {
         None
-    } else if a != b {
+    } else if !share_a_socket(a, b) {
         Some(PROTOCOL)
     } else {
         (one.hostname == other.hostname).then_some(HOSTNAME)

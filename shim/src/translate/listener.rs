@@ -22,15 +22,27 @@ use crate::conditions::{ConditionType, Conditions};
 pub(super) enum RouteKind {
     Http,
     Grpc,
+    Tcp,
+    Tls,
 }
 
 impl RouteKind {
-    pub(super) const ALL: [Self; 2] = [Self::Http, Self::Grpc];
+    /// The kinds that a listener of that protocol takes.
+    fn of(protocol: Option<ListenerProtocol>) -> &'static [Self] {
+        match protocol {
+            Some(ListenerProtocol::Tcp) => &[Self::Tcp],
+            Some(ListenerProtocol::Tls) => &[Self::Tls, Self::Tcp],
+            Some(ListenerProtocol::TlsPassthrough) => &[Self::Tls],
+            _ => &[Self::Http, Self::Grpc],
+        }
+    }
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
+            Self::Tcp => "TCPRoute",
+            Self::Tls => "TLSRoute",
         }
     }
 }
@@ -143,7 +155,13 @@ pub(super) fn draft(
     if draft.protocol.is_some() {
         read_allowed_routes(&mut draft, spec, &path);
     }
-    if draft.protocol == Some(ListenerProtocol::Https) {
+    if draft.protocol == Some(ListenerProtocol::TlsPassthrough) {
+        draft.tls = Some(passthrough());
+    }
+    if matches!(
+        draft.protocol,
+        Some(ListenerProtocol::Https | ListenerProtocol::Tls)
+    ) {
         read_tls(&mut draft, spec, &path, context, certificates);
     }
     draft
@@ -168,14 +186,39 @@ fn read_protocol(draft: &mut Draft, spec: &api::GatewayListeners, path: &str) {
     match spec.protocol.as_str() {
         "HTTP" => draft.protocol = Some(ListenerProtocol::Http),
         "HTTPS" => draft.protocol = Some(ListenerProtocol::Https),
-        known @ ("TLS" | "TCP" | "UDP") => draft.refuse(
+        "TCP" => draft.protocol = Some(ListenerProtocol::Tcp),
+        "TLS" => match spec.tls.as_ref().map(|tls| tls.mode.clone()) {
+            None => draft.refuse(
+                "UnsupportedValue",
+                format!("{path}.tls: is missing, protocol TLS needs a mode"),
+            ),
+            Some(Some(api::GatewayListenersTlsMode::Passthrough)) => {
+                draft.protocol = Some(ListenerProtocol::TlsPassthrough);
+            }
+            Some(_) => draft.protocol = Some(ListenerProtocol::Tls),
+        },
+        "UDP" => draft.refuse(
             "UnsupportedProtocol",
-            format!("{path}.protocol: {known} is not supported yet, use HTTP or HTTPS"),
+            format!("{path}.protocol: UDP is not supported yet, use HTTP, HTTPS, TLS or TCP"),
         ),
         other => draft.refuse(
             "UnsupportedProtocol",
-            format!("{path}.protocol: {other:?} is not known, use HTTP or HTTPS"),
+            format!("{path}.protocol: {other:?} is not known, use HTTP, HTTPS, TLS or TCP"),
         ),
+    }
+    if draft.protocol == Some(ListenerProtocol::Tcp) {
+        for (field, is_written) in [
+            ("tls", spec.tls.is_some()),
+            (
+                "hostname",
+                spec.hostname.as_ref().is_some_and(|name| !name.is_empty()),
+            ),
+        ] {
+            if is_written {
+                let message = format!("{path}.{field}: is not allowed with protocol TCP");
+                draft.refuse("UnsupportedValue", message);
+            }
+        }
     }
     if draft.protocol == Some(ListenerProtocol::Http) && spec.tls.is_some() {
         let message = format!("{path}.tls: is not allowed with protocol HTTP, use HTTPS");
@@ -214,8 +257,9 @@ fn read_allowed_routes(draft: &mut Draft, spec: &api::GatewayListeners, path: &s
     let mut unknown = Vec::new();
     for kind in &kinds {
         let is_ours = kind.group.as_deref().unwrap_or(GATEWAY_API) == GATEWAY_API;
-        let known = RouteKind::ALL
-            .into_iter()
+        let known = RouteKind::of(draft.protocol)
+            .iter()
+            .copied()
             .find(|k| is_ours && k.as_str() == kind.kind);
         match known {
             Some(known) if !draft.kinds.contains(&known) => draft.kinds.push(known),
@@ -224,7 +268,7 @@ fn read_allowed_routes(draft: &mut Draft, spec: &api::GatewayListeners, path: &s
         }
     }
     if kinds.is_empty() {
-        draft.kinds = RouteKind::ALL.to_vec();
+        draft.kinds = RouteKind::of(draft.protocol).to_vec();
     }
     if !unknown.is_empty() {
         let message = format!(
@@ -253,6 +297,18 @@ fn read_allowed_routes(draft: &mut Draft, spec: &api::GatewayListeners, path: &s
             })
         }
     };
+}
+
+/// TLS that is not ours to end.
+fn passthrough() -> ListenerTls {
+    ListenerTls {
+        passthrough: true,
+        certificate_refs: Vec::new(),
+        sni_hosts: Vec::new(),
+        min_version: TlsVersion::V1_2,
+        max_version: TlsVersion::V1_3,
+        client_validation: None,
+    }
 }
 
 fn read_tls(

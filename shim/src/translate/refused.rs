@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use ir::stream_route::{StreamKind, StreamRoute};
 use ir::{Snapshot, Violation, Violations};
 
 use super::{Memos, Served, Translation, gateway};
@@ -24,15 +25,21 @@ pub enum PartKind {
     HttpRoute,
     /// A GRPCRoute.
     GrpcRoute,
+    /// A TCPRoute.
+    TcpRoute,
+    /// A TLSRoute.
+    TlsRoute,
     /// The endpoints of a port of a Service.
     Cluster,
 }
 
 impl PartKind {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 6] = [
         Self::Listener,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::TlsRoute,
         Self::Cluster,
     ];
 
@@ -41,6 +48,8 @@ impl PartKind {
             Self::Listener => "Listener",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::Cluster => "Cluster",
         }
     }
@@ -64,6 +73,19 @@ impl PartName {
             kind,
             key: key.into(),
         })
+    }
+}
+
+impl PartName {
+    /// The key of a TCPRoute or TLSRoute in a snapshot, where all stream routes stand together.
+    pub fn stream_key(&self) -> Option<String> {
+        let kind = match self.kind {
+            PartKind::TcpRoute => StreamKind::Tcp,
+            PartKind::TlsRoute => StreamKind::Tls,
+            _ => return None,
+        };
+        let (namespace, name) = self.key.split_once('/')?;
+        Some(StreamRoute::key_of(kind, namespace, name))
     }
 }
 
@@ -114,6 +136,12 @@ impl Translation {
                 PartKind::GrpcRoute => {
                     served.tell_route(Kind::GrpcRoute, refused, attached(&self.grpc, key));
                 }
+                PartKind::TcpRoute => {
+                    served.tell_route(Kind::TcpRoute, refused, attached(&self.tcp, key));
+                }
+                PartKind::TlsRoute => {
+                    served.tell_route(Kind::TlsRoute, refused, attached(&self.tls, key));
+                }
                 PartKind::Cluster => {
                     let violations = Violations::from(violation(refused));
                     served.cluster_faults.insert(key.clone(), violations);
@@ -130,6 +158,11 @@ fn leave_out(snapshot: &mut Snapshot, part: &PartName) {
         PartKind::Listener => drop(snapshot.listeners.remove(&part.key)),
         PartKind::HttpRoute => drop(snapshot.http_routes.remove(&part.key)),
         PartKind::GrpcRoute => drop(snapshot.grpc_routes.remove(&part.key)),
+        PartKind::TcpRoute | PartKind::TlsRoute => {
+            if let Some(key) = part.stream_key() {
+                drop(snapshot.stream_routes.remove(&key));
+            }
+        }
         PartKind::Cluster => drop(snapshot.clusters.remove(&part.key)),
     }
 }

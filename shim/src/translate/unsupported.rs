@@ -14,8 +14,6 @@ type Statuses = OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>;
 /// Brings the statuses of kinds that are not served in line with `next`.
 pub(super) fn update(before: &ClusterView, next: &ClusterView, statuses: &mut Statuses) {
     one(&before.listener_sets, &next.listener_sets, statuses);
-    one(&before.tls_routes, &next.tls_routes, statuses);
-    one(&before.tcp_routes, &next.tcp_routes, statuses);
     one(&before.udp_routes, &next.udp_routes, statuses);
     one(
         &before.backend_tls_policies,
