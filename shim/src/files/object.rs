@@ -76,7 +76,16 @@ pub(super) fn read(document: Document) -> Outcome {
             typed::<gateway_api::experimental::listenersets::ListenerSet>(origin, mapping, gateway)
         }
         (GATEWAY_API, "TLSRoute", "v1" | "v1alpha3" | "v1alpha2") => {
-            typed::<gateway_api::experimental::tlsroutes::TlsRoute>(origin, mapping, gateway)
+            // Before v1 the list could be left out, which means every name.
+            typed::<gateway_api::experimental::tlsroutes::TlsRoute>(origin, mapping, |object| {
+                gateway(object);
+                if version_name != "v1"
+                    && let Some(Value::Mapping(spec)) = object.get_mut("spec")
+                    && !spec.contains_key("hostnames")
+                {
+                    spec.insert("hostnames".into(), Value::Sequence(Vec::new()));
+                }
+            })
         }
         (GATEWAY_API, "TCPRoute", "v1" | "v1alpha2") => {
             typed::<gateway_api::experimental::tcproutes::TcpRoute>(origin, mapping, gateway)

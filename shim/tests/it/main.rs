@@ -19,5 +19,6 @@ mod quarantine;
 mod scale;
 mod serve;
 mod standalone;
+mod streams;
 mod support;
 mod translate;

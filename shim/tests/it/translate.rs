@@ -422,20 +422,12 @@ fn one_good_certificate_is_enough_to_serve() {
 fn what_is_not_supported_yet_is_named() {
     for (listener, expected) in [
         (
-            "protocol: TCP",
-            "False UnsupportedProtocol: spec.listeners[0].protocol: TCP is not supported yet, use HTTP or HTTPS",
-        ),
-        (
             "protocol: UDP",
-            "False UnsupportedProtocol: spec.listeners[0].protocol: UDP is not supported yet, use HTTP or HTTPS",
-        ),
-        (
-            "protocol: TLS, tls: {mode: Passthrough}",
-            "False UnsupportedProtocol: spec.listeners[0].protocol: TLS is not supported yet, use HTTP or HTTPS",
+            "False UnsupportedProtocol: spec.listeners[0].protocol: UDP is not supported yet, use HTTP, HTTPS, TLS or TCP",
         ),
         (
             "protocol: QUACK",
-            "False UnsupportedProtocol: spec.listeners[0].protocol: \"QUACK\" is not known, use HTTP or HTTPS",
+            "False UnsupportedProtocol: spec.listeners[0].protocol: \"QUACK\" is not known, use HTTP, HTTPS, TLS or TCP",
         ),
     ] {
         let listeners = format!("listeners: [{{name: a, port: 80, {listener}}}]");
@@ -447,12 +439,12 @@ fn what_is_not_supported_yet_is_named() {
             (Truth::False, "ListenersNotValid")
         );
     }
-    let text = "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: t}\n\
+    let text = "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: UDPRoute\nmetadata: {name: t}\n\
                 spec: {rules: [{backendRefs: [{name: a, port: 1}]}]}\n";
     assert_eq!(
-        lines(&translated(text), Kind::TcpRoute, "default/t"),
+        lines(&translated(text), Kind::UdpRoute, "default/t"),
         [
-            "TCPRoute default/t (in.yaml): Accepted=False UnsupportedValue: TCPRoute is not supported yet, it has no effect"
+            "UDPRoute default/t (in.yaml): Accepted=False UnsupportedValue: UDPRoute is not supported yet, it has no effect"
         ]
     );
 }

@@ -39,27 +39,6 @@ async fn gateway_addresses_that_cannot_be_had_are_told() {
 }
 
 #[tokio::test]
-async fn tls_routing_is_not_supported_yet() {
-    let Some(it) = example(&["tls-routing/gateway.yaml", "tls-routing/tls-route.yaml"]) else {
-        return;
-    };
-    let it = it.serve(&[443]).await.unwrap();
-    let told = it.told("Gateway", "default/example-gateway").await;
-    assert_told(
-        &told,
-        "listener tls Accepted=False UnsupportedProtocol",
-        "TLS",
-    );
-    assert_told(&told, "Programmed=False", "");
-    let told = it.told("TLSRoute", "default/example-route").await;
-    assert_told(
-        &told,
-        "Accepted=False UnsupportedValue",
-        "not supported yet",
-    );
-}
-
-#[tokio::test]
 async fn backend_tls_policies_are_not_supported_yet_and_nothing_goes_in_plain_text() {
     let Some(mut it) = example(&[
         "backendtlspolicy/backendtlspolicy-ca-certs.yaml",
