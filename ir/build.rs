@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "gateway/control/v1/discovery.proto",
     "gateway/control/v1/config.proto",
     "gateway/control/v1/extension.proto",
