@@ -45,7 +45,9 @@ pub fn compile(
         .filter(|l| protocol_of(l).is_some() || l.protocol == ListenerProtocol::Udp)
     {
         let config = match previous.listeners.get(&listener.name) {
-            Some(before) if before.listener == *listener => changed.apply_to(before, &identities, metrics),
+            Some(before) if before.listener == *listener => {
+                changed.apply_to(before, &identities, metrics)
+            }
             _ => {
                 let defaults = &previous.defaults;
                 listener_from_scratch(listener, &snapshot, defaults, &identities, metrics)

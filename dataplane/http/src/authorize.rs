@@ -139,7 +139,7 @@ async fn beginning(
     }
     let limit = worker.settings.request_body_idle;
     // One byte more tells a body that ends here from one that goes on.
-    let Ok(prefix) = timeout(limit, body.read_ahead(max + 1)).await else {
+    let Ok(prefix) = timeout(limit, body.read_ahead(max + 1, || {})).await else {
         return Ok(Err(Reason::BodyTimeout));
     };
     let prefix = prefix?;

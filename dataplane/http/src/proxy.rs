@@ -50,7 +50,8 @@ pub(crate) async fn handle(
 ) -> Reason {
     let config = worker.config();
     let mut ctx = Context::new(&config, &arrival.drain);
-    let line = run(
+    // Most of a request's state is in this future; an idle connection shall not hold its room.
+    let line = Box::pin(run(
         worker,
         arrival,
         timer,
@@ -58,7 +59,7 @@ pub(crate) async fn handle(
         &mut request,
         body,
         responder,
-    );
+    ));
     let ended = match caught(line).await {
         Some(ended) => ended,
         None => {

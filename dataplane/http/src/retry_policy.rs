@@ -113,6 +113,7 @@ mod tests {
         );
         ClusterConfig {
             cluster: Cluster::compile(&Arc::new(source), None),
+            tls: dataplane_config::ClusterTls::default(),
             metrics: Metrics::new().backend("shop/b:80"),
             retries: Arc::default(),
         }

@@ -20,10 +20,10 @@ mod provider;
 
 pub use admin::{AdminTls, AdminTlsError};
 pub use certificate::CertificateFacts;
-pub use client_hello::{Alert, ClientHello, HelloError, HelloReader};
 pub use client::{
     BackendTrust, ClientIdentity, ClientStream, ClientTls, ClientTlsError, ConnectError, Offer,
 };
+pub use client_hello::{Alert, ClientHello, HelloError, HelloReader};
 pub use provider::install_crypto_provider;
 pub use server::{HandshakeError, ServerTls};
 pub use stream::{Alpn, ServerStream, TlsSession};

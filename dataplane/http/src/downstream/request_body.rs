@@ -228,6 +228,13 @@ impl<'a> RequestBody<'a> {
 
     /// The next frame from the client.
     async fn read(&mut self) -> Result<Frame, ClientError> {
+        if let Some(copies) = &self.copies
+            && copies.iter().any(Writer::is_filling)
+        {
+            // Not to wait for who reads the copy, but to let it run at all; before a frame is taken,
+            // which would be lost if an attempt ended meanwhile.
+            tokio::task::yield_now().await;
+        }
         let frame = match &mut self.source {
             Source::Http1 { io, buf, decoder } => read_http1(io, buf, decoder).await?,
             Source::Http2(stream) => read_http2(stream).await?,
@@ -244,10 +251,6 @@ impl<'a> RequestBody<'a> {
         }
         if let Some(copies) = &self.copies {
             copies.iter().for_each(|copy| copy.write(&frame));
-            if copies.iter().any(Writer::is_filling) {
-                // Not to wait for who reads the copy, but to let it run at all.
-                tokio::task::yield_now().await;
-            }
         }
         Ok(frame)
     }

@@ -94,7 +94,11 @@ async fn the_service_sees_what_it_may_and_adds_what_it_may() {
         }
         for seen in &auth.seen()[before..] {
             assert!(seen.starts_with("GET /check/a?q=1 HTTP/1.1\r\n"), "{seen}");
-            for part in ["host: x.example.com", "authorization: Bearer t", "x-seen: 1"] {
+            for part in [
+                "host: x.example.com",
+                "authorization: Bearer t",
+                "x-seen: 1",
+            ] {
                 assert!(seen.contains(&format!("\r\n{part}\r\n")), "{seen}");
             }
             assert!(seen.contains("\r\ncontent-length: 0\r\n"), "{seen}");
@@ -119,7 +123,12 @@ async fn a_no_goes_to_the_client_and_nothing_to_the_backend() {
             ("location", "/login"),
             "",
         ),
-        ("HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n", 403, ("x-a", "1"), ""),
+        (
+            "HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n",
+            403,
+            ("x-a", "1"),
+            "",
+        ),
     ] {
         let auth = Capture::answering(said).await;
         let filter = over_http("", &[], &[], 0);
@@ -147,7 +156,10 @@ async fn a_body_is_shown_whole_or_the_request_refused() {
             bytes = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
         }
         let mut client = Http1Client::connect(at(port)).await.unwrap();
-        let answer = client.send(request.body(Bytes::from(bytes)).unwrap()).await.unwrap();
+        let answer = client
+            .send(request.body(Bytes::from(bytes)).unwrap())
+            .await
+            .unwrap();
         if length > 1000 {
             assert_eq!(answer.status, 413);
             continue;
@@ -167,13 +179,19 @@ async fn without_a_clear_yes_nobody_passes() {
         let script = Script::new([Step::ReadHead, Step::Send(answer.into()), Step::Hold]);
         Backend::start("auth", Kind::Scripted(script)).await
     };
-    let huge = "HTTP/1.1 403 No\r\ncontent-length: 1000000000\r\n\r\n".to_owned() + &"x".repeat(1 << 20);
+    let huge =
+        "HTTP/1.1 403 No\r\ncontent-length: 1000000000\r\n\r\n".to_owned() + &"x".repeat(1 << 20);
     let services = [
         Backend::start("hole", Kind::BlackHole).await,
-        Backend::start("reset", Kind::Scripted(Script::new([Step::ReadHead, Step::Reset]))).await,
+        Backend::start(
+            "reset",
+            Kind::Scripted(Script::new([Step::ReadHead, Step::Reset])),
+        )
+        .await,
         scripted("nonsense\r\n\r\n".to_owned()).await,
         scripted("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nx".to_owned()).await,
-        scripted("HTTP/1.1 200 OK\r\nx-a: 1\nx-b: \r2\r\ncontent-length: 0\r\n\r\n".to_owned()).await,
+        scripted("HTTP/1.1 200 OK\r\nx-a: 1\nx-b: \r2\r\ncontent-length: 0\r\n\r\n".to_owned())
+            .await,
         scripted(huge).await,
     ];
     let gone = closed_address().await;
@@ -293,7 +311,12 @@ async fn a_service_of_envoys_protocol_is_understood_and_not_trusted_blindly() {
             .body(Bytes::new())
             .unwrap();
         let answer = client.send(request).await.unwrap();
-        assert_eq!(answer.status, status, "{body:?} {trailer}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            status,
+            "{body:?} {trailer}: {}",
+            answer.text()
+        );
         if body == message(&edits) && status == 200 {
             assert_eq!(answer.header("x-answer"), "1");
             let headers = &answer.json()["headers"];
@@ -301,7 +324,10 @@ async fn a_service_of_envoys_protocol_is_understood_and_not_trusted_blindly() {
             assert!(headers["x-secret"].is_null() && headers["content-length"].is_null());
         }
         if status == 401 {
-            assert_eq!((answer.header("x-why"), &*answer.text()), ("because", "go away"));
+            assert_eq!(
+                (answer.header("x-why"), &*answer.text()),
+                ("because", "go away")
+            );
         }
     }
 }
