@@ -94,6 +94,11 @@ static REQUESTS: &[Row] = &[
         "the copy ends, the request does not",
     ),
     row(
+        "runtimeTuning.externalAuthTimeoutMs",
+        &[],
+        "503: a service that does not answer lets nobody in",
+    ),
+    row(
         "runtimeTuning.requestMirrorTimeoutMs",
         &[],
         "the copy ends, the request does not",

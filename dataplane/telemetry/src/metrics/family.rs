@@ -119,9 +119,6 @@ declare! {
         LISTENER_INFLIGHT: Gauge "http_listener_inflight_current" ["listener"]
             "Requests being served, by listener.";
 
-        MIRRORED: Counter "http_mirrored_requests_total" ["listener", "route", "result"]
-            "Copies of requests to mirrors that ended, by what became of them; all but `sent` are losses.";
-
         DOWNSTREAM_ACTIVE: Gauge "downstream_connections_active" ["listener"]
             "Connections from clients that are open.";
         DOWNSTREAM: Counter "downstream_connections_total" ["listener"]
@@ -146,6 +143,9 @@ declare! {
         OVERLOAD_REJECTED: Counter "http_overload_rejected_total" ["scope"]
             "Requests answered with 503 before they were sent anywhere, by the limit they met.";
 
+        MIRRORED: Counter "http_mirrored_requests_total" ["listener", "route", "result"]
+            "Copies of requests to mirrors that ended, by what became of them; all but `sent` are losses.";
+
         BACKEND_ACTIVE: Gauge "backend_connections_active" ["backend"]
             "Connections to endpoints of a backend that are open.";
         BACKEND_CONNECTIONS: Counter "backend_connections_total" ["backend"]
@@ -167,8 +167,6 @@ declare! {
             "Bytes of such sessions given to clients.";
         DATAGRAMS_DROPPED: Counter "udp_datagrams_dropped_total" ["listener", "route", "limit"]
             "Datagrams that were dropped, by what they met.";
-        PANICS: Counter "http_request_panics_total" []
-            "Requests that a fault inside the gateway ended; standard error tells where it was.";
 
         XDS_CONNECTED: Gauge "xds_connected" []
             "1 while the configuration stream to the control plane is up.";
@@ -218,6 +216,8 @@ declare! {
 
         ADMIN_REQUESTS: Counter "admin_requests_total" ["method", "route", "status_class"]
             "Requests to the admin API.";
+        PANICS: Counter "http_request_panics_total" []
+            "Requests that a fault inside the gateway ended; standard error tells where it was.";
     }
     process {
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" []

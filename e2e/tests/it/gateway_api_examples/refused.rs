@@ -39,6 +39,16 @@ async fn gateway_addresses_that_cannot_be_had_are_told() {
 }
 
 #[tokio::test]
+async fn tls_routing_without_its_backends_is_accepted_and_its_references_told() {
+    let Some(it) = example(&["tls-routing/gateway.yaml", "tls-routing/tls-route.yaml"]) else {
+        return;
+    };
+    let it = it.serve(&[443]).await.unwrap();
+    let told = it.told("TLSRoute", "default/example-route").await;
+    assert_told(&told, "parent default/example-gateway Accepted=True", "");
+}
+
+#[tokio::test]
 async fn backend_tls_policies_are_not_supported_yet_and_nothing_goes_in_plain_text() {
     let Some(mut it) = example(&[
         "backendtlspolicy/backendtlspolicy-ca-certs.yaml",
@@ -91,7 +101,7 @@ async fn http_request_mirroring_copies_to_the_second_service() {
     let it = it.serve(&[80]).await.unwrap();
     let answer = it.get(80, "mirror.example", "/").await.unwrap();
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("x-backend"), "default/foo-v1:8080");
+    assert_eq!(answer.header("x-backend"), "default/foo-v1");
 }
 
 #[tokio::test]
