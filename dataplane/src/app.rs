@@ -54,31 +54,14 @@ pub async fn run(
     let level = SharedLevel::default();
     let descriptors = descriptors(&bootstrap, &connections);
 
-    let mut access_log = bootstrap.access_log.clone();
-    if let Some(settings) = &mut access_log {
-        settings.counts = metrics.access_log.clone();
-    }
-    let access_log = match access_log {
-        Some(settings) => AccessLog::start(settings).context("cannot start the access log")?,
-        None => AccessLog::disabled(),
-    };
+    let access_log = open_access_log(&bootstrap, &metrics)?;
     let shared = Shared {
         store: store.clone(),
         http: Arc::new(bootstrap.http.clone()),
         streams: Arc::new(bootstrap.streams.clone()),
         access_log: access_log.clone(),
         metrics: metrics.clone(),
-        limits: accept::Limits {
-            process: connections.clone(),
-            waits_for_descriptors: descriptors.are_the_limit,
-            listener_max: bootstrap.listener_connections_max,
-            clients: bootstrap.client_connections_max.map(Clients::new),
-            level: level.clone(),
-            handshake_timeout: bootstrap.handshake_timeout,
-            streams: Arc::new(Gate::new(bootstrap.streams_max)),
-            listener_streams_max: bootstrap.listener_streams_max,
-            proxy_header_timeout: bootstrap.http.first_byte_timeout,
-        },
+        limits: accept_limits(&bootstrap, &connections, &descriptors, &level),
         overload: Overload::new(level.clone(), metrics.overload.clone()),
     };
     let workers = Workers::start(bootstrap.workers, &shared).context("cannot start workers")?;
@@ -154,6 +137,34 @@ pub async fn run(
     access_log.stop(LOG_PATIENCE);
     info!(whole, "stopped");
     Ok(whole)
+}
+
+fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<AccessLog> {
+    let Some(mut settings) = bootstrap.access_log.clone() else {
+        return Ok(AccessLog::disabled());
+    };
+    settings.counts = metrics.access_log.clone();
+    AccessLog::start(settings).context("cannot start the access log")
+}
+
+/// What every listener asks before it takes a connection.
+fn accept_limits(
+    bootstrap: &Bootstrap,
+    connections: &Arc<Gate>,
+    descriptors: &overload::Descriptors,
+    level: &SharedLevel,
+) -> accept::Limits {
+    accept::Limits {
+        process: connections.clone(),
+        waits_for_descriptors: descriptors.are_the_limit,
+        listener_max: bootstrap.listener_connections_max,
+        clients: bootstrap.client_connections_max.map(Clients::new),
+        level: level.clone(),
+        handshake_timeout: bootstrap.handshake_timeout,
+        streams: Arc::new(Gate::new(bootstrap.streams_max)),
+        listener_streams_max: bootstrap.listener_streams_max,
+        proxy_header_timeout: bootstrap.http.first_byte_timeout,
+    }
 }
 
 /// Holds the number of connections down to what the limit of open files allows.
