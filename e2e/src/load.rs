@@ -163,6 +163,8 @@ async fn http2(shared: Arc<Shared>) {
         while shared.goes_on() && client.is_open().await {
             match client.get(&shared.host, &shared.path).await {
                 Ok(response) => shared.take("HTTP/2", response.status),
+                // A stream beyond the last one of a GOAWAY was never looked at: asked again.
+                Err(error) if error.is_sent_away() => break,
                 Err(error) => {
                     shared.fail(format!("HTTP/2: {error}"));
                     break;

@@ -87,6 +87,14 @@ impl ClientError {
             _ => None,
         }
     }
+
+    /// True when the peer closed the connection in peace before it looked at this stream
+    /// (RFC 9113, 6.8): the request may be sent again.
+    pub fn is_sent_away(&self) -> bool {
+        matches!(self, Self::Http2(error) if error.is_remote()
+            && error.is_go_away()
+            && error.reason() == Some(h2::Reason::NO_ERROR))
+    }
 }
 
 /// Puts the deadline on one step of a client.
