@@ -24,6 +24,8 @@ pub enum Step {
     ReadHead,
     /// Reads this many bytes.
     Read(usize),
+    /// Reads HTTP/2 frames, behind the connection preface, up to the end of a stream.
+    ReadHttp2Stream,
     /// Sends these bytes.
     Send(Bytes),
     /// Pauses.
@@ -69,6 +71,7 @@ async fn steps(io: &mut Io, script: &Script, seen: &Seen) -> std::io::Result<()>
                 }
                 buffer.drain(..*bytes);
             }
+            Step::ReadHttp2Stream => while !takes_last_frame(io, &mut buffer).await? {},
             Step::Send(bytes) => {
                 io.write_all(bytes).await?;
                 io.flush().await?;
@@ -109,6 +112,20 @@ async fn read_head(io: &mut Io, buffer: &mut Vec<u8>, seen: &Seen) -> std::io::R
         }
         fill(io, buffer).await?;
     }
+}
+
+/// Takes one frame; true when it ends its stream (DATA or HEADERS with END_STREAM).
+async fn takes_last_frame(io: &mut Io, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
+    while buffer.len() < 9 {
+        fill(io, buffer).await?;
+    }
+    let length = u32::from_be_bytes([0, buffer[0], buffer[1], buffer[2]]) as usize;
+    let (kind, flags) = (buffer[3], buffer[4]);
+    while buffer.len() < 9 + length {
+        fill(io, buffer).await?;
+    }
+    buffer.drain(..9 + length);
+    Ok(kind < 2 && flags & 1 != 0)
 }
 
 async fn fill(io: &mut Io, buffer: &mut Vec<u8>) -> std::io::Result<()> {
