@@ -15,6 +15,7 @@ mod grpc_route;
 mod http_route;
 mod listener;
 mod policy;
+mod rate_limit;
 mod report;
 mod route;
 mod secret;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backend::BackendTarget;
+use crate::backend_policy::BreakerThresholds;
 
 /// When an attempt is made again (Gateway API `HTTPRouteRetry`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub struct RoutePolicy {
     pub upstream_keepalive_pool_size: Option<u32>,
     /// How long an idle connection to an endpoint is kept.
     pub upstream_keepalive_idle: Option<Duration>,
+    /// Breakers of this route's own, one for each of its clusters.
+    pub breaker: Option<BreakerThresholds>,
 }
 
 /// Authentication, authorization, CORS, rate and address limits.
@@ -191,16 +194,25 @@ pub enum SecurityExternalAuthProtocol {
 /// One rate limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
+    /// What clients and metrics know it by: letters, digits, `-`, `_` and `.`; empty for a name
+    /// made from its place.
+    pub name: String,
     /// What shares the bucket.
     pub scope: RateLimitScope,
-    /// Refill rate.
-    pub requests_per_second: u32,
-    /// Size of the bucket; 0 means the rate.
+    /// So many in each `period`; at least 1.
+    pub requests: u32,
+    /// More than nothing; the wire's default is a second.
+    pub period: Duration,
+    /// Size of the bucket; 0 means `requests`.
     pub burst: u32,
     /// What tells clients apart.
     pub key: RateLimitKey,
     /// Wait for a token instead of answering 429.
     pub queue: bool,
+    /// Refuse nothing, only count what would have been.
+    pub is_dry_run: bool,
+    /// Rate and burst are those of all live data planes together.
+    pub is_divided: bool,
 }
 
 /// What shares a bucket.
@@ -225,4 +237,6 @@ pub enum RateLimitKey {
     SourceIp,
     /// A header field, named in lower case.
     Header(String),
+    /// A cookie.
+    Cookie(String),
 }

@@ -132,6 +132,7 @@ pub(crate) fn read(response: wire::DiscoveryResponse) -> Response<Update> {
         snapshot,
         delta,
         type_versions,
+        live_replicas: _,
     } = response;
     let content = match (snapshot, delta) {
         (None, None) => return Response::Heartbeat,

@@ -156,7 +156,7 @@ fn outlier_detection(
     })
 }
 
-fn breaker(
+pub(super) fn breaker(
     item: wire::BreakerThresholds,
     at: &At<'_>,
     report: &mut Report,

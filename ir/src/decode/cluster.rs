@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::report::{At, Quoted, Report, list, optional};
 use super::{ai, backend_policy, policy, security, tls, value, wasm};
 use crate::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol};
+use crate::policy::RateLimitScope;
 use crate::{Cluster, Endpoint, wire};
 
 /// What the contract assumes when no time to connect is given.
@@ -56,7 +57,7 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         report,
         wasm::plugin,
     );
-    let security = security::policy(cluster.security_policy, &cluster.namespace, &at, report);
+    let security = security::policy(cluster.security_policy, &cluster.namespace, RateLimitScope::Backend, &at, report);
     let own = optional(
         cluster.policy,
         &at,

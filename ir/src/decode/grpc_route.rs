@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::report::{At, Quoted, Report, list, optional};
 use super::{filter, policy, route, security, value};
 use crate::http_route::{GrpcMatch, GrpcMethodMatch, GrpcRule};
+use crate::policy::RateLimitScope;
 use crate::{GrpcRoute, wire};
 
 pub(super) fn grpc_route(route: wire::GrpcRoute, report: &mut Report) -> Option<GrpcRoute> {
@@ -28,7 +29,7 @@ pub(super) fn grpc_route(route: wire::GrpcRoute, report: &mut Report) -> Option<
         report,
         policy::route_policy,
     );
-    let security = security::policy(route.security_policy, &route.namespace, &at, report);
+    let security = security::policy(route.security_policy, &route.namespace, RateLimitScope::Route, &at, report);
     let created_at = value::timestamp(route.created_at, &at, "created_at", report);
     Some(GrpcRoute {
         hostnames: hostnames?,

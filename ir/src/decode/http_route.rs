@@ -6,6 +6,7 @@ use super::report::{At, Quoted, Report, list, optional};
 use super::{filter, policy, route, security, value};
 use crate::HttpRoute;
 use crate::http_route::{HttpMatch, HttpRule, PathMatch, Timeouts};
+use crate::policy::RateLimitScope;
 use crate::wire;
 
 pub(super) fn http_route(route: wire::HttpRoute, report: &mut Report) -> Option<HttpRoute> {
@@ -29,7 +30,7 @@ pub(super) fn http_route(route: wire::HttpRoute, report: &mut Report) -> Option<
         report,
         policy::route_policy,
     );
-    let security = security::policy(route.security_policy, &route.namespace, &at, report);
+    let security = security::policy(route.security_policy, &route.namespace, RateLimitScope::Route, &at, report);
     let created_at = value::timestamp(route.created_at, &at, "created_at", report);
     Some(HttpRoute {
         hostnames: hostnames?,

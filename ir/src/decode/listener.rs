@@ -8,6 +8,7 @@ use crate::Listener;
 use crate::listener::{
     EscapedSlashes, ListenerProtocol, ListenerSettings, ListenerTls, ProxyProtocol, TlsVersion,
 };
+use crate::policy::RateLimitScope;
 use crate::wire;
 
 /// One listener; nothing, with a notice, when its protocol is of another generation.
@@ -60,7 +61,7 @@ fn known_listener(
         }
     };
     let namespace = name.split('/').next().unwrap_or_default();
-    let security = security::policy(listener.security_policy, namespace, &at, report);
+    let security = security::policy(listener.security_policy, namespace, RateLimitScope::Listener, &at, report);
     let settings = settings(listener.settings.unwrap_or_default(), &at, report);
     let (protocol, tls) = tls?;
     Some(Listener {

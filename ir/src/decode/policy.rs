@@ -1,7 +1,7 @@
 //! Retries, session persistence and per-route settings.
 
-use super::report::{At, Report};
-use super::value;
+use super::report::{At, Report, optional};
+use super::{backend_policy, value};
 use crate::policy::{Retry, RoutePolicy, SessionCarrier, SessionPersistence};
 use crate::wire;
 
@@ -111,6 +111,8 @@ pub(super) fn route_policy(
         "upstream_keepalive_idle",
     );
 
+    let breaker = optional(item.breaker, at, "breaker", report, backend_policy::breaker);
+
     notice_without_effect(&proxy, &connection, at, report);
     Some(RoutePolicy {
         request_timeout: request?,
@@ -129,6 +131,7 @@ pub(super) fn route_policy(
         keepalive_timeout: keepalive_timeout?,
         upstream_keepalive_pool_size: non_zero(connection.upstream_keepalive_pool_size),
         upstream_keepalive_idle: idle?,
+        breaker: breaker?,
     })
 }
 

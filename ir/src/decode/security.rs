@@ -4,20 +4,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::report::{At, Quoted, Report, list, optional};
-use super::{filter, route, value};
+use super::{filter, rate_limit, route, value};
 use crate::filter::Cors;
 use crate::policy::{
-    BasicAuth, JwtIssuer, Oidc, RateLimit, RateLimitKey, RateLimitScope, SecurityExternalAuth,
-    SecurityExternalAuthProtocol, SecurityPolicy,
+    BasicAuth, JwtIssuer, Oidc, RateLimitScope, SecurityExternalAuth, SecurityExternalAuthProtocol,
+    SecurityPolicy,
 };
 use crate::wire;
 
 const WEB: &[&str] = &["https", "http"];
 
-/// The policy of an object in `namespace`; absent stays absent.
+/// The policy of an object in `namespace`; absent stays absent. `scope` is that of the object.
 pub(super) fn policy(
     policy: Option<wire::SecurityPolicyConfig>,
     namespace: &str,
+    scope: RateLimitScope,
     at: &At<'_>,
     report: &mut Report,
 ) -> Option<Option<Arc<SecurityPolicy>>> {
@@ -26,7 +27,7 @@ pub(super) fn policy(
         at,
         "security_policy",
         report,
-        |policy, at, report| present(policy, namespace, at, report),
+        |policy, at, report| present(policy, namespace, scope, at, report),
     );
     Some(policy?.map(Arc::new))
 }
@@ -34,6 +35,7 @@ pub(super) fn policy(
 fn present(
     policy: wire::SecurityPolicyConfig,
     namespace: &str,
+    scope: RateLimitScope,
     at: &At<'_>,
     report: &mut Report,
 ) -> Option<SecurityPolicy> {
@@ -60,7 +62,13 @@ fn present(
         |item, at, report| external_auth(item, namespace, at, report),
     );
     let cors = optional(policy.cors, at, "cors", report, cors);
-    let rate_limits = list(policy.rate_limit, at, "rate_limit", report, rate_limit);
+    let rate_limits = list(
+        policy.rate_limit,
+        at,
+        "rate_limit",
+        report,
+        |item, at, report| rate_limit::rate_limit(item, scope, at, report),
+    );
     let ip = policy.ip.unwrap_or_default();
     let at_ip = at.field("ip");
     let allow_cidrs = list(ip.allow_cidrs, &at_ip, "allow_cidrs", report, cidr);
@@ -236,55 +244,6 @@ fn cors(item: wire::SecurityCorsConfig, at: &At<'_>, report: &mut Report) -> Opt
         expose_headers: exposed?,
         allow_credentials: item.allow_credentials,
         max_age_seconds: max_age?,
-    })
-}
-
-fn rate_limit(item: wire::RateLimitRule, at: &At<'_>, report: &mut Report) -> Option<RateLimit> {
-    if item.requests_per_second == 0 {
-        let at = at.field("requests_per_second");
-        let _: Option<()> = report.refuse(&at, "is zero, write at least 1");
-    }
-    let scope = match wire::RateLimitScope::try_from(item.scope) {
-        Ok(wire::RateLimitScope::Global) => RateLimitScope::Global,
-        Ok(wire::RateLimitScope::Listener) => RateLimitScope::Listener,
-        Ok(wire::RateLimitScope::Backend) => RateLimitScope::Backend,
-        Ok(wire::RateLimitScope::Route | wire::RateLimitScope::Unspecified) => {
-            RateLimitScope::Route
-        }
-        Err(_) => {
-            report.notice(&at.field("scope"), "is not known, the route is used");
-            RateLimitScope::Route
-        }
-    };
-    let key = match item.key_type.as_str() {
-        "" | "route" | "Route" => Some(RateLimitKey::Route),
-        "sourceIP" | "SourceIP" | "source_ip" | "source-ip" => Some(RateLimitKey::SourceIp),
-        "header" | "Header" => {
-            let at = at.field("key_header_name");
-            value::header_name(item.key_header_name, &at, report).map(RateLimitKey::Header)
-        }
-        other => {
-            let shown = Quoted(other);
-            report.refuse(
-                &at.field("key_type"),
-                format_args!("{shown} is not known, write sourceIP, header or route"),
-            )
-        }
-    };
-    let queue = match wire::RateLimitAction::try_from(item.on_limit) {
-        Ok(wire::RateLimitAction::Queue) => true,
-        Ok(_) => false,
-        Err(_) => {
-            report.notice(&at.field("on_limit"), "is not known, requests are refused");
-            false
-        }
-    };
-    (item.requests_per_second > 0).then_some(RateLimit {
-        scope,
-        requests_per_second: item.requests_per_second,
-        burst: item.burst,
-        key: key?,
-        queue,
     })
 }
 

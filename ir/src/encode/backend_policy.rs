@@ -66,7 +66,7 @@ fn outlier_detection(outlier: &OutlierDetection) -> wire::OutlierDetection {
     }
 }
 
-fn breaker(breaker: &BreakerThresholds) -> wire::BreakerThresholds {
+pub(super) fn breaker(breaker: &BreakerThresholds) -> wire::BreakerThresholds {
     wire::BreakerThresholds {
         failure_threshold: breaker.failure_threshold.unwrap_or(0),
         success_threshold: breaker.success_threshold.unwrap_or(0),

@@ -1,13 +1,16 @@
 //! Retries, session persistence, per-route settings and security policies.
 
-use super::duration;
 use super::route::target;
+use super::{backend_policy, duration};
 use crate::policy::{
     JwtIssuer, Oidc, RateLimit, RateLimitKey, RateLimitScope, Retry, RoutePolicy,
     SecurityExternalAuth, SecurityExternalAuthProtocol, SecurityPolicy, SessionCarrier,
     SessionPersistence,
 };
 use crate::wire;
+
+/// The period that goes without saying.
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(super) fn retry(retry: &Retry) -> wire::HttpRouteRetry {
     wire::HttpRouteRetry {
@@ -67,6 +70,7 @@ pub(super) fn route_policy(policy: &RoutePolicy) -> wire::RoutePolicy {
             upstream_keepalive_pool_size: policy.upstream_keepalive_pool_size.unwrap_or(0),
             upstream_keepalive_idle: duration(policy.upstream_keepalive_idle),
         }),
+        breaker: policy.breaker.as_ref().map(backend_policy::breaker),
     }
 }
 
@@ -162,10 +166,11 @@ fn external_auth(item: &SecurityExternalAuth) -> wire::ExternalAuthConfig {
 }
 
 fn rate_limit(limit: &RateLimit) -> wire::RateLimitRule {
-    let (key_type, header) = match &limit.key {
-        RateLimitKey::Route => ("route", ""),
-        RateLimitKey::SourceIp => ("sourceIP", ""),
-        RateLimitKey::Header(name) => ("header", name.as_str()),
+    let (key_type, header, cookie) = match &limit.key {
+        RateLimitKey::Route => ("route", "", ""),
+        RateLimitKey::SourceIp => ("sourceIP", "", ""),
+        RateLimitKey::Header(name) => ("header", name.as_str(), ""),
+        RateLimitKey::Cookie(name) => ("cookie", "", name.as_str()),
     };
     let scope = match limit.scope {
         RateLimitScope::Global => wire::RateLimitScope::Global,
@@ -180,11 +185,16 @@ fn rate_limit(limit: &RateLimit) -> wire::RateLimitRule {
     };
     wire::RateLimitRule {
         scope: scope.into(),
-        requests_per_second: limit.requests_per_second,
+        requests_per_second: limit.requests,
         burst: limit.burst,
         key_type: key_type.to_owned(),
         on_limit: action.into(),
         key_header_name: header.to_owned(),
+        name: limit.name.clone(),
+        period: duration(Some(limit.period).filter(|period| *period != SECOND)),
+        key_cookie_name: cookie.to_owned(),
+        dry_run: limit.is_dry_run,
+        divided_among_replicas: limit.is_divided,
     }
 }
 

@@ -91,7 +91,7 @@ fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
         })
 }
 
-fn breaker() -> impl Strategy<Value = BreakerThresholds> {
+pub(super) fn breaker() -> impl Strategy<Value = BreakerThresholds> {
     (of(1..=u32::MAX), of(1..=u32::MAX), of(duration())).prop_map(|(failures, successes, open)| {
         BreakerThresholds {
             failure_threshold: failures,

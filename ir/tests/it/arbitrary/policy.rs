@@ -12,6 +12,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::backend_policy::breaker;
 use super::filter::cors;
 use super::route::target;
 use super::{any_text, duration, header_value, name};
@@ -50,8 +51,10 @@ pub(super) fn route_policy() -> impl Strategy<Value = RoutePolicy> {
     let times = proptest::array::uniform7(of(duration()));
     let sizes = proptest::array::uniform4(of(1..=u64::MAX));
     let counts = proptest::array::uniform3(of(1..=u32::MAX));
-    (times, sizes, counts, any::<[Option<bool>; 2]>()).prop_map(|(times, sizes, counts, flags)| {
+    let rest = (any::<[Option<bool>; 2]>(), of(breaker()));
+    (times, sizes, counts, rest).prop_map(|(times, sizes, counts, (flags, breaker))| {
         RoutePolicy {
+            breaker,
             request_timeout: times[0],
             backend_request_timeout: times[1],
             connect_timeout: times[2],
@@ -167,16 +170,22 @@ pub(super) fn rate_limit() -> impl Strategy<Value = RateLimit> {
         Just(RateLimitKey::Route),
         Just(RateLimitKey::SourceIp),
         "x-[a-z]{1,3}".prop_map(RateLimitKey::Header),
+        "[a-z]{1,3}".prop_map(RateLimitKey::Cookie),
     ];
-    (scope, 1..=u32::MAX, any::<u32>(), key, any::<bool>()).prop_map(
-        |(scope, requests_per_second, burst, key, queue)| RateLimit {
-            scope,
-            requests_per_second,
-            burst,
-            key,
-            queue,
-        },
-    )
+    let period = prop_oneof![Just(1_000), 1..100_000_u64].prop_map(Duration::from_millis);
+    let what = (scope, "[a-z.]{0,3}", key);
+    let rate = (1..=u32::MAX, period, any::<u32>());
+    (what, rate, any::<[bool; 3]>()).prop_map(|(what, rate, flags)| RateLimit {
+        scope: what.0,
+        name: what.1,
+        key: what.2,
+        requests: rate.0,
+        period: rate.1,
+        burst: rate.2,
+        queue: flags[0],
+        is_dry_run: flags[1],
+        is_divided: flags[2],
+    })
 }
 
 pub(super) fn security_policy() -> impl Strategy<Value = SecurityPolicy> {
