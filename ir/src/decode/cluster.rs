@@ -57,7 +57,13 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         report,
         wasm::plugin,
     );
-    let security = security::policy(cluster.security_policy, &cluster.namespace, RateLimitScope::Backend, &at, report);
+    let security = security::policy(
+        cluster.security_policy,
+        &cluster.namespace,
+        RateLimitScope::Backend,
+        &at,
+        report,
+    );
     let own = optional(
         cluster.policy,
         &at,

@@ -29,7 +29,13 @@ pub(super) fn grpc_route(route: wire::GrpcRoute, report: &mut Report) -> Option<
         report,
         policy::route_policy,
     );
-    let security = security::policy(route.security_policy, &route.namespace, RateLimitScope::Route, &at, report);
+    let security = security::policy(
+        route.security_policy,
+        &route.namespace,
+        RateLimitScope::Route,
+        &at,
+        report,
+    );
     let created_at = value::timestamp(route.created_at, &at, "created_at", report);
     Some(GrpcRoute {
         hostnames: hostnames?,

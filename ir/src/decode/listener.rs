@@ -61,7 +61,13 @@ fn known_listener(
         }
     };
     let namespace = name.split('/').next().unwrap_or_default();
-    let security = security::policy(listener.security_policy, namespace, RateLimitScope::Listener, &at, report);
+    let security = security::policy(
+        listener.security_policy,
+        namespace,
+        RateLimitScope::Listener,
+        &at,
+        report,
+    );
     let settings = settings(listener.settings.unwrap_or_default(), &at, report);
     let (protocol, tls) = tls?;
     Some(Listener {

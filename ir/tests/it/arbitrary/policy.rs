@@ -52,26 +52,24 @@ pub(super) fn route_policy() -> impl Strategy<Value = RoutePolicy> {
     let sizes = proptest::array::uniform4(of(1..=u64::MAX));
     let counts = proptest::array::uniform3(of(1..=u32::MAX));
     let rest = (any::<[Option<bool>; 2]>(), of(breaker()));
-    (times, sizes, counts, rest).prop_map(|(times, sizes, counts, (flags, breaker))| {
-        RoutePolicy {
-            breaker,
-            request_timeout: times[0],
-            backend_request_timeout: times[1],
-            connect_timeout: times[2],
-            next_upstream_timeout: times[3],
-            keepalive_time: times[4],
-            keepalive_timeout: times[5],
-            upstream_keepalive_idle: times[6],
-            request_body_bytes_max: sizes[0],
-            request_body_buffer_bytes: sizes[1],
-            request_header_bytes_max: sizes[2],
-            buffer_bytes: sizes[3],
-            buffer_count: counts[0],
-            keepalive_requests: counts[1],
-            upstream_keepalive_pool_size: counts[2],
-            request_buffering: flags[0],
-            response_buffering: flags[1],
-        }
+    (times, sizes, counts, rest).prop_map(|(times, sizes, counts, (flags, breaker))| RoutePolicy {
+        breaker,
+        request_timeout: times[0],
+        backend_request_timeout: times[1],
+        connect_timeout: times[2],
+        next_upstream_timeout: times[3],
+        keepalive_time: times[4],
+        keepalive_timeout: times[5],
+        upstream_keepalive_idle: times[6],
+        request_body_bytes_max: sizes[0],
+        request_body_buffer_bytes: sizes[1],
+        request_header_bytes_max: sizes[2],
+        buffer_bytes: sizes[3],
+        buffer_count: counts[0],
+        keepalive_requests: counts[1],
+        upstream_keepalive_pool_size: counts[2],
+        request_buffering: flags[0],
+        response_buffering: flags[1],
     })
 }
 
