@@ -5,6 +5,7 @@
     reason = "a helper that fails has failed its test"
 )]
 
+mod api_server;
 mod bad_input;
 mod gateway_api_examples;
 mod shutdown;
