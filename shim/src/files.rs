@@ -8,6 +8,7 @@
 mod document;
 mod object;
 mod schema;
+mod place;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,7 +36,7 @@ pub struct Files {
 pub struct Fault {
     /// The file.
     pub file: Arc<str>,
-    /// The line, from 1; 0 when the whole file is meant.
+    /// The line of the field, or of what is nearest to it, from 1; 0 when the whole file is meant.
     pub line: usize,
     /// The object, as `Kind namespace/name`; empty when none could be told.
     pub object: String,

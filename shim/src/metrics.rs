@@ -36,6 +36,8 @@ pub struct Metrics {
     pub pushes: Family<KindLabel, Counter>,
     /// Streams that are open.
     pub streams_active: Gauge,
+    /// Connections closed because the client pinged too often.
+    pub pings_exceeded: Counter,
     /// Translations made.
     pub builds: Counter,
     /// Readings of the folder that failed.
@@ -88,6 +90,7 @@ impl Default for Metrics {
             publish_nack_lag_seconds: seconds(),
             pushes: Family::default(),
             streams_active: Gauge::default(),
+            pings_exceeded: Counter::default(),
             builds: Counter::default(),
             build_failures: Counter::default(),
             published: Counter::default(),
@@ -159,6 +162,11 @@ impl Metrics {
             "xds_streams_active",
             "Streams that are open",
             self.streams_active.clone(),
+        );
+        registry.register(
+            "xds_ping_limit_exceeded",
+            "Connections closed because the client pinged more often than minPingInterval",
+            self.pings_exceeded.clone(),
         );
     }
 

@@ -10,10 +10,12 @@ mod stream;
 mod push;
 mod session;
 mod connection;
+mod pings;
 mod outbox;
 mod tls;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +36,9 @@ use tracing::{debug, warn};
 
 use self::connection::Connection;
 use self::outbox::Responses;
+use self::pings::Pings;
 pub use self::tls::TlsError;
-use self::tls::Transport;
+use self::tls::{Door, Transport};
 use crate::history::Store;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::nodes::{Nodes, Serving, bounded};
@@ -114,11 +117,14 @@ pub async fn run(
         if let Err(error) = socket.set_nodelay(true) {
             debug!(%peer, %error, "TCP_NODELAY was not set");
         }
-        let server = transport.current().await;
-        let (connection, io) = Connection::new(socket, peer);
-        let serve = serve_connection(Arc::clone(&shared), server, health.clone(), connection, io);
-        shared.tasks.spawn(async move {
-            serve.await;
+        let door = transport.current().await;
+        let (shared, health) = (Arc::clone(&shared), health.clone());
+        let tasks = shared.tasks.clone();
+        tasks.spawn(async move {
+            match door.open(socket, &shared.shutdown).await {
+                Ok(stream) => serve_connection(shared, health, &door, stream, peer).await,
+                Err(error) => debug!(%peer, %error, "TLS handshake failed"),
+            }
             drop(slot);
         });
     }
@@ -136,11 +142,14 @@ pub async fn run(
 
 async fn serve_connection<H: Health>(
     shared: Arc<Shared>,
-    mut server: tonic::transport::Server,
     health: HealthServer<H>,
-    connection: Arc<Connection>,
-    io: connection::Io,
+    door: &Door,
+    stream: connection::Stream,
+    peer: SocketAddr,
 ) {
+    let connection = Connection::new(peer);
+    let pings = Pings::new(shared.runtime.min_ping_interval);
+    let io = connection.io(stream, pings, shared.metrics.pings_exceeded.clone());
     let service = Service {
         shared: Arc::clone(&shared),
         connection: Arc::clone(&connection),
@@ -156,7 +165,6 @@ async fn serve_connection<H: Health>(
             called.touch();
             Ok(request)
         });
-    let peer = connection.peer;
     let age = shared
         .runtime
         .max_connection_age
@@ -164,7 +172,7 @@ async fn serve_connection<H: Health>(
     let end = Arc::clone(&connection).end(&shared.runtime, age, &shared.shutdown);
     let incoming = tokio_stream::once(Ok::<_, io::Error>(io)).chain(tokio_stream::pending());
     let served = Box::pin(
-        server
+        door.server()
             .add_service(discovery)
             .add_service(health)
             .serve_with_incoming_shutdown(incoming, end),

@@ -65,7 +65,7 @@ pub struct GrpcRuntime {
     pub keepalive_time: Duration,
     /// How long a ping may go unanswered.
     pub keepalive_timeout: Duration,
-    /// Kept for compatibility; not enforced.
+    /// What a client must let pass between pings while it gets no answer; 0 for nothing.
     pub min_ping_interval: Duration,
     /// Ready before the first data plane has connected.
     pub permit_without_stream: bool,

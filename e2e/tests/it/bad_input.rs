@@ -58,7 +58,7 @@ fn bad_routes() -> Vec<Bad> {
             "field.yaml",
             matching("field", "{paths: {value: /}}"),
             &[
-                "field.yaml",
+                "field.yaml:4: ",
                 "HTTPRoute default/field",
                 "spec.rules[0].matches[0].paths",
             ],
@@ -66,7 +66,7 @@ fn bad_routes() -> Vec<Bad> {
         bad(
             "type.yaml",
             route("type", &format!("{{{parent}, hostnames: 7}}")),
-            &["type.yaml", "HTTPRoute default/type", "spec.hostnames"],
+            &["type.yaml:4: ", "HTTPRoute default/type", "spec.hostnames"],
         ),
         bad(
             "service.yaml",

@@ -109,8 +109,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pingora", &["dataplane-http", "dataplane-upstream"]),
     ("wasmtime", &["dataplane-wasm"]),
     // `ir` judges certificates for both sides, see docs/decisions/0003.
-    ("rustls", &["dataplane-tls", "dataplane-testkit", "ir"]),
-    ("tokio-rustls", &["dataplane-tls", "dataplane-testkit"]),
+    // The shim ends TLS of its data planes, see docs/decisions/0017.
+    (
+        "rustls",
+        &["dataplane-tls", "dataplane-testkit", "ir", "shim"],
+    ),
+    (
+        "tokio-rustls",
+        &["dataplane-tls", "dataplane-testkit", "shim"],
+    ),
     ("x509-parser", &["dataplane-tls", "dataplane-testkit"]),
     ("prost", &["ir"]),
     (

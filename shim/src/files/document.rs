@@ -9,19 +9,37 @@ use std::sync::Arc;
 use serde_yaml::Value;
 
 use super::Fault;
+use super::place::{self, Step};
 use crate::cluster_view::Origin;
 
 /// One object of a file, not yet typed.
-pub(super) struct Document {
+pub(super) struct Document<'a> {
     pub(super) origin: Origin,
     pub(super) value: Value,
+    /// The document it was read from.
+    text: &'a str,
+    /// The way to it there; it is the document itself where no list holds it.
+    within: Vec<Step>,
+}
+
+impl Document<'_> {
+    /// The line of the file on which the field at `path` of this object stands.
+    pub(super) fn line_of(&self, path: impl IntoIterator<Item = Step>) -> usize {
+        let mut whole = self.within.clone();
+        whole.extend(path);
+        self.origin.line + place::line_of(self.text, &whole)
+    }
 }
 
 /// Documents nested deeper than this in Lists of Lists are refused.
 const LIST_DEPTH_MAX: usize = 4;
 
 /// Every document of `text`; what cannot be read is a fault.
-pub(super) fn documents(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) -> Vec<Document> {
+pub(super) fn documents<'a>(
+    file: &Arc<str>,
+    text: &'a str,
+    faults: &mut Vec<Fault>,
+) -> Vec<Document<'a>> {
     let mut documents = Vec::new();
     for (line, part) in cut(text) {
         let origin = Origin {
@@ -30,7 +48,15 @@ pub(super) fn documents(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) ->
         };
         match serde_yaml::from_str::<Value>(part) {
             Ok(Value::Null) => {}
-            Ok(value) => expand(origin, value, 0, &mut documents, faults),
+            Ok(value) => {
+                let document = Document {
+                    origin,
+                    value,
+                    text: part,
+                    within: Vec::new(),
+                };
+                expand(document, 0, &mut documents, faults);
+            }
             Err(error) => faults.push(malformed(&origin, part, &error)),
         }
     }
@@ -90,39 +116,46 @@ fn malformed(origin: &Origin, part: &str, error: &serde_yaml::Error) -> Fault {
     }
 }
 
-fn expand(
-    origin: Origin,
-    value: Value,
+fn expand<'a>(
+    mut document: Document<'a>,
     depth: usize,
-    documents: &mut Vec<Document>,
+    documents: &mut Vec<Document<'a>>,
     faults: &mut Vec<Fault>,
 ) {
+    let value = &document.value;
     let is_list = value
         .get("kind")
         .and_then(Value::as_str)
         .is_some_and(|kind| kind.ends_with("List"))
         && value.get("items").is_some_and(Value::is_sequence);
     if !is_list {
-        documents.push(Document { origin, value });
+        documents.push(document);
         return;
     }
     if depth == LIST_DEPTH_MAX {
         faults.push(Fault {
-            file: origin.file,
-            line: origin.line,
+            line: document.line_of([Step::Key("items".to_owned())]),
+            file: document.origin.file,
             object: String::new(),
             path: "items".to_owned(),
             message: "lists are nested too deeply, write the objects side by side".to_owned(),
         });
         return;
     }
-    let Value::Mapping(mut mapping) = value else {
+    let items = document.value.get_mut("items").map(std::mem::take);
+    let Some(Value::Sequence(items)) = items else {
         return;
     };
-    if let Some(Value::Sequence(items)) = mapping.remove("items") {
-        for item in items {
-            expand(origin.clone(), item, depth + 1, documents, faults);
-        }
+    for (index, item) in items.into_iter().enumerate() {
+        let mut within = document.within.clone();
+        within.extend([Step::Key("items".to_owned()), Step::Item(index)]);
+        let document = Document {
+            origin: document.origin.clone(),
+            value: item,
+            text: document.text,
+            within,
+        };
+        expand(document, depth + 1, documents, faults);
     }
 }
 

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Value};
 
 use super::document::Document;
+use super::place::Step;
 use super::{Fault, Skipped, schema};
-use crate::cluster_view::{AnyObject, Kind, Object, Origin, Watched};
+use crate::cluster_view::{AnyObject, Kind, Object, Watched};
 use crate::direct_response;
 
 /// What a document turned out to be.
@@ -24,15 +25,11 @@ pub(super) enum Outcome {
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 /// Reads one document.
-pub(super) fn read(document: Document) -> Outcome {
-    let Document { origin, value } = document;
-    let Value::Mapping(mapping) = value else {
-        return refuse(
-            &origin,
-            "",
-            "",
-            "is not an object, write apiVersion, kind and metadata",
-        );
+pub(super) fn read(document: Document<'_>) -> Outcome {
+    let mut document = document;
+    let Value::Mapping(mapping) = std::mem::take(&mut document.value) else {
+        let message = "is not an object, write apiVersion, kind and metadata";
+        return refuse(&document, "", Vec::new(), message);
     };
     let text = |key: &str| {
         mapping
@@ -48,7 +45,8 @@ pub(super) fn read(document: Document) -> Outcome {
         } else {
             "apiVersion"
         };
-        return refuse(&origin, "", missing, "is missing or not text");
+        let path = vec![Step::Key(missing.to_owned())];
+        return refuse(&document, "", path, "is missing or not text");
     }
     let (group, version_name) = version.split_once('/').unwrap_or(("", &version));
     let gateway = |object: &mut Mapping| {
@@ -59,25 +57,25 @@ pub(super) fn read(document: Document) -> Outcome {
     match (group, kind.as_str(), version_name) {
         (GATEWAY_API, "GatewayClass", "v1" | "v1beta1") => typed::<
             gateway_api::experimental::gatewayclasses::GatewayClass,
-        >(origin, mapping, gateway),
+        >(document, mapping, gateway),
         (GATEWAY_API, "Gateway", "v1" | "v1beta1") => {
-            typed::<gateway_api::experimental::gateways::Gateway>(origin, mapping, gateway)
+            typed::<gateway_api::experimental::gateways::Gateway>(document, mapping, gateway)
         }
         (GATEWAY_API, "HTTPRoute", "v1" | "v1beta1") => {
-            typed::<gateway_api::experimental::httproutes::HttpRoute>(origin, mapping, gateway)
+            typed::<gateway_api::experimental::httproutes::HttpRoute>(document, mapping, gateway)
         }
         (GATEWAY_API, "GRPCRoute", "v1") => {
-            typed::<gateway_api::experimental::grpcroutes::GrpcRoute>(origin, mapping, gateway)
+            typed::<gateway_api::experimental::grpcroutes::GrpcRoute>(document, mapping, gateway)
         }
         (GATEWAY_API, "ReferenceGrant", "v1" | "v1beta1") => typed::<
             gateway_api::experimental::referencegrants::ReferenceGrant,
-        >(origin, mapping, gateway),
-        (GATEWAY_API, "ListenerSet", "v1") => {
-            typed::<gateway_api::experimental::listenersets::ListenerSet>(origin, mapping, gateway)
-        }
+        >(document, mapping, gateway),
+        (GATEWAY_API, "ListenerSet", "v1") => typed::<
+            gateway_api::experimental::listenersets::ListenerSet,
+        >(document, mapping, gateway),
         (GATEWAY_API, "TLSRoute", "v1" | "v1alpha3" | "v1alpha2") => {
             // Before v1 the list could be left out, which means every name.
-            typed::<gateway_api::experimental::tlsroutes::TlsRoute>(origin, mapping, |object| {
+            typed::<gateway_api::experimental::tlsroutes::TlsRoute>(document, mapping, |object| {
                 gateway(object);
                 if version_name != "v1"
                     && let Some(Value::Mapping(spec)) = object.get_mut("spec")
@@ -88,40 +86,46 @@ pub(super) fn read(document: Document) -> Outcome {
             })
         }
         (GATEWAY_API, "TCPRoute", "v1" | "v1alpha2") => {
-            typed::<gateway_api::experimental::tcproutes::TcpRoute>(origin, mapping, gateway)
+            typed::<gateway_api::experimental::tcproutes::TcpRoute>(document, mapping, gateway)
         }
         (GATEWAY_API, "UDPRoute", "v1" | "v1alpha2") => {
-            typed::<gateway_api::experimental::udproutes::UdpRoute>(origin, mapping, gateway)
+            typed::<gateway_api::experimental::udproutes::UdpRoute>(document, mapping, gateway)
         }
         (GATEWAY_API, "BackendTLSPolicy", "v1" | "v1alpha3") => {
-            typed::<gateway_api::backendtlspolicies::BackendTlsPolicy>(origin, mapping, gateway)
+            typed::<gateway_api::backendtlspolicies::BackendTlsPolicy>(document, mapping, gateway)
         }
         (direct_response::GROUP, "DirectResponse", "v1alpha1") => {
-            typed::<direct_response::DirectResponse>(origin, mapping, gateway)
+            typed::<direct_response::DirectResponse>(document, mapping, gateway)
         }
         ("", "Service", "v1") => {
-            typed::<k8s_openapi::api::core::v1::Service>(origin, mapping, plain)
+            typed::<k8s_openapi::api::core::v1::Service>(document, mapping, plain)
         }
-        ("", "Secret", "v1") => typed::<k8s_openapi::api::core::v1::Secret>(origin, mapping, plain),
+        ("", "Secret", "v1") => {
+            typed::<k8s_openapi::api::core::v1::Secret>(document, mapping, plain)
+        }
         ("", "ConfigMap", "v1") => {
-            typed::<k8s_openapi::api::core::v1::ConfigMap>(origin, mapping, plain)
+            typed::<k8s_openapi::api::core::v1::ConfigMap>(document, mapping, plain)
         }
         ("", "Namespace", "v1") => {
-            typed::<k8s_openapi::api::core::v1::Namespace>(origin, mapping, plain)
+            typed::<k8s_openapi::api::core::v1::Namespace>(document, mapping, plain)
         }
         ("discovery.k8s.io", "EndpointSlice", "v1") => {
-            typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(origin, mapping, plain)
+            typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(document, mapping, plain)
         }
         _ => Outcome::Skipped(Skipped {
-            file: origin.file,
-            line: origin.line,
+            file: document.origin.file,
+            line: document.origin.line,
             what: format!("{version} {kind} {}", name_of(&mapping)),
         }),
     }
 }
 
 /// Reads an object of a known type; `prepare` takes out what the type does not hold.
-fn typed<T>(origin: Origin, mut mapping: Mapping, prepare: impl FnOnce(&mut Mapping)) -> Outcome
+fn typed<T>(
+    document: Document<'_>,
+    mut mapping: Mapping,
+    prepare: impl FnOnce(&mut Mapping),
+) -> Outcome
 where
     T: Watched + DeserializeOwned + JsonSchema,
     AnyObject: From<Object<T>>,
@@ -129,38 +133,39 @@ where
     let title = format!("{} {}", T::KIND, name_of(&mapping));
     prepare(&mut mapping);
     mapping.remove("status");
-    let mut unknown: Vec<Vec<String>> = Vec::new();
+    let mut unknown: Vec<Vec<Step>> = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let value = Value::Mapping(mapping);
     let parsed: Result<T, _> = {
         let tracked = serde_path_to_error::Deserializer::new(&value, &mut track);
-        serde_ignored::deserialize(tracked, |path| unknown.push(segments(&path)))
+        serde_ignored::deserialize(tracked, |path| unknown.push(steps(&path)))
     };
     let mut object = match parsed {
         Ok(object) => object,
         Err(error) => {
-            let path = track.path().to_string();
-            let path = if path == "." { String::new() } else { path };
             let message = if T::KIND == Kind::Secret {
                 "cannot be read: data maps names to base64, stringData maps names to text"
                     .to_owned()
             } else {
                 error.to_string()
             };
-            return refuse(&origin, &title, &path, &message);
+            return refuse(&document, &title, tracked_steps(&track.path()), &message);
         }
     };
-    unknown.retain(|path| path.first().is_none_or(|first| first != "metadata"));
-    if let Some((field, place)) = unknown.first().and_then(|path| path.split_last()) {
-        let message = match schema::nearest::<T>(place, field) {
+    unknown.retain(|path| !matches!(path.first(), Some(Step::Key(first)) if first == "metadata"));
+    if let Some(path) = unknown.into_iter().next() {
+        let message = match schema::nearest::<T>(&path) {
             Some(name) => format!("unknown field, did you mean `{name}`?"),
             None => "unknown field, remove it".to_owned(),
         };
-        return refuse(&origin, &title, &shown(&unknown[0]), &message);
+        return refuse(&document, &title, path, &message);
     }
     match place(object.metadata_mut(), is_cluster_scoped(T::KIND)) {
-        Ok(()) => Outcome::Object(Object::new(object, origin).into()),
-        Err((path, message)) => refuse(&origin, &title, path, message),
+        Ok(()) => Outcome::Object(Object::new(object, document.origin).into()),
+        Err((field, message)) => {
+            let path = ["metadata", field].map(|key| Step::Key(key.to_owned()));
+            refuse(&document, &title, path.into(), message)
+        }
     }
 }
 
@@ -170,12 +175,9 @@ fn place(
     cluster_scoped: bool,
 ) -> Result<(), (&'static str, &'static str)> {
     match metadata.name.as_deref() {
-        None | Some("") => return Err(("metadata.name", "is missing")),
+        None | Some("") => return Err(("name", "is missing")),
         Some(name) if !is_name(name) => {
-            return Err((
-                "metadata.name",
-                "is not a name: use a-z, 0-9, - and ., at most 253",
-            ));
+            return Err(("name", "is not a name: use a-z, 0-9, - and ., at most 253"));
         }
         Some(_) => {}
     }
@@ -190,7 +192,7 @@ fn place(
         Ok(())
     } else {
         Err((
-            "metadata.namespace",
+            "namespace",
             "is not a namespace: use a-z, 0-9 and -, at most 63",
         ))
     }
@@ -228,42 +230,53 @@ fn name_of(mapping: &Mapping) -> String {
     }
 }
 
-fn refuse(origin: &Origin, object: &str, path: &str, message: &str) -> Outcome {
+fn refuse(document: &Document<'_>, object: &str, path: Vec<Step>, message: &str) -> Outcome {
     Outcome::Fault(Fault {
-        file: origin.file.clone(),
-        line: origin.line,
+        file: document.origin.file.clone(),
+        path: shown(&path),
+        line: document.line_of(path),
         object: object.to_owned(),
-        path: path.to_owned(),
         message: message.to_owned(),
     })
 }
 
-fn segments(path: &serde_ignored::Path<'_>) -> Vec<String> {
+fn steps(path: &serde_ignored::Path<'_>) -> Vec<Step> {
     use serde_ignored::Path;
     let (parent, last) = match path {
         Path::Root => return Vec::new(),
-        Path::Seq { parent, index } => (parent, Some(index.to_string())),
-        Path::Map { parent, key } => (parent, Some(key.clone())),
+        Path::Seq { parent, index } => (parent, Some(Step::Item(*index))),
+        Path::Map { parent, key } => (parent, Some(Step::Key(key.clone()))),
         Path::Some { parent }
         | Path::NewtypeStruct { parent }
         | Path::NewtypeVariant { parent } => (parent, None),
     };
-    let mut segments = segments(parent);
-    segments.extend(last);
-    segments
+    let mut steps = steps(parent);
+    steps.extend(last);
+    steps
+}
+
+fn tracked_steps(path: &serde_path_to_error::Path) -> Vec<Step> {
+    use serde_path_to_error::Segment;
+    let steps = path.iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(Step::Item(*index)),
+        Segment::Map { key } | Segment::Enum { variant: key } => Some(Step::Key(key.clone())),
+        Segment::Unknown => None,
+    });
+    steps.collect()
 }
 
 /// `spec.rules[0].matches`, the way paths are written everywhere else.
-fn shown(path: &[String]) -> String {
+fn shown(path: &[Step]) -> String {
     let mut text = String::new();
-    for segment in path {
-        if segment.parse::<usize>().is_ok() {
-            text += &format!("[{segment}]");
-        } else {
-            if !text.is_empty() {
-                text.push('.');
+    for step in path {
+        match step {
+            Step::Item(index) => text += &format!("[{index}]"),
+            Step::Key(key) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text += key;
             }
-            text += segment;
         }
     }
     text

@@ -6,17 +6,22 @@
 use k8s_openapi::schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-/// The valid name nearest to `field` among those allowed at `path`.
-pub(super) fn nearest<T: JsonSchema>(path: &[String], field: &str) -> Option<String> {
+use super::place::Step;
+
+/// The valid name nearest to that of the field at `path` among those allowed there.
+pub(super) fn nearest<T: JsonSchema>(path: &[Step]) -> Option<String> {
+    let (Step::Key(field), path) = path.split_last()? else {
+        return None;
+    };
     let schema = SchemaSettings::draft2020_12()
         .into_generator()
         .into_root_schema_for::<T>();
     let root = schema.as_value();
     let mut places = vec![root];
-    for key in path {
+    for next in path {
         places = places
             .into_iter()
-            .flat_map(|place| step(root, place, key))
+            .flat_map(|place| step(root, place, next))
             .collect();
     }
     let names = places
@@ -36,18 +41,15 @@ pub(super) fn nearest<T: JsonSchema>(path: &[String], field: &str) -> Option<Str
         .map(|(_, name)| name.clone())
 }
 
-fn step<'a>(root: &'a Value, place: &'a Value, key: &str) -> Vec<&'a Value> {
+fn step<'a>(root: &'a Value, place: &'a Value, next: &Step) -> Vec<&'a Value> {
     alternatives(root, place)
         .into_iter()
-        .filter_map(|place| {
-            if key.parse::<usize>().is_ok() {
-                place.get("items")
-            } else {
-                place
-                    .get("properties")
-                    .and_then(|properties| properties.get(key))
-                    .or_else(|| place.get("additionalProperties"))
-            }
+        .filter_map(|place| match next {
+            Step::Item(_) => place.get("items"),
+            Step::Key(key) => place
+                .get("properties")
+                .and_then(|properties| properties.get(key))
+                .or_else(|| place.get("additionalProperties")),
         })
         .collect()
 }
@@ -85,25 +87,30 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_found_at_any_depth() {
-        fn path(text: &str) -> Vec<String> {
-            text.split('.').map(str::to_owned).collect()
+        fn near<T: JsonSchema>(path: &str) -> Option<String> {
+            let steps = path.split('.').map(|step| match step.parse() {
+                Ok(index) => Step::Item(index),
+                Err(_) => Step::Key(step.to_owned()),
+            });
+            nearest::<T>(&steps.collect::<Vec<_>>())
         }
-        assert_eq!(
-            nearest::<HttpRoute>(&path("spec"), "hostname").as_deref(),
-            Some("hostnames")
-        );
-        assert_eq!(
-            nearest::<HttpRoute>(&path("spec.rules.0"), "backendrefs").as_deref(),
-            Some("backendRefs")
-        );
-        assert_eq!(
-            nearest::<HttpRoute>(&path("spec.rules.0.filters.1.urlRewrite"), "hostnme").as_deref(),
-            Some("hostname")
-        );
-        assert_eq!(
-            nearest::<Service>(&path("spec.ports.0"), "targetport").as_deref(),
-            Some("targetPort")
-        );
-        assert_eq!(nearest::<HttpRoute>(&path("spec"), "xyzzy"), None);
+        for (found, expected) in [
+            (near::<HttpRoute>("spec.hostname"), Some("hostnames")),
+            (
+                near::<HttpRoute>("spec.rules.0.backendrefs"),
+                Some("backendRefs"),
+            ),
+            (
+                near::<HttpRoute>("spec.rules.0.filters.1.urlRewrite.hostnme"),
+                Some("hostname"),
+            ),
+            (
+                near::<Service>("spec.ports.0.targetport"),
+                Some("targetPort"),
+            ),
+            (near::<HttpRoute>("spec.xyzzy"), None),
+        ] {
+            assert_eq!(found.as_deref(), expected);
+        }
     }
 }

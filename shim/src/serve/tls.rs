@@ -1,16 +1,28 @@
 //! How connections are set up: HTTP/2 parameters, and TLS from files that may change.
 //!
-//! `serve.rs` asks for the current [`Transport`] before each connection. The files are read again
-//! at most once a second; broken ones are reported and the last good ones stay in use, so a
-//! half-written renewal locks nobody out.
+//! `serve.rs` asks the [`Transport`] for the current [`Door`] before each connection. The files are
+//! read again at most once a second; broken ones are reported and the last good ones stay in use, so
+//! a half-written renewal locks nobody out. TLS is ended here and not by tonic, because what is to be
+//! counted on a connection (`pings.rs`) can be seen in plain text only.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tracing::{info, warn};
 
+use super::connection::Stream;
 use crate::settings::{GrpcRuntime, GrpcTls};
 
 /// How often files are looked at.
@@ -39,14 +51,43 @@ pub enum TlsError {
         key: PathBuf,
         /// Why.
         #[source]
-        source: tonic::transport::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
-/// A server template, and the files its TLS was made of.
-pub(super) struct Transport {
-    plain: Server,
+/// How connections of now are set up.
+#[derive(Clone)]
+pub(super) struct Door {
     server: Server,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Door {
+    /// The template of a server, with the parameters of HTTP/2.
+    pub(super) fn server(&self) -> Server {
+        self.server.clone()
+    }
+
+    /// Makes the handshake where TLS is on.
+    pub(super) async fn open(
+        &self,
+        socket: TcpStream,
+        shutdown: &CancellationToken,
+    ) -> io::Result<Stream> {
+        let Some(tls) = &self.tls else {
+            return Ok(Stream::Plain(socket));
+        };
+        tokio::select! {
+            accepted = tls.accept(socket) => Ok(Stream::Tls(Box::new(accepted?))),
+            () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
+            () = shutdown.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+/// The current [`Door`], and the files its TLS was made of.
+pub(super) struct Transport {
+    door: Door,
     files: Option<GrpcTls>,
     material: Option<Material>,
     looked_at: Instant,
@@ -65,7 +106,7 @@ impl Transport {
         runtime: &GrpcRuntime,
         files: Option<GrpcTls>,
     ) -> Result<Self, TlsError> {
-        let plain = Server::builder()
+        let server = Server::builder()
             .http2_keepalive_interval(Some(runtime.keepalive_time))
             .http2_keepalive_timeout(Some(runtime.keepalive_timeout))
             .initial_stream_window_size(runtime.initial_window_size)
@@ -73,43 +114,38 @@ impl Transport {
             .max_concurrent_streams(runtime.max_concurrent_streams)
             .http2_max_header_list_size(16 * 1024);
         let mut transport = Self {
-            server: plain.clone(),
-            plain,
+            door: Door { server, tls: None },
             files,
             material: None,
             looked_at: Instant::now(),
         };
         if let Some(files) = &transport.files {
             let material = Material::read(files).await?;
-            transport.server = material.apply(&transport.plain, files)?;
+            transport.door.tls = Some(material.acceptor(files)?);
             transport.material = Some(material);
         }
         Ok(transport)
     }
 
-    /// The server to use for a connection that comes now.
-    pub(super) async fn current(&mut self) -> Server {
+    /// The one to use for a connection that comes now.
+    pub(super) async fn current(&mut self) -> Door {
         if let Some(files) = &self.files
             && self.looked_at.elapsed() >= RELOAD_INTERVAL
         {
             self.looked_at = Instant::now();
             let changed = match Material::read(files).await {
                 Ok(material) if self.material.as_ref() == Some(&material) => None,
-                Ok(material) => Some(
-                    material
-                        .apply(&self.plain, files)
-                        .map(|server| (server, material)),
-                ),
+                Ok(material) => Some(material.acceptor(files).map(|tls| (tls, material))),
                 Err(error) => Some(Err(error)),
             };
             match changed {
-                Some(Ok((server, material))) => {
+                Some(Ok((tls, material))) => {
                     info!("TLS files changed, new connections use them");
-                    self.server = server;
+                    self.door.tls = Some(tls);
                     self.material = Some(material);
                 }
                 Some(Err(error)) => {
-                    let error: &dyn std::error::Error = &error;
+                    let error: &dyn Error = &error;
                     warn!(
                         error,
                         "TLS files cannot be used, keeping the last good ones"
@@ -118,7 +154,7 @@ impl Transport {
                 None => {}
             }
         }
-        self.server.clone()
+        self.door.clone()
     }
 }
 
@@ -134,23 +170,49 @@ impl Material {
         })
     }
 
-    fn apply(&self, plain: &Server, files: &GrpcTls) -> Result<Server, TlsError> {
-        let mut tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.cert, &self.key))
-            .timeout(HANDSHAKE_TIMEOUT);
-        if let Some(client_ca) = &self.client_ca {
-            tls = tls
-                .client_ca_root(Certificate::from_pem(client_ca))
-                .client_auth_optional(!files.require_client_cert);
-        }
-        plain
-            .clone()
-            .tls_config(tls)
-            .map_err(|source| TlsError::Unusable {
-                cert: files.cert_path.clone(),
-                key: files.key_path.clone(),
-                source,
-            })
+    fn acceptor(&self, files: &GrpcTls) -> Result<TlsAcceptor, TlsError> {
+        let config = self.config(files.require_client_cert);
+        let config = config.map_err(|source| TlsError::Unusable {
+            cert: files.cert_path.clone(),
+            key: files.key_path.clone(),
+            source,
+        })?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    fn config(&self, needs_client: bool) -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
+        let provider = Arc::new(ring::default_provider());
+        let chain = certificates(&self.cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(client_ca) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(client_ca)? {
+                    roots.add(authority)?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = match needs_client {
+                    true => verifier,
+                    false => verifier.allow_unauthenticated(),
+                };
+                builder.with_client_cert_verifier(verifier.build()?)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key)?;
+        config.alpn_protocols.push(b"h2".to_vec());
+        Ok(config)
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Box<dyn Error + Send + Sync>> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates? {
+        none if none.is_empty() => Err("no certificate in PEM is in it".into()),
+        some => Ok(some),
     }
 }
 

@@ -50,7 +50,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     (
         "grpcRuntime.minPingInterval",
         "15s",
-        "accepted for compatibility and not enforced: tonic does not show a server its client's pings",
+        "a client whose pings follow each other sooner three times, with no answer between, gets GOAWAY (too_many_pings); 0 for no limit",
     ),
     (
         "grpcRuntime.permitWithoutStream",

@@ -15,6 +15,7 @@ mod golden;
 mod law;
 mod listeners;
 mod mutual_tls;
+mod pings;
 mod quarantine;
 mod scale;
 mod serve;
