@@ -33,6 +33,14 @@ const HOSTNAME: Clash = Clash {
     reason: "HostnameConflict",
     what: "the same host name",
 };
+const NO_HOSTNAME: Clash = Clash {
+    reason: "HostnameConflict",
+    what: "no host name either",
+};
+
+/// What a younger Gateway can do where the older one keeps its place.
+const WAYS_OUT: &str = "give this listener a host name, a port or an address (spec.addresses) that \
+                        the other does not have";
 
 /// Marks every listener that is not distinct within its Gateway.
 pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
@@ -63,7 +71,8 @@ pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
             }
         }
         for (index, clash, whom) in found {
-            mark(&mut candidate.drafts[index], clash, &whom);
+            let message = format!("{whom} has {} on the same port", clash.what);
+            mark(&mut candidate.drafts[index], clash.reason, message);
         }
         note_overlaps(&mut candidate.drafts);
     }
@@ -116,6 +125,9 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
     type Proxy = Option<ProxyProtocol>;
     let mut taken: BTreeMap<u16, Vec<Taken>> = BTreeMap::new();
     for candidate in candidates {
+        if candidate.is_refused() {
+            continue;
+        }
         let addresses = candidate.addresses.clone();
         let proxy_protocol = &candidate.settings.proxy_protocol;
         let mut own = Vec::new();
@@ -132,11 +144,17 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
                     } else if known_proxy != proxy_protocol {
                         Some((PROXY_PROTOCOL, whose.clone()))
                     } else {
-                        (*hostname == draft.hostname).then(|| (HOSTNAME, whose.clone()))
+                        let clash = same_hosts(hostname.as_ref(), draft.hostname.as_ref());
+                        clash.map(|clash| (clash, whose.clone()))
                     }
                 });
-            if let Some((reason, whose)) = clash {
-                mark(draft, reason, &whose);
+            if let Some((Clash { reason, what }, whose)) = clash {
+                let place = "on the same address and port";
+                mark(
+                    draft,
+                    reason,
+                    format!("{whose} has {what} {place}; {WAYS_OUT}"),
+                );
             } else {
                 let whose = format!("Gateway {}, which came first,", candidate.object.key);
                 let hostname = draft.hostname.clone();
@@ -172,12 +190,19 @@ fn clash(one: &Draft, other: &Draft) -> Option<Clash> {
     } else if !share_a_socket(a, b) {
         Some(PROTOCOL)
     } else {
-        (one.hostname == other.hostname).then_some(HOSTNAME)
+        same_hosts(one.hostname.as_ref(), other.hostname.as_ref())
     }
 }
 
-fn mark(draft: &mut Draft, Clash { reason, what }: Clash, whom: &str) {
-    let message = format!("{whom} has {what} on the same port");
+fn same_hosts(one: Option<&Hostname>, other: Option<&Hostname>) -> Option<Clash> {
+    match one {
+        _ if one != other => None,
+        None => Some(NO_HOSTNAME),
+        Some(_) => Some(HOSTNAME),
+    }
+}
+
+fn mark(draft: &mut Draft, reason: &'static str, message: String) {
     draft.conditions.set(
         ConditionType::Conflicted,
         Truth::True,

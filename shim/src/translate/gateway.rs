@@ -75,6 +75,13 @@ pub(super) struct Candidate<'a> {
     address_fault: Option<(ConditionType, &'static str, String)>,
 }
 
+impl Candidate<'_> {
+    /// The Gateway as a whole cannot be served, whatever its listeners are.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(&self.address_fault, Some((ConditionType::Accepted, ..)))
+    }
+}
+
 /// Translates all classes and Gateways; `previous` lends what it knows of certificates.
 pub(super) fn translate(
     view: &ClusterView,
@@ -277,6 +284,7 @@ impl Gateways {
     }
 
     fn add(&mut self, candidate: Candidate<'_>) {
+        let is_refused = candidate.is_refused();
         let Candidate {
             object,
             drafts,
@@ -284,7 +292,6 @@ impl Gateways {
             settings,
             address_fault,
         } = candidate;
-        let is_refused = matches!(&address_fault, Some((ConditionType::Accepted, ..)));
         let mut listeners = Vec::new();
         let mut statuses = Vec::new();
         for mut draft in drafts {

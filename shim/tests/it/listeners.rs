@@ -361,6 +361,64 @@ fn of_two_gateways_that_want_the_same_the_older_goes_on_serving() {
 }
 
 #[test]
+fn two_gateways_live_on_one_port_where_address_or_host_tells_them_apart() {
+    const UNUSABLE: &str = "[{value: not-an-address}]";
+    let named = |name: &str, year: u16, addresses: &str, hostname: &str| {
+        let text = gateway(
+            "",
+            "",
+            &[&format!(
+                "{{name: http, port: 80, protocol: HTTP{hostname}}}"
+            )],
+        );
+        let text = text.replace("spec:\n", &format!("spec:\n  addresses: {addresses}\n"));
+        let born =
+            format!("metadata: {{creationTimestamp: '{year}-01-01T00:00:00Z', name: {name},");
+        text.replace("metadata: {name: gw,", &born)
+    };
+    let (one, other) = ("[{value: 127.0.0.1}]", "[{value: 127.0.0.2}]");
+    let both = "[{value: 127.0.0.2}, {value: 127.0.0.1}]";
+    let (shop, wild) = (
+        ", hostname: shop.example.com",
+        ", hostname: '*.example.com'",
+    );
+    // Addresses and host name of the older and of the younger; whether the younger serves, too.
+    for (older, younger, is_served) in [
+        (("[]", ""), ("[]", ""), false),
+        (("[]", ""), ("[]", shop), true),
+        (("[]", shop), ("[]", wild), true),
+        (("[]", shop), ("[]", shop), false),
+        ((one, ""), (one, ""), false),
+        ((one, ""), (other, ""), true),
+        ((one, ""), (both, ""), false),
+        ((one, ""), ("[]", ""), false),
+        (("[]", ""), (one, ""), false),
+        ((UNUSABLE, ""), ("[]", ""), true),
+    ] {
+        let text = [
+            class().to_owned(),
+            named("gw", 2025, younger.0, younger.1),
+            named("old", 2020, older.0, older.1),
+        ];
+        let case = format!("{older:?} {younger:?}");
+        let translation = translated(&text.concat());
+        let listeners = &translation.snapshot().listeners;
+        let is_there = listeners.get("infra/gw/http").is_some();
+        assert_eq!(is_there, is_served, "{case}");
+        let conflicted = at_listener(&translation, "http", Type::Conflicted).0;
+        assert_eq!(conflicted == Truth::True, !is_served, "{case}");
+        let is_old_there = listeners.get("infra/old/http").is_some();
+        assert_eq!(is_old_there, older.0 != UNUSABLE, "{case}");
+        // Without the older one the younger has the place.
+        let alone = translated(&text[..2].concat());
+        assert!(
+            alone.snapshot().listeners.get("infra/gw/http").is_some(),
+            "{case}"
+        );
+    }
+}
+
+#[test]
 fn listeners_whose_hosts_overlap_over_tls_are_told() {
     let authority = Authority::new("server");
     let listeners = [

@@ -254,7 +254,7 @@ fn conflicting_listeners_are_left_out_and_the_others_serve() {
     assert_eq!(served, ["infra/gw/c", "infra/gw/d"]);
     assert_eq!(
         at_listener(&translation, "a", Type::Conflicted),
-        "True HostnameConflict: listener b has the same host name on the same port"
+        "True HostnameConflict: listener b has no host name either on the same port"
     );
     assert_eq!(
         at_listener(&translation, "c", Type::Conflicted),
@@ -308,7 +308,9 @@ fn the_older_of_two_gateways_keeps_its_place() {
     assert_eq!(served, ["infra/old/a"]);
     assert_eq!(
         at_listener(&translation, "a", Type::Conflicted),
-        "True HostnameConflict: Gateway infra/old, which came first, has the same host name on the same port"
+        "True HostnameConflict: Gateway infra/old, which came first, has no host name either on \
+         the same address and port; give this listener a host name, a port or an address \
+         (spec.addresses) that the other does not have"
     );
 }
 
