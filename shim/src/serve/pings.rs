@@ -83,11 +83,12 @@ impl Pings {
 
     /// The frame that tells the client why it has to go; nothing in the midst of another frame.
     pub(super) fn goodbye(&self) -> Option<Vec<u8>> {
-        const WHY: &[u8] = b"too_many_pings";
+        const WHY: &[u8; 14] = b"too_many_pings";
         if !self.to_client.is_between() {
             return None;
         }
-        let mut frame = vec![0, 0, 8 + WHY.len() as u8, GOAWAY, 0, 0, 0, 0, 0];
+        // The payload's length, the kind, no flags, no stream.
+        let mut frame = vec![0, 0, 8 + 14, GOAWAY, 0, 0, 0, 0, 0];
         frame.extend(self.last_stream.to_be_bytes());
         frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
         frame.extend(WHY);
