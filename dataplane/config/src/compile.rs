@@ -15,6 +15,8 @@ use ir::listener::{ListenerProtocol, ListenerTls, ProxyProtocol};
 use ir::policy::RoutePolicy;
 use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute, Violation, Violations};
 
+use dataplane_resilience::circuit_breaker::Breaker;
+use dataplane_resilience::retry::{Allowance, BURST_WINDOW};
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::{CompiledRoute, RouteKind, Table};
 use dataplane_telemetry::metrics::Metrics;
@@ -24,6 +26,7 @@ use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
+use crate::kept::{self, Kept};
 use crate::runtime::{
     Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
 };
@@ -46,12 +49,9 @@ pub fn compile(
     {
         let config = match previous.listeners.get(&listener.name) {
             Some(before) if before.listener == *listener => {
-                changed.apply_to(before, &identities, metrics)
+                changed.apply_to(before, &identities, &previous.kept, metrics)
             }
-            _ => {
-                let defaults = &previous.defaults;
-                listener_from_scratch(listener, &snapshot, defaults, &identities, metrics)
-            }
+            _ => listener_from_scratch(listener, &snapshot, previous, &identities, metrics),
         };
         listeners.insert(listener.name.clone(), config);
     }
@@ -65,6 +65,7 @@ pub fn compile(
         clusters,
         defaults: previous.defaults.clone(),
         identities,
+        kept: previous.kept.clone(),
     })
 }
 
@@ -82,7 +83,11 @@ fn clusters(
                 let known = before.map(|config| &config.cluster);
                 let compiled = Cluster::compile(cluster, known);
                 let known = before.map(|config| &config.tls);
+                let thresholds = cluster.policy.as_deref().and_then(|it| it.breaker.as_ref());
+                let known_breaker = before.and_then(|config| config.breaker.as_ref());
                 let compiled = ClusterConfig {
+                    retry_allowance: retry_allowance(cluster),
+                    breaker: thresholds.map(|it| kept::breaker(it, known_breaker)),
                     tls: ClusterTls::compile(compiled.tls(), identities, known),
                     cluster: compiled,
                     metrics: metrics.backend(&cluster.key),
@@ -99,6 +104,16 @@ fn clusters(
         reidentify(&mut clusters, identities);
     }
     clusters
+}
+
+/// The cluster's own budget for retries; its burst comes back within the budget's window.
+fn retry_allowance(cluster: &ir::Cluster) -> Option<Allowance> {
+    let budget = cluster.policy.as_deref()?.retry_budget?;
+    let window = u32::try_from(BURST_WINDOW.as_secs()).unwrap_or(u32::MAX);
+    Some(Allowance {
+        ratio_percent: u32::from(budget.percent),
+        burst: budget.min_per_second.saturating_mul(window),
+    })
 }
 
 /// Brings the TLS of every cluster in line with other client certificates.
@@ -150,6 +165,7 @@ impl<'a> ChangedRoutes<'a> {
         &self,
         before: &Arc<ListenerConfig>,
         identities: &Identities,
+        kept: &Kept,
         metrics: &Metrics,
     ) -> Arc<ListenerConfig> {
         let listener = &before.listener;
@@ -162,14 +178,14 @@ impl<'a> ChangedRoutes<'a> {
         }
         for route in &self.http {
             touched |= table.remove(RouteKind::Http, &route.key);
-            if let Some(compiled) = compile_http(route, listener, metrics) {
+            if let Some(compiled) = compile_http(route, listener, kept, metrics) {
                 table.insert(compiled);
                 touched = true;
             }
         }
         for route in &self.grpc {
             touched |= table.remove(RouteKind::Grpc, &route.key);
-            if let Some(compiled) = compile_grpc(route, listener, metrics) {
+            if let Some(compiled) = compile_grpc(route, listener, kept, metrics) {
                 table.insert(compiled);
                 touched = true;
             }
@@ -200,18 +216,19 @@ impl<'a> ChangedRoutes<'a> {
 fn listener_from_scratch(
     listener: &Arc<Listener>,
     snapshot: &Snapshot,
-    defaults: &ListenerDefaults,
+    previous: &RuntimeConfig,
     identities: &Identities,
     metrics: &Metrics,
 ) -> Arc<ListenerConfig> {
+    let (defaults, kept) = (&previous.defaults, &*previous.kept);
     let http = snapshot
         .http_routes
         .iter()
-        .filter_map(|r| compile_http(r, listener, metrics));
+        .filter_map(|r| compile_http(r, listener, kept, metrics));
     let grpc = snapshot
         .grpc_routes
         .iter()
-        .filter_map(|r| compile_grpc(r, listener, metrics));
+        .filter_map(|r| compile_grpc(r, listener, kept, metrics));
     let mut table = Table::default();
     http.chain(grpc).for_each(|route| table.insert(route));
     let settings = &listener.settings;
@@ -269,6 +286,7 @@ fn hosts_on<R>(route: &ir::http_route::Route<R>, listener: &Listener) -> Option<
 fn compile_http(
     route: &HttpRoute,
     listener: &Listener,
+    kept: &Kept,
     metrics: &Metrics,
 ) -> Option<CompiledRoute<Rule>> {
     let hosts = hosts_on(route, listener)?;
@@ -278,6 +296,7 @@ fn compile_http(
         let parts = Parts {
             route: &route.key,
             policy: route.policy.as_deref(),
+            kept,
             filters: &rule.filters,
             backends: &rule.backends,
         };
@@ -297,6 +316,7 @@ fn compile_http(
 fn compile_grpc(
     route: &GrpcRoute,
     listener: &Listener,
+    kept: &Kept,
     metrics: &Metrics,
 ) -> Option<CompiledRoute<Rule>> {
     let hosts = hosts_on(route, listener)?;
@@ -306,6 +326,7 @@ fn compile_grpc(
         let parts = Parts {
             route: &route.key,
             policy: route.policy.as_deref(),
+            kept,
             filters: &rule.filters,
             backends: &rule.backends,
         };
@@ -322,11 +343,19 @@ fn non_zero(duration: Duration) -> Option<Duration> {
 struct Parts<'a> {
     route: &'a Arc<str>,
     policy: Option<&'a RoutePolicy>,
+    kept: &'a Kept,
     filters: &'a [ir::Filter],
     backends: &'a [ir::http_route::BackendRef],
 }
 
 impl Parts<'_> {
+    /// The route's own breaker in front of the cluster that is meant by these keys.
+    fn breaker(&self, cluster_keys: &[Arc<str>]) -> Option<Arc<Breaker>> {
+        let thresholds = self.policy?.breaker.as_ref()?;
+        let cluster = cluster_keys.first()?;
+        Some(self.kept.breaker(self.route, cluster, thresholds))
+    }
+
     fn rule(
         self,
         kind: RouteKind,
@@ -338,6 +367,7 @@ impl Parts<'_> {
             display: backend.target.display.clone(),
             cluster_keys: backend.target.cluster_keys.clone(),
             filters: Filters::compile(&backend.filters),
+            breaker: self.breaker(&backend.target.cluster_keys),
         });
         let choice = WeightedChoice::new(self.backends.iter().map(|backend| backend.weight));
         let none = RoutePolicy::default();

@@ -11,10 +11,12 @@ pub mod runtime;
 pub mod streams;
 pub mod backend_tls;
 pub mod filters;
+pub mod kept;
 
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
+pub use kept::Kept;
 pub use runtime::{
     Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
 };

@@ -14,7 +14,8 @@ use ir::listener::{EscapedSlashes, ProxyProtocol, TlsVersion};
 use ir::policy::Retry;
 use ir::{Network, Snapshot, Version};
 
-use dataplane_resilience::retry::RetryBudget;
+use dataplane_resilience::circuit_breaker::Breaker;
+use dataplane_resilience::retry::{Allowance, RetryBudget};
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
 use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
@@ -24,6 +25,7 @@ use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
+use crate::kept::Kept;
 use crate::streams::{Streams, UdpBind};
 
 /// One compiled configuration.
@@ -44,6 +46,8 @@ pub struct RuntimeConfig {
     pub defaults: Arc<ListenerDefaults>,
     /// Client certificates that are shown to endpoints.
     pub identities: Identities,
+    /// What routes keep when they are compiled anew; handed on from one configuration to the next.
+    pub kept: Arc<Kept>,
 }
 
 /// What holds for listeners that say nothing else; set by the bootstrap file.
@@ -110,6 +114,10 @@ pub struct ClusterConfig {
     pub metrics: Arc<BackendMetrics>,
     /// How often its failed requests may be sent again; outlives this configuration.
     pub retries: Arc<RetryBudget>,
+    /// How many may be; `None` for the process's allowance.
+    pub retry_allowance: Option<Allowance>,
+    /// Stops calling it while it fails, for routes without a breaker of their own.
+    pub breaker: Option<Arc<Breaker>>,
 }
 
 /// One socket and the listeners that share it.
@@ -243,4 +251,6 @@ pub struct Backend {
     pub cluster_keys: Vec<Arc<str>>,
     /// What is done to requests and responses of this backend only.
     pub filters: Filters,
+    /// The route's own breaker in front of it.
+    pub breaker: Option<Arc<Breaker>>,
 }

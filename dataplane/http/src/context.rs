@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane_config::{Backend, ClusterConfig, ListenerConfig, Rule, RuntimeConfig};
+use dataplane_resilience::circuit_breaker::{Breaker, Pass};
 use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::Reason;
-use dataplane_upstream::Endpoint;
+use dataplane_upstream::{Endpoint, Outcome};
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,12 @@ pub(crate) struct Context<'c> {
     /// Endpoints that failed already.
     pub(crate) tried: Vec<SocketAddr>,
     pub(crate) attempts: u32,
+    /// Leave of the breaker for the last attempt.
+    pub(crate) pass: Option<Pass<'c>>,
+    /// What the head of its response says of the endpoint, when somebody wants to know.
+    pub(crate) answered: Option<Outcome>,
+    /// How it ended was told.
+    pub(crate) is_judged: bool,
     /// Something of the request may have left for the endpoint of the last attempt.
     pub(crate) request_sent: bool,
     /// The rule's retry policy; most have none.
@@ -75,11 +82,25 @@ impl<'c> Context<'c> {
             endpoint: None,
             tried: Vec::new(),
             attempts: 0,
+            pass: None,
+            answered: None,
+            is_judged: false,
             request_sent: false,
             retry: None,
             connect_time: Duration::ZERO,
             status: None,
             reason: Reason::Ok,
         }
+    }
+
+    /// The breaker that the chosen backend is behind: the route's own, or the cluster's.
+    pub(crate) fn breaker(&self) -> Option<&'c Breaker> {
+        let own = self.backend.and_then(|backend| backend.breaker.as_deref());
+        own.or_else(|| self.cluster?.breaker.as_deref())
+    }
+
+    /// Whether anybody wants to know how an attempt ends.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.pass.is_some() || self.cluster.is_some_and(|it| it.cluster.is_watched())
     }
 }

@@ -120,6 +120,13 @@ impl Watch {
         self.client_write.set(waiting.then(Instant::now));
     }
 
+    /// How long the endpoint has been waited for and nobody else.
+    pub(crate) fn awaited_upstream(&self) -> Option<Duration> {
+        let is_client = self.client_body.get().is_some() || self.client_write.get().is_some();
+        let upstream = self.upstream.get().filter(|_| !is_client);
+        upstream.map(|(since, _)| since.elapsed())
+    }
+
     /// The earliest note, and what it means when it is due.
     fn next(&self) -> (Instant, Reason) {
         let far = Instant::now() + Duration::from_secs(3600);

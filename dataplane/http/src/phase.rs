@@ -6,6 +6,7 @@ pub(crate) mod route;
 pub(crate) mod limit;
 pub(crate) mod filter;
 pub(crate) mod upstream;
+pub(crate) mod health;
 pub(crate) mod retry;
 pub(crate) mod log;
 

@@ -274,6 +274,9 @@ async fn attempts(
 ) -> Result<Step, ClientError> {
     let watch = waiting.watch;
     loop {
+        if let Step::Reply(reply) = phase::health::enter(ctx) {
+            return Ok(Step::Reply(reply));
+        }
         if let Step::Reply(reply) = phase::upstream::pick(ctx) {
             return Ok(Step::Reply(reply));
         }
@@ -284,15 +287,26 @@ async fn attempts(
         };
         let (fault, was_reused) = match ended {
             Ok(done) => match done.result {
-                Ok(()) => return Ok(Step::Continue),
+                Ok(()) => {
+                    phase::health::succeeded(ctx);
+                    return Ok(Step::Continue);
+                }
                 Err(fault) => (fault, done.was_reused),
             },
-            Err(reason) => (Fault::Upstream(timed_out(ctx, reason)), false),
+            Err(reason) => {
+                let limit = limit_of(ctx, request, reason);
+                phase::health::timed_out(ctx, watch.awaited_upstream(), limit);
+                (Fault::Upstream(timed_out(ctx, reason)), false)
+            }
         };
         let pause = match fault {
-            Fault::Client(error) => return client_fault(ctx, responder, error),
+            Fault::Client(error) => {
+                phase::health::judge(ctx);
+                return client_fault(ctx, responder, error);
+            }
             Fault::Unwanted(pause) => pause,
             Fault::Upstream(failure) => {
+                phase::health::failed(ctx, failure.reason, was_reused);
                 let failed = Failed {
                     failure,
                     was_reused,
@@ -332,6 +346,20 @@ async fn rest(
     let resting = pin!(or_gone(sleep(pause).map(Ok), responder));
     let rested = waiting.until_due(resting).await?;
     rested.map_err(|_| Reason::ClientAborted)
+}
+
+/// The time that the operator gave for what did not come in time; `None` when it was the client who
+/// said how long to wait, or who was waited for.
+fn limit_of(ctx: &Context<'_>, request: &Request, reason: Reason) -> Option<Duration> {
+    let rule = ctx.rule?;
+    match reason {
+        // Without a limit for the attempt, all of the time went to waiting for the response.
+        Reason::UpstreamTimeout => Some(rule.backend_request_timeout.unwrap_or_default()),
+        Reason::RequestTimeout => rule
+            .request_timeout
+            .filter(|limit| request.grpc_timeout().is_none_or(|call| *limit <= call)),
+        _ => None,
+    }
 }
 
 /// What a deadline that passed says about its attempt.

@@ -3,6 +3,8 @@
 //! All errors a client sees are made here, so that they look the same everywhere. The body names
 //! the stable reason that the access log and the metrics use too, and nothing about the inside.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -43,6 +45,14 @@ impl Reply {
             headers,
             body,
         }
+    }
+
+    /// The same answer with the time after which to come again, in whole seconds and at least one.
+    pub(crate) fn retry_after(mut self, time: Duration) -> Self {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.headers
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        self
     }
 
     /// An answer without a body.
@@ -198,6 +208,8 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::UnsupportedFilter => "the route has a filter that is not supported",
         Reason::AuthorizationFailed => "the authorization service gave no answer",
         Reason::Overload => "the gateway is overloaded",
+        Reason::CircuitOpen => "the backend keeps failing and is given a rest",
+        Reason::RateLimited => "too many requests, come again later",
         Reason::BackendOverload => "the backend has as many requests as it may have",
         _ => "the request cannot be served",
     }

@@ -116,6 +116,8 @@ mod tests {
             tls: dataplane_config::ClusterTls::default(),
             metrics: Metrics::new().backend("shop/b:80"),
             retries: Arc::default(),
+            retry_allowance: None,
+            breaker: None,
         }
     }
 

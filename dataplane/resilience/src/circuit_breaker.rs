@@ -115,6 +115,11 @@ impl Breaker {
         }
     }
 
+    /// Whether other settings would change nothing.
+    pub fn is_set_to(&self, settings: Settings) -> bool {
+        self.settings == settings.held()
+    }
+
     /// What it was made with.
     pub fn settings(&self) -> Settings {
         self.settings
@@ -127,6 +132,20 @@ impl Breaker {
             State::Open if self.left(word, now).is_zero() => State::HalfOpen,
             state => state,
         }
+    }
+
+    /// How much longer it lets nothing pass; zero when it is not open.
+    pub fn open_for(&self, now: Duration) -> Duration {
+        let word = self.load();
+        match word.state {
+            State::Open => self.left(word, now),
+            State::Closed | State::HalfOpen => Duration::ZERO,
+        }
+    }
+
+    /// Failures in a row while it is closed, and trials that succeeded while it is half-open.
+    pub fn count(&self) -> u64 {
+        self.load().count
     }
 
     /// Lets an attempt pass, or says when to come back.
@@ -195,14 +214,15 @@ impl Breaker {
         });
     }
 
-    fn failed(&self, trial: Option<u64>, now: Duration) {
+    /// True when this opened it.
+    fn failed(&self, trial: Option<u64>, now: Duration) -> bool {
         let open = Word {
             state: State::Open,
             count: 0,
             trials: 0,
             since: millis(now),
         };
-        self.update(|word| match (word.state, trial) {
+        let next = |word: Word| match (word.state, trial) {
             (State::Closed, _) => {
                 if word.count + 1 >= u64::from(self.settings.failure_threshold) {
                     return open;
@@ -214,7 +234,12 @@ impl Breaker {
             }
             (State::HalfOpen, Some(since)) if since == word.since => open,
             _ => word,
+        };
+        let kept: Result<_, std::convert::Infallible> = self.change(|word| {
+            let next = next(word);
+            Ok((next, next != word && next.state == State::Open))
         });
+        kept.unwrap_or_else(|never| match never {})
     }
 
     fn abandoned(&self, since: u64) {
@@ -274,10 +299,15 @@ impl Pass<'_> {
         self.breaker.succeeded(trial);
     }
 
-    /// The attempt failed.
-    pub fn failed(mut self, now: Duration) {
+    /// The attempt failed; true when that opened the breaker.
+    pub fn failed(mut self, now: Duration) -> bool {
         let trial = self.trial.take();
-        self.breaker.failed(trial, now);
+        self.breaker.failed(trial, now)
+    }
+
+    /// Whether the breaker is half-open and waits for how this one ends.
+    pub fn is_trial(&self) -> bool {
+        self.trial.is_some()
     }
 }
 

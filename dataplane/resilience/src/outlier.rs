@@ -137,6 +137,11 @@ impl Record {
         }
     }
 
+    /// Failures in a row of any kind, and of the gateway kind.
+    pub fn failures(&self) -> (u32, u32) {
+        halves(self.failures.load(Ordering::Relaxed))
+    }
+
     /// Ejections since the last success.
     pub fn ejections(&self) -> u64 {
         self.ejections.load(Ordering::Relaxed)

@@ -16,6 +16,7 @@ mod hostile;
 mod http;
 mod last_good;
 mod limits;
+mod resilience;
 mod retry;
 mod overload;
 mod proxy_protocol;

@@ -151,6 +151,23 @@ impl Cluster {
         Some(lasts)
     }
 
+    /// Whether outcomes matter: nothing is held against endpoints otherwise.
+    pub fn is_watched(&self) -> bool {
+        self.rules.outlier.is_some()
+    }
+
+    /// Whether so many endpoints are unwell that all are used again; then nothing is gained by
+    /// trying another one.
+    pub fn is_in_panic(&self) -> bool {
+        let unwell = self.available.absent();
+        unwell > 0 && !self.rules.leaves_out(unwell, self.candidates.len())
+    }
+
+    /// How many endpoints are left out or would be, as last looked at.
+    pub fn unwell(&self) -> usize {
+        self.available.absent()
+    }
+
     /// Looks at every endpoint anew: who is well, and when the next one will be.
     fn look(&self, now: Duration) {
         let mut next_well = u64::MAX;

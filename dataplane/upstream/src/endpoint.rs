@@ -178,6 +178,8 @@ pub struct EndpointLoad {
     requests_active: AtomicUsize,
     connections_active: AtomicUsize,
     picks: AtomicU64,
+    /// Until the head of a response, in microseconds and on average; 0 when none was measured.
+    latency: AtomicU64,
     /// What was held against it.
     pub(crate) record: outlier::Record,
     /// Since when it may be chosen, in milliseconds of [`crate::health::since_start`]; 0 for ever.
@@ -210,6 +212,31 @@ impl EndpointLoad {
     pub fn connection_opened(self: &Arc<Self>) -> ConnectionToEndpoint {
         self.connections_active.fetch_add(1, Ordering::Relaxed);
         ConnectionToEndpoint(Arc::clone(self))
+    }
+
+    /// Notes how long the head of a response took. Each counts for an eighth of the average.
+    pub fn answered_in(&self, time: Duration) {
+        let new = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        let old = self.latency.load(Ordering::Relaxed);
+        let average = match old {
+            0 => new,
+            // Of two that come at once one may be lost, which an average bears.
+            old => (old - old / 8).saturating_add(new / 8).max(1),
+        };
+        self.latency.store(average, Ordering::Relaxed);
+    }
+
+    /// How long the head of a response takes on average; measured while the cluster is watched.
+    pub fn latency(&self) -> Option<Duration> {
+        let micros = self.latency.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Failures in a row of any kind, failures to answer in a row, and ejections since the last
+    /// success.
+    pub fn held_against(&self) -> (u32, u32, u64) {
+        let (any, gateway) = self.record.failures();
+        (any, gateway, self.record.ejections())
     }
 
     /// How much longer it is left out because it kept failing.

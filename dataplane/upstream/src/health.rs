@@ -86,8 +86,8 @@ fn settings(detection: &OutlierDetection) -> outlier::Settings {
     }
 }
 
-/// The time as the state machines take it.
-pub(crate) fn since_start(now: Instant) -> Duration {
+/// The time as the state machines take it: since a moment of this process.
+pub fn since_start(now: Instant) -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     now.saturating_duration_since(*START)
 }

@@ -15,5 +15,5 @@ pub mod weighted;
 pub use balance::Ask;
 pub use cluster::Cluster;
 pub use endpoint::{Endpoint, EndpointLoad, Protocol, Tls};
-pub use health::Outcome;
+pub use health::{Outcome, since_start};
 pub use weighted::WeightedChoice;

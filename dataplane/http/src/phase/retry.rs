@@ -6,11 +6,13 @@
 //! elsewhere, and what a kept connection lost in the moment it was closed; a rule's policy adds
 //! statuses, resets and timeouts, within the budget of the cluster.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method, header};
 
+use dataplane_resilience::circuit_breaker::{Breaker, State};
 use dataplane_telemetry::Reason;
+use dataplane_upstream::since_start;
 
 use crate::context::Context;
 use crate::exchange::{Again, Failure};
@@ -34,11 +36,13 @@ pub(crate) struct Failed {
 pub(crate) fn begin(ctx: &mut Context<'_>, settings: &Settings) {
     let Some(rule) = ctx.rule else { return };
     let Some(retry) = &rule.retry else { return };
-    if let (Some(cluster), Some(allowance)) = (ctx.cluster, settings.retry_budget) {
+    let own = ctx.cluster.and_then(|cluster| cluster.retry_allowance);
+    let allowance = own.or(settings.retry_budget);
+    if let (Some(cluster), Some(allowance)) = (ctx.cluster, allowance) {
         cluster.retries.request(allowance);
     }
     let until = rule.next_upstream_timeout.map(|limit| ctx.started + limit);
-    ctx.retry = Some(Box::new(Policy::new(retry, settings.retry_budget, until)));
+    ctx.retry = Some(Box::new(Policy::new(retry, allowance, until)));
 }
 
 /// The pause before the attempt that follows a failed one; `None` when none does. Notes the endpoint
@@ -64,6 +68,9 @@ pub(crate) fn after_failure(
         return Some(Duration::ZERO);
     }
     note_tried(ctx);
+    if !is_bearable(ctx) {
+        return None;
+    }
     // Nothing of the request has arrived anywhere: it costs no backend anything.
     let is_free = again == Again::Safe && ctx.attempts <= settings.connect_retries;
     match (ctx.cluster, &mut ctx.retry) {
@@ -72,16 +79,15 @@ pub(crate) fn after_failure(
     }
 }
 
-/// The pause before an attempt that replaces this response; `None` when it goes to the client.
+/// The pause before an attempt that replaces this response, whose status the policy lists; `None`
+/// when it goes to the client.
 pub(crate) fn instead_of(
     ctx: &mut Context<'_>,
     method: &Method,
     response: &Response,
     chance: Chance,
 ) -> Option<Duration> {
-    let policy = ctx.retry.as_ref()?;
-    let is_listed = policy.lists(response.status);
-    if !is_listed || !method.is_idempotent() {
+    if !method.is_idempotent() {
         return None;
     }
     let asked = retry_after(&response.headers, SystemTime::now()).unwrap_or_default();
@@ -89,8 +95,25 @@ pub(crate) fn instead_of(
         return None;
     }
     note_tried(ctx);
+    if !is_bearable(ctx) {
+        return None;
+    }
     let cluster = ctx.cluster?;
     ctx.retry.as_mut()?.next(cluster, false, asked, chance)
+}
+
+/// Whether the cluster is well enough for more than was asked of it: its breaker is closed, and not so
+/// many endpoints fail that all are used again. A half-open breaker's trials are for new requests.
+fn is_bearable(ctx: &Context<'_>) -> bool {
+    let Some(config) = ctx.cluster else {
+        return false;
+    };
+    let is_closed = |breaker: &Breaker| breaker.state(since_start(Instant::now())) == State::Closed;
+    let is_bearable = ctx.breaker().is_none_or(is_closed) && !config.cluster.is_in_panic();
+    if !is_bearable {
+        config.metrics.retry_denied();
+    }
+    is_bearable
 }
 
 fn note_tried(ctx: &mut Context<'_>) {

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::poll;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Peer, Receiver, S
 use crate::h1::Frame;
 use crate::message::{Request, Response};
 use crate::phase;
-use crate::retry_policy::Chance;
+use crate::retry_policy::{Chance, Policy};
 use crate::tunnel;
 use crate::worker::Worker;
 
@@ -102,6 +102,7 @@ pub(super) async fn attempt(
         Err(reason) => return Attempted::failed(reason),
     };
     watch.await_upstream(Wait::ResponseStart);
+    let began = ctx.is_watched().then(Instant::now);
     let opening = Channel::open(&worker.pool, &peer, &worker.settings);
     let mut channel = match or_gone(opening, responder).await {
         Ok(channel) => channel,
@@ -119,7 +120,12 @@ pub(super) async fn attempt(
     ctx.connect_time = channel.connect_time;
     let _active = endpoint.load().request_started();
     ctx.request_sent = true;
-    let result = converse(worker, ctx, request, body, responder, watch, &mut channel).await;
+    let way = Way {
+        worker,
+        watch,
+        began,
+    };
+    let result = converse(&way, ctx, request, body, responder, &mut channel).await;
     let result = result.and_then(|done| {
         if done.is_reusable {
             channel.keep(&worker.pool, &peer, &worker.settings);
@@ -138,16 +144,24 @@ struct Conversed {
     unwanted: Option<Duration>,
 }
 
+/// What an exchange goes by.
+struct Way<'a> {
+    worker: &'a Worker,
+    watch: &'a Watch,
+    /// When it began, if anybody wants to know.
+    began: Option<Instant>,
+}
+
 /// Request out, response back.
 async fn converse(
-    worker: &Worker,
+    way: &Way<'_>,
     ctx: &mut Context<'_>,
     request: &Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
-    watch: &Watch,
     channel: &mut Channel,
 ) -> Result<Conversed, Fault> {
+    let Way { worker, watch, .. } = *way;
     let outgoing = Outgoing {
         method: &request.method,
         authority: &request.authority,
@@ -180,8 +194,12 @@ async fn converse(
             }
         };
         match response {
-            Err(response) => response,
+            Err(response) => {
+                phase::health::answered(ctx, &response, way.began);
+                response
+            }
             Ok(mut response) => {
+                phase::health::answered(ctx, &response, way.began);
                 let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
                 if unwanted.is_some() {
                     watch.start_attempt(None);
@@ -220,9 +238,12 @@ fn unwanted(
     watch: &Watch,
     between: &Between,
 ) -> Option<Duration> {
-    if ctx.retry.is_none() || between.is_body_gone.get() {
+    let is_listed = |retry: &Policy<'_>| retry.lists(response.status);
+    if !ctx.retry.as_deref().is_some_and(is_listed) || between.is_body_gone.get() {
         return None;
     }
+    // Before it is decided whether the cluster bears another attempt.
+    phase::health::judge(ctx);
     let chance = Chance {
         due: watch.due(),
         random: worker.random(),

@@ -19,6 +19,9 @@ pub struct BackendMetrics {
     connections: Counter,
     retries: Counter,
     retries_denied: Counter,
+    ejections: Counter,
+    circuits_opened: Counter,
+    circuit_refusals: Counter,
     /// By [`Reason::index`]; made at the first error.
     errors: OnceLock<Box<[Counter; Reason::COUNT]>>,
 }
@@ -31,6 +34,9 @@ impl BackendMetrics {
             connections: Counter::default(),
             retries: Counter::default(),
             retries_denied: Counter::default(),
+            ejections: Counter::default(),
+            circuits_opened: Counter::default(),
+            circuit_refusals: Counter::default(),
             errors: OnceLock::new(),
         }
     }
@@ -65,6 +71,21 @@ impl BackendMetrics {
     /// Counts an attempt that was not made because the budget for retries is used up.
     pub fn retry_denied(&self) {
         self.retries_denied.increment();
+    }
+
+    /// Counts an endpoint that is left out because it kept failing.
+    pub fn ejected(&self) {
+        self.ejections.increment();
+    }
+
+    /// Counts a breaker that opened.
+    pub fn circuit_opened(&self) {
+        self.circuits_opened.increment();
+    }
+
+    /// Counts an attempt that a breaker did not let begin.
+    pub fn circuit_refused(&self) {
+        self.circuit_refusals.increment();
     }
 
     /// Connections open now.
@@ -103,6 +124,18 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
     let mut samples = out.family(&family::BACKEND_RETRIES_DENIED);
     for backend in all {
         samples.sample(&[&backend.name], backend.retries_denied.value());
+    }
+    let mut samples = out.family(&family::BACKEND_EJECTIONS);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.ejections.value());
+    }
+    let mut samples = out.family(&family::CIRCUIT_OPENED);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.circuits_opened.value());
+    }
+    let mut samples = out.family(&family::CIRCUIT_REFUSED);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.circuit_refusals.value());
     }
     let mut samples = out.family(&family::BACKEND_ERRORS);
     for backend in all {

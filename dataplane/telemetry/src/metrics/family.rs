@@ -153,7 +153,13 @@ declare! {
         BACKEND_RETRIES: Counter "backend_retries_total" ["backend"]
             "Attempts that followed a failed one by a route's retry policy.";
         BACKEND_RETRIES_DENIED: Counter "backend_retries_denied_total" ["backend"]
-            "Attempts not made because the backend's budget for retries was used up.";
+            "Attempts not made because the backend fails too much, or its budget for retries was used up.";
+        BACKEND_EJECTIONS: Counter "backend_endpoint_ejections_total" ["backend"]
+            "Times an endpoint of a backend was left out because it kept failing.";
+        CIRCUIT_OPENED: Counter "http_circuit_breaker_opened_total" ["backend"]
+            "Times a circuit breaker in front of a backend opened.";
+        CIRCUIT_REFUSED: Counter "http_circuit_breaker_rejected_backend_total" ["backend"]
+            "Attempts that an open circuit breaker did not let begin.";
         BACKEND_ERRORS: Counter "backend_connection_errors_total" ["backend", "reason"]
             "Connections to endpoints of a backend that failed or broke, by outcome.";
 
