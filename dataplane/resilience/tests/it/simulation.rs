@@ -60,7 +60,9 @@ fn a_breaker_opens_on_failures_only_lets_few_trials_pass_and_closes_again() {
                 match (is_up, random.below(50)) {
                     (_, 0) => drop(pass),
                     (true, _) => pass.succeeded(),
-                    (false, _) => pass.failed(now),
+                    (false, _) => {
+                        pass.failed(now);
+                    }
                 }
             }
         }

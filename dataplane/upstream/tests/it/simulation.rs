@@ -213,7 +213,7 @@ fn a_flapping_endpoint_costs_few_requests_and_serves_its_share_while_it_is_up() 
             let (mut failed, mut served) = (0, 0);
             for step in 0..(10 * 22 * 200_u64) {
                 let elapsed = Duration::from_millis(step * 5);
-                let is_cut = elapsed.as_secs() / 22 % 2 == 0;
+                let is_cut = (elapsed.as_secs() / 22).is_multiple_of(2);
                 let now = start + elapsed;
                 let chosen = pick(&cluster, &mut random, now).unwrap();
                 let is_flapping = chosen.address() == flapping;
