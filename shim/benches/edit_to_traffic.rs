@@ -12,10 +12,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use dataplane_testkit::snapshot::free_port;
 
 const ROUTES: usize = 3_000;
 const EDITS: usize = 50;
@@ -138,11 +140,4 @@ fn route(n: usize, host: &str) -> String {
          - path: {{type: PathPrefix, value: /r{n}}}\n    filters:\n    - type: RequestRedirect\n      \
          requestRedirect: {{hostname: {host}}}\n"
     )
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
 }

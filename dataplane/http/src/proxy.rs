@@ -132,7 +132,23 @@ async fn run(
     let bytes_max = bytes_max.or(worker.settings.request_body_bytes_max);
     body.limit(bytes_max);
     let watch = watch(worker, ctx, rule, request);
-    match filters::run(worker, arrival, ctx, request, body, responder, Level::Rule).await {
+    let waiting = Waiting {
+        client: responder.connection(),
+        watch: &watch,
+        timer,
+    };
+    let streams = (&mut *body, &mut *responder);
+    match filters::run(
+        worker,
+        arrival,
+        ctx,
+        request,
+        streams,
+        &waiting,
+        Level::Rule,
+    )
+    .await
+    {
         Ok(Step::Continue) => {}
         Ok(reply) => return Ok(reply),
         Err(error) => return client_fault(ctx, responder, error),
@@ -140,13 +156,14 @@ async fn run(
     if let Step::Reply(reply) = phase::upstream::choose(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
+    let streams = (&mut *body, &mut *responder);
     match filters::run(
         worker,
         arrival,
         ctx,
         request,
-        body,
-        responder,
+        streams,
+        &waiting,
         Level::Backend,
     )
     .await
@@ -169,11 +186,6 @@ async fn run(
         mirror::start(worker, copies, request.body, body, &rule.metrics);
     }
     phase::retry::begin(ctx, &worker.settings);
-    let waiting = Waiting {
-        client: responder.connection(),
-        watch: &watch,
-        timer,
-    };
     if let Step::Reply(reply) = keep_body(worker, ctx, request, body, responder, &waiting).await? {
         return Ok(Step::Reply(reply));
     }

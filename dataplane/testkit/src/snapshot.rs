@@ -5,7 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress};
@@ -356,16 +357,19 @@ fn hostname(text: &str) -> Hostname {
 
 /// A port of 127.0.0.1 that was free a moment ago and was not handed out before.
 ///
-/// For listeners of a snapshot, whose port must be known before the data plane binds it.
+/// For listeners of a snapshot, whose port must be known before the data plane binds it. It lies
+/// below the ports that kernels choose (32768 and up, `ip_local_port_range`), so that no other
+/// socket gets it by chance; test processes beside this one begin elsewhere.
 pub fn free_port() -> u16 {
-    static HANDED_OUT: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut handed_out = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-        let address = probe.local_addr().expect("a bound socket has an address");
-        if !handed_out.contains(&address.port()) {
-            handed_out.push(address.port());
-            return address.port();
+        let step = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
+        let at = std::process::id().wrapping_mul(769).wrapping_add(step) % COUNT;
+        let port = u16::try_from(FIRST + at).expect("below 65,536");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
         }
     }
 }

@@ -120,7 +120,7 @@ async fn a_dripped_head_and_a_silent_client_are_cut() {
 async fn a_dead_endpoint_is_passed_over() {
     let backend = Backend::http1("b").await;
     let port = free_port();
-    let dead = closed_address().await;
+    let dead = closed_address();
     let _gateway = Gateway::serving(&to(port, &[dead, backend.address()])).await;
     let mut client = Http1Client::connect(at(port)).await.unwrap();
     for _ in 0..10 {
@@ -140,7 +140,7 @@ async fn no_endpoint_is_503_and_a_closed_one_502() {
         .route("shop/none", "none.example.com", "/", "shop/none:80")
         .route("shop/dead", "dead.example.com", "/", "shop/dead:80")
         .cluster("shop/none:80", &[])
-        .cluster("shop/dead:80", &[closed_address().await])
+        .cluster("shop/dead:80", &[closed_address()])
         .build();
     let _gateway = Gateway::serving(&snapshot).await;
     let response = http1::get(at(port), "none.example.com", "/").await.unwrap();

@@ -198,11 +198,7 @@ async fn a_post_that_may_have_arrived_is_never_sent_again() {
 #[tokio::test]
 async fn a_post_that_cannot_have_arrived_is_sent_to_another_endpoint_once() {
     let backend = Backend::http1("b").await;
-    let dead = [
-        closed_address().await,
-        closed_address().await,
-        closed_address().await,
-    ];
+    let dead = [closed_address(), closed_address(), closed_address()];
     let mut endpoints = dead.to_vec();
     endpoints.push(backend.address());
     let case = Case::new(&endpoints, retry(&[], 3, 0));

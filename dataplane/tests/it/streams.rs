@@ -116,7 +116,7 @@ async fn backends_get_connections_by_weight() {
 #[tokio::test]
 async fn an_endpoint_that_refuses_is_passed_over() {
     let backend = StreamBackend::tcp("alive").await;
-    let dead = [closed_address().await, closed_address().await];
+    let dead = [closed_address(), closed_address()];
     let port = free_port();
     let endpoints = [dead[0], backend.address(), dead[1]];
     let _gateway = Gateway::serving(&snapshot(port, &[("app/db:1", 1, &endpoints)])).await;
@@ -128,7 +128,7 @@ async fn an_endpoint_that_refuses_is_passed_over() {
 #[tokio::test]
 async fn what_cannot_be_carried_is_reset() {
     let port = free_port();
-    let dead = closed_address().await;
+    let dead = closed_address();
     let mut snapshot = snapshot(port, &[("app/db:1", 1, &[dead])]);
     let gateway = Gateway::serving(&snapshot).await;
     let check = async |what: &str| {

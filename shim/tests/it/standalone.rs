@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::client::websocket::{self, Message};
 use dataplane_testkit::client::{grpc, http1};
+use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::within;
 use futures_util::{SinkExt, StreamExt};
 use shim::demo;
@@ -15,12 +16,6 @@ use shim::standalone::{self, Standalone};
 use shim::translate::{Classes, PortMap};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-/// A port nobody listens on now; the gateway must be told one in its manifest.
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 /// Starts an echo backend and gives the manifests of its Service.
 async fn backend(name: &'static str, shutdown: &CancellationToken) -> String {
@@ -112,7 +107,7 @@ async fn manifests_become_traffic_and_edits_reach_it() {
     let shutdown = CancellationToken::new();
     let backends = CancellationToken::new();
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port().await;
+    let port = free_port();
     let one = backend("echo-1", &backends).await;
     let two = backend("echo-2", &backends).await;
     std::fs::write(folder.path().join("gateway.yaml"), gateway(port)).unwrap();
@@ -169,7 +164,7 @@ async fn a_taken_port_hurts_no_other_listener_and_serves_once_it_is_free() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let taken_port = taken.local_addr().unwrap().port();
-    let (port, admin) = (free_port().await, free_port().await);
+    let (port, admin) = (free_port(), free_port());
     let backend = backend("echo", &backends).await;
     // Two listeners on the taken port: both are named at once.
     let listeners = format!(

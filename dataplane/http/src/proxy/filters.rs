@@ -12,14 +12,16 @@ use crate::phase::Step;
 use crate::phase::filter::{self, Filtered, Level};
 use crate::worker::Worker;
 
+use super::{Waiting, given_up};
+
 /// Applies the filters of that level to the request.
 pub(super) async fn run(
     worker: &Worker,
     arrival: &Arrival,
     ctx: &mut Context<'_>,
     request: &mut Request,
-    body: &mut RequestBody<'_>,
-    responder: &mut Responder<'_>,
+    (body, responder): (&mut RequestBody<'_>, &mut Responder<'_>),
+    waiting: &Waiting<'_>,
     level: Level,
 ) -> Result<Step, ClientError> {
     let mut from = 0;
@@ -30,8 +32,14 @@ pub(super) async fn run(
                 // Boxed, because most requests ask nobody and shall not carry the room for it.
                 let streams = (&mut *body, &mut *responder);
                 let asked = authorize::ask(worker, arrival, ctx, request, streams, auth);
-                if let Some(reply) = Box::pin(asked).await? {
-                    return Ok(Step::reply(reply));
+                let mut asked = Box::pin(asked);
+                let answer = waiting.until_due(asked.as_mut()).await;
+                drop(asked);
+                match answer {
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some(reply))) => return Ok(Step::reply(reply)),
+                    Ok(Err(error)) => return Err(error),
+                    Err(reason) => return given_up(ctx, responder, reason),
                 }
                 from = next;
             }

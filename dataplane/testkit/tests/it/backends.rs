@@ -208,7 +208,7 @@ async fn a_stopped_backend_is_gone_and_its_connections_are_cut() {
     .await;
     backend.stop().await;
     assert!(client.is_closed().await.unwrap());
-    for address in [address, closed_address().await] {
+    for address in [address, closed_address()] {
         assert!(matches!(
             Http1Client::connect(address).await,
             Err(ClientError::Io(_))

@@ -194,7 +194,7 @@ async fn without_a_clear_yes_nobody_passes() {
             .await,
         scripted(huge).await,
     ];
-    let gone = closed_address().await;
+    let gone = closed_address();
     let addresses = services.iter().map(Backend::address).chain([gone]);
     for (at, address) in addresses.enumerate() {
         for filter in [over_http("", &[], &[], 0), over_grpc()] {
@@ -208,6 +208,35 @@ async fn without_a_clear_yes_nobody_passes() {
     let (_gateway, port) = serving(over_grpc(), &backend, None).await;
     for answer in both(port, Method::GET, "/", &[]).await {
         assert_eq!(answer.status, 500);
+    }
+    assert_eq!(backend.requests(), 0);
+}
+
+#[tokio::test]
+async fn the_time_of_the_request_runs_while_the_service_thinks() {
+    let backend = Backend::http1("b").await;
+    let auth = Backend::start("hole", Kind::BlackHole).await;
+    let port = free_port();
+    let mut route = http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
+    route.rules[0].filters = vec![over_http("", &[], &[], 0)];
+    route.rules[0].timeouts.request = Some(Duration::from_millis(100));
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .http_route(route)
+        .cluster("shop/b:80", &[backend.address()])
+        .cluster("shop/auth:80", &[auth.address()])
+        .build();
+    let _gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.http.authorization_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    for answer in both(port, Method::GET, "/", &[]).await {
+        assert_eq!(answer.status, 504);
+        assert!(
+            answer.text().contains("request_timeout"),
+            "{}",
+            answer.text()
+        );
     }
     assert_eq!(backend.requests(), 0);
 }

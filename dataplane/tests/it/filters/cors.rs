@@ -104,7 +104,7 @@ async fn what_the_backend_says_about_sharing_is_taken_out() {
 
 #[tokio::test]
 async fn answers_of_the_gateway_itself_are_shared_too() {
-    let gone = dataplane_testkit::backend::closed_address().await;
+    let gone = dataplane_testkit::backend::closed_address();
     // The origin counts as the client sent it, whatever later filters do to it.
     let edit = HeaderEdit {
         remove: vec!["origin".to_owned()],

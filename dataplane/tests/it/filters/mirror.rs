@@ -218,7 +218,7 @@ async fn whatever_a_mirror_does_the_client_feels_nothing() {
         ])),
     )
     .await;
-    let gone = closed_address().await;
+    let gone = closed_address();
     for (address, result) in [
         (Some(hangs.address()), "slow"),
         (Some(never_reads.address()), "slow"),
