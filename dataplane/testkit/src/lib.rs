@@ -5,9 +5,9 @@
 //! that wanted it has failed; what a test judges comes back as a value.
 
 pub mod control_plane;
-pub mod snapshot;
 pub mod backend;
 pub mod stream_backend;
+pub mod snapshot;
 pub mod client;
 pub mod certificate;
 pub mod wait;
