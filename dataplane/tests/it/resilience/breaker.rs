@@ -105,7 +105,7 @@ async fn a_trial_that_streams_keeps_nobody_out() {
 #[tokio::test]
 async fn a_grpc_call_hears_unavailable() {
     let case = Case::new(
-        &[dataplane_testkit::backend::closed_address().await],
+        &[dataplane_testkit::backend::closed_address()],
         behind(breaking(1, 1, 60_000)),
     );
     let _gateway = case.serve().await;

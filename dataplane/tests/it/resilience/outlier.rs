@@ -52,7 +52,7 @@ async fn an_endpoint_that_keeps_failing_is_asked_no_more() {
 #[tokio::test]
 async fn an_endpoint_that_takes_no_connection_is_dialled_no_more() {
     let good = Backend::http1("good").await;
-    let case = Case::new(&[closed_address().await, good.address()], ejecting(3));
+    let case = Case::new(&[closed_address(), good.address()], ejecting(3));
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/", 30).await, [200; 30], "tried elsewhere");
     let failed = "backend_connection_errors_total{backend=\"shop/b:80\",reason=\"connect_failed\"}";
