@@ -14,12 +14,13 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::conditions::Which;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{self, ControlPlane};
 use crate::files::FileSource;
 use crate::report::Report;
 use crate::settings::{GrpcTls, Settings};
 use crate::standalone::{self, Standalone};
 use crate::translate::{self, Classes, PortMap, translate};
+use crate::watch;
 
 /// The control plane of Nantian Gateway for development: Gateway API manifests in, configuration for
 /// data planes out.
@@ -35,7 +36,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the manifests of a folder to data planes, and follow every change of it.
+    /// Serve the manifests of a folder or of a cluster to data planes, and follow every change.
     Serve(Serve),
     /// Run the whole gateway in one process: the control plane and a data plane.
     Standalone(StandaloneArgs),
@@ -49,8 +50,11 @@ struct Serve {
     #[arg(long, value_enum, default_value_t = Source::Files)]
     source: Source,
     /// Folders or files with the manifests (*.yaml, *.yml, *.json).
-    #[arg(required = true, value_name = "DIR")]
+    #[arg(required_if_eq("source", "files"), value_name = "DIR")]
     folders: Vec<PathBuf>,
+    /// The API server to follow with --source kube [default: $KUBECONFIG, or the pod's own].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Settings (YAML, camelCase keys such as grpcRuntime.keepaliveTime).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -75,6 +79,8 @@ struct Serve {
 enum Source {
     /// A folder of YAML files, watched.
     Files,
+    /// The API server of a cluster, watched; statuses are written to it.
+    Kube,
 }
 
 #[derive(Debug, Args)]
@@ -145,15 +151,25 @@ pub fn run() -> ExitCode {
 
 impl Serve {
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-        let Source::Files = self.source;
-        must_exist(&self.folders)?;
         let settings = self.settings()?;
         let translation = translate::Settings {
             classes: Classes::Controller(settings.controller_name.clone()),
             ..translate::Settings::default()
         };
-        let control_plane =
-            ControlPlane::start(settings, self.folders, translation, shutdown).await?;
+        let source = match self.source {
+            Source::Files => {
+                must_exist(&self.folders)?;
+                control_plane::Source::Files(self.folders)
+            }
+            Source::Kube => {
+                anyhow::ensure!(
+                    self.folders.is_empty(),
+                    "--source kube reads no folders; leave them out, or use --source files"
+                );
+                control_plane::Source::Kube(watch::client(self.kubeconfig.as_deref()).await?)
+            }
+        };
+        let control_plane = ControlPlane::start(settings, source, translation, shutdown).await?;
         control_plane.wait().await?;
         Ok(ExitCode::SUCCESS)
     }
@@ -323,6 +339,8 @@ mod tests {
     fn documented_command_lines_parse() {
         let rows = [
             "nantian-shim serve --source files DIR",
+            "nantian-shim serve --source kube",
+            "nantian-shim serve --source kube --kubeconfig k --config f",
             "nantian-shim serve DIR --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0 --config f",
             "nantian-shim serve DIR --tls-cert c --tls-key k --tls-client-ca a",
             "nantian-shim standalone --demo examples/quickstart",

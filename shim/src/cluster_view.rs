@@ -52,6 +52,20 @@ macro_rules! watched_kinds {
                 }
             }
 
+            /// The object of that kind and key.
+            pub fn get(&self, kind: Kind, key: &str) -> Option<AnyObject> {
+                match kind {
+                    $(Kind::$variant => self.$field.get(key).cloned().map(AnyObject::$variant),)*
+                }
+            }
+
+            /// Keys of all objects of a kind.
+            pub fn keys(&self, kind: Kind) -> Vec<Arc<str>> {
+                match kind {
+                    $(Kind::$variant => self.$field.iter().map(|o| o.key.clone()).collect(),)*
+                }
+            }
+
             /// How many objects there are.
             pub fn len(&self) -> usize {
                 0 $(+ self.$field.len())*
@@ -70,6 +84,9 @@ macro_rules! watched_kinds {
         }
 
         impl Kind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// The kind as it is written in a manifest.
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -103,6 +120,13 @@ macro_rules! watched_kinds {
             pub fn origin(&self) -> &Origin {
                 match self {
                     $(Self::$variant(object) => &object.origin,)*
+                }
+            }
+
+            /// Its metadata.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$variant(object) => object.value.metadata(),)*
                 }
             }
         }
@@ -162,6 +186,13 @@ watched_kinds! {
     config_maps: ConfigMap, ConfigMap, "ConfigMap";
     /// Labels that listeners select namespaces by.
     namespaces: Namespace, Namespace, "Namespace";
+}
+
+impl Kind {
+    /// The kind of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -250,9 +281,18 @@ pub struct Origin {
     pub line: usize,
 }
 
+impl Origin {
+    /// True for an object that an API server holds.
+    pub fn is_api_server(&self) -> bool {
+        self.file.is_empty()
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line > 1 {
+        if self.is_api_server() {
+            f.write_str("API server")
+        } else if self.line > 1 {
             write!(f, "{}:{}", self.file, self.line)
         } else {
             f.write_str(&self.file)

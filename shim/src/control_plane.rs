@@ -1,4 +1,4 @@
-//! The control plane as a whole: sockets bound, files watched, every task started and stopped.
+//! The control plane as a whole: sockets bound, the source watched, every task started and stopped.
 //!
 //! `cli.rs` runs it for `serve`, `standalone.rs` beside a data plane. Whatever can fail at start
 //! fails here with a message for the operator; afterwards only a shutdown ends it.
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::admin::{self, Admin};
-use crate::files::FileSource;
 use crate::files::watch::watch as watch_files;
+use crate::files::{FileSource, Files};
 use crate::history::Store;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
@@ -25,6 +25,15 @@ use crate::quarantine::Quarantine;
 use crate::serve::{self, Discovery};
 use crate::settings::Settings;
 use crate::translate;
+use crate::watch::start as watch_cluster;
+
+/// Where objects come from.
+pub enum Source {
+    /// Folders and files.
+    Files(Vec<PathBuf>),
+    /// An API server, which is told what became of its objects.
+    Kube(kube::Client),
+}
 
 /// A control plane that runs.
 pub struct ControlPlane {
@@ -46,7 +55,7 @@ impl ControlPlane {
     /// Binds, reads the folders for the first time and starts everything.
     pub async fn start(
         settings: Settings,
-        folders: Vec<PathBuf>,
+        source: Source,
         translation: translate::Settings,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -58,9 +67,6 @@ impl ControlPlane {
         let nodes = Arc::new(Nodes::default());
         let quarantine = Arc::new(Quarantine::new(settings.quarantine_retry_after));
         let (sender, state) = watch::channel(Arc::new(State::default()));
-        let files = tokio::task::spawn_blocking(|| watch_files(FileSource::new(folders)))
-            .await
-            .context("reading the folder failed")??;
         let mut control_plane = Self {
             grpc_addr: grpc.local_addr()?,
             admin_addr: admin_socket.local_addr()?,
@@ -77,15 +83,47 @@ impl ControlPlane {
             metrics: Arc::clone(&metrics),
             state: sender,
         };
-        let stop = control_plane.shutdown.clone();
-        control_plane.tasks.spawn(async move {
-            pipeline.run(files, stop.clone()).await;
-            anyhow::ensure!(stop.is_cancelled(), "the translation stopped; see the log");
-            Ok(())
-        });
+        match source {
+            Source::Files(folders) => {
+                let files = tokio::task::spawn_blocking(|| watch_files(FileSource::new(folders)))
+                    .await
+                    .context("reading the folder failed")??;
+                control_plane.translate(pipeline, std::future::ready(Some(files)));
+            }
+            Source::Kube(client) => control_plane.follow(client, &settings, pipeline, &metrics),
+        }
         control_plane.serve(&settings, quarantine, metrics, (grpc, admin_socket));
         info!(grpc = %control_plane.grpc_addr, admin = %control_plane.admin_addr, "serving");
         Ok(control_plane)
+    }
+
+    /// Follows an API server.
+    fn follow(
+        &mut self,
+        client: kube::Client,
+        settings: &Settings,
+        pipeline: Pipeline,
+        metrics: &Arc<Metrics>,
+    ) {
+        let stop = self.shutdown.clone();
+        let started = watch_cluster(client, &settings.cluster, Arc::clone(metrics), stop);
+        self.translate(pipeline, async { started.files.await.ok() });
+    }
+
+    /// Runs the pipeline once there is something to translate.
+    fn translate(
+        &mut self,
+        pipeline: Pipeline,
+        files: impl Future<Output = Option<watch::Receiver<Files>>> + Send + 'static,
+    ) {
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            if let Some(files) = files.await {
+                pipeline.run(files, stop.clone()).await;
+            }
+            anyhow::ensure!(stop.is_cancelled(), "the translation stopped; see the log");
+            Ok(())
+        });
     }
 
     fn serve(

@@ -6,7 +6,7 @@
 //! [`Fault`]; everything else still counts. What objects mean together is [`crate::translate`].
 
 mod document;
-mod object;
+pub(crate) mod object;
 mod schema;
 mod place;
 pub mod watch;
@@ -48,7 +48,11 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        f.write_str(if self.file.is_empty() {
+            "API server"
+        } else {
+            &self.file
+        })?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }

@@ -17,6 +17,7 @@ pub mod history;
 pub mod quarantine;
 pub mod projection;
 pub mod nodes;
+pub mod watch;
 pub mod metrics;
 pub mod settings;
 pub mod report;

@@ -52,6 +52,16 @@ pub struct Metrics {
     pub quarantined: Gauge,
     /// Resources in the current snapshot, by type.
     pub resource_count: Family<ResourceLabel, Gauge>,
+    /// Objects watched.
+    pub watched_objects: Gauge,
+    /// Kinds that are not installed.
+    pub kinds_missing: Gauge,
+    /// Statuses written.
+    pub status_writes: Counter,
+    /// Statuses that could not be written, by reason.
+    pub status_write_failures: Family<ReasonLabel, Counter>,
+    /// 1 while this replica holds the Lease.
+    pub is_leader: Gauge,
 }
 
 /// Why something ended or was refused.
@@ -98,9 +108,15 @@ impl Default for Metrics {
             build_seconds: seconds(),
             quarantined: Gauge::default(),
             resource_count: Family::default(),
+            watched_objects: Gauge::default(),
+            kinds_missing: Gauge::default(),
+            status_writes: Counter::default(),
+            status_write_failures: Family::default(),
+            is_leader: Gauge::default(),
         };
         metrics.register_streams();
         metrics.register_snapshots();
+        metrics.register_cluster();
         metrics
     }
 }
@@ -167,6 +183,37 @@ impl Metrics {
             "xds_ping_limit_exceeded",
             "Connections closed because the client pinged more often than minPingInterval",
             self.pings_exceeded.clone(),
+        );
+    }
+
+    fn register_cluster(&mut self) {
+        let registry = self
+            .registry
+            .sub_registry_with_prefix("nantian_gateway_controlplane");
+        registry.register(
+            "watched_objects",
+            "Objects of the API server that are kept",
+            self.watched_objects.clone(),
+        );
+        registry.register(
+            "kinds_missing",
+            "Kinds that the API server does not have",
+            self.kinds_missing.clone(),
+        );
+        registry.register(
+            "status_writes",
+            "Statuses written to the API server",
+            self.status_writes.clone(),
+        );
+        registry.register(
+            "status_write_failures",
+            "Statuses that could not be written",
+            self.status_write_failures.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 while this replica holds the Lease",
+            self.is_leader.clone(),
         );
     }
 

@@ -5,6 +5,7 @@
 //! in the table is refused with the nearest valid one, because a misspelt limit that silently does
 //! nothing is worse than a start that fails. Values are checked here and nowhere else.
 
+mod cluster;
 mod duration;
 mod keys;
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 use ir::SecretText;
 use serde::Deserialize;
 
+pub use self::cluster::{Addresses, Cluster, GatewayServices, LeaderElection, TranslatorLimits};
+use self::cluster::{RawAddresses, RawCluster, RawElection, RawLimits, RawRunner};
 use self::duration::DurationText;
 pub use self::keys::KEYS;
 use self::keys::with_nearest;
@@ -43,6 +46,8 @@ pub struct Settings {
     pub quarantine_retry_after: Duration,
     /// Snapshots kept for catching up.
     pub history_size: usize,
+    /// How an API server is followed.
+    pub cluster: Cluster,
 }
 
 /// TLS towards data planes; the files are read again when they change.
@@ -144,6 +149,7 @@ impl Default for Settings {
             admin_write_timeout: Duration::from_secs(30),
             quarantine_retry_after: Duration::from_secs(30),
             history_size: 64,
+            cluster: Cluster::default(),
         }
     }
 }
@@ -230,6 +236,12 @@ struct Raw {
     admin_runtime: RawAdminRuntime,
     quarantine: RawQuarantine,
     history_size: Option<usize>,
+    sync_period: Option<DurationText>,
+    reconciler_runner: RawRunner,
+    translator_limits: RawLimits,
+    leader_election: RawElection,
+    addresses: RawAddresses,
+    status_address: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -315,6 +327,15 @@ impl Raw {
                 }
                 size => size.unwrap_or(default.history_size),
             },
+            cluster: RawCluster {
+                sync_period: self.sync_period,
+                runner: self.reconciler_runner,
+                limits: self.translator_limits,
+                election: self.leader_election,
+                addresses: self.addresses,
+                status_address: self.status_address,
+            }
+            .check()?,
         })
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::conditions::Which;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, Source};
 use crate::demo;
 use crate::history::Published;
 use crate::pipeline::State;
@@ -63,7 +63,7 @@ pub async fn run(standalone: Standalone, shutdown: CancellationToken) -> anyhow:
     let control_shutdown = CancellationToken::new();
     let control_plane = ControlPlane::start(
         standalone.settings(),
-        standalone.folders.clone(),
+        Source::Files(standalone.folders.clone()),
         standalone.translation(),
         control_shutdown.clone(),
     )

@@ -23,8 +23,21 @@ pub(super) struct Document<'a> {
 }
 
 impl Document<'_> {
+    /// An object that stands in no file.
+    pub(super) fn of_api_server(value: Value) -> Self {
+        Self {
+            origin: Origin::default(),
+            value,
+            text: "",
+            within: Vec::new(),
+        }
+    }
+
     /// The line of the file on which the field at `path` of this object stands.
     pub(super) fn line_of(&self, path: impl IntoIterator<Item = Step>) -> usize {
+        if self.origin.is_api_server() {
+            return 0;
+        }
         let mut whole = self.within.clone();
         whole.extend(path);
         self.origin.line + place::line_of(self.text, &whole)

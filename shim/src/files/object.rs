@@ -16,13 +16,21 @@ use crate::cluster_view::{AnyObject, Kind, Object, Watched};
 use crate::direct_response;
 
 /// What a document turned out to be.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
+    /// It is of a kind that is read.
     Object(AnyObject),
+    /// It is of another kind.
     Skipped(Skipped),
+    /// It cannot be read.
     Fault(Fault),
 }
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// Reads one object of an API server, which may know fields that we do not.
+pub(crate) fn object(value: Value) -> Outcome {
+    read(Document::of_api_server(value))
+}
 
 /// Reads one document.
 pub(super) fn read(document: Document<'_>) -> Outcome {
@@ -153,6 +161,10 @@ where
         }
     };
     unknown.retain(|path| !matches!(path.first(), Some(Step::Key(first)) if first == "metadata"));
+    if document.origin.is_api_server() {
+        // It was checked against the CRD that is installed, which may be newer than our types.
+        unknown.clear();
+    }
     if let Some(path) = unknown.into_iter().next() {
         let message = match schema::nearest::<T>(&path) {
             Some(name) => format!("unknown field, did you mean `{name}`?"),

@@ -137,6 +137,101 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "64",
         "snapshots kept to bring a data plane up to date by a delta",
     ),
+    (
+        "syncPeriod",
+        "30s",
+        "--source kube: statuses are compared with the API server's this often without a reason",
+    ),
+    (
+        "reconcilerRunner.settleDelay",
+        "20ms",
+        "--source kube: changes are gathered for no longer than this; raise it in a large cluster that changes all the time",
+    ),
+    (
+        "reconcilerRunner.retryBackoff",
+        "1s",
+        "--source kube: pause before a write to the API server that failed is tried again",
+    ),
+    (
+        "translatorLimits.maxInputObjects",
+        "0",
+        "--source kube: with more objects than this the configuration before stays; 0 = no limit",
+    ),
+    (
+        "translatorLimits.maxSnapshotObjects",
+        "0",
+        "--source kube: a snapshot with more resources than this is not published; 0 = no limit",
+    ),
+    (
+        "translatorLimits.maxSnapshotEndpoints",
+        "0",
+        "--source kube: a snapshot with more endpoints than this is not published; 0 = no limit",
+    ),
+    (
+        "leaderElection.enabled",
+        "true",
+        "--source kube: of several replicas only the one that holds the Lease serves",
+    ),
+    (
+        "leaderElection.id",
+        "nantian-controlplane-leader",
+        "name of the Lease",
+    ),
+    (
+        "leaderElection.namespace",
+        "nantian-gw",
+        "namespace of the Lease",
+    ),
+    (
+        "leaderElection.leaseDuration",
+        "15s",
+        "another replica takes over when the Lease was not renewed for this long",
+    ),
+    (
+        "leaderElection.renewDeadline",
+        "10s",
+        "a holder that cannot renew for this long stops serving",
+    ),
+    (
+        "leaderElection.retryPeriod",
+        "2s",
+        "how often the Lease is renewed, and asked for",
+    ),
+    (
+        "addresses.strategy",
+        "pool",
+        "--source kube: pool = Gateways are bound to addresses of addresses.pool; service = a Service for each Gateway",
+    ),
+    (
+        "addresses.pool",
+        "[]",
+        "addresses of this host, one for each Gateway as long as there are enough; none = every Gateway is bound to all of IPv4",
+    ),
+    (
+        "addresses.serviceType",
+        "LoadBalancer",
+        "type of Gateways' Services: LoadBalancer, NodePort or ClusterIP",
+    ),
+    (
+        "addresses.dataPlaneService",
+        "nantian-gw/nantian-gw-dataplane",
+        "the Service whose endpoints are the data planes",
+    ),
+    (
+        "addresses.firstPort",
+        "10000",
+        "first port that data planes bind for Gateways' Services",
+    ),
+    (
+        "addresses.lastPort",
+        "17999",
+        "last port that data planes bind for Gateways' Services",
+    ),
+    (
+        "statusAddress",
+        "\"\"",
+        "shown as the address of a Gateway that is bound to all addresses",
+    ),
 ];
 
 /// `a.b` with the valid key that looks most like it.

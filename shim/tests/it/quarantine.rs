@@ -9,7 +9,7 @@ use ir::wire::configuration_discovery_service_client::ConfigurationDiscoveryServ
 use ir::wire::{ConfigViolation, DiscoveryRequest, DiscoveryResponse, DiscoveryResultStatus};
 use shim::cluster_view::Kind;
 use shim::conditions::{ConditionType, ObjectStatus, Truth};
-use shim::control_plane::ControlPlane;
+use shim::control_plane::{ControlPlane, Source};
 use shim::pipeline::State;
 use shim::settings::Settings;
 use shim::translate::{self, Classes, PartName, Refused, translate};
@@ -70,7 +70,7 @@ impl Shim {
                 quarantine_retry_after: retry_after,
                 ..Settings::default()
             },
-            vec![folder.path().to_owned()],
+            Source::Files(vec![folder.path().to_owned()]),
             settings(),
             shutdown.clone(),
         )

@@ -1,0 +1,295 @@
+//! The part of the settings that only `--source kube` reads: pace, limits, election, addresses.
+//!
+//! `settings.rs` parses it with the rest and hands it on as [`Cluster`]. Keys of the Go control plane
+//! keep their names; defaults differ where the table says so.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::duration::DurationText;
+use super::{SettingsError, bad, positive};
+
+/// How an API server is followed and told.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Changes are gathered for no longer than this.
+    pub settle_delay: Duration,
+    /// Statuses are compared again this often.
+    pub sync_period: Duration,
+    /// Pause before a write that failed is tried again.
+    pub retry_backoff: Duration,
+    /// How much may be translated.
+    pub limits: TranslatorLimits,
+    /// Which replica serves.
+    pub leader_election: Option<LeaderElection>,
+    /// Where Gateways listen.
+    pub addresses: Addresses,
+    /// Shown in the status of a Gateway that is bound everywhere.
+    pub status_address: Option<IpAddr>,
+}
+
+/// Bounds of a translation; absent means none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TranslatorLimits {
+    /// Objects of all kinds.
+    pub max_input_objects: Option<usize>,
+    /// Resources of a snapshot.
+    pub max_snapshot_objects: Option<usize>,
+    /// Endpoints of a snapshot.
+    pub max_snapshot_endpoints: Option<usize>,
+}
+
+/// One of several replicas serves, the one that holds the Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderElection {
+    /// Name of the Lease.
+    pub id: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Others take over when it was not renewed for this long.
+    pub lease_duration: Duration,
+    /// A holder that cannot renew for this long steps down.
+    pub renew_deadline: Duration,
+    /// How often it is renewed.
+    pub retry_period: Duration,
+}
+
+/// Where Gateways listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Each Gateway on an address of its own out of these, or everywhere when there are none.
+    Pool(Vec<IpAddr>),
+    /// Each Gateway behind a Service of its own, on ports of its own.
+    Service(GatewayServices),
+}
+
+/// Services made for Gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayServices {
+    /// `LoadBalancer`, `ClusterIP` or `NodePort`.
+    pub service_type: String,
+    /// `namespace/name` of the Service whose endpoints are the data planes.
+    pub data_plane: String,
+    /// Range of ports that data planes bind.
+    pub ports: (NonZeroU16, NonZeroU16),
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            settle_delay: Duration::from_millis(20),
+            sync_period: Duration::from_secs(30),
+            retry_backoff: Duration::from_secs(1),
+            limits: TranslatorLimits::default(),
+            leader_election: Some(LeaderElection::default()),
+            addresses: Addresses::Pool(Vec::new()),
+            status_address: None,
+        }
+    }
+}
+
+impl Default for LeaderElection {
+    fn default() -> Self {
+        Self {
+            id: "nantian-controlplane-leader".to_owned(),
+            namespace: "nantian-gw".to_owned(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+}
+
+/// As written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawRunner {
+    settle_delay: Option<DurationText>,
+    retry_backoff: Option<DurationText>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawLimits {
+    max_input_objects: usize,
+    max_snapshot_objects: usize,
+    max_snapshot_endpoints: usize,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawElection {
+    enabled: Option<bool>,
+    id: Option<String>,
+    namespace: Option<String>,
+    lease_duration: Option<DurationText>,
+    renew_deadline: Option<DurationText>,
+    retry_period: Option<DurationText>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawAddresses {
+    strategy: Option<String>,
+    pool: Vec<String>,
+    service_type: Option<String>,
+    data_plane_service: Option<String>,
+    first_port: Option<u16>,
+    last_port: Option<u16>,
+}
+
+/// All of it as written.
+pub(super) struct RawCluster {
+    pub(super) sync_period: Option<DurationText>,
+    pub(super) runner: RawRunner,
+    pub(super) limits: RawLimits,
+    pub(super) election: RawElection,
+    pub(super) addresses: RawAddresses,
+    pub(super) status_address: Option<String>,
+}
+
+impl RawCluster {
+    pub(super) fn check(self) -> Result<Cluster, SettingsError> {
+        let default = Cluster::default();
+        let limit = |given: usize| (given > 0).then_some(given);
+        Ok(Cluster {
+            settle_delay: positive(
+                "reconcilerRunner.settleDelay",
+                self.runner.settle_delay,
+                default.settle_delay,
+            )?,
+            sync_period: positive("syncPeriod", self.sync_period, default.sync_period)?,
+            retry_backoff: positive(
+                "reconcilerRunner.retryBackoff",
+                self.runner.retry_backoff,
+                default.retry_backoff,
+            )?,
+            limits: TranslatorLimits {
+                max_input_objects: limit(self.limits.max_input_objects),
+                max_snapshot_objects: limit(self.limits.max_snapshot_objects),
+                max_snapshot_endpoints: limit(self.limits.max_snapshot_endpoints),
+            },
+            leader_election: self.election.check()?,
+            addresses: self.addresses.check()?,
+            status_address: match self.status_address.as_deref() {
+                None | Some("") => None,
+                Some(text) => Some(ip("statusAddress", text)?),
+            },
+        })
+    }
+}
+
+impl RawElection {
+    fn check(self) -> Result<Option<LeaderElection>, SettingsError> {
+        if self.enabled == Some(false) {
+            return Ok(None);
+        }
+        let default = LeaderElection::default();
+        let election = LeaderElection {
+            id: self.id.unwrap_or(default.id),
+            namespace: self.namespace.unwrap_or(default.namespace),
+            lease_duration: positive(
+                "leaderElection.leaseDuration",
+                self.lease_duration,
+                default.lease_duration,
+            )?,
+            renew_deadline: positive(
+                "leaderElection.renewDeadline",
+                self.renew_deadline,
+                default.renew_deadline,
+            )?,
+            retry_period: positive(
+                "leaderElection.retryPeriod",
+                self.retry_period,
+                default.retry_period,
+            )?,
+        };
+        let is_ordered = election.retry_period < election.renew_deadline
+            && election.renew_deadline < election.lease_duration;
+        if !is_ordered {
+            let problem = "must be: retryPeriod < renewDeadline < leaseDuration, else two replicas \
+                           may serve at once";
+            return Err(bad("leaderElection", problem.to_owned()));
+        }
+        if election.lease_duration < Duration::from_secs(1) {
+            return Err(bad(
+                "leaderElection.leaseDuration",
+                "must be at least 1s, the unit of a Lease".to_owned(),
+            ));
+        }
+        Ok(Some(election))
+    }
+}
+
+impl RawAddresses {
+    fn check(self) -> Result<Addresses, SettingsError> {
+        match self.strategy.as_deref().unwrap_or("pool") {
+            "pool" => {
+                let addresses = self.pool.iter();
+                let addresses = addresses.map(|text| ip("addresses.pool", text));
+                Ok(Addresses::Pool(addresses.collect::<Result<_, _>>()?))
+            }
+            "service" => self.check_service(),
+            other => Err(bad(
+                "addresses.strategy",
+                format!("`{other}` is not known, use pool or service"),
+            )),
+        }
+    }
+
+    fn check_service(self) -> Result<Addresses, SettingsError> {
+        let service_type = self
+            .service_type
+            .unwrap_or_else(|| "LoadBalancer".to_owned());
+        if !matches!(
+            service_type.as_str(),
+            "LoadBalancer" | "ClusterIP" | "NodePort"
+        ) {
+            return Err(bad(
+                "addresses.serviceType",
+                format!("`{service_type}` is not known, use LoadBalancer, NodePort or ClusterIP"),
+            ));
+        }
+        let data_plane = self.data_plane_service;
+        let data_plane = data_plane.unwrap_or_else(|| DATA_PLANE.to_owned());
+        if data_plane
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .count()
+            != 2
+        {
+            return Err(bad(
+                "addresses.dataPlaneService",
+                format!("`{data_plane}` is not namespace/name"),
+            ));
+        }
+        let first = self.first_port.unwrap_or(FIRST_PORT);
+        let last = self.last_port.unwrap_or(LAST_PORT);
+        let ports = NonZeroU16::new(first).zip(NonZeroU16::new(last));
+        let Some(ports) = ports.filter(|(first, last)| first <= last) else {
+            return Err(bad(
+                "addresses.firstPort",
+                format!("{first} to {last} is no range of ports"),
+            ));
+        };
+        Ok(Addresses::Service(GatewayServices {
+            service_type,
+            data_plane,
+            ports,
+        }))
+    }
+}
+
+/// The chart's name of it.
+const DATA_PLANE: &str = "nantian-gw/nantian-gw-dataplane";
+/// Below the mesh's ports, above those that need a privilege.
+const FIRST_PORT: u16 = 10_000;
+const LAST_PORT: u16 = 17_999;
+
+fn ip(key: &'static str, text: &str) -> Result<IpAddr, SettingsError> {
+    let parsed = text.parse();
+    parsed.map_err(|_| bad(key, format!("`{text}` is no IP address")))
+}

@@ -1,0 +1,379 @@
+//! Reflectors keep a [`ClusterView`] of a real API server, and hand out a [`Files`] for every change.
+//!
+//! `control_plane.rs` calls [`start`] for `serve --source kube`. [`discovery`] says which kinds are
+//! installed, [`kind`] follows one of them, [`references`] says which Secrets and ConfigMaps are
+//! needed: only those are kept. One task, the [`Collector`], is the only writer of the view. Nothing
+//! is handed out before everything installed has been listed once, because a part of a
+//! configuration would take routes away. The view stays as it is while the API server is gone.
+
+mod discovery;
+mod kind;
+mod known;
+mod references;
+mod secrets;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::api::DynamicObject;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+pub use self::kind::client;
+use self::kind::{Change, Source};
+pub use self::known::{Entry, GATEWAY_NAME_LABEL, Known};
+use self::secrets::Secrets;
+use crate::cluster_view::{AnyObject, ClusterView, Kind};
+use crate::files::object::{Outcome, object};
+use crate::files::{Fault, Files};
+use crate::metrics::Metrics;
+use crate::settings::Cluster as Settings;
+
+/// Changes that come this close together are one change.
+const QUIET: Duration = Duration::from_millis(4);
+/// Changes waiting to be taken in; reflectors wait beyond.
+const CHANGES_MAX: usize = 1024;
+/// How often it is said what is still awaited at start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What follows an API server.
+pub struct Watch {
+    /// Gives the view once all of it is known.
+    pub files: oneshot::Receiver<watch::Receiver<Files>>,
+    /// Statuses as the API server has them.
+    pub known: Arc<Known>,
+}
+
+/// Starts to follow the API server of `client` until `shutdown`.
+pub fn start(
+    client: Client,
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> Watch {
+    let (changes, received) = mpsc::channel(CHANGES_MAX);
+    let (synced, files) = oneshot::channel();
+    let known = Arc::new(Known::default());
+    let collector = Collector {
+        view: ClusterView::default(),
+        sources: HashMap::new(),
+        faults: BTreeMap::new(),
+        secrets: Secrets::new(client.clone(), changes.clone()),
+        known: Arc::clone(&known),
+        metrics: Arc::clone(&metrics),
+        settle_delay: settings.settle_delay,
+        sync_period: settings.sync_period,
+        max_input_objects: settings.limits.max_input_objects,
+        is_discovered: false,
+        last_good: None,
+    };
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = discovery::run(client, changes, metrics) => {}
+        }
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = collector.run(received, synced) => {}
+        }
+    });
+    Watch { files, known }
+}
+
+/// What is known of one kind.
+#[derive(Default)]
+struct Kept {
+    /// It has been listed once.
+    is_done: bool,
+    /// Keys of its objects.
+    keys: HashSet<Arc<str>>,
+    /// Keys seen by the list that is under way.
+    seen: Option<HashSet<Arc<str>>>,
+}
+
+/// The only writer of the view.
+struct Collector {
+    view: ClusterView,
+    sources: HashMap<Source, Kept>,
+    faults: BTreeMap<(Source, Arc<str>), Fault>,
+    secrets: Secrets,
+    known: Arc<Known>,
+    metrics: Arc<Metrics>,
+    settle_delay: Duration,
+    sync_period: Duration,
+    max_input_objects: Option<usize>,
+    is_discovered: bool,
+    /// The last view within the limits, while the present one is not.
+    last_good: Option<ClusterView>,
+}
+
+impl Collector {
+    async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<Change>,
+        synced: oneshot::Sender<watch::Receiver<Files>>,
+    ) {
+        let started = Instant::now();
+        let mut remind = started + PATIENCE;
+        while !self.is_synced() {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => drop(self.take_in(change)),
+                    None => return,
+                },
+                () = sleep_until(remind) => {
+                    info!(awaited = self.awaited(), "waiting for the API server");
+                    remind += PATIENCE;
+                }
+            }
+        }
+        info!(
+            objects = self.view.len(),
+            seconds = started.elapsed().as_secs_f64(),
+            "synced"
+        );
+        let (sender, receiver) = watch::channel(self.current());
+        if synced.send(receiver).is_err() {
+            return;
+        }
+        let mut resync = Instant::now() + self.sync_period;
+        loop {
+            let change = tokio::select! {
+                change = changes.recv() => change,
+                () = sleep_until(resync) => {
+                    resync = Instant::now() + self.sync_period;
+                    let current = self.current();
+                    sender.send_replace(current);
+                    self.known.resync();
+                    continue;
+                }
+            };
+            let Some(change) = change else { return };
+            let mut changed = self.take_in(change);
+            let latest = Instant::now() + self.settle_delay;
+            loop {
+                let quiet = latest.min(Instant::now() + QUIET.min(self.settle_delay));
+                tokio::select! {
+                    biased;
+                    () = sleep_until(quiet) => break,
+                    change = changes.recv() => match change {
+                        Some(change) => changed |= self.take_in(change),
+                        None => return,
+                    },
+                }
+                if Instant::now() >= latest {
+                    break;
+                }
+            }
+            if changed {
+                let current = self.current();
+                sender.send_replace(current);
+            }
+        }
+    }
+
+    fn is_synced(&self) -> bool {
+        self.is_discovered
+            && self.sources.values().all(|kept| kept.is_done)
+            && self.secrets.is_idle()
+    }
+
+    fn awaited(&self) -> String {
+        if !self.is_discovered {
+            return "which kinds it has".to_owned();
+        }
+        let kinds = self.sources.iter().filter(|(_, kept)| !kept.is_done);
+        let mut kinds: Vec<_> = kinds.map(|(source, _)| source.kind.as_str()).collect();
+        kinds.sort_unstable();
+        if kinds.is_empty() {
+            "Secrets and ConfigMaps".to_owned()
+        } else {
+            kinds.join(", ")
+        }
+    }
+
+    /// What there is now; the last view within the limits when the present one is not.
+    fn current(&mut self) -> Files {
+        let mut faults: Vec<_> = self.faults.values().cloned().collect();
+        let count = self.view.len();
+        let view = match self.max_input_objects {
+            Some(limit) if count > limit => {
+                let message = format!(
+                    "{count} objects are more than translatorLimits.maxInputObjects {limit}; the \
+                     configuration before stays, raise the limit"
+                );
+                error!(%message, "the cluster is too large");
+                faults.push(Fault {
+                    file: "".into(),
+                    line: 0,
+                    object: String::new(),
+                    path: String::new(),
+                    message,
+                });
+                self.last_good.get_or_insert_default().clone()
+            }
+            Some(_) => {
+                self.last_good = Some(self.view.clone());
+                self.view.clone()
+            }
+            None => self.view.clone(),
+        };
+        self.metrics
+            .watched_objects
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+        Files {
+            view,
+            faults: faults.into(),
+            skipped: Arc::default(),
+        }
+    }
+
+    /// Takes a change in; true when the view differs.
+    fn take_in(&mut self, change: Change) -> bool {
+        match change {
+            Change::Installed(sources) => {
+                self.is_discovered = true;
+                for source in sources {
+                    self.sources.entry(source).or_default();
+                }
+                false
+            }
+            Change::Gone(source) => {
+                let Some(kept) = self.sources.remove(&source) else {
+                    return false;
+                };
+                info!(kind = %source, "is not installed any more, its objects are gone");
+                let mut changed = false;
+                for key in kept.keys {
+                    changed |= self.remove(&source, &key);
+                }
+                changed
+            }
+            Change::ListBegins(source) => {
+                self.sources.entry(source).or_default().seen = Some(HashSet::new());
+                false
+            }
+            Change::Listed(source, object) => self.put(&source, *object),
+            Change::ListEnds(source) => {
+                let kept = self.sources.entry(source.clone()).or_default();
+                kept.is_done = true;
+                let seen = kept.seen.take().unwrap_or_default();
+                let gone: Vec<_> = kept.keys.difference(&seen).cloned().collect();
+                let mut changed = false;
+                for key in gone {
+                    changed |= self.remove(&source, &key);
+                    self.forget(&source, &key);
+                }
+                debug!(kind = %source, "listed");
+                changed
+            }
+            Change::Deleted(source, key) => {
+                self.forget(&source, &key);
+                self.remove(&source, &key)
+            }
+            Change::Secret(change) => self.secrets.take_in(change, &mut self.view),
+        }
+    }
+
+    fn forget(&mut self, source: &Source, key: &Arc<str>) {
+        if let Some(kept) = self.sources.get_mut(source) {
+            kept.keys.remove(key);
+            if let Some(seen) = &mut kept.seen {
+                seen.remove(key);
+            }
+        }
+    }
+
+    fn put(&mut self, source: &Source, mut raw: DynamicObject) -> bool {
+        let key = key_of(&raw);
+        let kept = self.sources.entry(source.clone()).or_default();
+        kept.keys.insert(key.clone());
+        if let Some(seen) = &mut kept.seen {
+            seen.insert(key.clone());
+        }
+        self.known.put(source, &key, &raw);
+        let wanted = references::of(&source.kind, &raw);
+        let mut changed = self
+            .secrets
+            .refer((source.clone(), key.clone()), wanted, &mut self.view);
+        match read(source, &mut raw) {
+            Outcome::Object(object) => {
+                changed |= self.faults.remove(&(source.clone(), key.clone())).is_some();
+                changed |= insert(&mut self.view, object);
+            }
+            Outcome::Fault(fault) => {
+                changed |= self.take_out(source, &key);
+                let before = self.faults.insert((source.clone(), key), fault.clone());
+                changed |= before.as_ref() != Some(&fault);
+            }
+            Outcome::Skipped(_) => {}
+        }
+        changed
+    }
+
+    fn remove(&mut self, source: &Source, key: &Arc<str>) -> bool {
+        self.known.remove(source, key);
+        let referrer = (source.clone(), key.clone());
+        let mut changed = self
+            .secrets
+            .refer(referrer.clone(), BTreeSet::new(), &mut self.view);
+        changed |= self.faults.remove(&referrer).is_some();
+        changed | self.take_out(source, key)
+    }
+
+    fn take_out(&mut self, source: &Source, key: &str) -> bool {
+        let kind = Kind::parse(&source.kind);
+        kind.is_some_and(|kind| self.view.remove(kind, key).is_some())
+    }
+}
+
+/// `namespace/name`, or the name alone.
+fn key_of(raw: &DynamicObject) -> Arc<str> {
+    let name = raw.metadata.name.as_deref().unwrap_or_default();
+    match &raw.metadata.namespace {
+        Some(namespace) => format!("{namespace}/{name}").into(),
+        None => name.into(),
+    }
+}
+
+/// Reads an object as if it stood in a file; what changes without meaning anything is left out.
+fn read(source: &Source, raw: &mut DynamicObject) -> Outcome {
+    raw.types = Some(kube::api::TypeMeta {
+        api_version: source.api_version(),
+        kind: source.kind.clone(),
+    });
+    raw.metadata.managed_fields = None;
+    raw.metadata.resource_version = None;
+    if let Some(annotations) = &mut raw.metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    if let Some(data) = raw.data.as_object_mut() {
+        data.remove("status");
+    }
+    match serde_yaml::to_value(&*raw) {
+        Ok(value) => object(value),
+        Err(error) => Outcome::Fault(Fault {
+            file: "".into(),
+            line: 0,
+            object: format!("{} {}", source.kind, key_of(raw)),
+            path: String::new(),
+            message: error.to_string(),
+        }),
+    }
+}
+
+/// Puts an object in, unless it is there already just so.
+fn insert(view: &mut ClusterView, object: AnyObject) -> bool {
+    if view.get(object.kind(), object.key()).as_ref() == Some(&object) {
+        return false;
+    }
+    view.insert(object);
+    true
+}

@@ -1,0 +1,238 @@
+//! Secrets and ConfigMaps: all are heard of, only those somebody names are fetched and kept.
+//!
+//! A cluster holds far more of them than a gateway needs, some of them large and none of our
+//! business. So only their metadata is watched; what an object names is fetched, and fetched again
+//! when its metadata change. [`super::Collector`] calls; the view is its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Sender;
+use tracing::warn;
+
+use super::discovery::Task;
+use super::kind::{Change, Pause, Source};
+use super::references::Wanted;
+use super::{insert, read};
+use crate::cluster_view::{ClusterView, Kind};
+use crate::files::object::Outcome;
+
+/// Fetches at a time.
+const FETCHES_MAX: usize = 16;
+/// Pause before a fetch that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What happened to Secrets or ConfigMaps.
+pub(super) enum SecretChange {
+    /// One has changed, or is gone, or may have changed.
+    Touched(Kind, Arc<str>),
+    /// Everything of the kind may have changed.
+    Listed(Kind),
+    /// One was fetched; nothing when there is none.
+    Fetched(Kind, Arc<str>, Option<Box<DynamicObject>>),
+}
+
+/// Which Secrets and ConfigMaps are needed, and what is under way.
+pub(super) struct Secrets {
+    client: Client,
+    changes: Sender<Change>,
+    slots: Arc<Semaphore>,
+    /// What each object names.
+    named: HashMap<(Source, Arc<str>), BTreeSet<Wanted>>,
+    /// How many name it.
+    needed: BTreeMap<Wanted, usize>,
+    /// Fetches under way; true when it changed meanwhile.
+    fetching: HashMap<Wanted, bool>,
+}
+
+/// Watches the metadata of all Secrets and ConfigMaps as long as the tasks live.
+pub(super) fn follow_all(client: &Client, changes: &Sender<Change>) -> [Task; 2] {
+    [
+        Task(tokio::spawn(follow::<Secret>(
+            client.clone(),
+            Kind::Secret,
+            changes.clone(),
+        ))),
+        Task(tokio::spawn(follow::<ConfigMap>(
+            client.clone(),
+            Kind::ConfigMap,
+            changes.clone(),
+        ))),
+    ]
+}
+
+async fn follow<K>(client: Client, kind: Kind, changes: Sender<Change>)
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::all(client);
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+    let mut pause = Pause::default();
+    while let Some(event) = events.next().await {
+        let change = match event {
+            Ok(Event::Apply(object) | Event::Delete(object)) => {
+                let namespace = object.metadata.namespace.unwrap_or_default();
+                let name = object.metadata.name.unwrap_or_default();
+                SecretChange::Touched(kind, format!("{namespace}/{name}").into())
+            }
+            Ok(Event::InitDone) => SecretChange::Listed(kind),
+            Ok(_) => continue,
+            Err(error) => {
+                pause.after(&kind, &error).await;
+                continue;
+            }
+        };
+        pause.reset();
+        if changes.send(Change::Secret(change)).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Secrets {
+    pub(super) fn new(client: Client, changes: Sender<Change>) -> Self {
+        Self {
+            client,
+            changes,
+            slots: Arc::new(Semaphore::new(FETCHES_MAX)),
+            named: HashMap::new(),
+            needed: BTreeMap::new(),
+            fetching: HashMap::new(),
+        }
+    }
+
+    /// True when nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fetching.is_empty()
+    }
+
+    /// An object names these from now on; true when that changed the view.
+    pub(super) fn refer(
+        &mut self,
+        referrer: (Source, Arc<str>),
+        wanted: BTreeSet<Wanted>,
+        view: &mut ClusterView,
+    ) -> bool {
+        let before = self.named.get(&referrer).cloned().unwrap_or_default();
+        if before == wanted {
+            return false;
+        }
+        for new in wanted.difference(&before) {
+            let count = self.needed.entry(new.clone()).or_insert(0);
+            *count += 1;
+            if *count == 1 {
+                self.fetch(new.clone());
+            }
+        }
+        let mut changed = false;
+        for old in before.difference(&wanted) {
+            let count = self.needed.get_mut(old);
+            if count.is_some_and(|count| {
+                *count -= 1;
+                *count == 0
+            }) {
+                self.needed.remove(old);
+                changed |= view.remove(old.0, &old.1).is_some();
+            }
+        }
+        if wanted.is_empty() {
+            self.named.remove(&referrer);
+        } else {
+            self.named.insert(referrer, wanted);
+        }
+        changed
+    }
+
+    /// Takes a change in; true when the view differs.
+    pub(super) fn take_in(&mut self, change: SecretChange, view: &mut ClusterView) -> bool {
+        match change {
+            SecretChange::Touched(kind, key) => {
+                let wanted = (kind, key);
+                if self.needed.contains_key(&wanted) {
+                    self.fetch(wanted);
+                }
+                false
+            }
+            SecretChange::Listed(kind) => {
+                let all: Vec<_> = self
+                    .needed
+                    .keys()
+                    .filter(|it| it.0 == kind)
+                    .cloned()
+                    .collect();
+                all.into_iter().for_each(|wanted| self.fetch(wanted));
+                false
+            }
+            SecretChange::Fetched(kind, key, object) => {
+                let wanted = (kind, key);
+                if self.fetching.remove(&wanted) == Some(true) {
+                    self.fetch(wanted.clone());
+                }
+                if !self.needed.contains_key(&wanted) {
+                    return false;
+                }
+                let outcome = object.map(|mut object| read(&source(kind), &mut object));
+                match outcome {
+                    Some(Outcome::Object(object)) => insert(view, object),
+                    _ => view.remove(kind, &wanted.1).is_some(),
+                }
+            }
+        }
+    }
+
+    /// Fetches one, or once more after the fetch that is under way.
+    fn fetch(&mut self, wanted: Wanted) {
+        if let Some(again) = self.fetching.get_mut(&wanted) {
+            *again = true;
+            return;
+        }
+        self.fetching.insert(wanted.clone(), false);
+        let (client, changes) = (self.client.clone(), self.changes.clone());
+        let slots = Arc::clone(&self.slots);
+        tokio::spawn(async move {
+            let (kind, key) = wanted;
+            let Some((namespace, name)) = key.split_once('/') else {
+                return;
+            };
+            let resource: ApiResource = source(kind).resource();
+            let api = Api::<DynamicObject>::namespaced_with(client, namespace, &resource);
+            let slot = slots.acquire().await;
+            let object = loop {
+                match api.get_opt(name).await {
+                    Ok(object) => break object,
+                    Err(error) => {
+                        warn!(%kind, %key, %error, "cannot be fetched, trying again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                if changes.is_closed() {
+                    return;
+                }
+            };
+            drop(slot);
+            let change = SecretChange::Fetched(kind, key.clone(), object.map(Box::new));
+            drop(changes.send(Change::Secret(change)).await);
+        });
+    }
+}
+
+fn source(kind: Kind) -> Source {
+    Source {
+        group: "".into(),
+        version: "v1".into(),
+        kind: kind.as_str().to_owned(),
+        plural: format!("{}s", kind.as_str().to_lowercase()),
+    }
+}
