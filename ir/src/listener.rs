@@ -61,6 +61,14 @@ pub struct ListenerSettings {
     pub escaped_slashes: Option<EscapedSlashes>,
     /// Slashes in a row count as one.
     pub merge_slashes: Option<bool>,
+    /// By which fields backends are told whose request it is.
+    pub forwarded_fields: Option<ForwardedFields>,
+    /// Which proxies in front of the data plane are believed.
+    pub trusted_proxies: Option<TrustedProxies>,
+    /// Where the value of `X-Request-Id` comes from.
+    pub request_ids: Option<RequestIds>,
+    /// Backends are told the client's certificate by `X-Forwarded-Client-Cert`.
+    pub client_certificate_field: Option<bool>,
 }
 
 /// Whether connections begin with a PROXY protocol header.
@@ -82,6 +90,60 @@ pub enum EscapedSlashes {
     Refuse,
     /// The client is sent to the same path with slashes.
     Redirect,
+    /// They become slashes.
+    Decode,
+}
+
+/// By which fields backends are told whose request it is; those that are not written are removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ForwardedFields {
+    /// By none.
+    None,
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`; these are read, too.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239), which is read, too.
+    Forwarded,
+    /// Both are written, `X-Forwarded-For` is read.
+    Both,
+}
+
+/// Which proxies in front of the data plane are believed; nobody by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// How many, counted from the data plane; 0 for any number of trusted sources.
+    pub hops: u8,
+    /// Where they are; empty for everywhere.
+    pub sources: Vec<Network>,
+}
+
+impl TrustedProxies {
+    /// No chain of proxies is longer than this.
+    pub const HOPS_MAX: u8 = 32;
+
+    /// True when the proxy at `address`, the `place`th counted from the data plane's peer, which is
+    /// 0, is believed.
+    pub fn include(&self, address: IpAddr, place: usize) -> bool {
+        let hops = match self.hops {
+            0 if self.sources.is_empty() => 0,
+            0 => Self::HOPS_MAX,
+            hops => hops,
+        };
+        place < usize::from(hops)
+            && (self.sources.is_empty() || self.sources.iter().any(|it| it.contains(address)))
+    }
+}
+
+/// Where the value of `X-Request-Id` comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RequestIds {
+    /// From the client, as it came; none is made.
+    Off,
+    /// From a trusted proxy, else made.
+    #[default]
+    Trusted,
+    /// From any client when it is sound, else made.
+    Any,
 }
 
 /// What a listener speaks.

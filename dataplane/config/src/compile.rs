@@ -28,7 +28,8 @@ use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::{self, Kept};
 use crate::runtime::{
-    Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
+    Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
+    RuntimeConfig,
 };
 use crate::streams::{Streams, UdpBind, server_names};
 
@@ -207,6 +208,7 @@ impl<'a> ChangedRoutes<'a> {
             table,
             backend_identity: identity.cloned(),
             unrouted: before.unrouted.clone(),
+            clients: before.clients.clone(),
             streams,
             ..**before
         })
@@ -236,6 +238,7 @@ fn listener_from_scratch(
         listener: listener.clone(),
         escaped_slashes: settings.escaped_slashes.unwrap_or(defaults.escaped_slashes),
         merge_slashes: settings.merge_slashes.unwrap_or(defaults.merge_slashes),
+        clients: Clients::compile(settings, &defaults.clients),
         table,
         backend_identity: identities.of(listener).cloned(),
         unrouted: metrics.listener(&listener.name),

@@ -18,7 +18,8 @@ pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
 pub use kept::Kept;
 pub use runtime::{
-    Backend, Bind, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule, RuntimeConfig,
+    Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
+    RuntimeConfig,
 };
 pub use store::{Current, Reader, Store};
 pub use streams::{StreamBackend, StreamRule, Streams, UdpBind};

@@ -10,7 +10,10 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ir::listener::{EscapedSlashes, ProxyProtocol, TlsVersion};
+use ir::listener::{
+    EscapedSlashes, ForwardedFields, ListenerSettings, ProxyProtocol, RequestIds, TlsVersion,
+    TrustedProxies,
+};
 use ir::policy::Retry;
 use ir::{Network, Snapshot, Version};
 
@@ -59,6 +62,8 @@ pub struct ListenerDefaults {
     pub escaped_slashes: EscapedSlashes,
     /// Slashes in a row count as one.
     pub merge_slashes: bool,
+    /// Whose request backends are told it is.
+    pub clients: Arc<Clients>,
     /// No listener speaks an older version of TLS.
     pub tls_min_version: TlsVersion,
     /// No listener speaks a newer one.
@@ -71,6 +76,7 @@ impl Default for ListenerDefaults {
             proxy_protocol: ProxyProtocol::Off,
             escaped_slashes: EscapedSlashes::Keep,
             merge_slashes: true,
+            clients: Arc::default(),
             tls_min_version: TlsVersion::V1_2,
             tls_max_version: TlsVersion::V1_3,
         }
@@ -180,6 +186,8 @@ pub struct ListenerConfig {
     pub escaped_slashes: EscapedSlashes,
     /// Slashes in a row count as one.
     pub merge_slashes: bool,
+    /// Whose request backends are told it is.
+    pub clients: Arc<Clients>,
     /// Its routes.
     pub table: Table<Rule>,
     /// The client certificate that endpoints of TLS clusters are shown.
@@ -188,6 +196,40 @@ pub struct ListenerConfig {
     pub unrouted: Arc<ListenerMetrics>,
     /// Its TCP and TLS routes; absent where HTTP is spoken.
     pub streams: Option<Streams>,
+}
+
+/// Whom a listener believes about its clients, and what backends are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// By which fields backends are told whose request it is.
+    pub fields: ForwardedFields,
+    /// Which proxies in front of us are believed.
+    pub trusted: TrustedProxies,
+    /// Where the value of `X-Request-Id` comes from.
+    pub request_ids: RequestIds,
+    /// Backends are told the client's certificate.
+    pub certificate_field: bool,
+}
+
+impl Clients {
+    /// What `settings` say, and `defaults` where they say nothing.
+    pub(crate) fn compile(settings: &ListenerSettings, defaults: &Arc<Self>) -> Arc<Self> {
+        let clients = Self {
+            fields: settings.forwarded_fields.unwrap_or(defaults.fields),
+            trusted: settings
+                .trusted_proxies
+                .clone()
+                .unwrap_or_else(|| defaults.trusted.clone()),
+            request_ids: settings.request_ids.unwrap_or(defaults.request_ids),
+            certificate_field: settings
+                .client_certificate_field
+                .unwrap_or(defaults.certificate_field),
+        };
+        if clients == **defaults {
+            return defaults.clone();
+        }
+        Arc::new(clients)
+    }
 }
 
 impl fmt::Debug for ListenerConfig {

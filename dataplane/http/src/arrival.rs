@@ -1,9 +1,11 @@
 //! What is known about a connection when it comes; the accept loop fills it in.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 /// What is known about a connection when it comes.
@@ -19,6 +21,34 @@ pub struct Arrival {
     pub tls: Option<TlsFacts>,
     /// Cancelled when the connection shall end behind the requests that run.
     pub drain: CancellationToken,
+    /// Field values that are the same for all requests of the connection.
+    pub texts: Texts,
+}
+
+/// Field values about a connection, each written when it is first needed.
+#[derive(Clone, Debug, Default)]
+pub struct Texts(OnceCell<Box<Written>>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// The client's address.
+    pub(crate) client: HeaderValue,
+    /// The port it came to.
+    pub(crate) port: HeaderValue,
+}
+
+impl Arrival {
+    /// The client's address and the port it came to, as field values.
+    pub(crate) fn written(&self) -> &Written {
+        self.texts.0.get_or_init(|| {
+            let client = self.client.ip().to_canonical().to_string();
+            Box::new(Written {
+                client: HeaderValue::try_from(client)
+                    .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+                port: HeaderValue::from(self.port.get()),
+            })
+        })
+    }
 }
 
 /// What a TLS handshake agreed on.

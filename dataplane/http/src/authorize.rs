@@ -6,6 +6,7 @@
 //! service says about header fields is checked here, and fields of framing are never taken from it.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
@@ -80,9 +81,14 @@ pub(crate) async fn ask(
             allowed,
             ..
         } => over_http(request, path_prefix, allowed, forwarded),
-        AuthProtocol::Grpc { allowed } => {
-            over_grpc(request, arrival, allowed, &filter.authority, &forwarded)
-        }
+        AuthProtocol::Grpc { allowed } => over_grpc(
+            request,
+            arrival,
+            ctx.client,
+            allowed,
+            &filter.authority,
+            &forwarded,
+        ),
     };
     let Some((message, body)) = question else {
         return failed(Reason::Internal);
@@ -186,6 +192,7 @@ fn over_http(
 fn over_grpc(
     request: &Request,
     arrival: &Arrival,
+    client: IpAddr,
     allowed: &[HeaderName],
     authority: &str,
     forwarded: &Bytes,
@@ -206,7 +213,11 @@ fn over_grpc(
             .or_insert_with(|| value.into_owned());
     }
     let check = Check {
-        source: arrival.client,
+        source: match arrival.client.ip() == client {
+            true => arrival.client,
+            // A proxy in front tells no port.
+            false => SocketAddr::new(client, 0),
+        },
         destination: arrival.bind,
         method: request.method.as_str().to_owned(),
         path: request.target.as_str().to_owned(),

@@ -4,7 +4,7 @@
 //! one it began with. What phases note is borrowed from it, so that no reference count shared by
 //! all threads is touched on the way; the log phase writes the notes down.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,10 +16,10 @@ use dataplane_upstream::{Endpoint, Outcome};
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use crate::retry_policy::Policy;
-
+use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::mirror;
+use crate::retry_policy::Policy;
 
 /// One request's facts.
 pub(crate) struct Context<'c> {
@@ -28,6 +28,9 @@ pub(crate) struct Context<'c> {
     pub(crate) drain: &'c CancellationToken,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
+    /// Whose request it is, as far as that is known: the connection's, or whom a trusted proxy
+    /// speaks for.
+    pub(crate) client: IpAddr,
     pub(crate) listener: Option<&'c ListenerConfig>,
     pub(crate) rule: Option<&'c Rule>,
     /// Bytes of the path that a prefix match covered, for prefix rewrites.
@@ -64,10 +67,11 @@ pub(crate) struct Context<'c> {
 }
 
 impl<'c> Context<'c> {
-    pub(crate) fn new(config: &'c RuntimeConfig, drain: &'c CancellationToken) -> Self {
+    pub(crate) fn new(config: &'c RuntimeConfig, arrival: &'c Arrival) -> Self {
         Self {
             config,
-            drain,
+            drain: &arrival.drain,
+            client: arrival.client.ip(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             listener: None,

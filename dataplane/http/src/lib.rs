@@ -23,6 +23,8 @@ mod pool;
 mod pipe;
 mod deadline;
 mod message;
+mod forwarded;
+mod request_id;
 pub mod arrival;
 pub mod settings;
 pub mod overload;
@@ -31,7 +33,7 @@ pub mod frame_guard;
 pub mod path;
 pub mod h1;
 
-pub use arrival::{Arrival, TlsFacts};
+pub use arrival::{Arrival, Texts, TlsFacts};
 pub use connection::serve;
 pub use dataplane_upstream::admission::Limits as UpstreamLimits;
 pub use io::Io;

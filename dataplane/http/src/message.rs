@@ -1,7 +1,8 @@
 //! A request and a response as the phases see them, whatever HTTP version they came in.
 //!
-//! Everything here was checked when it was read: the host is lower case and free of its port, the
-//! path is normalised and is both what is matched and what is forwarded, header fields are legal.
+//! Everything here was checked when it was read: the host is lower case and free of its port, header
+//! fields are legal. The path is brought into its normal form by the path phase, which knows the
+//! listener; from there on it is both what is matched and what is forwarded.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use crate::h1::{self, Authority, BodyLength};
-use crate::path::{EscapedSlash, normalise};
+use crate::path::{self, PathError};
 
 /// The head of a request.
 #[derive(Debug)]
@@ -21,7 +22,8 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     /// Host and port, in lower case; what is routed by and forwarded.
     pub(crate) authority: Authority,
-    /// Normalised path, and the query as it came; what is matched and forwarded.
+    /// The path, normal once it was in the path phase, and the query as it came; what is matched and
+    /// forwarded.
     pub(crate) target: PathAndQuery,
     /// Header fields without `Host` and without the hop-by-hop ones.
     pub(crate) headers: HeaderMap,
@@ -53,7 +55,7 @@ impl Request {
     /// Takes over a head that the HTTP/1.1 codec has read and checked.
     pub(crate) fn from_h1(head: h1::RequestHead) -> Result<Self, Refusal> {
         let target = match head.target {
-            h1::Target::Origin(target) | h1::Target::Absolute(target) => normalised(target)?,
+            h1::Target::Origin(target) | h1::Target::Absolute(target) => absolute_path(target)?,
             h1::Target::Asterisk => PathAndQuery::from_static("*"),
             h1::Target::Authority => return Err(Refusal::bad_request("CONNECT is not served")),
         };
@@ -113,7 +115,7 @@ impl Request {
         join_cookies(&mut headers);
         let target = match parts.uri.into_parts().path_and_query {
             Some(target) if target == "*" && parts.method == Method::OPTIONS => target,
-            Some(target) => normalised(target)?,
+            Some(target) => absolute_path(target)?,
             None => return Err(Refusal::bad_request(":path is missing")),
         };
         Ok(Self {
@@ -126,6 +128,31 @@ impl Request {
             wants_websocket: false,
             takes_trailers,
         })
+    }
+
+    /// Brings the path into its normal form; nothing is copied when it has it already.
+    pub(crate) fn normalise(&mut self, rules: path::Rules) -> Result<(), Refusal> {
+        // Of OPTIONS, the only one without a slash.
+        if self.target == "*" {
+            return Ok(());
+        }
+        let normal = path::normalise(self.target.path(), rules);
+        let normal = normal.map_err(|error| {
+            Refusal::bad_request(match error {
+                PathError::EscapedSlash => "the path has an escaped slash",
+                _ => "the path has a bad percent escape",
+            })
+        })?;
+        let Cow::Owned(mut path) = normal else {
+            return Ok(());
+        };
+        if let Some(query) = self.target.query() {
+            path.push('?');
+            path.push_str(query);
+        }
+        self.target = PathAndQuery::from_maybe_shared(Bytes::from(path))
+            .map_err(|_| Refusal::bad_request("the path is not valid"))?;
+        Ok(())
     }
 
     /// True when the request is a gRPC call.
@@ -199,22 +226,11 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The same target with its path normalised; nothing is copied when it was normal already.
-fn normalised(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+fn absolute_path(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
     if !target.path().starts_with('/') {
         return Err(Refusal::bad_request("the path does not start with a slash"));
     }
-    let path = normalise(target.path(), EscapedSlash::Keep)
-        .map_err(|_| Refusal::bad_request("the path has a bad percent escape"))?;
-    let Cow::Owned(mut path) = path else {
-        return Ok(target);
-    };
-    if let Some(query) = target.query() {
-        path.push('?');
-        path.push_str(query);
-    }
-    PathAndQuery::from_maybe_shared(Bytes::from(path))
-        .map_err(|_| Refusal::bad_request("the path is not valid"))
+    Ok(target)
 }
 
 /// `:authority` and `Host` must agree when both are there (RFC 9113 8.3.1).

@@ -1,6 +1,6 @@
 //! The normal form of a path, which is matched and forwarded alike (RFC 3986 6.2.2): unreserved bytes
-//! decoded, other escapes in upper case, dot segments resolved even when they came escaped, slashes merged.
-//! The routing phase calls it once per request. The query is not touched, and path parameters (`;v=1`)
+//! decoded, other escapes in upper case, dot segments resolved even when they came escaped, slashes merged
+//! where the listener says so. The path phase calls it once per request. The query is not touched, and path parameters (`;v=1`)
 //! have no meaning here.
 
 use std::borrow::Cow;
@@ -15,6 +15,17 @@ pub enum EscapedSlash {
     Refuse,
     /// Leave them as they are: no separators for us, and forwarded escaped.
     Keep,
+    /// Take both for slashes; dot segments between them are resolved, too.
+    Decode,
+}
+
+/// What a listener says about paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// What to do with `%2F` and `%5C`.
+    pub escaped_slash: EscapedSlash,
+    /// Slashes in a row are one.
+    pub merge_slashes: bool,
 }
 
 /// Why a path has no normal form. All are answered with 400.
@@ -40,7 +51,7 @@ pub enum PathError {
 /// The normal form of `path`, which must not hold a query. Borrowed when it is in this form already.
 ///
 /// Normalising twice changes nothing. `..` above the root stays at the root (RFC 3986 5.2.4).
-pub fn normalise(path: &str, escaped_slash: EscapedSlash) -> Result<Cow<'_, str>, PathError> {
+pub fn normalise(path: &str, rules: Rules) -> Result<Cow<'_, str>, PathError> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
         return Err(PathError::NotAbsolute);
@@ -50,7 +61,7 @@ pub fn normalise(path: &str, escaped_slash: EscapedSlash) -> Result<Cow<'_, str>
     for (index, byte) in bytes.iter().enumerate() {
         match byte {
             b'%' => must_change = true,
-            b'/' => must_change |= previous == b'/',
+            b'/' => must_change |= previous == b'/' && rules.merge_slashes,
             b'.' => must_change |= previous == b'/' && is_dot_segment(&bytes[index..]),
             b'\\' => return Err(PathError::BadByte(*byte)),
             0x21..=0x7e => {}
@@ -61,7 +72,13 @@ pub fn normalise(path: &str, escaped_slash: EscapedSlash) -> Result<Cow<'_, str>
     if !must_change {
         return Ok(Cow::Borrowed(path));
     }
-    rewrite(bytes, escaped_slash).map(Cow::Owned)
+    rewrite(bytes, rules).map(Cow::Owned)
+}
+
+/// True when a path that has a normal form holds `%2F` or `%5C`.
+pub fn has_escaped_slash(path: &str) -> bool {
+    let mut escapes = path.as_bytes().windows(3);
+    escapes.any(|three| matches!(three, [b'%', b'2', b'f' | b'F'] | [b'%', b'5', b'c' | b'C']))
 }
 
 /// Whether a segment that begins here is `.` or `..`. An escaped dot after it is found when rewriting.
@@ -72,13 +89,14 @@ fn is_dot_segment(rest: &[u8]) -> bool {
     )
 }
 
-fn rewrite(bytes: &[u8], escaped_slash: EscapedSlash) -> Result<String, PathError> {
+fn rewrite(bytes: &[u8], rules: Rules) -> Result<String, PathError> {
     let mut out = Normal {
         text: String::with_capacity(bytes.len()),
         segment: 1,
+        merges_slashes: rules.merge_slashes,
     };
     out.text.push('/');
-    let mut rest = bytes;
+    let mut rest = bytes.get(1..).unwrap_or_default();
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         match byte {
@@ -90,7 +108,7 @@ fn rewrite(bytes: &[u8], escaped_slash: EscapedSlash) -> Result<String, PathErro
                     return Err(PathError::BadEscape);
                 };
                 rest = after;
-                out.push_escape(high, low, escaped_slash)?;
+                out.push_escape(high, low, rules.escaped_slash)?;
             }
             _ => out.text.push(char::from(*byte)),
         }
@@ -103,6 +121,7 @@ fn rewrite(bytes: &[u8], escaped_slash: EscapedSlash) -> Result<String, PathErro
 struct Normal {
     text: String,
     segment: usize,
+    merges_slashes: bool,
 }
 
 impl Normal {
@@ -128,6 +147,7 @@ impl Normal {
             b'/' | b'\\' if escaped_slash == EscapedSlash::Refuse => {
                 return Err(PathError::EscapedSlash);
             }
+            b'/' | b'\\' if escaped_slash == EscapedSlash::Decode => self.end_segment(true),
             _ => {
                 self.text.push('%');
                 self.text.push(char::from(high.to_ascii_uppercase()));
@@ -148,7 +168,7 @@ impl Normal {
                 self.text.truncate(self.segment);
             }
             // Two slashes in a row are one.
-            "" => {}
+            "" if self.merges_slashes => {}
             _ if has_slash => {
                 self.text.push('/');
                 self.segment = self.text.len();

@@ -3,6 +3,8 @@
 //! A phase says [`Step::Continue`] or [`Step::Reply`] and never calls another phase.
 
 pub(crate) mod route;
+pub(crate) mod path;
+pub(crate) mod client;
 pub(crate) mod limit;
 pub(crate) mod filter;
 pub(crate) mod upstream;

@@ -49,7 +49,7 @@ pub(crate) async fn handle(
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
-    let mut ctx = Context::new(&config, &arrival.drain);
+    let mut ctx = Context::new(&config, arrival);
     // Most of a request's state is in this future; an idle connection shall not hold its room.
     let line = Box::pin(run(
         worker,
@@ -112,7 +112,15 @@ async fn run(
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
 ) -> Result<Step, ClientError> {
-    if let Step::Reply(reply) = phase::route::find(ctx, request, arrival) {
+    if let Step::Reply(reply) = phase::route::listener(ctx, request, arrival) {
+        return Ok(Step::Reply(reply));
+    }
+    if let Step::Reply(reply) = phase::path::normalise(ctx, request, arrival) {
+        responder.close_after();
+        return Ok(Step::Reply(reply));
+    }
+    phase::client::identify(ctx, request, arrival, worker);
+    if let Step::Reply(reply) = phase::route::rule(ctx, request) {
         return Ok(Step::Reply(reply));
     }
     let _places = match phase::limit::enter(worker, ctx) {
@@ -153,7 +161,7 @@ async fn run(
         Ok(reply) => return Ok(reply),
         Err(error) => return client_fault(ctx, responder, error),
     }
-    if let Step::Reply(reply) = phase::upstream::choose(ctx, request, arrival) {
+    if let Step::Reply(reply) = phase::upstream::choose(ctx, request) {
         return Ok(Step::Reply(reply));
     }
     let streams = (&mut *body, &mut *responder);

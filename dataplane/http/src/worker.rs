@@ -18,6 +18,7 @@ use dataplane_telemetry::metrics::Metrics;
 
 use crate::overload::{Inflight, Overload};
 use crate::pool::Pool;
+use crate::request_id;
 use crate::settings::Settings;
 
 /// One worker's share of the proxy.
@@ -30,6 +31,7 @@ pub struct Worker {
     pub(crate) inflight: Inflight,
     pub(crate) metrics: Arc<Metrics>,
     random: Cell<u64>,
+    ids: (Cell<u64>, Cell<u64>),
     date: RefCell<(Instant, HeaderValue)>,
 }
 
@@ -50,7 +52,8 @@ impl Worker {
             overload,
             inflight: Inflight::default(),
             metrics,
-            random: Cell::new(RandomState::new().hash_one(0)),
+            random: seed(),
+            ids: (seed(), seed()),
             date: RefCell::new((Instant::now(), http_date())),
         }
     }
@@ -84,14 +87,12 @@ impl Worker {
 
     /// A number evenly drawn from 0 to 1, for pauses that shall differ; nothing secret.
     pub(crate) fn random(&self) -> f64 {
-        // SplitMix64: adds an odd constant and mixes the sum.
-        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.random.set(state);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+        (drawn(&self.random) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A new id for a request. Two sequences, because one alone could meet that of another worker.
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        request_id::uuid(drawn(&self.ids.0), drawn(&self.ids.1))
     }
 
     /// The value of `Date` for this second.
@@ -102,6 +103,20 @@ impl Worker {
         }
         date.1.clone()
     }
+}
+
+/// The next number of a sequence (SplitMix64: adds an odd constant and mixes the sum).
+fn drawn(state: &Cell<u64>) -> u64 {
+    let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    state.set(next);
+    let mut mixed = next;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+fn seed() -> Cell<u64> {
+    Cell::new(RandomState::new().hash_one(0))
 }
 
 fn http_date() -> HeaderValue {

@@ -160,6 +160,20 @@ keys! {
         "Every connection must begin with a PROXY protocol header (v1 or v2), unless its Gateway says otherwise.";
     PROXY_SOURCES "runtime.proxyProtocol.trustedSources": Kind::Networks, "",
         "Who may bring such headers; connections of others are closed. Empty for everyone.";
+    ESCAPED_SLASHES "runtime.paths.escapedSlashes": Kind::Choice(&["keep", "decode", "refuse", "redirect"]), "keep",
+        "What happens to `%2F` and `%5C` in a path: they stay as they are and separate nothing, become slashes, are answered with 400, or the client is sent to the path with slashes. A Gateway may say otherwise, as with all keys of this section.";
+    MERGE_SLASHES "runtime.paths.mergeSlashes": Kind::Flag, "true",
+        "Slashes in a row count as one.";
+    FORWARDED_FIELDS "runtime.forwarded.fields": Kind::Choice(&["none", "x-forwarded", "forwarded", "both"]), "x-forwarded",
+        "By which fields backends are told whose request it is: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, `Forwarded`, both or none. Those not written are removed.";
+    TRUSTED_HOPS "runtime.forwarded.trustedHops": number(Unit::Count, 1, 32, Zero::Plain), "0",
+        "Proxies in front of this one whose word about the client is taken; 0 for nobody, or for any number of `trustedSources`.";
+    TRUSTED_SOURCES "runtime.forwarded.trustedSources": Kind::Networks, "",
+        "Where such proxies are; empty for everywhere, as far as `trustedHops` goes.";
+    CLIENT_CERTIFICATE "runtime.forwarded.clientCertificate": Kind::Flag, "false",
+        "Backends are told the client's verified certificate by `X-Forwarded-Client-Cert`; that of a client is always removed.";
+    REQUEST_IDS "runtime.requestIds": Kind::Choice(&["off", "trusted", "any"]), "trusted",
+        "Where `X-Request-Id` comes from: it passes as it is, it is taken from trusted proxies or else made, or it is taken from anyone.";
 
     WORKERS "runtimeTuning.httpCapacity.workerThreads": number(Unit::Count, 1, 1024, Zero::Plain), "0",
         "Threads that serve traffic; 0 for one per CPU this process may use.";

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use dataplane_config::{Bind, Protocol};
-use dataplane_http::{Arrival, Io, TlsFacts, Worker, serve};
+use dataplane_http::{Arrival, Io, Texts, TlsFacts, Worker, serve};
 use dataplane_resilience::admission::{ClientPlace, Clients, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
 use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
@@ -282,6 +282,7 @@ impl Door {
             port: bind.public_port,
             tls: None,
             drain: self.drain.clone(),
+            texts: Texts::default(),
         };
         let io = match &bind.tls {
             None => Io::Plain(tcp),

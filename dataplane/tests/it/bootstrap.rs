@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use dataplane::bootstrap::{Bootstrap, BootstrapError, Origin, keys, reference};
+use dataplane_config::Clients;
 use dataplane_telemetry::{Reason, access_log, log};
+use ir::listener::{EscapedSlashes, ForwardedFields, RequestIds, TrustedProxies};
 use tempfile::TempDir;
 
 /// The least that loads.
@@ -99,6 +101,10 @@ cluster: blue
 adminAddr: localhost:0
 log: {{level: 'debug,h2=warn', format: text, nonBlocking: false, includeTarget: true}}
 access: {{path: stdout, sampleRate: 1}}
+runtime:
+  paths: {{escapedSlashes: redirect, mergeSlashes: false}}
+  forwarded: {{fields: both, trustedHops: 2, trustedSources: ['10.0.0.0/8', '::1'], clientCertificate: true}}
+  requestIds: any
 runtimeTuning:
   downstreamReadTimeoutMs: 1000
   upstreamReadTimeoutMs: 0
@@ -122,6 +128,19 @@ xdsTransport: {{staleStreamTimeoutMs: 5000}}
     assert_eq!(bootstrap.log.writing, log::Writing::Direct);
     assert!(bootstrap.log.includes_target);
     assert_eq!(bootstrap.access_log.unwrap().sink, access_log::Sink::Stdout);
+    let listeners = &bootstrap.listener_defaults;
+    assert_eq!(listeners.escaped_slashes, EscapedSlashes::Redirect);
+    assert!(!listeners.merge_slashes);
+    let clients = Clients {
+        fields: ForwardedFields::Both,
+        trusted: TrustedProxies {
+            hops: 2,
+            sources: vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+        },
+        request_ids: RequestIds::Any,
+        certificate_field: true,
+    };
+    assert_eq!(*listeners.clients, clients);
     let http = &bootstrap.http;
     assert_eq!(http.request_body_idle, Duration::from_secs(1));
     assert_eq!(

@@ -11,6 +11,7 @@ mod support;
 
 mod admin;
 mod bootstrap;
+mod clients;
 mod filters;
 mod hostile;
 mod http;
@@ -19,6 +20,7 @@ mod limits;
 mod resilience;
 mod retry;
 mod overload;
+mod paths;
 mod proxy_protocol;
 mod streams;
 mod update;

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::report::{At, Quoted, Report, list};
 use super::{security, tls, value};
-use crate::Listener;
 use crate::listener::{
-    EscapedSlashes, ListenerProtocol, ListenerSettings, ListenerTls, ProxyProtocol, TlsVersion,
+    EscapedSlashes, ForwardedFields, ListenerProtocol, ListenerSettings, ListenerTls,
+    ProxyProtocol, RequestIds, TlsVersion, TrustedProxies,
 };
 use crate::policy::RateLimitScope;
-use crate::wire;
+use crate::{Listener, Network, wire};
 
 /// One listener; nothing, with a notice, when its protocol is of another generation.
 pub(super) fn listener(listener: wire::Listener, report: &mut Report) -> Option<Listener> {
@@ -135,17 +135,90 @@ fn settings(
         Ok(Wire::Keep) => Some(EscapedSlashes::Keep),
         Ok(Wire::Refuse) => Some(EscapedSlashes::Refuse),
         Ok(Wire::Redirect) => Some(EscapedSlashes::Redirect),
+        Ok(Wire::Decode) => Some(EscapedSlashes::Decode),
         Err(_) => {
             let place = at.field("escaped_slashes");
             report.notice(&place, "is not known, such paths are refused");
             Some(EscapedSlashes::Refuse)
         }
     };
+    let trusted_proxies = match item.trusted_proxies {
+        None => Some(None),
+        Some(item) => trusted_proxies(item, &at.field("trusted_proxies"), report).map(Some),
+    };
     Some(ListenerSettings {
         public_port: public_port?,
         proxy_protocol: proxy_protocol?,
         escaped_slashes,
         merge_slashes: item.merge_slashes,
+        forwarded_fields: forwarded_fields(item.forwarded_fields, &at, report),
+        trusted_proxies: trusted_proxies?,
+        request_ids: request_ids(item.request_ids, &at, report),
+        client_certificate_field: item.client_certificate_field,
+    })
+}
+
+fn forwarded_fields(number: i32, at: &At<'_>, report: &mut Report) -> Option<ForwardedFields> {
+    use wire::ForwardedFields as Wire;
+    match Wire::try_from(number) {
+        Ok(Wire::Unspecified) => None,
+        Ok(Wire::None) => Some(ForwardedFields::None),
+        Ok(Wire::XForwarded) => Some(ForwardedFields::XForwarded),
+        Ok(Wire::Forwarded) => Some(ForwardedFields::Forwarded),
+        Ok(Wire::Both) => Some(ForwardedFields::Both),
+        Err(_) => {
+            let place = at.field("forwarded_fields");
+            report.notice(&place, "is not known, the data plane's own setting holds");
+            None
+        }
+    }
+}
+
+fn request_ids(number: i32, at: &At<'_>, report: &mut Report) -> Option<RequestIds> {
+    use wire::RequestIds as Wire;
+    match Wire::try_from(number) {
+        Ok(Wire::Unspecified) => None,
+        Ok(Wire::Off) => Some(RequestIds::Off),
+        Ok(Wire::Trusted) => Some(RequestIds::Trusted),
+        Ok(Wire::Any) => Some(RequestIds::Any),
+        Err(_) => {
+            let place = at.field("request_ids");
+            report.notice(&place, "is not known, the data plane's own setting holds");
+            None
+        }
+    }
+}
+
+fn trusted_proxies(
+    item: wire::TrustedProxies,
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<TrustedProxies> {
+    let hops = u8::try_from(item.hops).ok();
+    let hops = hops.filter(|hops| *hops <= TrustedProxies::HOPS_MAX);
+    if hops.is_none() {
+        let max = TrustedProxies::HOPS_MAX;
+        let message = format_args!("{} is more than {max}", item.hops);
+        let _: Option<()> = report.refuse(&at.field("hops"), message);
+    }
+    let sources = networks(item.sources, at, "sources", report)?;
+    Some(TrustedProxies {
+        hops: hops?,
+        sources,
+    })
+}
+
+fn networks(
+    texts: Vec<String>,
+    at: &At<'_>,
+    field: &'static str,
+    report: &mut Report,
+) -> Option<Vec<Network>> {
+    list(texts, at, field, report, |text, at, report| {
+        match text.parse() {
+            Ok(network) => Some(network),
+            Err(error) => report.refuse(at, format_args!("{} {error}", Quoted(&text))),
+        }
     })
 }
 
@@ -154,16 +227,7 @@ fn proxy_protocol(
     at: &At<'_>,
     report: &mut Report,
 ) -> Option<ProxyProtocol> {
-    let sources = list(
-        item.trusted_sources,
-        at,
-        "trusted_sources",
-        report,
-        |text, at, report| match text.parse() {
-            Ok(network) => Some(network),
-            Err(error) => report.refuse(at, format_args!("{} {error}", Quoted(&text))),
-        },
-    )?;
+    let sources = networks(item.trusted_sources, at, "trusted_sources", report)?;
     Some(match item.required {
         true => ProxyProtocol::Required(sources),
         false => ProxyProtocol::Off,

@@ -3,8 +3,8 @@
 use super::policy::security_policy;
 use super::texts;
 use crate::listener::{
-    ClientValidationMode, EscapedSlashes, ListenerProtocol, ListenerSettings, ListenerTls,
-    ProxyProtocol, TlsVersion,
+    ClientValidationMode, EscapedSlashes, ForwardedFields, ListenerProtocol, ListenerSettings,
+    ListenerTls, ProxyProtocol, RequestIds, TlsVersion,
 };
 use crate::{Hostname, Listener, wire};
 
@@ -39,7 +39,20 @@ fn settings(settings: &ListenerSettings) -> Option<wire::ListenerSettings> {
         EscapedSlashes::Keep => wire::EscapedSlashes::Keep,
         EscapedSlashes::Refuse => wire::EscapedSlashes::Refuse,
         EscapedSlashes::Redirect => wire::EscapedSlashes::Redirect,
+        EscapedSlashes::Decode => wire::EscapedSlashes::Decode,
     });
+    let fields = settings.forwarded_fields.map(|fields| match fields {
+        ForwardedFields::None => wire::ForwardedFields::None,
+        ForwardedFields::XForwarded => wire::ForwardedFields::XForwarded,
+        ForwardedFields::Forwarded => wire::ForwardedFields::Forwarded,
+        ForwardedFields::Both => wire::ForwardedFields::Both,
+    });
+    let request_ids = settings.request_ids.map(|ids| match ids {
+        RequestIds::Off => wire::RequestIds::Off,
+        RequestIds::Trusted => wire::RequestIds::Trusted,
+        RequestIds::Any => wire::RequestIds::Any,
+    });
+    let trusted = settings.trusted_proxies.as_ref();
     let proxy_protocol = settings.proxy_protocol.as_ref();
     Some(wire::ListenerSettings {
         public_port: settings.public_port.map_or(0, |port| u32::from(port.get())),
@@ -52,6 +65,13 @@ fn settings(settings: &ListenerSettings) -> Option<wire::ListenerSettings> {
         }),
         escaped_slashes: escaped.unwrap_or_default().into(),
         merge_slashes: settings.merge_slashes,
+        forwarded_fields: fields.unwrap_or_default().into(),
+        trusted_proxies: trusted.map(|trusted| wire::TrustedProxies {
+            hops: trusted.hops.into(),
+            sources: trusted.sources.iter().map(ToString::to_string).collect(),
+        }),
+        request_ids: request_ids.unwrap_or_default().into(),
+        client_certificate_field: settings.client_certificate_field,
     })
 }
 

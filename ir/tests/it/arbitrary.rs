@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ir::listener::{
-    ClientValidation, ClientValidationMode, EscapedSlashes, ListenerProtocol, ListenerSettings,
-    ListenerTls, ProxyProtocol, TlsVersion,
+    ClientValidation, ClientValidationMode, EscapedSlashes, ForwardedFields, ListenerProtocol,
+    ListenerSettings, ListenerTls, ProxyProtocol, RequestIds, TlsVersion, TrustedProxies,
 };
 use ir::secret::Certificate;
 use ir::snapshot::Workload;
@@ -279,22 +279,34 @@ fn listener_shape() -> impl Strategy<Value = ListenerShape> {
 
 fn listener_settings() -> impl Strategy<Value = ListenerSettings> {
     let port = (1..=u16::MAX).prop_map(|port| NonZeroU16::new(port).unwrap());
-    let network = select(vec!["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]);
-    let network = network.prop_map(|text| text.parse().unwrap());
-    let proxy_protocol = of(vec(network, 0..3)).prop_map(|sources| match sources {
+    let network = || {
+        let network = select(vec!["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]);
+        network.prop_map(|text| text.parse().unwrap())
+    };
+    let proxy_protocol = of(vec(network(), 0..3)).prop_map(|sources| match sources {
         Some(sources) => ProxyProtocol::Required(sources),
         None => ProxyProtocol::Off,
     });
-    use EscapedSlashes::{Keep, Redirect, Refuse};
-    let escaped = select(vec![Keep, Redirect, Refuse]);
-    (of(port), of(proxy_protocol), of(escaped), of(any::<bool>())).prop_map(
-        |(public_port, proxy_protocol, escaped_slashes, merge_slashes)| ListenerSettings {
-            public_port,
-            proxy_protocol,
-            escaped_slashes,
-            merge_slashes,
-        },
-    )
+    use EscapedSlashes::{Decode, Keep, Redirect, Refuse};
+    let escaped = select(vec![Keep, Redirect, Refuse, Decode]);
+    use ForwardedFields::{Both, Forwarded, XForwarded};
+    let fields = select(vec![ForwardedFields::None, XForwarded, Forwarded, Both]);
+    let trusted = (0..=TrustedProxies::HOPS_MAX, vec(network(), 0..3))
+        .prop_map(|(hops, sources)| TrustedProxies { hops, sources });
+    let ids = select(vec![RequestIds::Off, RequestIds::Trusted, RequestIds::Any]);
+    let sockets = (of(port), of(proxy_protocol));
+    let paths = (of(escaped), of(any::<bool>()));
+    let clients = (of(fields), of(trusted), of(ids), of(any::<bool>()));
+    (sockets, paths, clients).prop_map(|(sockets, paths, clients)| ListenerSettings {
+        public_port: sockets.0,
+        proxy_protocol: sockets.1,
+        escaped_slashes: paths.0,
+        merge_slashes: paths.1,
+        forwarded_fields: clients.0,
+        trusted_proxies: clients.1,
+        request_ids: clients.2,
+        client_certificate_field: clients.3,
+    })
 }
 
 /// Each on a port of its own: conflicts have their own tests.

@@ -2,7 +2,10 @@
 //! versions, PROXY protocol, paths, ports, and who yields to whom.
 
 use dataplane_testkit::certificate::Authority;
-use ir::listener::{ClientValidationMode, ListenerSettings, ProxyProtocol, TlsVersion};
+use ir::listener::{
+    ClientValidationMode, EscapedSlashes, ForwardedFields, ListenerSettings, ProxyProtocol,
+    RequestIds, TlsVersion, TrustedProxies,
+};
 use shim::cluster_view::Kind;
 use shim::conditions::{ConditionType as Type, Truth};
 use shim::translate::{PortMap, Settings, Translation, translate};
@@ -259,19 +262,44 @@ fn annotations_of_a_gateway_hold_for_its_listeners() {
     let plain = [class(), &gateway("", "", &[listener])].concat();
     assert_eq!(settings_of(&plain), Some(ListenerSettings::default()));
     let prefix = "gateway.nantian.dev/";
-    let all = format!(
-        "{prefix}proxy-protocol: required, {prefix}proxy-protocol-trusted-sources: '10.0.0.0/8, ::1'"
-    );
+    let all = [
+        "proxy-protocol: required",
+        "proxy-protocol-trusted-sources: '10.0.0.0/8, ::1'",
+        "escaped-slashes: decode",
+        "merge-slashes: 'false'",
+        "forwarded-fields: both",
+        "forwarded-trusted-hops: '2'",
+        "forwarded-trusted-sources: 10.0.0.0/8",
+        "forwarded-client-certificate: 'true'",
+        "request-id: any",
+    ];
+    let all = all.map(|line| format!("{prefix}{line}")).join(", ");
     let text = [class(), &gateway(&all, "", &[listener])].concat();
     let sources = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
     let expected = ListenerSettings {
+        public_port: None,
         proxy_protocol: Some(ProxyProtocol::Required(sources)),
-        ..ListenerSettings::default()
+        escaped_slashes: Some(EscapedSlashes::Decode),
+        merge_slashes: Some(false),
+        forwarded_fields: Some(ForwardedFields::Both),
+        trusted_proxies: Some(TrustedProxies {
+            hops: 2,
+            sources: vec!["10.0.0.0/8".parse().unwrap()],
+        }),
+        request_ids: Some(RequestIds::Any),
+        client_certificate_field: Some(true),
     };
     assert_eq!(settings_of(&text), Some(expected));
     for slip in [
         "proxy-protocol: optional",
         "proxy-protocol-trusted-sources: 10.0.0.0/8",
+        "escaped-slashes: allow",
+        "merge-slashes: 'yes'",
+        "forwarded-fields: all",
+        "forwarded-trusted-hops: '33'",
+        "forwarded-trusted-sources: everyone",
+        "forwarded-client-certificate: '1'",
+        "request-id: always",
     ] {
         let text = [
             class(),

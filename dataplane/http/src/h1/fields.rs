@@ -15,7 +15,7 @@ use super::hop_by_hop::{is_allowed_in_trailers, list};
 use super::{BodyLength, HeadLimits};
 
 /// Room kept in a new map for the fields a proxy adds.
-const FIELDS_TO_ADD: usize = 4;
+const FIELDS_TO_ADD: usize = 8;
 /// Heads of browsers have a field in about this many bytes. It only sizes a new map, and so does the next.
 const LINE_BYTES_USUAL: usize = 40;
 const FIELDS_USUAL_MAX: usize = 24;

@@ -6,6 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+const fn rules(escaped_slash: EscapedSlash) -> Rules {
+    Rules {
+        escaped_slash,
+        merge_slashes: true,
+    }
+}
+
 #[test]
 fn paths_take_their_normal_form() {
     for (path, expected) in [
@@ -43,7 +50,7 @@ fn paths_take_their_normal_form() {
         ("/\"{}|^`<>", "/\"{}|^`<>"),
     ] {
         assert_eq!(
-            normalise(path, EscapedSlash::Refuse).as_deref(),
+            normalise(path, rules(EscapedSlash::Refuse)).as_deref(),
             Ok(expected),
             "{path}"
         );
@@ -75,7 +82,7 @@ fn paths_without_a_normal_form_are_refused() {
         ("/é", PathError::BadByte(0xc3)),
     ] {
         assert_eq!(
-            normalise(path, EscapedSlash::Refuse),
+            normalise(path, rules(EscapedSlash::Refuse)),
             Err(expected),
             "{path:?}"
         );
@@ -90,10 +97,65 @@ fn kept_escaped_slashes_separate_nothing() {
         ("/a%5c%2e%2e/b", "/a%5C../b"),
     ] {
         assert_eq!(
-            normalise(path, EscapedSlash::Keep).as_deref(),
+            normalise(path, rules(EscapedSlash::Keep)).as_deref(),
             Ok(expected),
             "{path}"
         );
+    }
+}
+
+#[test]
+fn decoded_slashes_separate_like_any_other() {
+    for (path, expected) in [
+        ("/a%2fb", "/a/b"),
+        ("/a%5Cb", "/a/b"),
+        ("/a%2f%2Fb/", "/a/b/"),
+        ("/%2fb", "/b"),
+        ("/a/..%2fb", "/b"),
+        ("/a%2f..%5c%2e%2e%2fb", "/b"),
+        ("/a%2F", "/a/"),
+        ("/a%252fb", "/a%252fb"),
+        ("/a%2eb%2f", "/a.b/"),
+    ] {
+        let normal = normalise(path, rules(EscapedSlash::Decode));
+        assert_eq!(normal.as_deref(), Ok(expected), "{path}");
+    }
+}
+
+#[test]
+fn slashes_that_are_not_merged_stay_and_dot_segments_go_all_the_same() {
+    for (path, expected) in [
+        ("//", "//"),
+        ("/a//b", "/a//b"),
+        ("///a//b///", "///a//b///"),
+        ("/a//../b", "/a/b"),
+        ("/a//.//b", "/a///b"),
+        ("/../..//a", "//a"),
+        ("/a/..//b", "//b"),
+        ("/%61//", "/a//"),
+        ("/a%2f/b", "/a//b"),
+    ] {
+        let rules = Rules {
+            escaped_slash: EscapedSlash::Decode,
+            merge_slashes: false,
+        };
+        let normal = normalise(path, rules);
+        assert_eq!(normal.as_deref(), Ok(expected), "{path}");
+    }
+}
+
+#[test]
+fn escaped_slashes_are_found() {
+    for (path, expected) in [
+        ("/a/b", false),
+        ("/a%2fb", true),
+        ("/a%2F", true),
+        ("/%5c", true),
+        ("/%5C", true),
+        ("/%252f", false),
+        ("/%2", false),
+    ] {
+        assert_eq!(has_escaped_slash(path), expected, "{path}");
     }
 }
 
@@ -106,23 +168,31 @@ fn a_normal_path_is_not_copied() {
         "/a..b/...",
         "/a/.b/c./",
     ] {
-        let normal = normalise(path, EscapedSlash::Refuse);
+        let normal = normalise(path, rules(EscapedSlash::Refuse));
         assert!(matches!(normal, Ok(Cow::Borrowed(_))), "{path}");
     }
 }
 
 proptest! {
     #[test]
-    fn normalising_twice_changes_nothing(path in "/([a-c./%;~]|%2[eEfF5]|%5[cC]|%[46]1|//|/\\.\\./){0,24}") {
-        if let Ok(once) = normalise(&path, EscapedSlash::Keep) {
-            prop_assert_eq!(normalise(&once, EscapedSlash::Keep), Ok(Cow::Borrowed(&*once)));
+    fn normalising_twice_changes_nothing(
+        path in "/([a-c./%;~]|%2[eEfF5]|%5[cC]|%[46]1|//|/\\.\\./){0,24}",
+        decodes in any::<bool>(),
+        merge_slashes in any::<bool>(),
+    ) {
+        let escaped_slash = if decodes { EscapedSlash::Decode } else { EscapedSlash::Keep };
+        let rules = Rules { escaped_slash, merge_slashes };
+        if let Ok(once) = normalise(&path, rules) {
+            prop_assert_eq!(normalise(&once, rules), Ok(Cow::Borrowed(&*once)));
             let has_dots = once.split('/').any(|segment| segment == "." || segment == "..");
-            prop_assert!(once.starts_with('/') && !once.contains("//") && !has_dots);
+            prop_assert!(once.starts_with('/') && !has_dots);
+            prop_assert!(!merge_slashes || !once.contains("//"));
+            prop_assert!(!decodes || !has_escaped_slash(&once));
         }
     }
 
     #[test]
     fn any_text_is_normalised_or_refused(path in any::<String>()) {
-        let _ = normalise(&path, EscapedSlash::Refuse);
+        let _ = normalise(&path, rules(EscapedSlash::Refuse));
     }
 }

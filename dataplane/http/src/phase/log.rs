@@ -47,7 +47,7 @@ pub(crate) fn record(
         timestamp: ctx.started_at,
         latency,
         listener: ctx.listener.map_or("", |listener| &listener.listener.name),
-        client_ip: arrival.client.ip(),
+        client_ip: ctx.client,
         method: request.method.as_str(),
         host: request.authority.as_str().as_bytes(),
         path: request.target.as_str().as_bytes(),

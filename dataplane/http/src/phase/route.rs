@@ -1,4 +1,5 @@
-//! Which rule takes the request: listener by host, then the listener's table.
+//! Which rule takes the request: listener by host, then the listener's table. Between the two the
+//! listener's settings bring path and fields into the form that is matched.
 //!
 //! The listener is the most specific one for the host among those on the socket, and only its
 //! routes count (Gateway API listener isolation). Over TLS it must be the one the handshake was
@@ -14,10 +15,9 @@ use crate::message::Request;
 use crate::phase::Step;
 use crate::reply::Reply;
 
-/// Notes listener and rule in the context.
-pub(crate) fn find(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) -> Step {
-    let host = request.authority.host();
-    let host = host.strip_suffix('.').unwrap_or(host);
+/// Notes the listener in the context.
+pub(crate) fn listener(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) -> Step {
+    let host = host(request);
     let Some(bind) = ctx.config.binds.get(&arrival.bind) else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
@@ -39,8 +39,16 @@ pub(crate) fn find(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) 
     {
         return Step::reply(Reply::new(Reason::MisdirectedRequest));
     }
+    Step::Continue
+}
+
+/// Notes the rule in the context.
+pub(crate) fn rule(ctx: &mut Context<'_>, request: &Request) -> Step {
+    let Some(listener) = ctx.listener else {
+        return Step::reply(Reply::new(Reason::RouteNotFound));
+    };
     let view = View {
-        host,
+        host: host(request),
         path: request.target.path(),
         query: request.target.query(),
         method: &request.method,
@@ -52,6 +60,12 @@ pub(crate) fn find(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) 
     ctx.prefix_len = found.prefix_len;
     ctx.rule = Some(found.rule);
     Step::Continue
+}
+
+/// The host as routes name it.
+fn host(request: &Request) -> &str {
+    let host = request.authority.host();
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// Refuses a head that is larger than the rule allows.

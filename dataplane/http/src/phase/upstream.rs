@@ -11,14 +11,13 @@ use dataplane_upstream::admission::Limits;
 use dataplane_upstream::{Ask, Cluster};
 use ir::cluster::HashKey;
 
-use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::message::{Request, cookie};
 use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Notes backend and cluster in the context.
-pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival) -> Step {
+pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request) -> Step {
     let Some(rule) = ctx.rule else {
         return Step::reply(Reply::new(Reason::Internal));
     };
@@ -36,7 +35,7 @@ pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request, arrival: &Arrival
             ctx.hash = config
                 .cluster
                 .hash_key()
-                .and_then(|key| hash(key, request, arrival));
+                .and_then(|key| hash(key, request, ctx.client));
             Step::Continue
         }
         None => Step::reply(Reply::new(Reason::InvalidBackend)),
@@ -83,9 +82,9 @@ pub(crate) fn pick(ctx: &mut Context<'_>) -> Step {
 }
 
 /// The hash of what the cluster's policy names; nothing when the request does not have it.
-fn hash(key: &HashKey, request: &Request, arrival: &Arrival) -> Option<u64> {
+fn hash(key: &HashKey, request: &Request, client: IpAddr) -> Option<u64> {
     match key {
-        HashKey::SourceIp => Some(match arrival.client.ip() {
+        HashKey::SourceIp => Some(match client {
             IpAddr::V4(address) => Cluster::hash(&address.octets()),
             IpAddr::V6(address) => Cluster::hash(&address.octets()),
         }),

@@ -2,8 +2,12 @@
 //!
 //! Called by `checked.rs`. It ends up in the configuration, where a listener may say otherwise.
 
-use dataplane_config::ListenerDefaults;
-use ir::listener::{ProxyProtocol, TlsVersion};
+use std::sync::Arc;
+
+use dataplane_config::{Clients, ListenerDefaults};
+use ir::listener::{
+    EscapedSlashes, ForwardedFields, ProxyProtocol, RequestIds, TlsVersion, TrustedProxies,
+};
 
 use crate::bootstrap::keys as key;
 use crate::bootstrap::written::Written;
@@ -27,13 +31,44 @@ pub(super) fn defaults(written: &mut Written) -> ListenerDefaults {
         let message = format!("has no use while {} is false", key::PROXY_PROTOCOL.name);
         written.fault(key::PROXY_SOURCES.name, message);
     }
+    let escaped_slashes = match word(written, &key::ESCAPED_SLASHES).as_str() {
+        "decode" => EscapedSlashes::Decode,
+        "refuse" => EscapedSlashes::Refuse,
+        "redirect" => EscapedSlashes::Redirect,
+        _ => EscapedSlashes::Keep,
+    };
     ListenerDefaults {
         proxy_protocol: match is_required {
             true => ProxyProtocol::Required(sources),
             false => ProxyProtocol::Off,
         },
+        escaped_slashes,
+        merge_slashes: written.flag(&key::MERGE_SLASHES),
+        clients: Arc::new(clients(written)),
         tls_min_version,
         tls_max_version,
-        ..ListenerDefaults::default()
+    }
+}
+
+fn clients(written: &mut Written) -> Clients {
+    let fields = written.text(&key::FORWARDED_FIELDS).unwrap_or_default();
+    let request_ids = written.text(&key::REQUEST_IDS).unwrap_or_default();
+    Clients {
+        fields: match fields.as_str() {
+            "none" => ForwardedFields::None,
+            "forwarded" => ForwardedFields::Forwarded,
+            "both" => ForwardedFields::Both,
+            _ => ForwardedFields::XForwarded,
+        },
+        trusted: TrustedProxies {
+            hops: u8::try_from(written.number(&key::TRUSTED_HOPS)).unwrap_or(0),
+            sources: written.networks(&key::TRUSTED_SOURCES),
+        },
+        request_ids: match request_ids.as_str() {
+            "off" => RequestIds::Off,
+            "any" => RequestIds::Any,
+            _ => RequestIds::Trusted,
+        },
+        certificate_field: written.flag(&key::CLIENT_CERTIFICATE),
     }
 }
