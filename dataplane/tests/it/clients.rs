@@ -237,7 +237,7 @@ async fn the_access_log_names_the_client_and_the_id() {
     let said = "x-forwarded-for: 203.0.113.7\r\nx-request-id: mine-1\r\n";
     assert_eq!(ask(port, said).await.status, 200);
     let made = seen(&ask(port, "").await, "x-request-id").remove(0);
-    let mut client = Http2Client::connect(at(port)).await.unwrap();
+    let client = Http2Client::connect(at(port)).await.unwrap();
     let over_h2 = client.get("shop.example", "/").await.unwrap();
     let over_h2 = seen(&over_h2, "x-request-id").remove(0);
     drop(client);
