@@ -40,6 +40,15 @@ pub struct Standalone {
 impl Standalone {
     /// Starts it on a folder and does not wait.
     pub fn spawn(folder: &Path, ports: &Ports, more: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn_in(folder, ports, more, &[])
+    }
+
+    fn spawn_in(
+        folder: &Path,
+        ports: &Ports,
+        more: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> anyhow::Result<Self> {
         let data_plane = free_address();
         let control_plane = free_address();
         let mut arguments = vec!["standalone".to_owned(), folder.display().to_string()];
@@ -48,7 +57,7 @@ impl Standalone {
         arguments.extend(ports.flags());
         arguments.extend(more.iter().map(|&flag| flag.to_owned()));
         Ok(Self {
-            process: Process::start(SHIM, arguments)?,
+            process: Process::start_in(SHIM, arguments, environment)?,
             data_plane: Admin(data_plane),
             control_plane: Admin(control_plane),
         })
@@ -57,6 +66,18 @@ impl Standalone {
     /// Starts it on a folder and waits until it serves.
     pub async fn start(folder: &Path, ports: &Ports) -> anyhow::Result<Self> {
         let mut standalone = Self::spawn(folder, ports, &[])?;
+        standalone.settled().await?;
+        Ok(standalone)
+    }
+
+    /// As [`Self::start`], on a system whose certificate authorities are those of a PEM file.
+    pub async fn start_trusting(
+        folder: &Path,
+        ports: &Ports,
+        authorities: &Path,
+    ) -> anyhow::Result<Self> {
+        let environment = [("SSL_CERT_FILE", authorities.as_os_str())];
+        let mut standalone = Self::spawn_in(folder, ports, &[], &environment)?;
         standalone.settled().await?;
         Ok(standalone)
     }

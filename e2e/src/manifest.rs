@@ -50,6 +50,16 @@ pub fn certificate(key: &str, identity: &Identity) -> Value {
     })
 }
 
+/// A ConfigMap with a certificate authority.
+pub fn authority(key: &str, pem: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata_of(key),
+        "data": { "ca.crt": pem },
+    })
+}
+
 /// A namespace with labels.
 pub fn namespace(name: &str, labels: &[(&str, &str)]) -> Value {
     let labels: serde_json::Map<String, Value> = labels

@@ -100,6 +100,23 @@ impl Scenario {
     /// Starts a backend behind the Service `key`.
     pub async fn backend_of(&mut self, kind: Kind, key: &str, port: u16) -> anyhow::Result<()> {
         let backend = Backend::start(key, kind).await;
+        self.keep(backend, key, port)
+    }
+
+    /// Starts a backend behind the Service `key` that speaks TLS, with a certificate for `name`.
+    pub async fn secured_backend(
+        &mut self,
+        kind: Kind,
+        key: &str,
+        port: u16,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        let identity = self.authority.server(&[name]);
+        let backend = Backend::start_tls(key, kind, &identity).await;
+        self.keep(backend, key, port)
+    }
+
+    fn keep(&mut self, backend: Backend, key: &str, port: u16) -> anyhow::Result<()> {
         let name = format!("service-{}.yaml", key.replace('/', "-"));
         self.add(&name, manifest::service(key, port, backend.address()))?;
         self.backends.insert(key.to_owned(), backend);
@@ -115,10 +132,14 @@ impl Scenario {
         Ok(())
     }
 
-    /// Starts the gateway on the folder, whose manifests have listeners at these ports.
+    /// Starts the gateway on the folder, whose manifests have listeners at these ports. The system
+    /// it runs on trusts the scenario's authority.
     pub async fn serve(self, ports: &[u16]) -> anyhow::Result<Running> {
         let ports = Ports::for_written(ports)?;
-        let gateway = Standalone::start(self.folder(), &ports).await?;
+        // Hidden from the gateway, which reads manifests only.
+        let authorities = self.folder().join(".authority.pem");
+        fs::write(&authorities, self.authority.pem())?;
+        let gateway = Standalone::start_trusting(self.folder(), &ports, &authorities).await?;
         Ok(Running {
             gateway,
             ports,

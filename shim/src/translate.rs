@@ -8,6 +8,8 @@
 mod annotation;
 mod attachment;
 mod backend;
+mod backend_identity;
+mod backend_tls;
 mod certificate;
 mod client_certificate;
 mod conflict;
@@ -23,6 +25,7 @@ mod refused;
 mod route;
 mod settings;
 mod stream_route;
+mod tls_option;
 mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +36,7 @@ use ir::http_route::{GrpcRule, HttpRule};
 use ir::stream_route::{StreamKind, StreamRoute, StreamRule};
 use ir::{Resources, Snapshot, Violation, Violations};
 
+use self::backend_tls::{Policies, Reached};
 use self::gateway::Gateways;
 use self::reference::Grants;
 pub use self::refused::{PartKind, PartName, Refused};
@@ -55,13 +59,15 @@ pub struct Translation {
     statuses: OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>,
     gateways: Arc<Gateways>,
     grants: Arc<Grants>,
-    tls_targets: Arc<BTreeSet<Arc<str>>>,
+    policies: Arc<Policies>,
     http: Memos<HttpRule>,
     grpc: Memos<GrpcRule>,
     tcp: Memos<StreamRule>,
     tls: Memos<StreamRule>,
     /// How many routes each listener took.
     attached: OrdMap<Arc<str>, usize>,
+    /// How many routes lead from each Gateway to each Service.
+    reached: Reached,
     /// How many routes send to each cluster.
     uses: OrdMap<Arc<str>, usize>,
     /// EndpointSlices of each Service.
@@ -161,6 +167,7 @@ pub fn translate(
     next.update_tls_routes(before, &changed, &mut touched);
     next.update_clusters(&changed, touched);
     unsupported::update(&before.view, view, &mut next.statuses);
+    next.update_policy_statuses(before);
     next.update_gateway_statuses(before);
     next
 }
@@ -197,7 +204,9 @@ struct Scope<'a> {
     view: &'a ClusterView,
     gateways: &'a Gateways,
     grants: &'a Grants,
-    tls_targets: &'a BTreeSet<Arc<str>>,
+    policies: &'a Policies,
+    /// What the route carries is TLS already, up to the backend.
+    passes_tls: bool,
     /// Kind of the route.
     kind: &'static str,
     /// Namespace of the route.
@@ -205,6 +214,13 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// True for routes of bytes.
+    fn is_stream(&self) -> bool {
+        [Kind::TcpRoute, Kind::TlsRoute, Kind::UdpRoute]
+            .iter()
+            .any(|kind| kind.as_str() == self.kind)
+    }
+
     /// Labels of the route's namespace; every namespace has its name as one.
     fn namespace_labels(&self) -> BTreeMap<String, String> {
         let object = self.view.namespaces.get(self.namespace);
@@ -236,12 +252,14 @@ impl Translation {
                 changed.grants = true;
             }
         }
-        if !old.backend_tls_policies.is_same(&new.backend_tls_policies) {
-            let targets = backend::tls_targets(new);
-            changed
-                .services
-                .extend(targets.symmetric_difference(&before.tls_targets).cloned());
-            self.tls_targets = Arc::new(targets);
+        let is_same = old.backend_tls_policies.is_same(&new.backend_tls_policies)
+            && old.config_maps.is_same(&new.config_maps)
+            && old.secrets.is_same(&new.secrets);
+        if !is_same {
+            let policies = Policies::new(new, &before.policies);
+            let services = policies.changed_services(&before.policies);
+            changed.services.extend(services);
+            self.policies = Arc::new(policies);
         }
         let is_same = old.gateway_classes.is_same(&new.gateway_classes)
             && old.gateways.is_same(&new.gateways)
@@ -379,7 +397,8 @@ impl Translation {
             view: &self.view,
             gateways: &self.gateways,
             grants: &self.grants,
-            tls_targets: &self.tls_targets,
+            policies: &self.policies,
+            passes_tls: false,
             kind: kind.as_str(),
             namespace,
         }
@@ -401,6 +420,8 @@ impl Translation {
             old.clusters
                 .iter()
                 .for_each(|cluster| subtract(&mut self.uses, cluster));
+            old.reached()
+                .for_each(|pair| subtract(&mut self.reached, &pair));
             touched.0.extend(old.clusters.iter().cloned());
         }
         let Some(outcome) = outcome else {
@@ -415,6 +436,9 @@ impl Translation {
             .clusters
             .iter()
             .for_each(|cluster| add(&mut self.uses, cluster));
+        outcome
+            .reached()
+            .for_each(|pair| add(&mut self.reached, &pair));
         touched.0.extend(outcome.clusters.iter().cloned());
         self.statuses
             .insert((kind, key.clone()), outcome.status.clone());
@@ -455,7 +479,32 @@ impl Translation {
         let slices = self.slices.get(backend::service_key(key));
         let slices = slices.into_iter().flatten();
         let slices = slices.filter_map(|slice| self.view.endpoint_slices.get(slice));
-        backend::cluster(key, &self.view, slices)
+        backend::cluster(key, &self.view, &self.policies, slices)
+    }
+
+    /// Tells policies what became of them, after routes are known to reach their targets.
+    fn update_policy_statuses(&mut self, before: &Self) {
+        let is_same = Arc::ptr_eq(&before.policies, &self.policies)
+            && before.reached.ptr_eq(&self.reached)
+            && before.view.services.is_same(&self.view.services);
+        if is_same {
+            return;
+        }
+        let gone = before.view.backend_tls_policies.iter();
+        for policy in gone.filter(|old| self.view.backend_tls_policies.get(&old.key).is_none()) {
+            let key = (Kind::BackendTlsPolicy, policy.key.clone());
+            self.statuses.remove(&key);
+        }
+        for status in self.policies.statuses(&self.view, &self.reached) {
+            let key = (status.kind, status.key.clone());
+            if self
+                .statuses
+                .get(&key)
+                .is_none_or(|known| **known != status)
+            {
+                self.statuses.insert(key, Arc::new(status));
+            }
+        }
     }
 
     /// Adds to the Gateways' statuses how many routes are attached.
@@ -527,11 +576,11 @@ fn replace<T: ir::Resource>(resources: &mut Resources<T>, next: &Resources<T>) {
     }
 }
 
-fn add(counts: &mut OrdMap<Arc<str>, usize>, key: &Arc<str>) {
+fn add<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: &K) {
     *counts.entry(key.clone()).or_insert(0) += 1;
 }
 
-fn subtract(counts: &mut OrdMap<Arc<str>, usize>, key: &Arc<str>) {
+fn subtract<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: &K) {
     match counts.get(key).copied() {
         Some(count) if count > 1 => drop(counts.insert(key.clone(), count - 1)),
         _ => drop(counts.remove(key)),

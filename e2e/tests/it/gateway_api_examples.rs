@@ -6,6 +6,7 @@
 //! it says is then proved with a parent written into its text.
 
 mod attachment;
+mod backend_tls;
 mod grpc;
 mod headers;
 mod redirects;
@@ -70,6 +71,7 @@ fn every_published_example_has_a_test() {
     };
     let tests = [
         include_str!("gateway_api_examples/attachment.rs"),
+        include_str!("gateway_api_examples/backend_tls.rs"),
         include_str!("gateway_api_examples/grpc.rs"),
         include_str!("gateway_api_examples/headers.rs"),
         include_str!("gateway_api_examples/redirects.rs"),

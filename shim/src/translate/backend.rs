@@ -1,7 +1,8 @@
 //! Backends: from a reference to the keys of its cluster, and from a Service to the cluster.
 //!
 //! A reference that leads nowhere keeps its share of traffic and no keys, so that its requests fail
-//! as Gateway API asks. Clusters are built only for Service ports that a route sends to.
+//! as Gateway API asks; so does one whose endpoints are to be reached over TLS by a policy that
+//! cannot be used. Clusters are built only for Service ports that a route sends to.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::Scope;
+use super::backend_tls::Policies;
 use super::notes::Notes;
 use super::reference::{From, To};
 use crate::cluster_view::{ClusterView, Object};
@@ -71,13 +73,7 @@ pub(super) fn resolve(
     if namespace != scope.namespace {
         notes.crosses_namespaces = true;
     }
-    match usable_port(
-        &key,
-        namespace,
-        reference.name,
-        i32::from(port.get()),
-        scope,
-    ) {
+    match usable_port(&key, reference.name, i32::from(port.get()), scope, notes) {
         Ok(()) => {
             notes.clusters.insert(target.display.clone());
             target
@@ -91,11 +87,12 @@ pub(super) fn resolve(
 
 fn usable_port(
     key: &str,
-    namespace: &str,
     name: &str,
     port: i32,
     scope: &Scope<'_>,
+    notes: &mut Notes,
 ) -> Result<(), (&'static str, String)> {
+    let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
     let from = From::gateway_api(scope.kind, scope.namespace);
     let to = To {
         group: "",
@@ -129,17 +126,47 @@ fn usable_port(
         );
         return Err(("BackendNotFound", message));
     };
-    if !matches!(found.protocol.as_deref(), None | Some("" | "TCP")) {
+    if !speaks_tcp(found) {
         let message = format!("port {port} of Service {key} does not speak TCP");
         return Err(("UnsupportedProtocol", message));
     }
-    if scope.tls_targets.contains(key) {
-        let message = format!(
-            "a BackendTLSPolicy asks for TLS towards Service {key}, which is not supported yet"
-        );
-        return Err(("UnsupportedProtocol", message));
+    if scope.passes_tls || !speaks_tcp(found) {
+        return Ok(());
     }
-    Ok(())
+    notes.reached.insert(key.into());
+    secured(key, found, scope)
+}
+
+fn speaks_tcp(port: &ServicePort) -> bool {
+    matches!(port.protocol.as_deref(), None | Some("" | "TCP"))
+}
+
+/// Whether the port may be sent to, as far as TLS goes.
+fn secured(key: &str, port: &ServicePort, scope: &Scope<'_>) -> Result<(), (&'static str, String)> {
+    match scope.policies.of_port(key, port) {
+        Some(verdict) if verdict.tls.is_some() => Ok(()),
+        Some(verdict) => {
+            let message = format!(
+                "BackendTLSPolicy {} cannot be used, so nothing is sent to Service {key}; see what \
+                 the policy is told",
+                verdict.policy
+            );
+            Err(("InvalidBackendTLSPolicy", message))
+        }
+        // A stream is carried as it comes, which may be TLS.
+        None if scope.is_stream() => Ok(()),
+        None => match protocol(port) {
+            ClusterProtocol::Https | ClusterProtocol::Grpcs => {
+                let message = format!(
+                    "port {} of Service {key} speaks TLS and no BackendTLSPolicy says whom to \
+                     trust, add one",
+                    port.port
+                );
+                Err(("UnsupportedProtocol", message))
+            }
+            _ => Ok(()),
+        },
+    }
 }
 
 fn port_of(service: &Service, port: i32) -> Option<&ServicePort> {
@@ -150,22 +177,6 @@ fn port_of(service: &Service, port: i32) -> Option<&ServicePort> {
         .iter()
         .flatten()
         .find(|known| known.port == port)
-}
-
-/// Services a BackendTLSPolicy names; until policies are applied nothing may reach them in clear.
-pub(super) fn tls_targets(view: &ClusterView) -> BTreeSet<Arc<str>> {
-    let policies = view.backend_tls_policies.iter();
-    policies
-        .flat_map(|policy| {
-            policy
-                .value
-                .spec
-                .target_refs
-                .iter()
-                .filter(|target| target.kind == "Service")
-                .map(|target| format!("{}/{}", policy.namespace(), target.name).into())
-        })
-        .collect()
 }
 
 /// The Service an EndpointSlice belongs to, `namespace/service`.
@@ -190,6 +201,7 @@ pub(super) fn service_key(cluster: &str) -> &str {
 pub(super) fn cluster<'a>(
     key: &Arc<str>,
     view: &ClusterView,
+    policies: &Policies,
     slices: impl Iterator<Item = &'a Arc<Object<EndpointSlice>>>,
 ) -> Option<Cluster> {
     let (service_key, port) = key.rsplit_once(':')?;
@@ -212,7 +224,9 @@ pub(super) fn cluster<'a>(
         connect_timeout: CONNECT_TIMEOUT,
         request_timeout: None,
         metadata: Metadata::from([("service".to_owned(), service.name().to_owned())]),
-        tls: None,
+        tls: policies
+            .of_port(service_key, port)
+            .and_then(|verdict| verdict.tls.clone()),
         session_persistence: None,
         balancing: Balancing::RoundRobin,
         max_inflight_requests: None,
@@ -275,13 +289,14 @@ fn protocol(port: &ServicePort) -> ClusterProtocol {
     let Some(name) = port.app_protocol.as_deref().filter(|name| !name.is_empty()) else {
         return ClusterProtocol::Tcp;
     };
-    match name {
+    // Names of services are compared without case (RFC 6335 section 5.1).
+    match &*name.to_ascii_lowercase() {
         "kubernetes.io/h2c" | "h2c" => ClusterProtocol::H2c,
         "kubernetes.io/ws" | "ws" | "http" => ClusterProtocol::Http,
         "kubernetes.io/wss" | "wss" | "https" => ClusterProtocol::Https,
         "grpc" => ClusterProtocol::Grpc,
         "grpcs" => ClusterProtocol::Grpcs,
         "tcp" => ClusterProtocol::Tcp,
-        other => ClusterProtocol::Other(other.to_uppercase()),
+        _ => ClusterProtocol::Other(name.to_uppercase()),
     }
 }

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use gateway_api::experimental::gatewayclasses::GatewayClass;
 use gateway_api::experimental::gateways::Gateway;
-use ir::listener::ListenerSettings;
+use ir::listener::{ListenerProtocol, ListenerSettings};
 use ir::resource::Metadata;
 use ir::{Hostname, Listener, Resources, Violations};
 
 use super::certificate::Certificates;
 use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft};
 use super::reference::Grants;
-use super::{Classes, Settings, annotation, client_certificate, conflict};
+use super::{Classes, Settings, annotation, backend_identity, client_certificate, conflict};
 use crate::cluster_view::{ClusterView, Object};
 use crate::conditions::{
     Condition, ConditionType, Conditions, ListenerStatus, ObjectStatus, Truth,
@@ -62,6 +62,8 @@ pub(super) struct ParentListener {
     pub(super) namespaces: NamespaceRule,
     /// It is handed to the data plane.
     pub(super) serves: bool,
+    /// What comes in is TLS and stays so up to the backend.
+    pub(super) passes_tls: bool,
 }
 
 /// A Gateway under translation.
@@ -73,6 +75,8 @@ pub(super) struct Candidate<'a> {
     pub(super) settings: ListenerSettings,
     /// Why no address, or not every one, can be used: the condition it shows in, reason, message.
     address_fault: Option<(ConditionType, &'static str, String)>,
+    /// The Secret whose certificate backends are shown, or why there is none.
+    backend_identity: Result<Option<Arc<str>>, backend_identity::Fault>,
 }
 
 impl Candidate<'_> {
@@ -224,6 +228,7 @@ fn candidate<'a>(
         addresses,
         settings: asked.unwrap_or_default(),
         address_fault,
+        backend_identity: backend_identity::asked(&context, certificates),
     }
 }
 
@@ -272,6 +277,13 @@ fn addresses(object: &Object<Gateway>, settings: &Settings) -> (Vec<IpAddr>, Add
     (addresses, fault)
 }
 
+/// What the listeners of one Gateway have in common.
+struct Shared<'a> {
+    addresses: &'a [IpAddr],
+    settings: &'a ListenerSettings,
+    backend_identity: Option<Arc<str>>,
+}
+
 impl Gateways {
     fn add_foreign(&mut self, object: &Object<Gateway>) {
         let parent = Parent {
@@ -291,15 +303,19 @@ impl Gateways {
             addresses,
             settings,
             address_fault,
+            backend_identity,
         } = candidate;
+        let shared = Shared {
+            addresses: &addresses,
+            settings: &settings,
+            backend_identity: backend_identity.as_ref().ok().cloned().flatten(),
+        };
         let mut listeners = Vec::new();
         let mut statuses = Vec::new();
         for mut draft in drafts {
             let name: Arc<str> = format!("{}/{}", object.key, draft.section).into();
             let mut serves = draft.can_serve && !is_refused && !addresses.is_empty();
-            if serves
-                && let Err(violations) = self.serve(&name, object, &draft, &addresses, &settings)
-            {
+            if serves && let Err(violations) = self.serve(&name, object, &draft, &shared) {
                 draft.refuse("UnsupportedValue", violations.to_string());
                 serves = false;
             }
@@ -327,10 +343,16 @@ impl Gateways {
                 kinds: draft.kinds,
                 namespaces: draft.namespaces,
                 serves,
+                passes_tls: draft.protocol == Some(ListenerProtocol::TlsPassthrough),
             });
         }
         let mut status = ObjectStatus::new(object);
-        status.conditions = gateway_conditions(object.generation(), &statuses, address_fault);
+        status.conditions = gateway_conditions(
+            object.generation(),
+            &statuses,
+            address_fault,
+            backend_identity.err(),
+        );
         if client_certificate::is_insecure(&object.value) {
             let mut conditions = Conditions::resume(status.conditions);
             let kind = ConditionType::InsecureFrontendValidationMode;
@@ -363,15 +385,14 @@ impl Gateways {
         name: &Arc<str>,
         object: &Object<Gateway>,
         draft: &Draft,
-        addresses: &[IpAddr],
-        settings: &ListenerSettings,
+        shared: &Shared<'_>,
     ) -> Result<(), Violations> {
         let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else {
             return Ok(());
         };
         let listener = Listener {
             name: name.clone(),
-            addresses: addresses.to_vec(),
+            addresses: shared.addresses.to_vec(),
             port,
             protocol,
             hostnames: draft.hostname.iter().cloned().collect(),
@@ -380,16 +401,17 @@ impl Gateways {
                 ("gateway".to_owned(), object.name().to_owned()),
                 ("namespace".to_owned(), object.namespace().to_owned()),
             ]),
-            backend_client_certificate: None,
+            backend_client_certificate: shared.backend_identity.clone(),
             security_policy: None,
             settings: ListenerSettings {
                 // Said only where ports are mapped, so that it costs nothing elsewhere.
                 public_port: NonZeroU16::new(draft.port).filter(|written| *written != port),
-                ..settings.clone()
+                ..shared.settings.clone()
             },
         };
         ir::decode::listener(ir::encode::listener(&listener))?;
-        for key in draft.tls.iter().flat_map(|tls| &tls.certificate_refs) {
+        let own = draft.tls.iter().flat_map(|tls| &tls.certificate_refs);
+        for key in own.chain(&shared.backend_identity) {
             if let Some(secret) = self.certificates.secret(key) {
                 self.secrets.insert(secret);
             }
@@ -406,10 +428,6 @@ fn without_effect(gateway: &Gateway) -> Vec<String> {
         ("spec.infrastructure", spec.infrastructure.is_some()),
         ("spec.allowedListeners", spec.allowed_listeners.is_some()),
         ("spec.defaultScope", spec.default_scope.is_some()),
-        (
-            "spec.tls.backend",
-            spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
-        ),
     ];
     let written = fields.iter().filter(|(_, is_written)| *is_written);
     written
@@ -426,6 +444,10 @@ pub(super) fn summarize(status: &mut ObjectStatus) {
     let is_address = |c: &&Condition| matches!(c.reason, "UnsupportedAddress" | "AddressNotUsable");
     let address_fault = status.conditions.iter().find(is_address);
     let address_fault = address_fault.map(|c| (c.kind, c.reason, c.message.clone()));
+    let is_reference =
+        |c: &&Condition| matches!(c.reason, "InvalidClientCertificateRef" | "RefNotPermitted");
+    let reference_fault = status.conditions.iter().find(is_reference);
+    let reference_fault = reference_fault.map(|c| (c.reason, c.message.clone()));
     let is_extra = |c: &Condition| c.kind == ConditionType::InsecureFrontendValidationMode;
     let extra: Vec<_> = status
         .conditions
@@ -433,7 +455,8 @@ pub(super) fn summarize(status: &mut ObjectStatus) {
         .filter(|c| is_extra(c))
         .cloned()
         .collect();
-    status.conditions = gateway_conditions(generation, &status.listeners, address_fault);
+    let listeners = &status.listeners;
+    status.conditions = gateway_conditions(generation, listeners, address_fault, reference_fault);
     status.conditions.extend(extra);
 }
 
@@ -441,6 +464,7 @@ fn gateway_conditions(
     generation: i64,
     listeners: &[ListenerStatus],
     address_fault: AddressFault,
+    reference_fault: Option<backend_identity::Fault>,
 ) -> Vec<Condition> {
     let mut conditions = Conditions::new(generation);
     let invalid: Vec<_> = listeners
@@ -484,5 +508,21 @@ fn gateway_conditions(
             "no listener is served",
         ),
     }
+    match reference_fault.or_else(|| unresolved(listeners)) {
+        None => conditions.hold(ConditionType::ResolvedRefs, "ResolvedRefs"),
+        Some((reason, message)) => conditions.fail(ConditionType::ResolvedRefs, reason, message),
+    }
     conditions.finish()
+}
+
+/// That listeners name what is not there, for the Gateway they belong to.
+fn unresolved(listeners: &[ListenerStatus]) -> Option<(&'static str, String)> {
+    let is_unresolved = |c: &Condition| c.kind == ConditionType::ResolvedRefs && c.is_problem();
+    let names: Vec<_> = listeners
+        .iter()
+        .filter(|listener| listener.conditions.iter().any(is_unresolved))
+        .map(|listener| listener.name.as_str())
+        .collect();
+    let message = format!("see ResolvedRefs of the listeners {}", names.join(", "));
+    (!names.is_empty()).then_some(("ListenersNotResolved", message))
 }

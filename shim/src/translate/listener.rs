@@ -13,7 +13,7 @@ use ir::listener::{ClientValidation, ListenerProtocol, ListenerTls, TlsVersion};
 
 use super::certificate::Certificates;
 use super::reference::{From, Grants, To};
-use super::{GATEWAY_API, Settings, client_certificate};
+use super::{GATEWAY_API, Settings, client_certificate, tls_option};
 use crate::cluster_view::{ClusterView, Object};
 use crate::conditions::{ConditionType, Conditions};
 
@@ -328,7 +328,13 @@ fn read_tls(
     let mut good = Vec::new();
     let mut bad: Option<(&'static str, String)> = None;
     for (index, reference) in tls.certificate_refs.iter().flatten().enumerate() {
-        match certificate(reference, context, certificates) {
+        let reference = SecretReference {
+            group: reference.group.as_deref(),
+            kind: reference.kind.as_deref(),
+            namespace: reference.namespace.as_deref(),
+            name: &reference.name,
+        };
+        match certificate(reference, "InvalidCertificateRef", context, certificates) {
             Ok(key) => good.push(key),
             Err((reason, message)) => {
                 let message = format!("{path}.certificateRefs[{index}]: {message}");
@@ -350,8 +356,9 @@ fn read_tls(
     if let Some((reason, message)) = bad {
         draft.unresolved(reason, message);
     }
-    let (min_version, max_version) = versions(spec, &path).unwrap_or_else(|message| {
-        draft.refuse("UnsupportedValue", message);
+    let versions = tls_option::versions(tls.options.as_ref());
+    let (min_version, max_version) = versions.unwrap_or_else(|message| {
+        draft.refuse("UnsupportedValue", format!("{path}.options: {message}"));
         (TlsVersion::V1_2, TlsVersion::V1_3)
     });
     draft.tls = Some(ListenerTls {
@@ -381,54 +388,38 @@ fn ask_clients(
     asked.validation
 }
 
-/// The versions that `tls.options` asks for; the error says what is not understood.
-fn versions(spec: &api::GatewayListeners, path: &str) -> Result<(TlsVersion, TlsVersion), String> {
-    const MIN: &str = "gateway.nantian.dev/tls-min-version";
-    const MAX: &str = "gateway.nantian.dev/tls-max-version";
-    let (mut min_version, mut max_version) = (TlsVersion::V1_2, TlsVersion::V1_3);
-    let options = spec.tls.as_ref().and_then(|tls| tls.options.as_ref());
-    for (name, value) in options.into_iter().flatten() {
-        let bound = match name.as_str() {
-            MIN => &mut min_version,
-            MAX => &mut max_version,
-            _ => {
-                return Err(format!(
-                    "{path}.options: {name} is not known, use {MIN} or {MAX}"
-                ));
-            }
-        };
-        *bound = match value.as_str() {
-            "TLS1_2" | "1.2" => TlsVersion::V1_2,
-            "TLS1_3" | "1.3" => TlsVersion::V1_3,
-            _ => return Err(format!("{path}.options: {name}: write TLS1_2 or TLS1_3")),
-        };
-    }
-    if min_version > max_version {
-        return Err(format!("{path}.options: {MIN} is above {MAX}"));
-    }
-    Ok((min_version, max_version))
+/// A reference to a Secret, as the generated types write it in several places.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SecretReference<'a> {
+    pub(super) group: Option<&'a str>,
+    pub(super) kind: Option<&'a str>,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
 }
 
-fn certificate(
-    reference: &api::GatewayListenersTlsCertificateRefs,
+/// The key of the Secret that a Gateway's reference leads to; `invalid` is the reason when it leads
+/// nowhere.
+pub(super) fn certificate(
+    reference: SecretReference<'_>,
+    invalid: &'static str,
     context: &Context<'_>,
     certificates: &mut Certificates,
 ) -> Result<Arc<str>, (&'static str, String)> {
-    let invalid = |message: String| ("InvalidCertificateRef", message);
-    let kind = reference.kind.as_deref().unwrap_or("Secret");
-    if kind != "Secret" || !reference.group.as_deref().unwrap_or_default().is_empty() {
+    let invalid = |message: String| (invalid, message);
+    let kind = reference.kind.unwrap_or("Secret");
+    if kind != "Secret" || !reference.group.unwrap_or_default().is_empty() {
         return Err(invalid(format!(
             "kind {kind} holds no certificate here, use a Secret"
         )));
     }
     let own = context.gateway.namespace();
-    let namespace = reference.namespace.as_deref().unwrap_or(own);
+    let namespace = reference.namespace.unwrap_or(own);
     let key = format!("{namespace}/{}", reference.name);
     let to = To {
         group: "",
         kind: "Secret",
         namespace,
-        name: &reference.name,
+        name: reference.name,
     };
     if !context.grants.allow(From::gateway_api("Gateway", own), to) {
         let message =

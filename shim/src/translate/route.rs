@@ -32,6 +32,8 @@ pub(super) struct Outcome<R> {
     namespace: Arc<str>,
     gateways: BTreeSet<Arc<str>>,
     services: BTreeSet<Arc<str>>,
+    /// Services it may send to.
+    reached: BTreeSet<Arc<str>>,
     direct_responses: BTreeSet<Arc<str>>,
     crosses_namespaces: bool,
 }
@@ -44,6 +46,17 @@ impl<R> Outcome<R> {
             || meets(&self.gateways, &changed.gateways)
             || meets(&self.services, &changed.services)
             || meets(&self.direct_responses, &changed.direct_responses)
+    }
+
+    /// Every Service it sends to from every Gateway that took it.
+    pub(super) fn reached(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        let listeners = self.attached.iter();
+        let gateways = listeners.filter_map(|name| name.rsplit_once('/'));
+        let gateways: BTreeSet<&str> = gateways.map(|(gateway, _)| gateway).collect();
+        gateways.into_iter().flat_map(|gateway| {
+            let services = self.reached.iter();
+            services.map(move |service| (service.clone(), Arc::from(gateway)))
+        })
     }
 }
 
@@ -122,6 +135,7 @@ pub(super) fn finish<T: Watched, R>(
         namespace: object.namespace().into(),
         gateways: attachment.gateways,
         services: notes.services,
+        reached: notes.reached,
         direct_responses: notes.direct_responses,
         crosses_namespaces: notes.crosses_namespaces,
     }

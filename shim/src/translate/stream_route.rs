@@ -96,7 +96,31 @@ pub(super) fn tls(object: &Arc<Object<TlsRoute>>, scope: &Scope<'_>) -> Outcome<
         hostnames: &spec.hostnames,
         rules: spec.rules.len(),
     };
-    translate(object, head, rules!(spec), StreamKind::Tls, scope)
+    let scope = Scope {
+        passes_tls: passes_tls(&head.parent_refs, scope),
+        ..*scope
+    };
+    translate(object, head, rules!(spec), StreamKind::Tls, &scope)
+}
+
+/// True when TLS is ended at none of the listeners that a TLSRoute names.
+fn passes_tls(parents: &[HttpRouteParentRefs], scope: &Scope<'_>) -> bool {
+    let listeners: Vec<_> = parents
+        .iter()
+        .filter_map(|parent| {
+            let namespace = parent.namespace.as_deref().unwrap_or(scope.namespace);
+            let key = format!("{namespace}/{}", parent.name);
+            Some((parent, scope.gateways.parents.get(&*key)?))
+        })
+        .flat_map(|(parent, gateway)| {
+            let section = parent.section_name.as_deref().unwrap_or_default();
+            gateway.listeners.iter().filter(move |listener| {
+                listener.kinds.contains(&RouteKind::Tls)
+                    && (section.is_empty() || section == listener.section)
+            })
+        })
+        .collect();
+    !listeners.is_empty() && listeners.iter().all(|listener| listener.passes_tls)
 }
 
 /// What data planes get of a translated route.

@@ -15,11 +15,6 @@ type Statuses = OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>;
 pub(super) fn update(before: &ClusterView, next: &ClusterView, statuses: &mut Statuses) {
     one(&before.listener_sets, &next.listener_sets, statuses);
     one(&before.udp_routes, &next.udp_routes, statuses);
-    one(
-        &before.backend_tls_policies,
-        &next.backend_tls_policies,
-        statuses,
-    );
 }
 
 fn one<T: Watched>(before: &Objects<T>, next: &Objects<T>, statuses: &mut Statuses) {

@@ -101,6 +101,16 @@ fn render(snapshot: &ir::Snapshot) -> String {
     }
     for cluster in snapshot.clusters.iter() {
         writeln!(text, "cluster {} {:?}", cluster.key, cluster.protocol).unwrap();
+        if let Some(tls) = &cluster.tls {
+            let (name, names) = (&tls.hostname, &tls.subject_alt_names);
+            let (system, own) = (tls.use_system_ca_certificates, tls.ca_pems.len());
+            let versions = (tls.min_version, tls.max_version);
+            writeln!(
+                text,
+                "  tls {name} names {names:?} system {system} authorities {own} {versions:?}"
+            )
+            .unwrap();
+        }
         for endpoint in &cluster.endpoints {
             let (address, port) = (&endpoint.address, endpoint.port);
             let ready = endpoint.is_ready;

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod backend_tls;
 mod cli;
 mod demo;
 mod files;

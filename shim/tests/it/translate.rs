@@ -603,22 +603,6 @@ fn timeouts_of_zero_are_carried_as_no_limit_and_retries_without_a_warning() {
 }
 
 #[test]
-fn a_backend_with_a_tls_policy_is_not_reached_in_clear() {
-    let policy = format!(
-        "{API}\nkind: BackendTLSPolicy\nmetadata: {{name: p, namespace: shop}}\nspec:\n  \
-         targetRefs: [{{group: '', kind: Service, name: cart}}]\n  \
-         validation: {{hostname: cart.example, wellKnownCACertificates: System}}\n---\n"
-    );
-    let rules = "\nrules:\n- backendRefs: [{name: cart, port: 80}]";
-    let translation = translated(&format!(
-        "{GATEWAY}{SERVICE}{policy}{}",
-        route("one", rules)
-    ));
-    assert!(at_parent(&translation, Type::ResolvedRefs).starts_with("False UnsupportedProtocol"));
-    assert!(translation.snapshot().clusters.is_empty());
-}
-
-#[test]
 fn attached_routes_are_counted_once_each() {
     let routes = format!("{}{}", route("one", ""), route("two", ""));
     let translation = translated(&format!("{GATEWAY}{routes}"));

@@ -49,47 +49,6 @@ async fn tls_routing_without_its_backends_is_accepted_and_its_references_told() 
 }
 
 #[tokio::test]
-async fn backend_tls_policies_are_not_supported_yet_and_nothing_goes_in_plain_text() {
-    let Some(mut it) = example(&[
-        "backendtlspolicy/backendtlspolicy-ca-certs.yaml",
-        "backendtlspolicy/backendtlspolicy-system-certs.yaml",
-    ]) else {
-        return;
-    };
-    let gateway = manifest::http_gateway("default/web", &[("http", 80)]);
-    let mut objects = vec![gateway];
-    for service in ["auth", "dev"] {
-        it.backend(&format!("default/{service}"), 80).await.unwrap();
-        let key = format!("default/{service}");
-        let host = format!("{service}.test");
-        let backend = format!("{service}:80");
-        objects.push(manifest::route_to(&key, "default/web", &[&host], &backend));
-    }
-    it.add("routes.yaml", objects).unwrap();
-    let it = it.serve(&[80]).await.unwrap();
-    for (policy, service) in [("tls-upstream-auth", "auth"), ("tls-upstream-dev", "dev")] {
-        let told = it
-            .told("BackendTLSPolicy", &format!("default/{policy}"))
-            .await;
-        assert_told(
-            &told,
-            "Accepted=False UnsupportedValue",
-            "not supported yet",
-        );
-        let key = format!("default/{service}");
-        let told = it.told("HTTPRoute", &key).await;
-        assert_told(
-            &told,
-            "parent default/web ResolvedRefs=False",
-            "BackendTLSPolicy",
-        );
-        let answer = it.get(80, &format!("{service}.test"), "/").await.unwrap();
-        assert_eq!(answer.status, 500);
-        assert_eq!(it.scenario.of(&key).connections(), 0, "{service}");
-    }
-}
-
-#[tokio::test]
 async fn http_request_mirroring_copies_to_the_second_service() {
     let Some(mut it) = example(&["http-request-mirroring/httproute-mirroring.yaml"]) else {
         return;
