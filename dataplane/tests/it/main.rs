@@ -24,3 +24,4 @@ mod paths;
 mod proxy_protocol;
 mod streams;
 mod update;
+mod waits;
