@@ -13,6 +13,7 @@ mod admin;
 mod bootstrap;
 mod clients;
 mod filters;
+mod handshakes;
 mod hostile;
 mod http;
 mod last_good;

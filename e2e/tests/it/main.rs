@@ -7,7 +7,9 @@
 
 mod api_server;
 mod bad_input;
+mod client_certificates;
 mod gateway_api_examples;
+mod isolation;
 mod shutdown;
 mod support;
 mod two_processes;
