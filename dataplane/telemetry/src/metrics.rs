@@ -71,6 +71,9 @@ pub struct Metrics {
     named: Mutex<Named>,
 }
 
+/// Kind of the object that a limit of rate stands in, that object's name, and the limit's own.
+type RateLimitName = (&'static str, Arc<str>, Arc<str>);
+
 /// The handles by name; sorted, so that a scrape is.
 #[derive(Debug, Default)]
 struct Named {
@@ -80,8 +83,8 @@ struct Named {
     backends: BTreeMap<Arc<str>, Arc<BackendMetrics>>,
     /// By route and listener.
     streams: BTreeMap<(Arc<str>, Arc<str>), Arc<StreamMetrics>>,
-    /// By kind of object, its name and the limit's; for as long as a configuration holds them.
-    rate_limits: BTreeMap<(&'static str, Arc<str>, Arc<str>), Weak<RateLimitMetrics>>,
+    /// For as long as a configuration holds them.
+    rate_limits: BTreeMap<RateLimitName, Weak<RateLimitMetrics>>,
 }
 
 impl Metrics {
