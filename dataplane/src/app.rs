@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use dataplane_config::Store;
+use dataplane_config::{Kept, Store};
 use dataplane_http::Overload;
 use dataplane_resilience::admission::{Clients, Gate};
 use dataplane_resilience::pressure::SharedLevel;
@@ -47,7 +47,13 @@ pub async fn run(
 ) -> anyhow::Result<bool> {
     dataplane_tls::install_crypto_provider();
     overload::descriptors::raise_limit();
-    let store = Arc::new(Store::with(bootstrap.listener_defaults.clone()));
+    let store = Arc::new(Store::with(
+        bootstrap.listener_defaults.clone(),
+        Kept::new(
+            bootstrap.rate_limits.clone(),
+            bootstrap.xds.live_replicas.clone(),
+        ),
+    ));
     let status = Arc::new(Status::default());
     let readiness = Arc::new(Readiness::default());
     let connections = Arc::new(Gate::new(bootstrap.connections_max));

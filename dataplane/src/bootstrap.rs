@@ -63,6 +63,8 @@ pub struct Bootstrap {
     pub handshake_timeout: Duration,
     /// What holds for listeners that say nothing else.
     pub listener_defaults: dataplane_config::ListenerDefaults,
+    /// Limits of rate of the process, and of each listener and route.
+    pub rate_limits: dataplane_config::ProcessLimits,
     /// How the end is drained.
     pub drain: Drain,
     /// Where the last good configuration is kept; `None` keeps none.

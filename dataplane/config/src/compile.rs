@@ -27,6 +27,7 @@ use dataplane_upstream::weighted::WeightedChoice;
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::{self, Kept};
+use crate::rate_limits::Limits;
 use crate::runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
     RuntimeConfig,
@@ -89,6 +90,11 @@ fn clusters(
                 let compiled = ClusterConfig {
                     retry_allowance: retry_allowance(cluster),
                     breaker: thresholds.map(|it| kept::breaker(it, known_breaker)),
+                    limits: previous.kept.backend_limits(
+                        &cluster.key,
+                        cluster.security_policy.as_deref(),
+                        metrics,
+                    ),
                     tls: ClusterTls::compile(compiled.tls(), identities, known),
                     cluster: compiled,
                     metrics: metrics.backend(&cluster.key),
@@ -210,6 +216,7 @@ impl<'a> ChangedRoutes<'a> {
             unrouted: before.unrouted.clone(),
             clients: before.clients.clone(),
             streams,
+            limits: before.limits.clone(),
             ..**before
         })
     }
@@ -242,6 +249,7 @@ fn listener_from_scratch(
         table,
         backend_identity: identities.of(listener).cloned(),
         unrouted: metrics.listener(&listener.name),
+        limits: kept.listener_limits(&listener.name, listener.security_policy.as_deref(), metrics),
         streams: streams_from_scratch(listener, snapshot, metrics),
     })
 }
@@ -293,6 +301,7 @@ fn compile_http(
     metrics: &Metrics,
 ) -> Option<CompiledRoute<Rule>> {
     let hosts = hosts_on(route, listener)?;
+    let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
     let metrics = metrics.route(&route.key, &listener.name);
     Some(CompiledRoute::http(route, &hosts, |index| {
         let rule = &route.rules[index];
@@ -300,6 +309,7 @@ fn compile_http(
             route: &route.key,
             policy: route.policy.as_deref(),
             kept,
+            limits: &limits,
             filters: &rule.filters,
             backends: &rule.backends,
         };
@@ -323,6 +333,7 @@ fn compile_grpc(
     metrics: &Metrics,
 ) -> Option<CompiledRoute<Rule>> {
     let hosts = hosts_on(route, listener)?;
+    let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
     let metrics = metrics.route(&route.key, &listener.name);
     Some(CompiledRoute::grpc(route, &hosts, |index| {
         let rule = &route.rules[index];
@@ -330,6 +341,7 @@ fn compile_grpc(
             route: &route.key,
             policy: route.policy.as_deref(),
             kept,
+            limits: &limits,
             filters: &rule.filters,
             backends: &rule.backends,
         };
@@ -347,6 +359,7 @@ struct Parts<'a> {
     route: &'a Arc<str>,
     policy: Option<&'a RoutePolicy>,
     kept: &'a Kept,
+    limits: &'a Limits,
     filters: &'a [ir::Filter],
     backends: &'a [ir::http_route::BackendRef],
 }
@@ -380,6 +393,7 @@ impl Parts<'_> {
             kind,
             index,
             name,
+            limits: self.limits.clone(),
             filters: Filters::compile(self.filters),
             backends: backends.collect(),
             choice,

@@ -1,15 +1,21 @@
 //! What routes have learnt and keep when they are compiled anew.
 //!
-//! A route is compiled whole whenever it changes, so its breakers cannot be handed from the rule
-//! before to the rule after. They are found here by name, for as long as a configuration holds
-//! them; nothing is kept for routes that are gone. Only compiling asks; no request comes here.
+//! A route is compiled whole whenever it changes, so its breakers and limits cannot be handed from
+//! the rule before to the rule after. They are found here by name, for as long as a configuration
+//! holds them; nothing is kept for routes that are gone. Only compiling asks; no request comes here.
 
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ir::backend_policy::BreakerThresholds;
+use ir::policy::{RateLimit, SecurityPolicy};
 
 use dataplane_resilience::circuit_breaker::{Breaker, Settings};
+use dataplane_telemetry::metrics::Metrics;
+
+use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
 
 /// Entries from which on those are looked for that nobody holds.
 const SWEPT_FROM: usize = 64;
@@ -17,17 +23,132 @@ const SWEPT_FROM: usize = 64;
 /// State of routes by name; shared by one configuration and the next.
 #[derive(Debug, Default)]
 pub struct Kept {
-    breakers: Mutex<Breakers>,
+    /// By route and cluster.
+    breakers: Mutex<Found<(Arc<str>, Arc<str>), Breaker>>,
+    /// By kind of object, its name, and the limit's.
+    limiters: Mutex<Found<(&'static str, Box<str>, Box<str>), Limiter>>,
+    shared: Arc<Shared>,
+    limits: ProcessLimits,
 }
 
-#[derive(Debug, Default)]
-struct Breakers {
-    /// By route and cluster.
-    by_name: HashMap<(Arc<str>, Arc<str>), Weak<Breaker>>,
+/// What can be found as long as somebody else holds it.
+#[derive(Debug)]
+struct Found<K, V> {
+    by_name: HashMap<K, Weak<V>>,
     sweep_at: usize,
 }
 
+impl<K, V> Default for Found<K, V> {
+    fn default() -> Self {
+        Self {
+            by_name: HashMap::new(),
+            sweep_at: SWEPT_FROM,
+        }
+    }
+}
+
+impl<K: Eq + Hash, V> Found<K, V> {
+    fn get(&self, name: &K) -> Option<Arc<V>> {
+        self.by_name.get(name).and_then(Weak::upgrade)
+    }
+
+    fn put(&mut self, name: K, value: &Arc<V>) {
+        self.by_name.insert(name, Arc::downgrade(value));
+        if self.by_name.len() >= self.sweep_at {
+            self.by_name.retain(|_, value| value.strong_count() > 0);
+            self.sweep_at = (self.by_name.len() * 2).max(SWEPT_FROM);
+        }
+    }
+}
+
 impl Kept {
+    /// Nothing yet. `replicas` is how many data planes are live, 0 when nobody knows.
+    pub fn new(limits: ProcessLimits, replicas: Arc<AtomicU32>) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(limits.keys_max, replicas)),
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Clients that limits of rate forgot too early because there were too many at once, and for how
+    /// many there is room.
+    pub fn rate_limit_keys(&self) -> (u64, usize) {
+        self.shared.keys()
+    }
+
+    /// The limits of rate in front of a listener.
+    pub(crate) fn listener_limits(
+        &self,
+        name: &str,
+        policy: Option<&SecurityPolicy>,
+        metrics: &Metrics,
+    ) -> Limits {
+        let mut all = Vec::new();
+        let global = self.limits.global.as_slice();
+        self.limiters(global, Place::Process, metrics, &mut all);
+        let place = Place::Listener(name);
+        self.limiters(self.limits.listener.as_slice(), place, metrics, &mut all);
+        self.limiters(rules(policy), place, metrics, &mut all);
+        Limits::of(all)
+    }
+
+    /// The limits of rate in front of a route.
+    pub(crate) fn route_limits(
+        &self,
+        key: &str,
+        policy: Option<&SecurityPolicy>,
+        metrics: &Metrics,
+    ) -> Limits {
+        let mut all = Vec::new();
+        let place = Place::Route(key);
+        self.limiters(self.limits.route.as_slice(), place, metrics, &mut all);
+        self.limiters(rules(policy), place, metrics, &mut all);
+        Limits::of(all)
+    }
+
+    /// The limits of rate in front of a cluster.
+    pub(crate) fn backend_limits(
+        &self,
+        key: &str,
+        policy: Option<&SecurityPolicy>,
+        metrics: &Metrics,
+    ) -> Limits {
+        let mut all = Vec::new();
+        self.limiters(rules(policy), Place::Backend(key), metrics, &mut all);
+        Limits::of(all)
+    }
+
+    fn limiters(
+        &self,
+        rules: &[RateLimit],
+        place: Place<'_>,
+        metrics: &Metrics,
+        out: &mut Vec<Arc<Limiter>>,
+    ) {
+        if rules.is_empty() {
+            return;
+        }
+        let mut kept = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in rules {
+            let name = name(source, place, out);
+            let at = (place.scope(), place.name().into(), name.as_str().into());
+            let before = kept.get(&at);
+            let limiter = match before {
+                Some(before) if before.source() == source => before,
+                before => {
+                    let bucket = before.map_or_else(Arc::default, |it| it.bucket().clone());
+                    let metrics = metrics.rate_limit(place.scope(), place.name(), &name);
+                    let shared = &self.shared;
+                    let made = Limiter::new(source, place, &name, bucket, shared, metrics);
+                    Arc::new(made)
+                }
+            };
+            kept.put(at, &limiter);
+            out.push(limiter);
+        }
+    }
+
     /// The breaker that a route has in front of a cluster.
     pub(crate) fn breaker(
         &self,
@@ -37,14 +158,24 @@ impl Kept {
     ) -> Arc<Breaker> {
         let mut kept = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (Arc::clone(route), Arc::clone(cluster));
-        let before = kept.by_name.get(&name).and_then(Weak::upgrade);
+        let before = kept.get(&name);
         let breaker = breaker(thresholds, before.as_ref());
-        kept.by_name.insert(name, Arc::downgrade(&breaker));
-        if kept.by_name.len() >= kept.sweep_at.max(SWEPT_FROM) {
-            kept.by_name.retain(|_, breaker| breaker.strong_count() > 0);
-            kept.sweep_at = kept.by_name.len() * 2;
-        }
+        kept.put(name, &breaker);
         breaker
+    }
+}
+
+fn rules(policy: Option<&SecurityPolicy>) -> &[RateLimit] {
+    policy.map_or(&[], |policy| &policy.rate_limits)
+}
+
+/// What a limit is called: by its own name, unless it has none or another one before has it too.
+fn name(source: &RateLimit, place: Place<'_>, before: &[Arc<Limiter>]) -> String {
+    let is_taken = before.iter().any(|it| it.name() == source.name);
+    match source.name.as_str() {
+        name if !name.is_empty() && !is_taken => name.to_owned(),
+        "" => format!("{}-{}", place.scope(), before.len()),
+        name => format!("{name}-{}", before.len()),
     }
 }
 

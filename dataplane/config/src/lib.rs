@@ -12,11 +12,13 @@ pub mod streams;
 pub mod backend_tls;
 pub mod filters;
 pub mod kept;
+pub mod rate_limits;
 
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
 pub use kept::Kept;
+pub use rate_limits::{Asked, Key, Limiter, Limits, ProcessLimits, client_of};
 pub use runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
     RuntimeConfig,

@@ -29,6 +29,7 @@ use dataplane_upstream::weighted::WeightedChoice;
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::Kept;
+use crate::rate_limits::Limits;
 use crate::streams::{Streams, UdpBind};
 
 /// One compiled configuration.
@@ -124,6 +125,8 @@ pub struct ClusterConfig {
     pub retry_allowance: Option<Allowance>,
     /// Stops calling it while it fails, for routes without a breaker of their own.
     pub breaker: Option<Arc<Breaker>>,
+    /// Limits of rate in front of it; all of them hold once it is chosen.
+    pub limits: Limits,
 }
 
 /// One socket and the listeners that share it.
@@ -196,6 +199,8 @@ pub struct ListenerConfig {
     pub unrouted: Arc<ListenerMetrics>,
     /// Its TCP and TLS routes; absent where HTTP is spoken.
     pub streams: Option<Streams>,
+    /// Limits of rate in front of it, those of the process included.
+    pub limits: Limits,
 }
 
 /// Whom a listener believes about its clients, and what backends are told.
@@ -251,6 +256,8 @@ pub struct Rule {
     pub index: usize,
     /// Name of the rule, when it has one.
     pub name: Option<String>,
+    /// Limits of rate in front of the route.
+    pub limits: Limits,
     /// What is done to requests and responses.
     pub filters: Filters,
     /// Where requests go; empty means that only a filter may answer.

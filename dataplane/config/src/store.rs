@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache, Guard};
 
+use crate::kept::Kept;
 use crate::runtime::{ListenerDefaults, RuntimeConfig};
 
 /// Holds the current [`RuntimeConfig`].
@@ -22,10 +23,11 @@ impl Store {
         Self::default()
     }
 
-    /// An empty configuration whose successors use these defaults.
-    pub fn with(defaults: ListenerDefaults) -> Self {
+    /// An empty configuration whose successors use these defaults, and keep what they learn here.
+    pub fn with(defaults: ListenerDefaults, kept: Kept) -> Self {
         let empty = RuntimeConfig {
             defaults: Arc::new(defaults),
+            kept: Arc::new(kept),
             ..RuntimeConfig::default()
         };
         Self {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use dataplane_config::{Backend, ClusterConfig, ListenerConfig, Rule, RuntimeConfig};
+use dataplane_config::{Backend, ClusterConfig, Limiter, ListenerConfig, Rule, RuntimeConfig};
 use dataplane_resilience::circuit_breaker::{Breaker, Pass};
 use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::Reason;
@@ -50,6 +50,10 @@ pub(crate) struct Context<'c> {
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// Endpoints that failed already.
     pub(crate) tried: Vec<SocketAddr>,
+    /// What limits of rate said, for the response.
+    pub(crate) rates: Vec<Rated<'c>>,
+    /// How long the request waited, or waits, for them.
+    pub(crate) queued: Duration,
     pub(crate) attempts: u32,
     /// Leave of the breaker for the last attempt.
     pub(crate) pass: Option<Pass<'c>>,
@@ -64,6 +68,15 @@ pub(crate) struct Context<'c> {
     pub(crate) connect_time: Duration,
     pub(crate) status: Option<StatusCode>,
     pub(crate) reason: Reason,
+}
+
+/// What one limit of rate said.
+#[derive(Debug)]
+pub(crate) struct Rated<'c> {
+    pub(crate) limiter: &'c Limiter,
+    pub(crate) remaining: u64,
+    /// Until there is more.
+    pub(crate) reset: Duration,
 }
 
 impl<'c> Context<'c> {
@@ -85,6 +98,8 @@ impl<'c> Context<'c> {
             hash: None,
             endpoint: None,
             tried: Vec::new(),
+            rates: Vec::new(),
+            queued: Duration::ZERO,
             attempts: 0,
             pass: None,
             answered: None,

@@ -6,6 +6,7 @@ pub(crate) mod route;
 pub(crate) mod path;
 pub(crate) mod client;
 pub(crate) mod limit;
+pub(crate) mod rate;
 pub(crate) mod filter;
 pub(crate) mod upstream;
 pub(crate) mod health;

@@ -29,6 +29,7 @@ use crate::h1::{BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::{Request, Response};
 use crate::mirror;
+use crate::phase::rate::{Said, Stage};
 use crate::phase::{self, Step, filter::Level, log::Carried, retry::Failed};
 use crate::reply::Reply;
 use crate::retry_policy::Chance;
@@ -120,7 +121,12 @@ async fn run(
         return Ok(Step::Reply(reply));
     }
     phase::client::identify(ctx, request, arrival, worker);
-    if let Step::Reply(reply) = phase::route::rule(ctx, request) {
+    let found = phase::route::rule(ctx, request);
+    // Those that no route takes count too.
+    if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Entry).await? {
+        return Ok(Step::Reply(reply));
+    }
+    if let Step::Reply(reply) = found {
         return Ok(Step::Reply(reply));
     }
     let _places = match phase::limit::enter(worker, ctx) {
@@ -180,6 +186,9 @@ async fn run(
         Ok(reply) => return Ok(reply),
         Err(error) => return client_fault(ctx, responder, error),
     }
+    if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Backend).await? {
+        return Ok(Step::Reply(reply));
+    }
     let _place = match phase::upstream::enter(ctx, worker.settings.upstream_limits) {
         Ok(place) => place,
         Err(reply) => return Ok(Step::Reply(reply)),
@@ -198,6 +207,29 @@ async fn run(
         return Ok(Step::Reply(reply));
     }
     attempts(worker, ctx, request, body, responder, &waiting).await
+}
+
+/// Asks the limits of rate, and waits where one says so.
+async fn rated(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    responder: &mut Responder<'_>,
+    stage: Stage,
+) -> Result<Step, ClientError> {
+    loop {
+        match phase::rate::take(ctx, request, stage) {
+            Said::Pass => return Ok(Step::Continue),
+            Said::Refuse(reply) => return Ok(Step::Reply(reply)),
+            Said::Wait(pause, _place) => {
+                // Boxed, because most requests wait for nothing and shall not carry the room for it.
+                let waiting = Box::pin(or_gone(sleep(pause).map(Ok), responder));
+                if waiting.await.is_err() {
+                    ctx.reason = Reason::ClientAborted;
+                    return Err(ClientError::Gone);
+                }
+            }
+        }
+    }
 }
 
 /// The deadlines of a request: the route's, and what a gRPC call says about itself.
@@ -457,6 +489,7 @@ async fn send_reply(
 ) -> Result<(), ClientError> {
     let (mut response, body) = reply.into_parts(is_head_request);
     phase::filter::on_response(ctx, &mut response);
+    phase::rate::stamp(ctx, &mut response.headers);
     stamp(&mut response.headers, &worker.date());
     ctx.status = Some(response.status);
     responder.head(&mut response)?;

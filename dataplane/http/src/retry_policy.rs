@@ -118,6 +118,7 @@ mod tests {
             retries: Arc::default(),
             retry_allowance: None,
             breaker: None,
+            limits: dataplane_config::Limits::default(),
         }
     }
 

@@ -58,6 +58,8 @@ impl Rate {
         if cost > self.horizon {
             return Err(Empty { retry_after: None });
         }
+        // Further ahead than it ever gets: filled at another rate, of which no more is held against it.
+        let full_at = full_at.min(now.saturating_add(self.horizon));
         let next = full_at.max(now).saturating_add(cost);
         match next.saturating_sub(now).checked_sub(self.horizon) {
             None | Some(0) => Ok(next),

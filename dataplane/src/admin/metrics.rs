@@ -16,9 +16,11 @@ pub(super) async fn scrape(context: &Context) -> Answer {
         return Answer::error(StatusCode::SERVICE_UNAVAILABLE, message);
     };
     let metrics = context.state.metrics.clone();
+    let kept = context.state.store.load().kept.clone();
     let is_ready = context.state.readiness.is_ready();
     let written = tokio::task::spawn_blocking(move || {
         metrics.inventory.ready.set(i64::from(is_ready));
+        metrics.set_rate_limit_evictions(kept.rate_limit_keys().0);
         let mut text = String::new();
         metrics.encode_text(&mut text);
         drop(place);

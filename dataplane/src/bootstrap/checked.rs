@@ -47,6 +47,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         overload: overload(written),
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
         listener_defaults: listener::defaults(written),
+        rate_limits: listener::rate_limits(written),
         drain: drain(written),
         last_good: last_good(written),
         without_effect: std::mem::take(&mut written.without_effect),

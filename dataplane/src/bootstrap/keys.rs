@@ -290,6 +290,21 @@ keys! {
         "Requests of one route at once; more are answered with 503.";
     BACKEND_REQUESTS "runtimeProtection.httpBackendCircuitBreakerMaxRequests": LIMIT, "1024",
         "Requests to one backend at once, unless its policy says otherwise; more are answered with 503.";
+    RATE_GLOBAL "runtimeProtection.httpGlobalRateLimitRequestsPerSecond": LIMIT, "0",
+        "Requests of the whole process in a second; more are answered with 429.";
+    RATE_GLOBAL_BURST "runtimeProtection.httpGlobalRateLimitBurst": LIMIT, "0",
+        "How many of them may come at once; 0 for as many as in a second.";
+    RATE_LISTENER "runtimeProtection.httpListenerRateLimitRequestsPerSecond": LIMIT, "0",
+        "Requests of each listener in a second; more are answered with 429.";
+    RATE_LISTENER_BURST "runtimeProtection.httpListenerRateLimitBurst": LIMIT, "0",
+        "How many of them may come at once; 0 for as many as in a second.";
+    RATE_ROUTE "runtimeProtection.httpRouteRateLimitRequestsPerSecond": LIMIT, "0",
+        "Requests of each route in a second; more are answered with 429.";
+    RATE_ROUTE_BURST "runtimeProtection.httpRouteRateLimitBurst": LIMIT, "0",
+        "How many of them may come at once; 0 for as many as in a second.";
+    RATE_KEYS "runtimeProtection.httpRateLimitKeysMax":
+        number(Unit::Count, 64, 1 << 26, Zero::Default), "262144",
+        "Clients that limits of rate tell apart at once, all limits together, 16 bytes each; the one that is closest to having nothing held against it makes room for a new one.";
     MEMORY_ENABLED "runtimeProtection.memoryShedding": Kind::Flag, "true",
         "Watches memory and sheds load before it runs out.";
     MEMORY_LIMIT "runtimeProtection.memoryLimitBytes": number(Unit::Bytes, 1 << 20, 1 << 50, Zero::Plain), "0",
@@ -415,12 +430,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.upstreamDscp",
     "runtimeTuning.upstreamTcpRecvBuf",
     "runtimeTuning.upstreamTcpFastOpen",
-    "runtimeProtection.httpGlobalRateLimitRequestsPerSecond",
-    "runtimeProtection.httpListenerRateLimitRequestsPerSecond",
-    "runtimeProtection.httpRouteRateLimitRequestsPerSecond",
-    "runtimeProtection.httpGlobalRateLimitBurst",
-    "runtimeProtection.httpListenerRateLimitBurst",
-    "runtimeProtection.httpRouteRateLimitBurst",
     "runtimeProtection.udpGlobalDatagramLimit",
     "runtimeProtection.udpListenerDatagramLimit",
     "sessionPersistence.secretKey",

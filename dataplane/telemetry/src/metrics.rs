@@ -6,7 +6,8 @@
 //! that owns them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 mod admin;
 mod backend;
@@ -14,6 +15,7 @@ mod last_good;
 mod mirror;
 mod overload;
 mod process;
+mod rate_limit;
 mod stream;
 mod traffic;
 mod xds;
@@ -31,6 +33,7 @@ pub use last_good::LastGoodMetrics;
 pub use mirror::MirrorResult;
 pub use overload::{OverloadMetrics, OverloadScope};
 pub use process::ProcessMetrics;
+pub use rate_limit::RateLimitMetrics;
 pub use stream::{DatagramDrop, OpenSession, StreamMetrics};
 pub use traffic::{
     AcceptPause, ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight,
@@ -63,9 +66,13 @@ pub struct Metrics {
     pub access_log: Arc<AccessLogMetrics>,
     /// The process's own log; shared with its writer thread.
     pub log: Arc<LogMetrics>,
+    rate_limit_evictions: AtomicU64,
     shards: ShardCount,
     named: Mutex<Named>,
 }
+
+/// Kind of the object that a limit of rate stands in, that object's name, and the limit's own.
+type RateLimitName = (&'static str, Arc<str>, Arc<str>);
 
 /// The handles by name; sorted, so that a scrape is.
 #[derive(Debug, Default)]
@@ -76,6 +83,8 @@ struct Named {
     backends: BTreeMap<Arc<str>, Arc<BackendMetrics>>,
     /// By route and listener.
     streams: BTreeMap<(Arc<str>, Arc<str>), Arc<StreamMetrics>>,
+    /// For as long as a configuration holds them.
+    rate_limits: BTreeMap<RateLimitName, Weak<RateLimitMetrics>>,
 }
 
 impl Metrics {
@@ -94,6 +103,7 @@ impl Metrics {
             process: ProcessMetrics::default(),
             access_log: Arc::default(),
             log: Arc::default(),
+            rate_limit_evictions: AtomicU64::new(0),
             shards,
             named: Mutex::default(),
         })
@@ -135,6 +145,25 @@ impl Metrics {
     pub fn remove_stream(&self, route: &str) {
         let keep = |(name, _): &(Arc<str>, Arc<str>), _: &mut _| **name != *route;
         self.named().streams.retain(keep);
+    }
+
+    /// The handle of a limit of rate, made on first use: what kind of object it stands in front of,
+    /// that object's name, and its own. Its series vanish with the last holder of the handle.
+    pub fn rate_limit(
+        &self,
+        scope: &'static str,
+        object: &str,
+        limit: &str,
+    ) -> Arc<RateLimitMetrics> {
+        let mut named = self.named();
+        let key = (scope, Arc::from(object), Arc::from(limit));
+        if let Some(known) = named.rate_limits.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        named.rate_limits.retain(|_, it| it.strong_count() > 0);
+        let made = Arc::new(RateLimitMetrics::new(scope, object, limit));
+        named.rate_limits.insert(key, Arc::downgrade(&made));
+        made
     }
 
     /// The handle of a backend, made on first use; the name is its cluster's key.
@@ -203,7 +232,9 @@ impl Metrics {
             routes,
             backends,
             streams,
+            rate_limits,
         } = &mut *named;
+        rate_limits.retain(|_, handle| handle.strong_count() > 0);
         streams.retain(|_, handle| Arc::strong_count(handle) > 1);
         // Routes first: they hold their listeners.
         routes.retain(|_, handle| Arc::strong_count(handle) > 1);
@@ -214,13 +245,18 @@ impl Metrics {
     /// Appends all families in the text format of [`CONTENT_TYPE`].
     pub fn encode_text(&self, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.
-        let (listeners, routes, backends, streams) = {
+        let (listeners, routes, backends, streams, rate_limits) = {
             let named = self.named();
             (
                 named.listeners.values().cloned().collect::<Vec<_>>(),
                 named.routes.values().cloned().collect::<Vec<_>>(),
                 named.backends.values().cloned().collect::<Vec<_>>(),
                 named.streams.values().cloned().collect::<Vec<_>>(),
+                named
+                    .rate_limits
+                    .values()
+                    .filter_map(Weak::upgrade)
+                    .collect::<Vec<_>>(),
             )
         };
         let unrouted = listeners
@@ -236,6 +272,7 @@ impl Metrics {
         self.overload.encode(&mut out);
         mirror::encode(&mut out, &routes);
         backend::encode(&mut out, &backends);
+        rate_limit::encode(&mut out, &rate_limits, self.rate_limit_evictions());
         stream::encode(&mut out, &streams);
         self.xds.encode(&mut out);
         self.last_good.encode(&mut out);
@@ -243,6 +280,16 @@ impl Metrics {
         self.log.encode(&mut out);
         self.admin.encode(&mut out);
         self.process.encode(&mut out);
+    }
+
+    /// Clients that limits of rate forgot too early, as last told by whoever scrapes.
+    fn rate_limit_evictions(&self) -> u64 {
+        self.rate_limit_evictions.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many clients limits of rate forgot too early, ever.
+    pub fn set_rate_limit_evictions(&self, evicted: u64) {
+        self.rate_limit_evictions.store(evicted, Ordering::Relaxed);
     }
 
     /// The maps stay whole whatever happened while the lock was held.

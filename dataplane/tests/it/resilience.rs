@@ -14,6 +14,7 @@ use crate::support::{Gateway, at, http_route};
 
 mod breaker;
 mod outlier;
+mod rate;
 
 /// One route to one cluster, `shop/r` to `shop/b:80`, on one listener.
 struct Case {

@@ -4,6 +4,7 @@
 //! of it at once. Nothing is decided here; that is `session.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -132,7 +133,13 @@ impl Connection {
         tokio::select! {
             Some(finished) = self.tasks.next(), if !self.tasks.is_empty() => self.take(finished),
             message = next_message(&mut self.responses), if is_reading => match message {
-                Some(Ok(response)) => Event::Received(message::read(response)),
+                Some(Ok(response)) => {
+                    if response.live_replicas > 0 {
+                        let live = &self.settings.live_replicas;
+                        live.store(response.live_replicas, Ordering::Relaxed);
+                    }
+                    Event::Received(message::read(response))
+                }
                 Some(Err(status)) => Event::StreamEnded(describe(&status)),
                 None => Event::StreamEnded("the control plane ended the stream".to_owned()),
             },

@@ -4,6 +4,8 @@
 //! `xdsTransport`); the defaults here are those of the contract.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// The fastest a client may ping: a control plane of the contract ends connections that ping more
@@ -33,6 +35,8 @@ pub struct Settings {
     pub message_bytes_max: usize,
     /// The protocol's own timers.
     pub timing: Timing,
+    /// Where is noted how many data planes are live, whenever the control plane says so.
+    pub live_replicas: Arc<AtomicU32>,
 }
 
 impl Settings {
@@ -48,6 +52,7 @@ impl Settings {
             keepalive_timeout: Duration::from_secs(5),
             message_bytes_max: 96 * 1024 * 1024,
             timing: Timing::default(),
+            live_replicas: Arc::default(),
         }
     }
 }

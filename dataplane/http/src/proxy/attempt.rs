@@ -277,6 +277,7 @@ fn begin_response(
     responder: &mut Responder<'_>,
 ) -> Result<(), ClientError> {
     phase::filter::on_response(ctx, response);
+    phase::rate::stamp(ctx, &mut response.headers);
     stamp(&mut response.headers, &worker.date());
     ctx.status = Some(response.status);
     responder.head(response)
@@ -293,6 +294,7 @@ async fn switch(
     watch: &Watch,
 ) -> Result<(), Fault> {
     phase::filter::on_response(ctx, &mut response);
+    phase::rate::stamp(ctx, &mut response.headers);
     ctx.status = Some(response.status);
     responder.close_after();
     responder.head(&mut response)?;

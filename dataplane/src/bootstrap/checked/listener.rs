@@ -1,14 +1,17 @@
-//! Keys of the section `runtime`: what holds for every listener that says nothing else.
+//! What holds for every listener: of the section `runtime`, and limits of rate.
 //!
 //! Called by `checked.rs`. It ends up in the configuration, where a listener may say otherwise.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use dataplane_config::{Clients, ListenerDefaults};
+use dataplane_config::{Clients, ListenerDefaults, ProcessLimits};
 use ir::listener::{
     EscapedSlashes, ForwardedFields, ProxyProtocol, RequestIds, TlsVersion, TrustedProxies,
 };
+use ir::policy::{RateLimit, RateLimitKey, RateLimitScope};
 
+use super::{to_u32, to_usize};
 use crate::bootstrap::keys as key;
 use crate::bootstrap::written::Written;
 
@@ -70,5 +73,41 @@ fn clients(written: &mut Written) -> Clients {
             _ => RequestIds::Trusted,
         },
         certificate_field: written.flag(&key::CLIENT_CERTIFICATE),
+    }
+}
+
+/// Limits of rate in front of everything.
+pub(super) fn rate_limits(written: &mut Written) -> ProcessLimits {
+    let limit = |rate, burst, scope| {
+        let requests = written.limit(rate)?;
+        Some(RateLimit {
+            name: String::new(),
+            scope,
+            requests: to_u32(requests),
+            period: Duration::from_secs(1),
+            burst: written.limit(burst).map_or(0, to_u32),
+            key: RateLimitKey::Route,
+            queue: false,
+            is_dry_run: false,
+            is_divided: false,
+        })
+    };
+    ProcessLimits {
+        global: limit(
+            &key::RATE_GLOBAL,
+            &key::RATE_GLOBAL_BURST,
+            RateLimitScope::Global,
+        ),
+        listener: limit(
+            &key::RATE_LISTENER,
+            &key::RATE_LISTENER_BURST,
+            RateLimitScope::Listener,
+        ),
+        route: limit(
+            &key::RATE_ROUTE,
+            &key::RATE_ROUTE_BURST,
+            RateLimitScope::Route,
+        ),
+        keys_max: to_usize(written.number(&key::RATE_KEYS)),
     }
 }

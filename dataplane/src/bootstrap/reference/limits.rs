@@ -36,6 +36,7 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
 
 const REJECTED: &str = "downstream_connections_rejected_total";
 const SHED: &str = "http_overload_rejected_total";
+const RATE: &str = "http_rate_limit_rejected_total";
 const BROKEN: &str = "downstream_http2_limited_total";
 const BACKEND: &str = "backend_connection_errors_total";
 
@@ -68,6 +69,41 @@ static CONNECTIONS: &[Row] = &[
 ];
 
 static REQUESTS: &[Row] = &[
+    row(
+        "runtimeProtection.httpGlobalRateLimitRequestsPerSecond",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpGlobalRateLimitBurst",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpListenerRateLimitRequestsPerSecond",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpListenerRateLimitBurst",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpRouteRateLimitRequestsPerSecond",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpRouteRateLimitBurst",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpRateLimitKeysMax",
+        &["http_rate_limit_keys_evicted_total"],
+        "the client that is closest to having nothing held against it is forgotten",
+    ),
     row(
         "runtimeProtection.httpGlobalInflightLimit",
         &["overload", SHED],

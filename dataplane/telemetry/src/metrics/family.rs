@@ -163,6 +163,15 @@ declare! {
         BACKEND_ERRORS: Counter "backend_connection_errors_total" ["backend", "reason"]
             "Connections to endpoints of a backend that failed or broke, by outcome.";
 
+        RATE_EVICTED: Counter "http_rate_limit_keys_evicted_total" []
+            "Clients that limits of rate forgot although something was held against them, because there were too many at once.";
+        RATE_REJECTED: Counter "http_rate_limit_rejected_total" ["scope", "object", "limit"]
+            "Requests answered with 429, by the limit of rate that they met.";
+        RATE_WOULD_REJECT: Counter "http_rate_limit_dry_run_rejected_total" ["scope", "object", "limit"]
+            "Requests that a limit of rate would have refused if it were not only tried.";
+        RATE_QUEUED: Counter "http_rate_limit_queued_total" ["scope", "object", "limit"]
+            "Requests that waited because a limit of rate says so.";
+
         STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
             "TCP and TLS connections passed on as bytes, and UDP sessions, that are open.";
         STREAM_SESSIONS: Counter "stream_sessions_total" ["listener", "route", "reason"]
