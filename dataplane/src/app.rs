@@ -61,9 +61,11 @@ pub async fn run(
     let descriptors = descriptors(&bootstrap, &connections);
 
     let access_log = open_access_log(&bootstrap, &metrics)?;
+    let mut http = bootstrap.http.clone();
+    http.large_heads = Gate::new(large_heads_max(&bootstrap));
     let shared = Shared {
         store: store.clone(),
-        http: Arc::new(bootstrap.http.clone()),
+        http: Arc::new(http),
         streams: Arc::new(bootstrap.streams.clone()),
         access_log: access_log.clone(),
         metrics: metrics.clone(),
@@ -151,6 +153,16 @@ fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<A
     };
     settings.counts = metrics.access_log.clone();
     AccessLog::start(settings).context("cannot start the access log")
+}
+
+/// How many large heads may be on their way at once: an eighth of the memory, with each as large as
+/// may be. The levels of memory come too late for those who send many within a moment.
+fn large_heads_max(bootstrap: &Bootstrap) -> Option<usize> {
+    bootstrap.overload.memory.as_ref()?;
+    let limit = bootstrap.overload.source.measure()?.limit;
+    let bytes_max = bootstrap.http.request_head.head_bytes_max.max(1);
+    let share = usize::try_from(limit / 8).unwrap_or(usize::MAX);
+    Some((share / bytes_max).max(1))
 }
 
 /// What every listener asks before it takes a connection.

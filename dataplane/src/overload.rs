@@ -20,8 +20,8 @@ pub mod memory;
 
 pub use memory::{Source, Usage};
 
-/// How often is measured.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often is measured. Clients on a fast network fill a small limit within a second.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is watched, and against what.
 #[derive(Clone, Debug)]

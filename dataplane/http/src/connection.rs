@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::OverloadScope;
 
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
@@ -32,6 +33,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 /// How long such reading may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// Of a head, what is read when memory is short.
+const SMALL_HEAD_BYTES: usize = 4 * 1024;
+/// How often a head that is larger and not complete is asked whether there is room for it.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
 mod http2;
 
@@ -118,10 +123,12 @@ async fn serve_http1(
     let born = Instant::now();
     let mut served = 0_u32;
     loop {
-        let head = match read_head(settings, io, &mut buf, arrival, &timer, served == 0).await {
+        let head = match read_head(worker, io, &mut buf, arrival, &timer, served == 0).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Cleanly,
             Err(fault) => {
+                // What has come of it may be large and is of no use any more.
+                drop(buf);
                 refuse_head(worker, io, arrival, fault).await;
                 return Ended::Cleanly;
             }
@@ -188,20 +195,24 @@ async fn finish_body(body: &mut RequestBody<'_>) -> bool {
 enum HeadFault {
     Malformed(HeadError),
     Slow,
+    /// Memory is short, and the head wants more than one piece of it.
+    NoRoom,
 }
 
 /// Waits for the next request and reads its head; `None` when there is none any more.
 async fn read_head(
-    settings: &Settings,
+    worker: &Worker,
     io: &Duplex,
     buf: &mut BytesMut,
     arrival: &Arrival,
     timer: &Timer,
     is_first: bool,
 ) -> Result<Option<h1::RequestHead>, HeadFault> {
+    let settings = &worker.settings;
     let mut scan = 0;
     let mut skipped = false;
     let mut deadline = None;
+    let mut room = None;
     loop {
         match h1::request_head(buf, &mut scan, &settings.request_head) {
             Ok(Some(head)) => return Ok(Some(head)),
@@ -226,10 +237,23 @@ async fn read_head(
             }
             continue;
         }
+        let is_large = buf.len() >= SMALL_HEAD_BYTES;
+        if is_large {
+            room = room.or_else(|| settings.large_heads.enter());
+            if room.is_none() || worker.overload.is_shedding() {
+                return Err(HeadFault::NoRoom);
+            }
+        }
         let until = *deadline.get_or_insert_with(|| Instant::now() + settings.head_timeout);
-        match timeout_at(until, io.read(buf, READ_BYTES)).await {
+        // A large one that waits for more is looked at again, because memory may run short meanwhile.
+        let look = match is_large {
+            true => until.min(Instant::now() + ROOM_INTERVAL),
+            false => until,
+        };
+        match timeout_at(look, io.read(buf, READ_BYTES)).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return Ok(None),
+            Err(_) if look < until => {}
             Err(_) => return Err(HeadFault::Slow),
         }
     }
@@ -283,14 +307,18 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
             let detail = "the request head did not arrive in time";
             (Reason::HeadTimeout, StatusCode::REQUEST_TIMEOUT, detail)
         }
+        HeadFault::NoRoom => {
+            worker.overload.metrics.rejected(OverloadScope::Memory);
+            let detail = "the gateway is overloaded";
+            (Reason::Overload, StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
     };
     debug!(%reason, detail, "request refused");
     let mut responder = Responder::http1_for_refusal(io);
     let reply = Reply::with_detail(reason, status, detail);
-    if proxy::refuse(worker, arrival, &mut responder, reply)
-        .await
-        .is_ok()
-    {
+    let told = proxy::refuse(worker, arrival, &mut responder, reply).await;
+    // There is no room to read what still comes either.
+    if told.is_ok() && reason != Reason::Overload {
         linger(io, &mut BytesMut::new()).await;
     }
 }

@@ -86,6 +86,8 @@ pub struct Settings {
     pub upstream_limits: Limits,
     /// Requests that may be served at once; more are answered with 503.
     pub inflight: InflightLimits,
+    /// Heads on HTTP/1.1 that are large and not complete; further ones are refused.
+    pub large_heads: Gate,
     /// How long an endpoint may be silent on an HTTP/2 connection with running requests before it
     /// is asked for a sign of life.
     pub upstream_h2_ping_after: Duration,
@@ -130,6 +132,7 @@ impl Default for Settings {
             upstream_idle_timeout: Duration::from_secs(55),
             upstream_limits: Limits::default(),
             inflight: InflightLimits::default(),
+            large_heads: Gate::new(None),
             upstream_h2_ping_after: Duration::from_secs(15),
             upstream_h2_ping_timeout: Duration::from_secs(10),
         }

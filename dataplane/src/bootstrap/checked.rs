@@ -259,6 +259,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
         write_idle: written.duration(&key::WRITE_IDLE),
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
         authorization_timeout: written.duration(&key::AUTHORIZATION_TIMEOUT),
+        large_heads: Gate::new(None),
         mirrors: Gate::new(Some(to_usize(written.number(&key::MIRRORS)))),
         mirror_timeout: written.duration(&key::MIRROR_TIMEOUT),
         mirror_buffer_bytes: to_usize(written.number(&key::MIRROR_BUFFER)),

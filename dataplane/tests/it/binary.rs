@@ -26,13 +26,22 @@ pub(crate) struct Binary {
 impl Binary {
     /// Starts it under `wrapper` (a command that runs the one behind it), with more keys.
     pub(crate) fn start(control_plane: &ControlPlane, wrapper: &[&str], keys: &str) -> Self {
+        let address = format!("http://{}", control_plane.address());
+        Self::dialling(&address, wrapper, keys)
+    }
+
+    /// Starts it as [`Self::start`] does, for a control plane at that URL.
+    pub(crate) fn dialling(control_plane: &str, wrapper: &[&str], keys: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let admin = at(free_port());
         let path = folder.path().join("config.yaml");
+        let access_log = match keys.contains("accessLog:") {
+            true => "",
+            false => "accessLog: {enabled: false}\n",
+        };
         let text = format!(
-            "nodeId: dp-binary\ncontrolPlaneAddr: http://{}\nadminAddr: {admin}\n\
-             xdsTls: {{enabled: false}}\naccessLog: {{enabled: false}}\n{keys}\n",
-            control_plane.address()
+            "nodeId: dp-binary\ncontrolPlaneAddr: {control_plane}\nadminAddr: {admin}\n\
+             xdsTls: {{enabled: false}}\n{access_log}{keys}\n"
         );
         fs::write(&path, text).unwrap();
         let binary = env!("CARGO_BIN_EXE_nantian-dataplane");
@@ -108,6 +117,33 @@ impl Binary {
                 .unwrap()
         };
         field(14) + field(15)
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status();
+        assert!(sent.unwrap().success(), "kill -{name} {id}");
+    }
+
+    /// Its resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let digits = line.unwrap().trim().trim_end_matches(" kB");
+        digits.parse().unwrap()
+    }
+
+    /// The value of a metric; with labels as they are written.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let metrics = self.text("/metrics").await;
+        let mut values = metrics.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            series.ends_with(name).then(|| value.parse().ok())?
+        });
+        values.next()
     }
 
     /// True as long as it runs.

@@ -15,7 +15,7 @@ mod duration;
 mod control;
 mod flood;
 mod upstream_http2;
-mod frames;
+pub(crate) mod frames;
 
 /// One plain listener whose every request goes to an HTTP/1.1 cluster of these endpoints.
 fn to(port: u16, endpoints: &[SocketAddr]) -> ir::Snapshot {

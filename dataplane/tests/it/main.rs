@@ -12,6 +12,7 @@ mod support;
 mod admin;
 mod bootstrap;
 mod clients;
+mod failure;
 mod filters;
 mod handshakes;
 mod hostile;

@@ -222,14 +222,14 @@ async fn stopping_under_load_loses_no_request() {
 }
 
 /// Steady requests over HTTP/1.1 and HTTP/2, none of which may fail.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     passed: Arc<AtomicUsize>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(port: u16) -> Self {
+    pub(crate) fn start(port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let passed = Arc::new(AtomicUsize::new(0));
         let mut tasks = Vec::new();
@@ -260,7 +260,7 @@ impl Load {
     }
 
     /// Waits until that many more requests have passed.
-    async fn passes(&self, count: usize) {
+    pub(crate) async fn passes(&self, count: usize) {
         let goal = self.passed.load(Ordering::Relaxed) + count;
         dataplane_testkit::until(dataplane_testkit::DEADLINE, async || {
             self.passed.load(Ordering::Relaxed) >= goal
@@ -268,7 +268,8 @@ impl Load {
         .await;
     }
 
-    async fn end(self) {
+    /// Ends it; panics when a request has failed.
+    pub(crate) async fn end(self) {
         self.passes(50).await;
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {

@@ -466,7 +466,8 @@ const FIXED: &str = "
 | descriptors kept for the control plane, the admin API and logs | 32 | accepting pauses and goes on by itself |
 | share of the other descriptors for connections of clients | 60 % | clients wait in the kernel |
 | how far memory must fall below a level for it to end | 3 % | |
-| how often memory is measured | 1 s | |
+| how often memory is measured | 0.1 s | |
+| request heads on HTTP/1.1 over 4 KiB that are not complete, at once | an eighth of the memory, as if each were the largest; none while new requests are answered with 503 | 503 |
 | `Retry-After` of an overload | 1 s | |
 | rest of a request body behind an early answer | 64 KiB, 1 s | the connection is closed |
 | interim responses (1xx) passed on for one request | 32 | 502 |

@@ -13,15 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
 /// Of DATA and HEADERS.
-pub(super) const END_STREAM: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
 /// Of HEADERS.
-pub(super) const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 /// Of SETTINGS and PING.
 pub(super) const ACK: u8 = 1;
 
@@ -131,7 +131,7 @@ impl Frames {
 }
 
 /// The fields of a request without a body.
-pub(super) fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
+pub(crate) fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
     [
         (":method", method),
         (":scheme", "http"),
@@ -141,7 +141,7 @@ pub(super) fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str)
 }
 
 /// Literal fields, never indexed, not compressed.
-pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
