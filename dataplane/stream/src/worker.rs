@@ -3,7 +3,7 @@
 //! There is one per thread and it never leaves it, hence the cells. Nothing in here is kept borrowed
 //! across an await.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use dataplane_config::{Current, Reader, Store, UdpBind};
 use dataplane_telemetry::access_log::Writer;
 use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 
+use crate::batch::Moving;
 use crate::settings::Settings;
 
 /// How much larger than a usual read the largest one is.
@@ -24,6 +25,7 @@ pub struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) log: Writer,
     scratch: RefCell<Box<[u8]>>,
+    moving: OnceCell<RefCell<Moving>>,
 }
 
 impl Worker {
@@ -34,6 +36,7 @@ impl Worker {
             settings,
             log,
             scratch: RefCell::default(),
+            moving: OnceCell::new(),
         }
     }
 
@@ -55,6 +58,11 @@ impl Worker {
             *scratch = vec![0; bytes].into();
         }
         scratch
+    }
+
+    /// Memory for datagrams, for the length of one poll; made when the first UDP socket comes.
+    pub(crate) fn moving(&self) -> RefMut<'_, Moving> {
+        self.moving.get_or_init(RefCell::default).borrow_mut()
     }
 
     /// Writes the log out; to be called about every second.

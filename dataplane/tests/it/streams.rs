@@ -17,6 +17,7 @@ use crate::support::{Gateway, at};
 
 mod hostile;
 mod tls;
+mod udp;
 
 const LISTENER: &str = "infra/gw/tcp";
 const ROUTE: &str = "tcp/app/db";

@@ -114,7 +114,8 @@ fn usable_port(
         let message = format!("Service {key} is of type ExternalName, which is not supported");
         return Err(("UnsupportedValue", message));
     }
-    let Some(found) = port_of(&service.value, port) else {
+    let wanted = if scope.kind == "UDPRoute" { UDP } else { TCP };
+    let Some(found) = port_of(&service.value, port, wanted) else {
         let ports = spec
             .and_then(|spec| spec.ports.as_ref())
             .into_iter()
@@ -126,24 +127,36 @@ fn usable_port(
         );
         return Err(("BackendNotFound", message));
     };
-    if !speaks_tcp(found) {
-        let message = format!("port {port} of Service {key} does not speak TCP");
+    if spoken(found) != wanted {
+        let message = format!("port {port} of Service {key} does not speak {wanted}");
         return Err(("UnsupportedProtocol", message));
     }
-    if scope.passes_tls || !speaks_tcp(found) {
+    let twin = port_of(&service.value, port, TCP);
+    if twin.is_some_and(|twin| twin.target_port != found.target_port) {
+        // The contract names a cluster by its number alone.
+        let message = format!(
+            "port {port} of Service {key} leads elsewhere over TCP than over UDP, which is not \
+             supported: give both the same targetPort, or one of them another number"
+        );
+        return Err(("UnsupportedValue", message));
+    }
+    if scope.passes_tls {
         return Ok(());
     }
     notes.reached.insert(key.into());
     secured(key, found, scope)
 }
 
-fn speaks_tcp(port: &ServicePort) -> bool {
-    matches!(port.protocol.as_deref(), None | Some("" | "TCP"))
-}
-
 /// Whether the port may be sent to, as far as TLS goes.
 fn secured(key: &str, port: &ServicePort, scope: &Scope<'_>) -> Result<(), (&'static str, String)> {
     match scope.policies.of_port(key, port) {
+        Some(verdict) if spoken(port) == UDP => {
+            let message = format!(
+                "BackendTLSPolicy {} asks for TLS towards Service {key}, which datagrams cannot have",
+                verdict.policy
+            );
+            Err(("UnsupportedProtocol", message))
+        }
         Some(verdict) if verdict.tls.is_some() => Ok(()),
         Some(verdict) => {
             let message = format!(
@@ -169,14 +182,28 @@ fn secured(key: &str, port: &ServicePort, scope: &Scope<'_>) -> Result<(), (&'st
     }
 }
 
-fn port_of(service: &Service, port: i32) -> Option<&ServicePort> {
-    service
-        .spec
-        .as_ref()?
-        .ports
-        .iter()
-        .flatten()
-        .find(|known| known.port == port)
+/// The port of that number, where there are two the one that speaks `protocol`.
+fn port_of<'a>(service: &'a Service, port: i32, protocol: &str) -> Option<&'a ServicePort> {
+    let ports = service.spec.as_ref()?.ports.iter().flatten();
+    let mut same = ports.filter(|known| known.port == port);
+    let first = same.next()?;
+    Some(match spoken(first) == protocol {
+        true => first,
+        false => same
+            .find(|known| spoken(known) == protocol)
+            .unwrap_or(first),
+    })
+}
+
+const TCP: &str = "TCP";
+const UDP: &str = "UDP";
+
+/// The transport of a port.
+fn spoken(port: &ServicePort) -> &str {
+    match port.protocol.as_deref() {
+        None | Some("") => TCP,
+        Some(protocol) => protocol,
+    }
 }
 
 /// The Service an EndpointSlice belongs to, `namespace/service`.
@@ -206,7 +233,7 @@ pub(super) fn cluster<'a>(
 ) -> Option<Cluster> {
     let (service_key, port) = key.rsplit_once(':')?;
     let service = view.services.get(service_key)?;
-    let port = port_of(&service.value, port.parse().ok()?)?;
+    let port = port_of(&service.value, port.parse().ok()?, TCP)?;
     let mut endpoints = Vec::new();
     let mut seen = BTreeSet::new();
     for endpoint in slices.flat_map(|slice| endpoints_of(&slice.value, port)) {
@@ -286,6 +313,9 @@ fn endpoint_port(slice: &EndpointSlice, port: &ServicePort) -> Option<NonZeroU16
 
 /// What a Service port speaks (`contract/wire.md` 5.2).
 fn protocol(port: &ServicePort) -> ClusterProtocol {
+    if spoken(port) == UDP {
+        return ClusterProtocol::Udp;
+    }
     let Some(name) = port.app_protocol.as_deref().filter(|name| !name.is_empty()) else {
         return ClusterProtocol::Tcp;
     };

@@ -422,16 +422,10 @@ fn one_good_certificate_is_enough_to_serve() {
 
 #[test]
 fn what_is_not_supported_yet_is_named() {
-    for (listener, expected) in [
-        (
-            "protocol: UDP",
-            "False UnsupportedProtocol: spec.listeners[0].protocol: UDP is not supported yet, use HTTP, HTTPS, TLS or TCP",
-        ),
-        (
-            "protocol: QUACK",
-            "False UnsupportedProtocol: spec.listeners[0].protocol: \"QUACK\" is not known, use HTTP, HTTPS, TLS or TCP",
-        ),
-    ] {
+    for (listener, expected) in [(
+        "protocol: QUACK",
+        "False UnsupportedProtocol: spec.listeners[0].protocol: \"QUACK\" is not known, use HTTP, HTTPS, TLS, TCP or UDP",
+    )] {
         let listeners = format!("listeners: [{{name: a, port: 80, {listener}}}]");
         let translation = translated(&format!("{}---\n{}", class(), gateway("gw", &listeners)));
         assert_eq!(at_listener(&translation, "a", Type::Accepted), expected);
@@ -441,14 +435,6 @@ fn what_is_not_supported_yet_is_named() {
             (Truth::False, "ListenersNotValid")
         );
     }
-    let text = "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: UDPRoute\nmetadata: {name: t}\n\
-                spec: {rules: [{backendRefs: [{name: a, port: 1}]}]}\n";
-    assert_eq!(
-        lines(&translated(text), Kind::UdpRoute, "default/t"),
-        [
-            "UDPRoute default/t (in.yaml): Accepted=False UnsupportedValue: UDPRoute is not supported yet, it has no effect"
-        ]
-    );
 }
 
 #[test]
