@@ -421,20 +421,17 @@ fn one_good_certificate_is_enough_to_serve() {
 }
 
 #[test]
-fn what_is_not_supported_yet_is_named() {
-    for (listener, expected) in [(
-        "protocol: QUACK",
-        "False UnsupportedProtocol: spec.listeners[0].protocol: \"QUACK\" is not known, use HTTP, HTTPS, TLS, TCP or UDP",
-    )] {
-        let listeners = format!("listeners: [{{name: a, port: 80, {listener}}}]");
-        let translation = translated(&format!("{}---\n{}", class(), gateway("gw", &listeners)));
-        assert_eq!(at_listener(&translation, "a", Type::Accepted), expected);
-        let accepted = condition(&translation, Kind::Gateway, "infra/gw", "", Type::Accepted);
-        assert_eq!(
-            (accepted.status, accepted.reason),
-            (Truth::False, "ListenersNotValid")
-        );
-    }
+fn a_protocol_nobody_knows_is_named() {
+    let expected = "False UnsupportedProtocol: spec.listeners[0].protocol: \"QUACK\" is not known, \
+                    use HTTP, HTTPS, TLS, TCP or UDP";
+    let listeners = "listeners: [{name: a, port: 80, protocol: QUACK}]";
+    let translation = translated(&format!("{}---\n{}", class(), gateway("gw", listeners)));
+    assert_eq!(at_listener(&translation, "a", Type::Accepted), expected);
+    let accepted = condition(&translation, Kind::Gateway, "infra/gw", "", Type::Accepted);
+    assert_eq!(
+        (accepted.status, accepted.reason),
+        (Truth::False, "ListenersNotValid")
+    );
 }
 
 #[test]
