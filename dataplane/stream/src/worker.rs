@@ -8,12 +8,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane_config::{Current, Reader, Store, UdpBind};
 use dataplane_telemetry::access_log::Writer;
+use dataplane_telemetry::reason::Reason;
 use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 
 use crate::batch::Moving;
+use crate::log;
 use crate::settings::Settings;
 
 /// How much larger than a usual read the largest one is.
@@ -43,6 +46,25 @@ impl Worker {
     /// The configuration of this moment.
     pub(crate) fn config(&self) -> Rc<Current> {
         self.config.borrow_mut().load()
+    }
+
+    /// Writes the record of a TLS connection that no listener takes.
+    pub fn refused(
+        &self,
+        client: SocketAddr,
+        server_name: Option<&str>,
+        took: Duration,
+        reason: Reason,
+    ) {
+        let config = self.config();
+        log::refused(
+            &self.log,
+            client,
+            config.version(),
+            server_name,
+            took,
+            reason,
+        );
     }
 
     /// The UDP socket of that address in the configuration of this moment.

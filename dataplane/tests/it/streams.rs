@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Gateway, at};
 
+mod flood;
 mod hostile;
 mod tls;
 mod udp;

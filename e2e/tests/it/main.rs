@@ -9,5 +9,6 @@ mod api_server;
 mod bad_input;
 mod gateway_api_examples;
 mod shutdown;
+mod streams;
 mod support;
 mod two_processes;

@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress};
+use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, ProxyProtocol};
 use ir::resource::Metadata;
 use ir::{BackendTarget, Cluster, Endpoint};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -24,6 +24,8 @@ use crate::cluster_view::{ClusterView, Object};
 
 /// Label that ties an EndpointSlice to its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// `v1` or `v2`: the header that connections to a Service begin with.
+const PROXY_PROTOCOL: &str = "gateway.nantian.dev/proxy-protocol";
 /// The wire's default (`contract/wire.md`, BackendCluster).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -131,6 +133,17 @@ fn usable_port(
         let message = format!("port {port} of Service {key} does not speak {wanted}");
         return Err(("UnsupportedProtocol", message));
     }
+    if let Some(asked) = proxy_protocol(&service.value) {
+        let what = asked.map_err(|message| ("UnsupportedValue", message))?;
+        if !matches!(scope.kind, "TCPRoute" | "TLSRoute") {
+            // The header would be missing, and the backend waits for it.
+            let message = format!(
+                "Service {key} asks for a PROXY protocol header ({what:?}), which only TCPRoutes \
+                 and TLSRoutes send"
+            );
+            return Err(("UnsupportedValue", message));
+        }
+    }
     let twin = port_of(&service.value, port, TCP);
     if twin.is_some_and(|twin| twin.target_port != found.target_port) {
         // The contract names a cluster by its number alone.
@@ -192,6 +205,18 @@ fn port_of<'a>(service: &'a Service, port: i32, protocol: &str) -> Option<&'a Se
         false => same
             .find(|known| spoken(known) == protocol)
             .unwrap_or(first),
+    })
+}
+
+/// What the annotation of a Service asks its connections to begin with.
+fn proxy_protocol(service: &Service) -> Option<Result<ProxyProtocol, String>> {
+    let value = service.metadata.annotations.as_ref()?.get(PROXY_PROTOCOL)?;
+    Some(match value.trim() {
+        "v1" => Ok(ProxyProtocol::V1),
+        "v2" => Ok(ProxyProtocol::V2),
+        other => Err(format!(
+            "annotation {PROXY_PROTOCOL}: {other:?} is not understood, write v1 or v2"
+        )),
     })
 }
 
@@ -262,7 +287,7 @@ pub(super) fn cluster<'a>(
         wasm_plugin: None,
         security_policy: None,
         policy: None,
-        proxy_protocol: None,
+        proxy_protocol: proxy_protocol(&service.value).and_then(Result::ok),
     })
 }
 

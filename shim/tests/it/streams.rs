@@ -2,6 +2,7 @@
 
 use dataplane_testkit::certificate::Authority;
 use ir::Hostname;
+use ir::cluster::ProxyProtocol;
 use ir::listener::ListenerProtocol;
 use shim::cluster_view::Kind;
 use shim::conditions::ConditionType as Type;
@@ -151,6 +152,55 @@ fn udp_routes_are_told_why_nobody_takes_them() {
         let it = translation(&[&gateway(listener), service, &route]);
         let told = condition(&it, Kind::UdpRoute, "app/r", "parent app/gw", kind);
         assert_eq!(told.reason, reason, "{listener} {spec}: {}", told.message);
+    }
+}
+
+#[test]
+fn a_service_may_ask_for_the_proxy_protocol() {
+    let service = |version: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: p, namespace: app, \
+             annotations: {{gateway.nantian.dev/proxy-protocol: {version}}}}}\n\
+             spec: {{ports: [{{port: 1}}, {{port: 2, protocol: UDP}}]}}\n---\n"
+        )
+    };
+    let gateway = gateway(
+        "{name: t, port: 1, protocol: TCP}, {name: u, port: 1, protocol: UDP}, \
+         {name: h, port: 80, protocol: HTTP}",
+    );
+    for (kind, port, version, expected) in [
+        ("TCPRoute", 1, "v1", Ok(ProxyProtocol::V1)),
+        ("TCPRoute", 1, "v2", Ok(ProxyProtocol::V2)),
+        ("TCPRoute", 1, "v3", Err("\"v3\" is not understood")),
+        ("UDPRoute", 2, "v2", Err("only TCPRoutes and TLSRoutes")),
+        ("HTTPRoute", 1, "v2", Err("only TCPRoutes and TLSRoutes")),
+    ] {
+        let spec = format!("rules: [{{backendRefs: [{{name: p, port: {port}}}]}}]");
+        let served_as = if kind == "HTTPRoute" {
+            "v1"
+        } else {
+            "v1alpha2"
+        };
+        let it = translation(&[&service(version), &gateway, &route(kind, served_as, &spec)]);
+        let route_kind = match kind {
+            "TCPRoute" => Kind::TcpRoute,
+            "UDPRoute" => Kind::UdpRoute,
+            _ => Kind::HttpRoute,
+        };
+        let told = condition(
+            &it,
+            route_kind,
+            "app/r",
+            "parent app/gw",
+            Type::ResolvedRefs,
+        );
+        match expected {
+            Ok(version) => {
+                let cluster = it.snapshot().clusters.get("app/p:1").unwrap();
+                assert_eq!(cluster.proxy_protocol, Some(version));
+            }
+            Err(why) => assert!(told.message.contains(why), "{kind}: {}", told.message),
+        }
     }
 }
 

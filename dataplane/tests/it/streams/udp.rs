@@ -21,7 +21,7 @@ const LISTENER: &str = "infra/gw/udp";
 const ROUTE: &str = "udp/app/dns";
 
 /// One UDP listener whose route goes to these clusters by weight.
-fn snapshot(port: u16, clusters: &[(&str, u32, &[SocketAddr])]) -> Snapshot {
+pub(super) fn snapshot(port: u16, clusters: &[(&str, u32, &[SocketAddr])]) -> Snapshot {
     let weights = clusters.iter().map(|(key, weight, _)| (*key, *weight));
     let weights: Vec<_> = weights.collect();
     let route = stream_route(StreamKind::Udp, ROUTE, LISTENER, &[], &weights);
@@ -41,14 +41,14 @@ fn closed_port() -> SocketAddr {
 }
 
 /// A client with an address of its own.
-async fn client(from: &str, to: SocketAddr) -> UdpSocket {
+pub(super) async fn client(from: &str, to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).await.unwrap();
     socket.connect(to).await.unwrap();
     socket
 }
 
 /// What comes back for a datagram; sent once only.
-async fn ask(client: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
+pub(super) async fn ask(client: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
     client.send(datagram).await.unwrap();
     within("an answer comes", answer(client)).await
 }
