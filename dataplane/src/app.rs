@@ -16,6 +16,7 @@ use dataplane_config::{Kept, Store};
 use dataplane_http::Overload;
 use dataplane_resilience::admission::{Clients, Gate};
 use dataplane_resilience::pressure::SharedLevel;
+use dataplane_stream::udp;
 use dataplane_telemetry::access_log::AccessLog;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
@@ -182,7 +183,28 @@ fn accept_limits(
         streams: Arc::new(Gate::new(bootstrap.streams_max)),
         listener_streams_max: bootstrap.listener_streams_max,
         proxy_header_timeout: bootstrap.http.first_byte_timeout,
+        datagrams: Arc::new(datagram_limits(bootstrap, connections, descriptors, level)),
     }
+}
+
+/// What every UDP listener asks before it takes a datagram.
+fn datagram_limits(
+    bootstrap: &Bootstrap,
+    connections: &Arc<Gate>,
+    descriptors: &overload::Descriptors,
+    level: &SharedLevel,
+) -> udp::flood::Limits {
+    // A session has a descriptor. Where those are short, at most half of what is for clients is
+    // for datagrams, so that a flood of them leaves room for connections.
+    let half = connections.limit().map(|limit| (limit / 2).max(1));
+    let half = half.filter(|_| descriptors.are_the_limit);
+    let sessions_max = half.into_iter().chain(bootstrap.udp_sessions_max).min();
+    udp::flood::Limits::new(
+        Gate::clone(connections),
+        Gate::new(sessions_max),
+        level.clone(),
+        &bootstrap.streams.udp,
+    )
 }
 
 /// Holds the number of connections down to what the limit of open files allows.

@@ -49,6 +49,8 @@ pub struct Bootstrap {
     pub streams_max: Option<usize>,
     /// The same of one listener's socket; `None` for no limit.
     pub listener_streams_max: Option<i64>,
+    /// UDP sessions of the whole process; `None` for no limit of their own.
+    pub udp_sessions_max: Option<usize>,
     /// Worker threads; never 0.
     pub workers: usize,
     /// Connections of the whole process; `None` for no limit.

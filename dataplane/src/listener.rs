@@ -11,7 +11,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ir::{Violation, Violations};
+use ir::listener::ListenerProtocol;
+use ir::{Listener, Violation, Violations};
 use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -21,12 +22,14 @@ use tracing::{info, warn};
 use dataplane_config::RuntimeConfig;
 
 pub mod accept;
+mod datagrams;
 pub mod proxy_protocol;
 mod stream;
 pub mod worker;
 
 use accept::Socket;
-use worker::Workers;
+use datagrams::Ports;
+use worker::{Work, Workers};
 
 /// Connections that may wait in the kernel for one worker.
 const BACKLOG: i32 = 4096;
@@ -38,6 +41,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Listeners {
     workers: Workers,
     open: BTreeMap<SocketAddr, Open>,
+    datagrams: Ports,
     /// The process is on its way out; what is applied from here on opens nothing.
     is_closed: bool,
 }
@@ -72,6 +76,7 @@ impl Open {
 pub struct Prepared {
     new: BTreeMap<SocketAddr, Vec<TcpListener>>,
     wanted: BTreeSet<SocketAddr>,
+    datagrams: datagrams::Prepared,
 }
 
 impl Listeners {
@@ -80,6 +85,7 @@ impl Listeners {
         Self {
             workers,
             open: BTreeMap::new(),
+            datagrams: Ports::default(),
             is_closed: false,
         }
     }
@@ -101,9 +107,15 @@ impl Listeners {
                 Ok(sockets) => {
                     prepared.new.insert(*address, sockets);
                 }
-                Err(error) => violations.extend(unbound(config, *address, &error)),
+                Err(error) => {
+                    let carries = |listener: &Listener| listener.protocol != ListenerProtocol::Udp;
+                    violations.extend(unbound(config, *address, &error, carries));
+                }
             }
         }
+        prepared.datagrams = self
+            .datagrams
+            .prepare(config, &self.workers, &mut violations);
         if violations.is_empty() {
             Ok(prepared)
         } else {
@@ -122,12 +134,14 @@ impl Listeners {
             };
             let sockets = sockets
                 .into_iter()
-                .map(|socket| Socket {
-                    listener: socket,
-                    address,
-                    stop: open.stop.clone(),
-                    drain: open.drain.clone(),
-                    alive: alive.clone(),
+                .map(|socket| {
+                    Work::Connections(Socket {
+                        listener: socket,
+                        address,
+                        stop: open.stop.clone(),
+                        drain: open.drain.clone(),
+                        alive: alive.clone(),
+                    })
                 })
                 .collect();
             drop(alive);
@@ -139,6 +153,9 @@ impl Listeners {
             .open
             .extract_if(.., |address, _| !prepared.wanted.contains(address))
             .collect();
+        self.datagrams
+            .commit(prepared.datagrams, &self.workers)
+            .await;
         close(gone).await;
     }
 
@@ -152,6 +169,7 @@ impl Listeners {
     /// When this returns, what waited in the kernel has become connections.
     pub async fn close_all(&mut self) {
         self.is_closed = true;
+        self.datagrams.stop_all();
         close(std::mem::take(&mut self.open)).await;
     }
 
@@ -170,11 +188,18 @@ async fn close(gone: BTreeMap<SocketAddr, Open>) {
 }
 
 /// One violation for every listener on that address, so that all can be left out at once.
-fn unbound(config: &RuntimeConfig, address: SocketAddr, error: &io::Error) -> Violations {
+fn unbound(
+    config: &RuntimeConfig,
+    address: SocketAddr,
+    error: &io::Error,
+    is_there: impl Fn(&Listener) -> bool,
+) -> Violations {
     let mut violations = Violations::default();
     let listeners = config.listeners.values().map(|config| &config.listener);
     for listener in listeners.filter(|listener| {
-        listener.port.get() == address.port() && listener.addresses.contains(&address.ip())
+        listener.port.get() == address.port()
+            && listener.addresses.contains(&address.ip())
+            && is_there(listener)
     }) {
         violations.push(Violation {
             object: format!("Listener {}", listener.name),

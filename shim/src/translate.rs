@@ -63,6 +63,7 @@ pub struct Translation {
     http: Memos<HttpRule>,
     grpc: Memos<GrpcRule>,
     tcp: Memos<StreamRule>,
+    udp: Memos<StreamRule>,
     tls: Memos<StreamRule>,
     /// How many routes each listener took.
     attached: OrdMap<Arc<str>, usize>,
@@ -164,6 +165,7 @@ pub fn translate(
     next.update_http_routes(before, &changed, &mut touched);
     next.update_grpc_routes(before, &changed, &mut touched);
     next.update_tcp_routes(before, &changed, &mut touched);
+    next.update_udp_routes(before, &changed, &mut touched);
     next.update_tls_routes(before, &changed, &mut touched);
     next.update_clusters(&changed, touched);
     unsupported::update(&before.view, view, &mut next.statuses);
@@ -364,6 +366,19 @@ impl Translation {
             self.put_stream(StreamKind::Tcp, &key, memos.get(&key));
         }
         self.tcp = memos;
+    }
+
+    fn update_udp_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
+        let mut memos = std::mem::take(&mut self.udp);
+        let (old, new) = (&before.view.udp_routes, &self.view.udp_routes);
+        for key in stale(old, new, &memos, changed) {
+            let outcome = self.view.udp_routes.get(&key).map(|object| {
+                stream_route::udp(object, &self.scope(object.namespace(), Kind::UdpRoute))
+            });
+            self.settle(Kind::UdpRoute, &key, &mut memos, outcome, touched);
+            self.put_stream(StreamKind::Udp, &key, memos.get(&key));
+        }
+        self.udp = memos;
     }
 
     fn update_tls_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {

@@ -35,6 +35,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         http: http(written),
         streams: streams(written),
         streams_max: written.limit(&key::STREAMS_MAX).map(to_usize),
+        udp_sessions_max: written.limit(&key::UDP_SESSIONS_MAX).map(to_usize),
         listener_streams_max: written
             .limit(&key::LISTENER_STREAMS_MAX)
             .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
@@ -342,6 +343,21 @@ fn streams(written: &Written) -> dataplane_stream::Settings {
             &key::DOWNSTREAM_KEEPALIVE,
             &key::DOWNSTREAM_KEEPALIVE_PARTS,
         ),
+        udp: udp(written),
+    }
+}
+
+fn udp(written: &Written) -> dataplane_stream::UdpSettings {
+    dataplane_stream::UdpSettings {
+        idle: written.duration(&key::UDP_IDLE),
+        queue: to_usize(written.number(&key::UDP_QUEUE)),
+        receive_buffer: to_usize(written.number(&key::UDP_RECEIVE_BUFFER)),
+        listener_sessions_max: written.limit(&key::LISTENER_UDP_SESSIONS_MAX).map(to_usize),
+        listener_sessions_per_second: written.limit(&key::LISTENER_UDP_SESSION_RATE),
+        source_sessions_per_second: written.limit(&key::SOURCE_UDP_SESSION_RATE),
+        datagrams_per_second: written.limit(&key::DATAGRAM_RATE),
+        listener_datagrams_per_second: written.limit(&key::LISTENER_DATAGRAM_RATE),
+        source_datagrams_per_second: written.limit(&key::SOURCE_DATAGRAM_RATE),
     }
 }
 

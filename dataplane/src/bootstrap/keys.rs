@@ -249,6 +249,12 @@ keys! {
         "How long such a connection may carry nothing in either direction.";
     TCP_AGE "runtimeTuning.tcpMaxConnectionAgeMs": WAIT_OR_NONE, "0",
         "Age at which such a connection is ended.";
+    UDP_IDLE "runtimeTuning.udpSessionIdleTimeoutMs": WAIT, "60000",
+        "How long neither side of a UDP session may send anything before it ends.";
+    UDP_QUEUE "runtimeTuning.udpSessionQueueDatagrams": number(Unit::Count, 1, 65_536, Zero::Default), "64",
+        "Datagrams of one UDP session that may wait for the kernel to take them; further ones are dropped.";
+    UDP_RECEIVE_BUFFER "runtimeTuning.udpReceiveBufferBytes": number(Unit::Bytes, 4096, GIB, Zero::Default), "4194304",
+        "What the kernel is asked to keep for each worker of a UDP listener; it may allow less (`net.core.rmem_max`).";
     UPSTREAM_KEEPALIVE "runtimeTuning.upstreamTcpKeepalive.enabled": Kind::Flag, "true",
         "The kernel probes idle connections of TCP and TLS routes to endpoints.";
     UPSTREAM_KEEPALIVE_IDLE "runtimeTuning.upstreamTcpKeepalive.idleMs": WAIT, "60000",
@@ -276,6 +282,20 @@ keys! {
         "Connections of TCP and TLS routes of the whole process, within `httpGlobalConnectionLimit`, which counts all; further ones are closed.";
     LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
         "Connections of one such listener's socket; further ones are closed.";
+    UDP_SESSIONS_MAX "runtimeProtection.udpGlobalSessionLimit": LIMIT, "16384",
+        "UDP sessions of the whole process, within `httpGlobalConnectionLimit`; where the limit of open files allows fewer connections, at most half of those. Beyond it a session gives way whose client was not heard again since it was answered; when there is none, new sessions are refused.";
+    LISTENER_UDP_SESSIONS_MAX "runtimeProtection.udpListenerSessionLimit": LIMIT, "8192",
+        "UDP sessions of one listener's address, with the same consequence.";
+    LISTENER_UDP_SESSION_RATE "runtimeProtection.udpListenerSessionsPerSecond": LIMIT, "10000",
+        "UDP sessions that one listener's address begins in a second; further datagrams of new clients are dropped.";
+    SOURCE_UDP_SESSION_RATE "runtimeProtection.udpSourceSessionsPerSecond": LIMIT, "0",
+        "UDP sessions that one client address (IPv6: one /64) begins in a second; further ones are dropped.";
+    DATAGRAM_RATE "runtimeProtection.udpGlobalDatagramLimit": LIMIT, "0",
+        "Datagrams taken from clients in a second, all together; further ones are dropped.";
+    LISTENER_DATAGRAM_RATE "runtimeProtection.udpListenerDatagramLimit": LIMIT, "0",
+        "Datagrams that one UDP listener's address takes in a second; further ones are dropped.";
+    SOURCE_DATAGRAM_RATE "runtimeProtection.udpSourceDatagramLimit": LIMIT, "0",
+        "Datagrams taken from one client address (IPv6: one /64) in a second; further ones are dropped.";
     CONNECTIONS_MAX "runtimeProtection.httpGlobalConnectionLimit": LIMIT, "50000",
         "Connections of the whole process; further ones are closed. Where the limit of open files allows fewer, that counts, and clients wait.";
     LISTENER_CONNECTIONS_MAX "runtimeProtection.httpListenerConnectionLimit": LIMIT, "10000",
@@ -430,8 +450,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.upstreamDscp",
     "runtimeTuning.upstreamTcpRecvBuf",
     "runtimeTuning.upstreamTcpFastOpen",
-    "runtimeProtection.udpGlobalDatagramLimit",
-    "runtimeProtection.udpListenerDatagramLimit",
     "sessionPersistence.secretKey",
     "sessionPersistence.secretKeyFile",
     "xdsTransport.applyTimeoutMs",

@@ -70,6 +70,8 @@ pub struct Limits {
     pub listener_streams_max: Option<i64>,
     /// For a whole PROXY protocol header.
     pub proxy_header_timeout: Duration,
+    /// Limits of UDP sessions.
+    pub datagrams: Arc<dataplane_stream::udp::flood::Limits>,
 }
 
 /// Accepts until told to stop.

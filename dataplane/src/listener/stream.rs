@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,11 +34,14 @@ impl Door {
             let client = Client::Plain(tcp);
             return dataplane_stream::serve(self.streams.clone(), client, arrival, listener).await;
         }
+        let began = Instant::now();
         let name = match server_name::peek(&self.streams, &tcp).await {
             Ok(hello) => hello.server_name,
             Err(why) => {
                 debug!(%client, reason = %why.reason, "no ClientHello");
                 bind.metrics.stream_refused(why.reason);
+                self.streams
+                    .refused(client, None, began.elapsed(), why.reason);
                 if let Some(alert) = why.alert {
                     server_name::refuse(tcp, alert).await;
                 }
@@ -46,7 +50,10 @@ impl Door {
         };
         let Some(listener) = bind.by_server_name(name.as_deref()).cloned() else {
             debug!(%client, ?name, "no listener serves the server name");
-            bind.metrics.stream_refused(Reason::UnknownServerName);
+            let reason = Reason::UnknownServerName;
+            bind.metrics.stream_refused(reason);
+            self.streams
+                .refused(client, name.as_deref(), began.elapsed(), reason);
             return server_name::refuse(tcp, Alert::UnrecognizedName).await;
         };
         match listener.listener.protocol {

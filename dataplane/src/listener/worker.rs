@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 
 use dataplane_config::Store;
 use dataplane_http as http;
+use dataplane_stream::udp;
 use dataplane_telemetry::access_log::AccessLog;
 use dataplane_telemetry::metrics::Metrics;
 
@@ -28,6 +29,8 @@ const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// The worker threads.
 #[derive(Debug)]
 pub struct Workers {
+    /// Limits and deadlines of streams.
+    pub streams: Arc<dataplane_stream::Settings>,
     queues: Vec<mpsc::Sender<Order>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -35,9 +38,18 @@ pub struct Workers {
 /// What a worker is told.
 #[derive(Debug)]
 struct Order {
-    socket: Socket,
+    work: Work,
     /// Answered once connections are accepted.
     accepting: oneshot::Sender<()>,
+}
+
+/// A socket to be served.
+#[derive(Debug)]
+pub enum Work {
+    /// One that is listened on.
+    Connections(Socket),
+    /// One for datagrams.
+    Datagrams(udp::Socket),
 }
 
 /// What all workers share.
@@ -63,6 +75,7 @@ impl Workers {
     /// Starts `count` threads.
     pub fn start(count: usize, shared: &Shared) -> io::Result<Self> {
         let mut workers = Self {
+            streams: shared.streams.clone(),
             queues: Vec::new(),
             threads: Vec::new(),
         };
@@ -84,11 +97,11 @@ impl Workers {
     }
 
     /// Gives one socket to each worker and returns once all of them accept.
-    pub async fn serve(&self, sockets: Vec<Socket>) {
+    pub async fn serve(&self, sockets: Vec<Work>) {
         let mut answers = Vec::new();
-        for (queue, socket) in self.queues.iter().zip(sockets) {
+        for (queue, work) in self.queues.iter().zip(sockets) {
             let (accepting, answer) = oneshot::channel();
-            if queue.send(Order { socket, accepting }).await.is_ok() {
+            if queue.send(Order { work, accepting }).await.is_ok() {
                 answers.push(answer);
             }
         }
@@ -136,14 +149,8 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
         loop {
             tokio::select! {
                 order = orders.recv() => {
-                    let Some(Order { socket, accepting }) = order else { break };
-                    let accept = accept::run(
-                        socket,
-                        worker.clone(),
-                        streams.clone(),
-                        shared.limits.clone(),
-                    );
-                    tokio::task::spawn_local(accept);
+                    let Some(Order { work, accepting }) = order else { break };
+                    begin(work, &worker, &streams, &shared.limits);
                     let _ = accepting.send(());
                 }
                 _ = tend.tick() => {
@@ -155,4 +162,24 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
     });
     worker.tend();
     streams.tend();
+}
+
+/// Serves a socket in a task of its own.
+fn begin(
+    work: Work,
+    worker: &Rc<http::Worker>,
+    streams: &Rc<dataplane_stream::Worker>,
+    limits: &accept::Limits,
+) {
+    let streams = streams.clone();
+    match work {
+        Work::Connections(socket) => {
+            let accept = accept::run(socket, worker.clone(), streams, limits.clone());
+            drop(tokio::task::spawn_local(accept));
+        }
+        Work::Datagrams(socket) => {
+            let serve = udp::serve(streams, socket, limits.datagrams.clone());
+            drop(tokio::task::spawn_local(serve));
+        }
+    }
 }

@@ -62,7 +62,12 @@ where
     poll_fn(|cx| {
         let before = (up.bytes, down.bytes);
         let there = up.poll(cx, client, upstream, worker);
-        let back = down.poll(cx, upstream, client, worker);
+        // The kernel tells of a reset once. After the write that has heard of it a read would take
+        // the same connection for one that has ended well, and pass that on.
+        let back = match there {
+            Poll::Ready(Err(_)) => Poll::Pending,
+            _ => down.poll(cx, upstream, client, worker),
+        };
         let (received, sent) = (up.bytes - before.0, down.bytes - before.1);
         if received + sent > 0 {
             clock.is_busy = true;

@@ -14,13 +14,16 @@
 
 pub mod tcp;
 pub mod server_name;
+pub mod udp;
 mod connect;
 mod copy;
-mod log;
 mod proxy_header;
 pub mod worker;
+mod log;
+mod udp_session;
+mod batch;
 pub mod settings;
 
-pub use settings::{Keepalive, Settings};
+pub use settings::{Keepalive, Settings, UdpSettings};
 pub use tcp::{Arrival, Client, serve};
 pub use worker::Worker;

@@ -95,3 +95,34 @@ impl Story {
         });
     }
 }
+
+/// Writes the record of a connection that no listener takes.
+pub(crate) fn refused(
+    log: &Writer,
+    client: SocketAddr,
+    version: &Version,
+    server_name: Option<&str>,
+    took: Duration,
+    reason: Reason,
+) {
+    log.write_stream(&StreamRecord {
+        timestamp: SystemTime::now() - took,
+        duration: took,
+        protocol: "tls",
+        listener: "",
+        client,
+        bytes_received: 0,
+        bytes_sent: 0,
+        datagrams: None,
+        route: None,
+        rule: None,
+        backend: None,
+        upstream_addr: None,
+        upstream_connect_time: None,
+        attempts: 0,
+        reason,
+        snapshot_version: version.as_str(),
+        tls_version: None,
+        sni: server_name,
+    });
+}

@@ -30,6 +30,47 @@ pub struct Settings {
     pub upstream_keepalive: Option<Keepalive>,
     /// Probes on idle connections of clients.
     pub downstream_keepalive: Option<Keepalive>,
+    /// What holds for datagrams.
+    pub udp: UdpSettings,
+}
+
+/// Limits of UDP sessions.
+#[derive(Clone, Debug)]
+pub struct UdpSettings {
+    /// How long neither side of a session may send anything.
+    pub idle: Duration,
+    /// Datagrams of one session that may wait for the kernel.
+    pub queue: usize,
+    /// What the kernel is asked to keep for each socket of a listener.
+    pub receive_buffer: usize,
+    /// Sessions of one listener's socket.
+    pub listener_sessions_max: Option<usize>,
+    /// New sessions of one listener's socket a second.
+    pub listener_sessions_per_second: Option<u64>,
+    /// New sessions of one source a second.
+    pub source_sessions_per_second: Option<u64>,
+    /// Datagrams from all clients a second.
+    pub datagrams_per_second: Option<u64>,
+    /// Datagrams to one listener's socket a second.
+    pub listener_datagrams_per_second: Option<u64>,
+    /// Datagrams from one source a second.
+    pub source_datagrams_per_second: Option<u64>,
+}
+
+impl Default for UdpSettings {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            queue: 64,
+            receive_buffer: 4 << 20,
+            listener_sessions_max: Some(8_192),
+            listener_sessions_per_second: Some(10_000),
+            source_sessions_per_second: None,
+            datagrams_per_second: None,
+            listener_datagrams_per_second: None,
+            source_datagrams_per_second: None,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -44,6 +85,7 @@ impl Default for Settings {
             drain: Duration::from_secs(60),
             upstream_keepalive: Some(Keepalive::default()),
             downstream_keepalive: None,
+            udp: UdpSettings::default(),
         }
     }
 }

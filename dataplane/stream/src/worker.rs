@@ -3,16 +3,20 @@
 //! There is one per thread and it never leaves it, hence the cells. Nothing in here is kept borrowed
 //! across an await.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane_config::{Current, Reader, Store, UdpBind};
 use dataplane_telemetry::access_log::Writer;
+use dataplane_telemetry::reason::Reason;
 use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 
+use crate::batch::Moving;
+use crate::log;
 use crate::settings::Settings;
 
 /// How much larger than a usual read the largest one is.
@@ -24,6 +28,7 @@ pub struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) log: Writer,
     scratch: RefCell<Box<[u8]>>,
+    moving: OnceCell<RefCell<Moving>>,
 }
 
 impl Worker {
@@ -34,12 +39,32 @@ impl Worker {
             settings,
             log,
             scratch: RefCell::default(),
+            moving: OnceCell::new(),
         }
     }
 
     /// The configuration of this moment.
     pub(crate) fn config(&self) -> Rc<Current> {
         self.config.borrow_mut().load()
+    }
+
+    /// Writes the record of a TLS connection that no listener takes.
+    pub fn refused(
+        &self,
+        client: SocketAddr,
+        server_name: Option<&str>,
+        took: Duration,
+        reason: Reason,
+    ) {
+        let config = self.config();
+        log::refused(
+            &self.log,
+            client,
+            config.version(),
+            server_name,
+            took,
+            reason,
+        );
     }
 
     /// The UDP socket of that address in the configuration of this moment.
@@ -55,6 +80,11 @@ impl Worker {
             *scratch = vec![0; bytes].into();
         }
         scratch
+    }
+
+    /// Memory for datagrams, for the length of one poll; made when the first UDP socket comes.
+    pub(crate) fn moving(&self) -> RefMut<'_, Moving> {
+        self.moving.get_or_init(RefCell::default).borrow_mut()
     }
 
     /// Writes the log out; to be called about every second.

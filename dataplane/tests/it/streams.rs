@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 
 use crate::support::{Gateway, at};
 
+mod flood;
 mod hostile;
 mod tls;
+mod udp;
 
 const LISTENER: &str = "infra/gw/tcp";
 const ROUTE: &str = "tcp/app/db";

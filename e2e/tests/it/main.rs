@@ -11,5 +11,6 @@ mod client_certificates;
 mod gateway_api_examples;
 mod isolation;
 mod shutdown;
+mod streams;
 mod support;
 mod two_processes;

@@ -322,7 +322,7 @@ fn content(snapshot: &Snapshot, part: &PartName) -> Option<Vec<ContentHash>> {
         }
         PartKind::HttpRoute => vec![ContentHash::of(&**snapshot.http_routes.get(key)?)],
         PartKind::GrpcRoute => vec![ContentHash::of(&**snapshot.grpc_routes.get(key)?)],
-        PartKind::TcpRoute | PartKind::TlsRoute => {
+        PartKind::TcpRoute | PartKind::UdpRoute | PartKind::TlsRoute => {
             let route = snapshot.stream_routes.get(&part.stream_key()?)?;
             vec![ContentHash::of(&**route)]
         }

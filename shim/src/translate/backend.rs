@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress};
+use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, ProxyProtocol};
 use ir::resource::Metadata;
 use ir::{BackendTarget, Cluster, Endpoint};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -24,6 +24,8 @@ use crate::cluster_view::{ClusterView, Object};
 
 /// Label that ties an EndpointSlice to its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// `v1` or `v2`: the header that connections to a Service begin with.
+const PROXY_PROTOCOL: &str = "gateway.nantian.dev/proxy-protocol";
 /// The wire's default (`contract/wire.md`, BackendCluster).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -114,7 +116,8 @@ fn usable_port(
         let message = format!("Service {key} is of type ExternalName, which is not supported");
         return Err(("UnsupportedValue", message));
     }
-    let Some(found) = port_of(&service.value, port) else {
+    let wanted = if scope.kind == "UDPRoute" { UDP } else { TCP };
+    let Some(found) = port_of(&service.value, port, wanted) else {
         let ports = spec
             .and_then(|spec| spec.ports.as_ref())
             .into_iter()
@@ -126,24 +129,47 @@ fn usable_port(
         );
         return Err(("BackendNotFound", message));
     };
-    if !speaks_tcp(found) {
-        let message = format!("port {port} of Service {key} does not speak TCP");
+    if spoken(found) != wanted {
+        let message = format!("port {port} of Service {key} does not speak {wanted}");
         return Err(("UnsupportedProtocol", message));
     }
-    if scope.passes_tls || !speaks_tcp(found) {
+    if let Some(asked) = proxy_protocol(&service.value) {
+        let what = asked.map_err(|message| ("UnsupportedValue", message))?;
+        if !matches!(scope.kind, "TCPRoute" | "TLSRoute") {
+            // The header would be missing, and the backend waits for it.
+            let message = format!(
+                "Service {key} asks for a PROXY protocol header ({what:?}), which only TCPRoutes \
+                 and TLSRoutes send"
+            );
+            return Err(("UnsupportedValue", message));
+        }
+    }
+    let twin = port_of(&service.value, port, TCP);
+    if twin.is_some_and(|twin| twin.target_port != found.target_port) {
+        // The contract names a cluster by its number alone.
+        let message = format!(
+            "port {port} of Service {key} leads elsewhere over TCP than over UDP, which is not \
+             supported: give both the same targetPort, or one of them another number"
+        );
+        return Err(("UnsupportedValue", message));
+    }
+    if scope.passes_tls {
         return Ok(());
     }
     notes.reached.insert(key.into());
     secured(key, found, scope)
 }
 
-fn speaks_tcp(port: &ServicePort) -> bool {
-    matches!(port.protocol.as_deref(), None | Some("" | "TCP"))
-}
-
 /// Whether the port may be sent to, as far as TLS goes.
 fn secured(key: &str, port: &ServicePort, scope: &Scope<'_>) -> Result<(), (&'static str, String)> {
     match scope.policies.of_port(key, port) {
+        Some(verdict) if spoken(port) == UDP => {
+            let message = format!(
+                "BackendTLSPolicy {} asks for TLS towards Service {key}, which datagrams cannot have",
+                verdict.policy
+            );
+            Err(("UnsupportedProtocol", message))
+        }
         Some(verdict) if verdict.tls.is_some() => Ok(()),
         Some(verdict) => {
             let message = format!(
@@ -169,14 +195,40 @@ fn secured(key: &str, port: &ServicePort, scope: &Scope<'_>) -> Result<(), (&'st
     }
 }
 
-fn port_of(service: &Service, port: i32) -> Option<&ServicePort> {
-    service
-        .spec
-        .as_ref()?
-        .ports
-        .iter()
-        .flatten()
-        .find(|known| known.port == port)
+/// The port of that number, where there are two the one that speaks `protocol`.
+fn port_of<'a>(service: &'a Service, port: i32, protocol: &str) -> Option<&'a ServicePort> {
+    let ports = service.spec.as_ref()?.ports.iter().flatten();
+    let mut same = ports.filter(|known| known.port == port);
+    let first = same.next()?;
+    Some(match spoken(first) == protocol {
+        true => first,
+        false => same
+            .find(|known| spoken(known) == protocol)
+            .unwrap_or(first),
+    })
+}
+
+/// What the annotation of a Service asks its connections to begin with.
+fn proxy_protocol(service: &Service) -> Option<Result<ProxyProtocol, String>> {
+    let value = service.metadata.annotations.as_ref()?.get(PROXY_PROTOCOL)?;
+    Some(match value.trim() {
+        "v1" => Ok(ProxyProtocol::V1),
+        "v2" => Ok(ProxyProtocol::V2),
+        other => Err(format!(
+            "annotation {PROXY_PROTOCOL}: {other:?} is not understood, write v1 or v2"
+        )),
+    })
+}
+
+const TCP: &str = "TCP";
+const UDP: &str = "UDP";
+
+/// The transport of a port.
+fn spoken(port: &ServicePort) -> &str {
+    match port.protocol.as_deref() {
+        None | Some("") => TCP,
+        Some(protocol) => protocol,
+    }
 }
 
 /// The Service an EndpointSlice belongs to, `namespace/service`.
@@ -206,7 +258,7 @@ pub(super) fn cluster<'a>(
 ) -> Option<Cluster> {
     let (service_key, port) = key.rsplit_once(':')?;
     let service = view.services.get(service_key)?;
-    let port = port_of(&service.value, port.parse().ok()?)?;
+    let port = port_of(&service.value, port.parse().ok()?, TCP)?;
     let mut endpoints = Vec::new();
     let mut seen = BTreeSet::new();
     for endpoint in slices.flat_map(|slice| endpoints_of(&slice.value, port)) {
@@ -235,7 +287,7 @@ pub(super) fn cluster<'a>(
         wasm_plugin: None,
         security_policy: None,
         policy: None,
-        proxy_protocol: None,
+        proxy_protocol: proxy_protocol(&service.value).and_then(Result::ok),
     })
 }
 
@@ -286,6 +338,9 @@ fn endpoint_port(slice: &EndpointSlice, port: &ServicePort) -> Option<NonZeroU16
 
 /// What a Service port speaks (`contract/wire.md` 5.2).
 fn protocol(port: &ServicePort) -> ClusterProtocol {
+    if spoken(port) == UDP {
+        return ClusterProtocol::Udp;
+    }
     let Some(name) = port.app_protocol.as_deref().filter(|name| !name.is_empty()) else {
         return ClusterProtocol::Tcp;
     };

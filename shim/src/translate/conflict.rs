@@ -137,7 +137,7 @@ pub(super) fn between_gateways(candidates: &mut [Candidate<'_>]) {
             };
             let before = taken.get(&port.get()).into_iter().flatten();
             let clash = before
-                .filter(|(there, ..)| overlap(there, &addresses))
+                .filter(|(there, known, ..)| meet(*known, protocol) && overlap(there, &addresses))
                 .find_map(|(_, known, hostname, known_proxy, whose)| {
                     if !share_a_socket(*known, protocol) {
                         Some((PROTOCOL, whose.clone()))
@@ -182,10 +182,15 @@ fn share_a_socket(one: ListenerProtocol, other: ListenerProtocol) -> bool {
     one == other || (is_tls(one) && is_tls(other))
 }
 
+/// Whether listeners of these protocols meet on one port: UDP has ports of its own.
+fn meet(one: ListenerProtocol, other: ListenerProtocol) -> bool {
+    (one == ListenerProtocol::Udp) == (other == ListenerProtocol::Udp)
+}
+
 /// Why two listeners of one Gateway are not distinct, if so.
 fn clash(one: &Draft, other: &Draft) -> Option<Clash> {
     let (a, b) = (one.protocol?, other.protocol?);
-    if one.bound_port.is_none() || one.bound_port != other.bound_port {
+    if one.bound_port.is_none() || one.bound_port != other.bound_port || !meet(a, b) {
         None
     } else if !share_a_socket(a, b) {
         Some(PROTOCOL)

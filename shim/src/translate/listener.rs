@@ -23,6 +23,7 @@ pub(super) enum RouteKind {
     Http,
     Grpc,
     Tcp,
+    Udp,
     Tls,
 }
 
@@ -31,6 +32,7 @@ impl RouteKind {
     fn of(protocol: Option<ListenerProtocol>) -> &'static [Self] {
         match protocol {
             Some(ListenerProtocol::Tcp) => &[Self::Tcp],
+            Some(ListenerProtocol::Udp) => &[Self::Udp],
             Some(ListenerProtocol::Tls) => &[Self::Tls, Self::Tcp],
             Some(ListenerProtocol::TlsPassthrough) => &[Self::Tls],
             _ => &[Self::Http, Self::Grpc],
@@ -42,6 +44,7 @@ impl RouteKind {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
             Self::Tcp => "TCPRoute",
+            Self::Udp => "UDPRoute",
             Self::Tls => "TLSRoute",
         }
     }
@@ -197,16 +200,13 @@ fn read_protocol(draft: &mut Draft, spec: &api::GatewayListeners, path: &str) {
             }
             Some(_) => draft.protocol = Some(ListenerProtocol::Tls),
         },
-        "UDP" => draft.refuse(
-            "UnsupportedProtocol",
-            format!("{path}.protocol: UDP is not supported yet, use HTTP, HTTPS, TLS or TCP"),
-        ),
+        "UDP" => draft.protocol = Some(ListenerProtocol::Udp),
         other => draft.refuse(
             "UnsupportedProtocol",
-            format!("{path}.protocol: {other:?} is not known, use HTTP, HTTPS, TLS or TCP"),
+            format!("{path}.protocol: {other:?} is not known, use HTTP, HTTPS, TLS, TCP or UDP"),
         ),
     }
-    if draft.protocol == Some(ListenerProtocol::Tcp) {
+    if let Some(ListenerProtocol::Tcp | ListenerProtocol::Udp) = draft.protocol {
         for (field, is_written) in [
             ("tls", spec.tls.is_some()),
             (
@@ -215,7 +215,10 @@ fn read_protocol(draft: &mut Draft, spec: &api::GatewayListeners, path: &str) {
             ),
         ] {
             if is_written {
-                let message = format!("{path}.{field}: is not allowed with protocol TCP");
+                let message = format!(
+                    "{path}.{field}: is not allowed with protocol {}",
+                    spec.protocol
+                );
                 draft.refuse("UnsupportedValue", message);
             }
         }

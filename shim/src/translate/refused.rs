@@ -27,6 +27,8 @@ pub enum PartKind {
     GrpcRoute,
     /// A TCPRoute.
     TcpRoute,
+    /// A UDPRoute.
+    UdpRoute,
     /// A TLSRoute.
     TlsRoute,
     /// The endpoints of a port of a Service.
@@ -34,11 +36,12 @@ pub enum PartKind {
 }
 
 impl PartKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Listener,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TcpRoute,
+        Self::UdpRoute,
         Self::TlsRoute,
         Self::Cluster,
     ];
@@ -49,6 +52,7 @@ impl PartKind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
+            Self::UdpRoute => "UDPRoute",
             Self::TlsRoute => "TLSRoute",
             Self::Cluster => "Cluster",
         }
@@ -77,10 +81,11 @@ impl PartName {
 }
 
 impl PartName {
-    /// The key of a TCPRoute or TLSRoute in a snapshot, where all stream routes stand together.
+    /// The key of a TCPRoute, UDPRoute or TLSRoute in a snapshot, where all stream routes stand together.
     pub fn stream_key(&self) -> Option<String> {
         let kind = match self.kind {
             PartKind::TcpRoute => StreamKind::Tcp,
+            PartKind::UdpRoute => StreamKind::Udp,
             PartKind::TlsRoute => StreamKind::Tls,
             _ => return None,
         };
@@ -139,6 +144,9 @@ impl Translation {
                 PartKind::TcpRoute => {
                     served.tell_route(Kind::TcpRoute, refused, attached(&self.tcp, key));
                 }
+                PartKind::UdpRoute => {
+                    served.tell_route(Kind::UdpRoute, refused, attached(&self.udp, key));
+                }
                 PartKind::TlsRoute => {
                     served.tell_route(Kind::TlsRoute, refused, attached(&self.tls, key));
                 }
@@ -158,7 +166,7 @@ fn leave_out(snapshot: &mut Snapshot, part: &PartName) {
         PartKind::Listener => drop(snapshot.listeners.remove(&part.key)),
         PartKind::HttpRoute => drop(snapshot.http_routes.remove(&part.key)),
         PartKind::GrpcRoute => drop(snapshot.grpc_routes.remove(&part.key)),
-        PartKind::TcpRoute | PartKind::TlsRoute => {
+        PartKind::TcpRoute | PartKind::UdpRoute | PartKind::TlsRoute => {
             if let Some(key) = part.stream_key() {
                 drop(snapshot.stream_routes.remove(&key));
             }

@@ -1,4 +1,4 @@
-//! TCPRoutes and TLSRoutes: where connections go, by port or by the name asked for.
+//! TCPRoutes, UDPRoutes and TLSRoutes: where connections and datagrams go, by port or by the name asked for.
 //!
 //! What they share with HTTPRoutes is in [`super::route`]. Inside the translation a stream route is
 //! a `Route` of stream rules, so that attachment and conditions are told as for every other kind;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use gateway_api::experimental::tcproutes::TcpRoute;
 use gateway_api::experimental::tlsroutes::TlsRoute;
+use gateway_api::experimental::udproutes::UdpRoute;
 use ir::http_route::{BackendRef, Route};
 use ir::stream_route::{StreamKind, StreamMatch, StreamRoute, StreamRule};
 use ir::{Hostname, Violations};
@@ -69,7 +70,7 @@ macro_rules! rules {
     };
 }
 
-/// A rule as both kinds write it.
+/// A rule as all kinds write it.
 struct Rule<'a> {
     name: Option<&'a str>,
     backends: Vec<(Reference<'a>, Option<i32>)>,
@@ -85,6 +86,18 @@ pub(super) fn tcp(object: &Arc<Object<TcpRoute>>, scope: &Scope<'_>) -> Outcome<
         rules: spec.rules.len(),
     };
     translate(object, head, rules!(spec), StreamKind::Tcp, scope)
+}
+
+/// Translates one UDPRoute.
+pub(super) fn udp(object: &Arc<Object<UdpRoute>>, scope: &Scope<'_>) -> Outcome<StreamRule> {
+    let spec = &object.value.spec;
+    let head = Head {
+        kind: RouteKind::Udp,
+        parent_refs: parent_refs!(spec),
+        hostnames: &[],
+        rules: spec.rules.len(),
+    };
+    translate(object, head, rules!(spec), StreamKind::Udp, scope)
 }
 
 /// Translates one TLSRoute.

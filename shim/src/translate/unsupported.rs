@@ -14,7 +14,6 @@ type Statuses = OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>;
 /// Brings the statuses of kinds that are not served in line with `next`.
 pub(super) fn update(before: &ClusterView, next: &ClusterView, statuses: &mut Statuses) {
     one(&before.listener_sets, &next.listener_sets, statuses);
-    one(&before.udp_routes, &next.udp_routes, statuses);
 }
 
 fn one<T: Watched>(before: &Objects<T>, next: &Objects<T>, statuses: &mut Statuses) {

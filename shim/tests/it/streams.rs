@@ -1,7 +1,8 @@
-//! TCPRoutes and TLSRoutes: which listeners take them, what data planes get, what is told.
+//! TCPRoutes, UDPRoutes and TLSRoutes: which listeners take them, what data planes get, what is told.
 
 use dataplane_testkit::certificate::Authority;
 use ir::Hostname;
+use ir::cluster::ProxyProtocol;
 use ir::listener::ListenerProtocol;
 use shim::cluster_view::Kind;
 use shim::conditions::ConditionType as Type;
@@ -84,6 +85,139 @@ fn a_tcp_route_is_served_at_a_tcp_listener() {
         assert_eq!(listener.protocol, ListenerProtocol::Tcp);
         assert_eq!(listeners(&it), [("a".to_owned(), vec!["TCPRoute"], 1)]);
     }
+}
+
+const DNS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: app}\n\
+    spec: {ports: [{name: udp, port: 53, protocol: UDP}, {name: tcp, port: 53, protocol: TCP}]}\n---\n\
+    apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+    metadata: {name: dns-1, namespace: app, labels: {kubernetes.io/service-name: dns}}\n\
+    addressType: IPv4\nendpoints: [{addresses: [10.0.0.9]}]\n\
+    ports: [{name: udp, port: 53, protocol: UDP}, {name: tcp, port: 53, protocol: TCP}]\n---\n";
+const TO_DNS: &str = "rules: [{backendRefs: [{name: dns, port: 53}]}]";
+
+#[test]
+fn udp_and_tcp_are_served_at_one_port_by_one_service() {
+    for version in ["v1", "v1alpha2"] {
+        let tcp = route("TCPRoute", version, TO_DNS);
+        let it = translation(&[
+            &gateway("{name: u, port: 53, protocol: UDP}, {name: t, port: 53, protocol: TCP}"),
+            DNS,
+            &route("UDPRoute", version, TO_DNS),
+            &tcp,
+        ]);
+        let snapshot = it.snapshot();
+        for (key, listener) in [("udp/app/r", "app/gw/u"), ("tcp/app/r", "app/gw/t")] {
+            let route = snapshot.stream_routes.get(key).expect("it is served");
+            assert_eq!(route.listeners, [listener.into()]);
+        }
+        let endpoints = &snapshot.clusters.get("app/dns:53").unwrap().endpoints;
+        assert_eq!((endpoints.len(), endpoints[0].port.get()), (1, 53));
+        assert_eq!(
+            listeners(&it),
+            [
+                ("u".to_owned(), vec!["UDPRoute"], 1),
+                ("t".to_owned(), vec!["TCPRoute"], 1)
+            ]
+        );
+        let told = condition(
+            &it,
+            Kind::UdpRoute,
+            "app/r",
+            "parent app/gw",
+            Type::Accepted,
+        );
+        assert_eq!(told.reason, "Accepted");
+    }
+}
+
+#[test]
+fn udp_routes_are_told_why_nobody_takes_them() {
+    let udp = "{name: u, port: 53, protocol: UDP}";
+    let apart = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: app}\n\
+        spec: {ports: [{name: udp, port: 53, protocol: UDP, targetPort: 1053}, \
+        {name: tcp, port: 53, protocol: TCP}]}\n---\n";
+    let elsewhere = "rules: [{backendRefs: [{name: dns, namespace: other, port: 53}]}]";
+    let nowhere = "rules: [{backendRefs: [{name: nowhere, port: 53}]}]";
+    let unknown = "rules: [{backendRefs: [{group: a.test, kind: B, name: c, port: 53}]}]";
+    let tcp = "{name: t, port: 53, protocol: TCP}";
+    for (listener, service, spec, kind, reason) in [
+        (tcp, DNS, TO_DNS, Type::Accepted, "NotAllowedByListeners"),
+        (udp, DNS, TO_DB, Type::ResolvedRefs, "UnsupportedProtocol"),
+        (udp, apart, TO_DNS, Type::ResolvedRefs, "UnsupportedValue"),
+        (udp, DNS, nowhere, Type::ResolvedRefs, "BackendNotFound"),
+        (udp, DNS, unknown, Type::ResolvedRefs, "InvalidKind"),
+        (udp, DNS, elsewhere, Type::ResolvedRefs, "RefNotPermitted"),
+    ] {
+        let route = route("UDPRoute", "v1alpha2", spec);
+        let it = translation(&[&gateway(listener), service, &route]);
+        let told = condition(&it, Kind::UdpRoute, "app/r", "parent app/gw", kind);
+        assert_eq!(told.reason, reason, "{listener} {spec}: {}", told.message);
+    }
+}
+
+#[test]
+fn a_service_may_ask_for_the_proxy_protocol() {
+    let service = |version: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: p, namespace: app, \
+             annotations: {{gateway.nantian.dev/proxy-protocol: {version}}}}}\n\
+             spec: {{ports: [{{port: 1}}, {{port: 2, protocol: UDP}}]}}\n---\n"
+        )
+    };
+    let gateway = gateway(
+        "{name: t, port: 1, protocol: TCP}, {name: u, port: 1, protocol: UDP}, \
+         {name: h, port: 80, protocol: HTTP}",
+    );
+    for (kind, port, version, expected) in [
+        ("TCPRoute", 1, "v1", Ok(ProxyProtocol::V1)),
+        ("TCPRoute", 1, "v2", Ok(ProxyProtocol::V2)),
+        ("TCPRoute", 1, "v3", Err("\"v3\" is not understood")),
+        ("UDPRoute", 2, "v2", Err("only TCPRoutes and TLSRoutes")),
+        ("HTTPRoute", 1, "v2", Err("only TCPRoutes and TLSRoutes")),
+    ] {
+        let spec = format!("rules: [{{backendRefs: [{{name: p, port: {port}}}]}}]");
+        let served_as = if kind == "HTTPRoute" {
+            "v1"
+        } else {
+            "v1alpha2"
+        };
+        let it = translation(&[&service(version), &gateway, &route(kind, served_as, &spec)]);
+        let route_kind = match kind {
+            "TCPRoute" => Kind::TcpRoute,
+            "UDPRoute" => Kind::UdpRoute,
+            _ => Kind::HttpRoute,
+        };
+        let told = condition(
+            &it,
+            route_kind,
+            "app/r",
+            "parent app/gw",
+            Type::ResolvedRefs,
+        );
+        match expected {
+            Ok(version) => {
+                let cluster = it.snapshot().clusters.get("app/p:1").unwrap();
+                assert_eq!(cluster.proxy_protocol, Some(version));
+            }
+            Err(why) => assert!(told.message.contains(why), "{kind}: {}", told.message),
+        }
+    }
+}
+
+#[test]
+fn a_udp_listener_has_neither_tls_nor_a_host_name() {
+    for field in ["hostname: a.test", CERTIFICATE] {
+        let listener = format!("{{name: u, port: 53, protocol: UDP, {field}}}");
+        let it = translation(&[&gateway(&listener)]);
+        let told = condition(&it, Kind::Gateway, "app/gw", "listener u", Type::Accepted);
+        assert_eq!(told.reason, "UnsupportedValue", "{}", told.message);
+        assert!(it.snapshot().listeners.get("app/gw/u").is_none());
+    }
+    let twice = "{name: u, port: 53, protocol: UDP}, {name: v, port: 53, protocol: UDP}";
+    assert_eq!(
+        translation(&[&gateway(twice)]).snapshot().listeners.len(),
+        0
+    );
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
     ("Deadlines of clients", CLIENTS),
     ("Backends", BACKENDS),
     ("TCP and TLS passthrough", STREAMS),
+    ("UDP", UDP),
     ("The end", END),
 ];
 
@@ -391,6 +392,56 @@ static STREAMS: &[Row] = &[
         "runtimeTuning.downstreamTcpKeepalive.userTimeoutMs",
         &[],
         "the kernel gives the connection up",
+    ),
+];
+
+const DROPPED: &str = "udp_datagrams_dropped_total";
+
+static UDP: &[Row] = &[
+    row(
+        "runtimeProtection.udpGlobalSessionLimit",
+        &["overload", DROPPED],
+        "the most silent session ends whose client was not heard again since it was answered; where there is none, the datagram is dropped",
+    ),
+    row(
+        "runtimeProtection.udpListenerSessionLimit",
+        &["overload", DROPPED],
+        "the same",
+    ),
+    row(
+        "runtimeProtection.udpListenerSessionsPerSecond",
+        &[DROPPED],
+        "datagrams of clients without a session are dropped",
+    ),
+    row(
+        "runtimeProtection.udpSourceSessionsPerSecond",
+        &[DROPPED],
+        "datagrams of that source without a session are dropped",
+    ),
+    row(
+        "runtimeProtection.udpGlobalDatagramLimit",
+        &[DROPPED],
+        "the datagram is dropped",
+    ),
+    row(
+        "runtimeProtection.udpListenerDatagramLimit",
+        &[DROPPED],
+        "the datagram is dropped",
+    ),
+    row(
+        "runtimeProtection.udpSourceDatagramLimit",
+        &[DROPPED],
+        "the datagram is dropped",
+    ),
+    row(
+        "runtimeTuning.udpSessionIdleTimeoutMs",
+        &["idle_timeout"],
+        "the session ends; the next datagram of its client begins another one",
+    ),
+    row(
+        "runtimeTuning.udpSessionQueueDatagrams",
+        &[DROPPED],
+        "the datagram is dropped",
     ),
 ];
 

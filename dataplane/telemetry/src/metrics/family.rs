@@ -180,6 +180,10 @@ declare! {
             "Bytes of such sessions taken from clients.";
         STREAM_SENT: Counter "stream_sent_bytes_total" ["listener", "route"]
             "Bytes of such sessions given to clients.";
+        DATAGRAMS_RECEIVED: Counter "udp_datagrams_received_total" ["listener", "route"]
+            "Datagrams of UDP sessions taken from clients.";
+        DATAGRAMS_SENT: Counter "udp_datagrams_sent_total" ["listener", "route"]
+            "Datagrams of UDP sessions given to clients.";
         DATAGRAMS_DROPPED: Counter "udp_datagrams_dropped_total" ["listener", "route", "limit"]
             "Datagrams that were dropped, by what they met.";
 

@@ -48,6 +48,13 @@ impl StreamMetrics {
         shard.sent.add(sent);
     }
 
+    /// Adds datagrams that were carried: from the client, and to it.
+    pub fn datagrams_carried(&self, received: u64, sent: u64) {
+        let shard = self.shards.local();
+        shard.datagrams_received.add(received);
+        shard.datagrams_sent.add(sent);
+    }
+
     /// Records a datagram that was dropped.
     pub fn datagram_dropped(&self, why: DatagramDrop) {
         self.shards.local().dropped[why as usize].increment();
@@ -85,7 +92,7 @@ impl Drop for OpenSession {
 /// Why a datagram went nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatagramDrop {
-    /// Its source, or all together, began sessions faster than allowed.
+    /// Its source, its listener, or all together, send or begin sessions faster than allowed.
     Rate,
     /// There are as many sessions as allowed.
     Sessions,
@@ -124,6 +131,8 @@ struct Shard {
     active: AtomicI64,
     received: Counter,
     sent: Counter,
+    datagrams_received: Counter,
+    datagrams_sent: Counter,
     ended: [Counter; Reason::COUNT],
     dropped: [Counter; DatagramDrop::ALL.len()],
 }
@@ -134,6 +143,8 @@ impl Default for Shard {
             active: AtomicI64::new(0),
             received: Counter::default(),
             sent: Counter::default(),
+            datagrams_received: Counter::default(),
+            datagrams_sent: Counter::default(),
             ended: array::from_fn(|_| Counter::default()),
             dropped: array::from_fn(|_| Counter::default()),
         }
@@ -164,12 +175,33 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<StreamMetrics>]) {
     for it in &touched {
         samples.sample(&[&it.listener, &it.route], it.sum(|shard| &shard.sent));
     }
+    encode_datagrams(out, &touched);
     let mut samples = out.family(&family::DATAGRAMS_DROPPED);
     for it in &touched {
         for why in DatagramDrop::ALL {
             let count = it.datagrams_dropped(why);
             if count > 0 {
                 samples.sample(&[&it.listener, &it.route, why.as_str()], count);
+            }
+        }
+    }
+}
+
+/// Routes that carry no datagrams have no such series.
+fn encode_datagrams(out: &mut Exposition<'_>, all: &[&Arc<StreamMetrics>]) {
+    type Count = fn(&Shard) -> &Counter;
+    let families: [(_, Count); 2] = [
+        (&family::DATAGRAMS_RECEIVED, |shard| {
+            &shard.datagrams_received
+        }),
+        (&family::DATAGRAMS_SENT, |shard| &shard.datagrams_sent),
+    ];
+    for (family, count) in families {
+        let mut samples = out.family(family);
+        for it in all {
+            let count = it.sum(count);
+            if count > 0 {
+                samples.sample(&[&it.listener, &it.route], count);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dataplane_telemetry::access_log;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::tls::TlsClient;
 use dataplane_testkit::snapshot::{cluster, free_port, stream_route};
@@ -216,4 +217,90 @@ async fn endpoints_may_come_and_go_under_load() {
     for client in clients {
         within("the load ends", client).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_takes_has_a_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .passthrough_listener(PASSED, port, &["known.test"])
+        .build();
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.drain.min_accept = Duration::ZERO;
+        bootstrap.streams.hello_timeout = Duration::from_millis(200);
+        bootstrap.access_log = Some(access_log::Settings {
+            sink: access_log::Sink::File(file.clone()),
+            ..access_log::Settings::default()
+        });
+    })
+    .await;
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16"] {
+        let mut tcp = TcpStream::connect(at(port)).await.unwrap();
+        tcp.write_all(bytes).await.unwrap();
+        let _ = rest(&mut tcp).await;
+    }
+    assert!(gateway.stopped().await);
+    let text = std::fs::read_to_string(&file).unwrap();
+    for reason in ["bad_client_hello", "head_timeout"] {
+        let mut lines = text.lines().filter(|line| line.contains(reason));
+        let line = lines.next().unwrap_or_else(|| panic!("{reason}: {text}"));
+        assert!(
+            line.contains("\"protocol\":\"tls\"") && line.contains("127.0.0.1"),
+            "{line}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_ends_its_half_first_still_gets_what_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free_port();
+    let endpoint = listener.local_addr().unwrap();
+    let snapshot = snapshot(port, &[("app/db:1", 1, &[endpoint])]);
+    let _gateway = Gateway::serving(&snapshot).await;
+    let mut client = TcpStream::connect(at(port)).await.unwrap();
+    let (mut backend, _) = within("a connection", listener.accept()).await.unwrap();
+    backend.write_all(b"bye").await.unwrap();
+    backend.shutdown().await.unwrap();
+    assert_eq!(rest(&mut client).await.unwrap(), b"bye");
+    client.write_all(b"and still").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(rest(&mut backend).await.unwrap(), b"and still");
+}
+
+#[tokio::test]
+async fn a_backend_that_fell_silent_ends_by_the_idle_limit_and_not_its_neighbours() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alive = StreamBackend::tcp("alive").await;
+    let port = free_port();
+    let clusters: [(_, _, &[_]); 2] = [
+        ("app/silent:1", 1, &[silent.local_addr().unwrap()]),
+        ("app/alive:1", 1, &[alive.address()]),
+    ];
+    let gateway = Gateway::with(&snapshot(port, &clusters), |bootstrap| {
+        bootstrap.streams.idle = Some(Duration::from_millis(500));
+    })
+    .await;
+    let mut cut = 0;
+    let mut greetings = 0;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut tcp = TcpStream::connect(at(port)).await.unwrap();
+        tcp.write_all(b"anybody?").await.unwrap();
+        held.push(tcp);
+    }
+    for mut tcp in held {
+        match within("an answer or the end", tcp.read_u8()).await {
+            Ok(_) => greetings += 1,
+            Err(_) => cut += 1,
+        }
+    }
+    assert_eq!((cut, greetings), (4, 4));
+    assert!(
+        super::scrape(&gateway)
+            .await
+            .contains("reason=\"idle_timeout\"")
+    );
 }

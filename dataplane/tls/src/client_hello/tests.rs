@@ -192,3 +192,88 @@ fn faults_have_the_alerts_of_the_rfc() {
     }
     assert_eq!(Alert::UnrecognizedName.record(), [21, 3, 3, 0, 2, 2, 112]);
 }
+
+/// Numbers that a seed repeats.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(drawn).unwrap() % limit
+    }
+
+    fn bytes(&mut self, limit: usize) -> Vec<u8> {
+        let length = self.below(limit);
+        (0..length)
+            .map(|_| u8::try_from(self.below(256)).unwrap())
+            .collect()
+    }
+}
+
+/// A message of random extensions, among them GREASE and ECH, and the name that it asks for.
+fn random_hello(random: &mut Random) -> (Vec<u8>, Option<String>) {
+    let mut kinds = vec![0x0a0a, 0xdada, 0xfe0d, 21, 10, 13, 43, 45, 51];
+    let mut extensions = Vec::new();
+    for _ in 0..random.below(6) {
+        let kind = kinds.swap_remove(random.below(kinds.len()));
+        extensions.push(extension(kind, &random.bytes(900)));
+    }
+    let name = (random.below(4) > 0).then(|| format!("h{}.test", random.below(1_000)));
+    if let Some(name) = &name {
+        let at = random.below(extensions.len() + 1);
+        extensions.insert(at, sni(&[name.as_bytes()]));
+    }
+    (message(&extensions), name)
+}
+
+/// Shows a reader more and more of `bytes`; the first answer, and how much was shown.
+fn read_in_pieces(
+    bytes: &[u8],
+    random: &mut Random,
+) -> (Result<Option<ClientHello>, HelloError>, usize) {
+    let mut reader = HelloReader::default();
+    let step = 1 + random.below(1_500);
+    let mut shown = 0;
+    while shown < bytes.len() {
+        shown = (shown + 1 + random.below(step)).min(bytes.len());
+        match reader.read(&bytes[..shown]) {
+            Ok(None) => {}
+            answer => return (answer, shown),
+        }
+    }
+    (Ok(None), shown)
+}
+
+#[test]
+fn any_hello_reads_the_same_in_any_pieces_by_seed() {
+    for seed in 1..=800 {
+        let random = &mut Random(seed);
+        let (message, name) = random_hello(random);
+        let mut bytes = records(&message, 1 + random.below(4_000));
+        if bytes.len() > HELLO_BYTES_MAX {
+            assert_eq!(read(&bytes), Err(HelloError::TooLong), "seed {seed}");
+            continue;
+        }
+        let (answer, shown) = read_in_pieces(&bytes, random);
+        let hello = answer
+            .unwrap()
+            .unwrap_or_else(|| panic!("seed {seed}: no answer"));
+        assert_eq!(hello.server_name.as_deref(), name.as_deref(), "seed {seed}");
+        assert_eq!(shown, bytes.len(), "seed {seed}");
+        // Broken in a few places: the pieces still do not matter, and nothing panics.
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(bytes.len());
+            bytes[at] = u8::try_from(random.below(256)).unwrap();
+        }
+        let (in_pieces, _) = read_in_pieces(&bytes, random);
+        let whole = read(&bytes);
+        assert_eq!(in_pieces.is_ok(), whole.is_ok(), "seed {seed}");
+        if let (Ok(in_pieces), Ok(whole)) = (in_pieces, whole) {
+            assert_eq!(in_pieces, whole, "seed {seed}");
+        }
+    }
+}

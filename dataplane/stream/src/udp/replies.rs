@@ -1,0 +1,121 @@
+//! Datagrams on their way to clients: one queue for each socket, sent many at a time.
+//!
+//! Sessions put in what their endpoints have sent; the task of the socket sends all of it when it
+//! has its turn next. What does not fit, because the kernel takes nothing for a while, is dropped
+//! by whoever brings it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use nix::sys::socket::SockaddrStorage;
+use tokio::net::UdpSocket;
+
+use crate::batch::{self, BATCH, Outgoing, Wildcard};
+use crate::udp_session::Full;
+
+/// Datagrams and bytes that may wait.
+const DATAGRAMS_MAX: usize = 1024;
+const BYTES_MAX: usize = 1 << 20;
+/// Memory that is kept when nothing waits.
+const BYTES_KEPT: usize = 64 * 1024;
+
+/// What waits to be sent from one socket.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    outgoing: Outgoing,
+    bytes: Vec<u8>,
+    waiting: VecDeque<Reply>,
+    /// Of each one in `waiting`, in the form in which the kernel reads it.
+    to: VecDeque<Option<SockaddrStorage>>,
+}
+
+#[derive(Debug)]
+struct Reply {
+    range: Range<usize>,
+    local: Option<IpAddr>,
+}
+
+/// What sending has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flushed {
+    /// Datagrams the kernel did not want for what they are.
+    pub(crate) refused: u64,
+    /// Something still waits, until the socket takes it.
+    pub(crate) is_blocked: bool,
+}
+
+impl Replies {
+    pub(crate) fn new(wildcard: Wildcard) -> Self {
+        Self {
+            outgoing: Outgoing::new(wildcard),
+            bytes: Vec::new(),
+            waiting: VecDeque::new(),
+            to: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Puts a datagram behind the others.
+    pub(crate) fn push(
+        &mut self,
+        client: SocketAddr,
+        local: Option<IpAddr>,
+        datagram: &[u8],
+    ) -> Result<(), Full> {
+        let end = self.bytes.len() + datagram.len();
+        // A datagram alone always has room.
+        if self.waiting.len() >= DATAGRAMS_MAX || (end > BYTES_MAX && !self.is_empty()) {
+            return Err(Full);
+        }
+        let range = self.bytes.len()..end;
+        self.bytes.extend_from_slice(datagram);
+        self.waiting.push_back(Reply { range, local });
+        self.to.push_back(Some(client.into()));
+        Ok(())
+    }
+
+    /// Sends what can be sent now.
+    pub(crate) fn flush(&mut self, socket: &UdpSocket) -> Flushed {
+        let mut flushed = Flushed::default();
+        while let Some(first) = self.waiting.front() {
+            match self.send(socket, first.local) {
+                Ok(sent) => self.drop_first(sent.max(1)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if batch::would_block(&error) => {
+                    flushed.is_blocked = true;
+                    return flushed;
+                }
+                // Of the first one: the others are asked about in the next round.
+                Err(_) => {
+                    flushed.refused += 1;
+                    self.drop_first(1);
+                }
+            }
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(BYTES_KEPT);
+        flushed
+    }
+
+    fn drop_first(&mut self, count: usize) {
+        let count = count.min(self.waiting.len());
+        self.waiting.drain(..count);
+        self.to.drain(..count);
+    }
+
+    /// Sends those in front that come from the same address of ours.
+    fn send(&mut self, socket: &UdpSocket, local: Option<IpAddr>) -> io::Result<usize> {
+        let bytes = &self.bytes;
+        let datagrams = self.waiting.iter().take(BATCH);
+        let datagrams = datagrams.take_while(|reply| reply.local == local);
+        let datagrams = datagrams.map(|reply| &bytes[reply.range.clone()]);
+        let to = self.to.make_contiguous();
+        let socket = batch::descriptor(socket);
+        self.outgoing.send_to(socket, datagrams, to, local)
+    }
+}
