@@ -14,7 +14,7 @@ use tracing::debug;
 use dataplane_config::{Bind, ListenerConfig, Protocol};
 use dataplane_stream::{Arrival, Client, server_name};
 use dataplane_telemetry::reason::Reason;
-use dataplane_tls::{Alert, ServerStream};
+use dataplane_tls::ServerStream;
 use ir::listener::{ListenerProtocol, TlsVersion};
 
 use super::accept::Door;
@@ -47,7 +47,8 @@ impl Door {
         let Some(listener) = bind.by_server_name(name.as_deref()).cloned() else {
             debug!(%client, ?name, "no listener serves the server name");
             bind.metrics.stream_refused(Reason::UnknownServerName);
-            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
+            // Not an alert: Gateway API asks for a closed connection, see `dataplane-stream`.
+            return drop(tcp.set_zero_linger());
         };
         match listener.listener.protocol {
             ListenerProtocol::TlsPassthrough => {

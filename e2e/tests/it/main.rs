@@ -7,6 +7,7 @@
 
 mod api_server;
 mod bad_input;
+mod cluster;
 mod gateway_api_examples;
 mod shutdown;
 mod support;
