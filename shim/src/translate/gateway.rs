@@ -224,7 +224,7 @@ fn candidate<'a>(
         addresses,
         settings: asked.unwrap_or_default(),
         address_fault,
-        backend_identity: backend_identity::asked(&context, certificates),
+        backend_identity: backend_identity::asked(context, certificates),
     }
 }
 
