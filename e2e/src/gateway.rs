@@ -139,11 +139,43 @@ impl ControlPlane {
             }
         }
         command.extend(more.iter().map(|&flag| flag.to_owned()));
-        let mut control_plane = Self {
+        let control_plane = Self {
             process: Process::start(SHIM, command)?,
             grpc,
             admin: Admin(admin),
         };
+        control_plane.published().await
+    }
+
+    /// Starts it on the API server that `kubeconfig` names, with a settings file, for data planes at
+    /// `grpc`, and waits until it has published something.
+    pub async fn follow(
+        kubeconfig: &Path,
+        settings: &Path,
+        grpc: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let admin = free_address();
+        let mut command = ["serve", "--source", "kube", "--kubeconfig"]
+            .map(str::to_owned)
+            .to_vec();
+        command.extend([kubeconfig.display().to_string(), "--config".to_owned()]);
+        command.extend([settings.display().to_string(), "--grpc-addr".to_owned()]);
+        command.extend([
+            grpc.to_string(),
+            "--admin-addr".to_owned(),
+            admin.to_string(),
+        ]);
+        let control_plane = Self {
+            process: Process::start(SHIM, command)?,
+            grpc,
+            admin: Admin(admin),
+        };
+        control_plane.published().await
+    }
+
+    /// Waits until it has published something.
+    async fn published(mut self) -> anyhow::Result<Self> {
+        let control_plane = &mut self;
         let end = Instant::now() + START_LIMIT;
         while control_plane.admin.published_version().await.is_none() {
             if !control_plane.process.is_running() || Instant::now() > end {
@@ -151,7 +183,7 @@ impl ControlPlane {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(control_plane)
+        Ok(self)
     }
 }
 

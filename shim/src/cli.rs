@@ -17,9 +17,9 @@ use crate::conditions::Which;
 use crate::control_plane::{self, ControlPlane};
 use crate::files::FileSource;
 use crate::report::Report;
-use crate::settings::{GrpcTls, Settings};
+use crate::settings::{Addresses, GrpcTls, Settings};
 use crate::standalone::{self, Standalone};
-use crate::translate::{self, Classes, PortMap, translate};
+use crate::translate::{self, Addressing, Classes, PortMap, translate};
 use crate::watch;
 
 /// The control plane of Nantian Gateway for development: Gateway API manifests in, configuration for
@@ -152,7 +152,7 @@ pub fn run() -> ExitCode {
 impl Serve {
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
         let settings = self.settings()?;
-        let translation = translate::Settings {
+        let mut translation = translate::Settings {
             classes: Classes::Controller(settings.controller_name.clone()),
             ..translate::Settings::default()
         };
@@ -166,6 +166,7 @@ impl Serve {
                     self.folders.is_empty(),
                     "--source kube reads no folders; leave them out, or use --source files"
                 );
+                address(&mut translation, &settings.cluster.addresses);
                 control_plane::Source::Kube(watch::client(self.kubeconfig.as_deref()).await?)
             }
         };
@@ -234,6 +235,21 @@ impl Check {
         }
         println!("{} objects, no problems", files.view.len());
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Where Gateways listen, from the settings' words into the translation's.
+fn address(translation: &mut translate::Settings, addresses: &Addresses) {
+    match addresses {
+        Addresses::Pool(pool) if pool.is_empty() => {}
+        Addresses::Pool(pool) => {
+            translation.local_addresses = Some(pool.iter().copied().collect());
+            translation.addressing = Addressing::Pool(pool.clone());
+        }
+        Addresses::Service(services) => {
+            let (first, last) = services.ports;
+            translation.addressing = Addressing::Service { first, last };
+        }
     }
 }
 

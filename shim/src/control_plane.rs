@@ -3,7 +3,7 @@
 //! `cli.rs` runs it for `serve`, `standalone.rs` beside a data plane. Whatever can fail at start
 //! fails here with a message for the operator; afterwards only a shutdown ends it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,12 +18,15 @@ use crate::admin::{self, Admin};
 use crate::files::watch::watch as watch_files;
 use crate::files::{FileSource, Files};
 use crate::history::Store;
+use crate::leader;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
-use crate::pipeline::{Pipeline, State};
+use crate::pipeline::{Applied, Pipeline, State};
 use crate::quarantine::Quarantine;
 use crate::serve::{self, Discovery};
-use crate::settings::Settings;
+use crate::services::Keeper;
+use crate::settings::{Addresses, Settings};
+use crate::status;
 use crate::translate;
 use crate::watch::start as watch_cluster;
 
@@ -67,6 +70,7 @@ impl ControlPlane {
         let nodes = Arc::new(Nodes::default());
         let quarantine = Arc::new(Quarantine::new(settings.quarantine_retry_after));
         let (sender, state) = watch::channel(Arc::new(State::default()));
+        let (leading, leads) = watch::channel(false);
         let mut control_plane = Self {
             grpc_addr: grpc.local_addr()?,
             admin_addr: admin_socket.local_addr()?,
@@ -76,12 +80,15 @@ impl ControlPlane {
             shutdown,
             tasks: JoinSet::new(),
         };
+        let (applied, applied_state) = watch::channel(Applied::default());
         let pipeline = Pipeline {
             settings: translation,
             store: Arc::clone(&control_plane.store),
             quarantine: Arc::clone(&quarantine),
             metrics: Arc::clone(&metrics),
             state: sender,
+            applied,
+            limits: settings.cluster.limits.clone(),
         };
         match source {
             Source::Files(folders) => {
@@ -89,25 +96,100 @@ impl ControlPlane {
                     .await
                     .context("reading the folder failed")??;
                 control_plane.translate(pipeline, std::future::ready(Some(files)));
+                leading.send_replace(true);
             }
-            Source::Kube(client) => control_plane.follow(client, &settings, pipeline, &metrics),
+            Source::Kube(client) => {
+                let metrics = Arc::clone(&metrics);
+                let outside = Outside {
+                    client,
+                    metrics,
+                    applied: applied_state,
+                    leading,
+                };
+                control_plane.follow(outside, &settings, pipeline);
+            }
         }
-        control_plane.serve(&settings, quarantine, metrics, (grpc, admin_socket));
+        control_plane.serve(
+            &settings,
+            (quarantine, leads),
+            metrics,
+            (grpc, admin_socket),
+        );
         info!(grpc = %control_plane.grpc_addr, admin = %control_plane.admin_addr, "serving");
         Ok(control_plane)
     }
 
     /// Follows an API server.
-    fn follow(
-        &mut self,
-        client: kube::Client,
-        settings: &Settings,
-        pipeline: Pipeline,
-        metrics: &Arc<Metrics>,
-    ) {
+    fn follow(&mut self, outside: Outside, settings: &Settings, pipeline: Pipeline) {
+        let Outside {
+            client,
+            metrics,
+            applied,
+            leading,
+        } = outside;
+        let cluster = &settings.cluster;
         let stop = self.shutdown.clone();
-        let started = watch_cluster(client, &settings.cluster, Arc::clone(metrics), stop);
+        let started = watch_cluster(client.clone(), cluster, Arc::clone(&metrics), stop);
         self.translate(pipeline, async { started.files.await.ok() });
+        let (services_applied, services_known) = (applied.clone(), Arc::clone(&started.known));
+        let inputs = status::Inputs {
+            applied,
+            nodes: Arc::clone(&self.nodes),
+            store: Arc::clone(&self.store),
+            known: started.known,
+            leading: leading.subscribe(),
+        };
+        let writer_settings = status::Settings {
+            controller_name: settings.controller_name.clone(),
+            status_address: cluster.status_address.unwrap_or_else(own_address),
+            has_services: matches!(cluster.addresses, Addresses::Service(_)),
+            retry_backoff: cluster.retry_backoff,
+        };
+        let writer = status::Writer::new(
+            client.clone(),
+            writer_settings,
+            inputs,
+            Arc::clone(&metrics),
+        );
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled_owned(Box::pin(writer.run())).await;
+            Ok(())
+        });
+        if let Addresses::Service(services) = &cluster.addresses {
+            let keeper = Keeper {
+                client: client.clone(),
+                settings: services.clone(),
+                controller_name: settings.controller_name.clone(),
+                applied: services_applied,
+                known: services_known,
+                leading: leading.subscribe(),
+            };
+            let stop = self.shutdown.clone();
+            self.tasks.spawn(async move {
+                stop.run_until_cancelled_owned(Box::pin(keeper.run())).await;
+                Ok(())
+            });
+        }
+        let stop = self.shutdown.clone();
+        match cluster.leader_election.clone() {
+            Some(election) => {
+                let identity = leader::identity();
+                let run = leader::run(client, election, identity, leading, metrics, stop);
+                self.tasks.spawn(async move {
+                    run.await;
+                    Ok(())
+                });
+            }
+            None => {
+                leading.send_replace(true);
+                self.tasks.spawn(async move {
+                    stop.cancelled().await;
+                    drop(leading);
+                    Ok(())
+                });
+            }
+        }
     }
 
     /// Runs the pipeline once there is something to translate.
@@ -129,7 +211,7 @@ impl ControlPlane {
     fn serve(
         &mut self,
         settings: &Settings,
-        quarantine: Arc<Quarantine>,
+        (quarantine, leading): (Arc<Quarantine>, watch::Receiver<bool>),
         metrics: Arc<Metrics>,
         (grpc, admin_socket): (TcpListener, TcpListener),
     ) {
@@ -140,6 +222,7 @@ impl ControlPlane {
             metrics: Arc::clone(&metrics),
             runtime: settings.grpc_runtime.clone(),
             tls: settings.grpc_tls.clone(),
+            leading,
         };
         let admin = Admin {
             store: Arc::clone(&self.store),
@@ -176,6 +259,22 @@ impl ControlPlane {
         }
         outcome
     }
+}
+
+/// What a source from an API server needs besides.
+struct Outside {
+    client: kube::Client,
+    metrics: Arc<Metrics>,
+    applied: watch::Receiver<Applied>,
+    leading: watch::Sender<bool>,
+}
+
+/// An address of this host that others may reach.
+fn own_address() -> IpAddr {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let own = interfaces.iter().map(if_addrs::Interface::ip);
+    let own = own.filter(|ip| ip.is_ipv4() && !ip.is_loopback());
+    own.min().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -21,6 +21,8 @@ use crate::projection::{FULL, required_features};
 pub struct Published {
     /// The whole configuration, in the full profile.
     pub snapshot: Snapshot,
+    /// The how-manieth it is.
+    pub sequence: u64,
     /// When it was made public.
     pub published_at: Instant,
     /// Versions of its parts, by type of resource.
@@ -74,6 +76,7 @@ impl Store {
         self.count(&snapshot);
         let published = Arc::new(Published {
             snapshot,
+            sequence: current.map_or(1, |current| current.sequence + 1),
             published_at: Instant::now(),
             type_versions,
         });
@@ -96,6 +99,12 @@ impl Store {
     pub fn find(&self, version: &Version) -> Option<Arc<Published>> {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.find(version)
+    }
+
+    /// The how-manieth the snapshot of that version is, as long as it is remembered.
+    pub fn sequence(&self, version: &str) -> Option<u64> {
+        let found = self.find(&Version::new(version))?;
+        Some(found.sequence)
     }
 
     fn count(&self, snapshot: &Snapshot) {

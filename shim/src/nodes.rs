@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Nodes remembered, connected or not.
@@ -23,6 +24,8 @@ const TEXT_BYTES_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Nodes {
     inner: Mutex<Inner>,
+    /// Counts answers, arrivals and departures.
+    progress: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -166,6 +169,8 @@ impl Nodes {
         entry.node.connected_at = now;
         entry.node.last_seen_at = now;
         let distrusted = entry.distrusted;
+        drop(inner);
+        self.tell();
         let lease = Lease {
             nodes: self,
             node_id: node_id.to_owned(),
@@ -199,6 +204,16 @@ impl Nodes {
         }
         node.last_seen_at = SystemTime::now();
         true
+    }
+
+    /// Word of every answer, arrival and departure.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    fn tell(&self) {
+        self.progress
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// All nodes in the order of their names.
@@ -276,6 +291,7 @@ impl Lease<'_> {
             node.violations.clear();
             node.last_seen_at = SystemTime::now();
         });
+        self.nodes.tell();
     }
 
     /// The pushed version was refused.
@@ -293,6 +309,7 @@ impl Lease<'_> {
                 })
                 .collect();
         });
+        self.nodes.tell();
     }
 
     /// The next stream of this node begins with a whole snapshot.
@@ -321,6 +338,7 @@ impl Drop for Lease<'_> {
             entry.stream = None;
             entry.node.connected = false;
         });
+        self.nodes.tell();
     }
 }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ir::Snapshot;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use crate::files::Files;
 use crate::history::Store;
 use crate::metrics::Metrics;
 use crate::quarantine::{Kept, Quarantine};
+use crate::settings::TranslatorLimits;
 use crate::translate::{self, Translation, translate};
 
 /// What was read last and what became of it.
@@ -32,6 +34,15 @@ pub struct State {
     pub edits: u64,
 }
 
+/// A translation, and which snapshot came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// What was translated.
+    pub state: Arc<State>,
+    /// The how-manieth snapshot serves it.
+    pub sequence: u64,
+}
+
 /// What turns files into published snapshots.
 pub struct Pipeline {
     /// Whose Gateways, which addresses and ports.
@@ -44,6 +55,10 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// Where conditions go.
     pub state: watch::Sender<Arc<State>>,
+    /// The same once it is published, for whoever tells an API server.
+    pub applied: watch::Sender<Applied>,
+    /// How large a snapshot may be.
+    pub limits: TranslatorLimits,
 }
 
 impl Pipeline {
@@ -105,13 +120,20 @@ impl Pipeline {
         self.report(&state);
         let snapshot = state.translation.snapshot().clone();
         // Conditions first: whoever sees the new version can look up why it is as it is.
-        self.state.send_replace(state);
+        self.state.send_replace(Arc::clone(&state));
+        if let Some(excess) = excess(&snapshot, &self.limits) {
+            self.metrics.build_failures.inc();
+            self.metrics.last_build_success.set(0);
+            error!(%excess, "the snapshot is too large, the one before stays");
+            return true;
+        }
         match self.store.publish(snapshot, SystemTime::now()) {
             Ok(None) => {}
             Err(violations) => {
                 self.metrics.build_failures.inc();
                 self.metrics.last_build_success.set(0);
                 error!(%violations, "objects do not fit together, the snapshot before stays");
+                return true;
             }
             Ok(Some(published)) => info!(
                 version = %published.snapshot.version,
@@ -122,6 +144,8 @@ impl Pipeline {
                 "snapshot published"
             ),
         }
+        let sequence = self.store.current().map_or(0, |current| current.sequence);
+        self.applied.send_replace(Applied { state, sequence });
         true
     }
 
@@ -134,6 +158,34 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// What is too much about a snapshot.
+fn excess(snapshot: &Snapshot, limits: &TranslatorLimits) -> Option<String> {
+    let objects = snapshot.listeners.len()
+        + snapshot.http_routes.len()
+        + snapshot.grpc_routes.len()
+        + snapshot.stream_routes.len()
+        + snapshot.clusters.len()
+        + snapshot.secrets.len();
+    let over = |key: &str, count: usize, limit: Option<usize>| {
+        let limit = limit.filter(|limit| count > *limit)?;
+        Some(format!(
+            "{count} are more than translatorLimits.{key} {limit}"
+        ))
+    };
+    over("maxSnapshotObjects", objects, limits.max_snapshot_objects).or_else(|| {
+        limits.max_snapshot_endpoints?;
+        let endpoints = snapshot
+            .clusters
+            .iter()
+            .map(|cluster| cluster.endpoints.len());
+        over(
+            "maxSnapshotEndpoints",
+            endpoints.sum(),
+            limits.max_snapshot_endpoints,
+        )
+    })
 }
 
 async fn until(time: Option<Instant>) {

@@ -24,7 +24,7 @@ use ir::wire::configuration_discovery_service_server::{
 };
 use ir::wire::{DiscoveryRequest, StatusAck, StatusDetail, StatusReport};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,6 +65,8 @@ pub struct Discovery {
     pub runtime: GrpcRuntime,
     /// TLS, when it is on.
     pub tls: Option<GrpcTls>,
+    /// Whether this replica serves; the others turn data planes away.
+    pub leading: watch::Receiver<bool>,
 }
 
 /// The same, once it serves.
@@ -74,6 +76,7 @@ struct Shared {
     quarantine: Arc<Quarantine>,
     metrics: Arc<Metrics>,
     runtime: GrpcRuntime,
+    leading: watch::Receiver<bool>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -94,6 +97,7 @@ pub async fn run(
         quarantine: discovery.quarantine,
         metrics: discovery.metrics,
         runtime: discovery.runtime,
+        leading: discovery.leading,
         shutdown: shutdown.clone(),
         tasks: TaskTracker::new(),
     });
@@ -188,12 +192,16 @@ fn spread(age: Duration, seed: u16) -> Duration {
     age - tenth + tenth * 2 * u32::from(seed % 100) / 100
 }
 
-/// SERVING while there is a snapshot to hand out and no shutdown.
+/// SERVING while there is a snapshot to hand out, this replica leads, and no shutdown.
 async fn report_health(shared: Arc<Shared>, reporter: tonic_health::server::HealthReporter) {
     const NAMES: [&str; 2] = ["", "gateway.control.v1.ConfigurationDiscoveryService"];
     let mut snapshots = shared.store.subscribe();
+    let mut leading = shared.leading.clone();
     loop {
-        let status = if snapshots.borrow_and_update().is_some() && !shared.shutdown.is_cancelled() {
+        let is_stopping = shared.shutdown.is_cancelled();
+        let is_leading = *leading.borrow_and_update();
+        let has_snapshot = snapshots.borrow_and_update().is_some();
+        let status = if has_snapshot && is_leading && !is_stopping {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -201,16 +209,22 @@ async fn report_health(shared: Arc<Shared>, reporter: tonic_health::server::Heal
         for name in NAMES {
             reporter.set_service_status(name, status).await;
         }
-        if status == ServingStatus::Serving {
-            shared.shutdown.cancelled().await;
-        } else if shared.shutdown.is_cancelled() {
+        if is_stopping {
             return;
-        } else {
-            tokio::select! {
-                () = shared.shutdown.cancelled() => {}
-                changed = snapshots.changed() => if changed.is_err() { return },
-            }
         }
+        tokio::select! {
+            () = shared.shutdown.cancelled() => {}
+            () = stays(&mut leading, is_leading) => {}
+            changed = snapshots.changed(), if !has_snapshot => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Completes when this replica begins or ceases to lead.
+async fn stays(leading: &mut watch::Receiver<bool>, is_leading: bool) {
+    if leading.wait_for(|now| *now != is_leading).await.is_err() {
+        // Nobody decides any more, so it stays as it is.
+        std::future::pending().await
     }
 }
 
@@ -236,6 +250,11 @@ impl ConfigurationDiscoveryService for Service {
     ) -> Result<Response<Responses>, Status> {
         if self.shared.shutdown.is_cancelled() {
             return Err(Status::unavailable("the control plane is shutting down"));
+        }
+        if !*self.shared.leading.borrow() {
+            return Err(Status::unavailable(
+                "this replica stands by, another one serves",
+            ));
         }
         let (outbox, responses) = outbox::outbox();
         self.shared.tasks.spawn(stream::run(

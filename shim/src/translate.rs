@@ -5,6 +5,7 @@
 //! taken over. The law, held by tests: `translate(view, Some(any)) == translate(view, None)`. Callers
 //! are `serve` and `check`; nothing here reads files, opens sockets or knows the time.
 
+mod allotment;
 mod annotation;
 mod attachment;
 mod backend;
@@ -26,6 +27,7 @@ mod route;
 mod settings;
 mod stream_route;
 mod tls_option;
+mod told;
 mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,15 +38,18 @@ use ir::http_route::{GrpcRule, HttpRule};
 use ir::stream_route::{StreamKind, StreamRoute, StreamRule};
 use ir::{Resources, Snapshot, Violation, Violations};
 
+pub use self::allotment::{fingerprint, service_key};
 use self::backend_tls::{Policies, Reached};
 use self::gateway::Gateways;
 use self::reference::Grants;
 pub use self::refused::{PartKind, PartName, Refused};
 use self::route::Outcome;
-pub use self::settings::{CONTROLLER_NAME, Classes, PortMap, Settings};
+pub use self::settings::{Addressing, CONTROLLER_NAME, Classes, PortMap, Settings};
 use crate::cluster_view::{ClusterView, Kind, Objects, Watched};
 use crate::conditions::ObjectStatus;
 
+/// Label of Services that were made for a Gateway (Gateway API `GatewayNameLabelKey`).
+pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 /// API group of the Gateway API.
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -267,6 +272,7 @@ impl Translation {
             && old.gateways.is_same(&new.gateways)
             && old.secrets.is_same(&new.secrets)
             && old.config_maps.is_same(&new.config_maps)
+            && !self.moves_gateways(old, &changed.services)
             && !changed.grants;
         if !is_same {
             changed.gateways = self.update_gateways(before);
@@ -274,6 +280,21 @@ impl Translation {
         changed.endpoints = self.update_slices(&before.view);
         changed.endpoints.extend(changed.services.iter().cloned());
         changed
+    }
+
+    /// True when a Service changed that says where a Gateway listens.
+    fn moves_gateways(&self, before: &ClusterView, services: &BTreeSet<Arc<str>>) -> bool {
+        let is_concerned = matches!(self.settings.addressing, Addressing::Service { .. });
+        let is_gateways = |view: &ClusterView, key: &str| {
+            let labels = view.services.get(key)?.value.metadata.labels.as_ref()?;
+            labels.contains_key(GATEWAY_NAME_LABEL).then_some(())
+        };
+        is_concerned
+            && services.iter().any(|key| {
+                is_gateways(before, key)
+                    .or_else(|| is_gateways(&self.view, key))
+                    .is_some()
+            })
     }
 
     /// Translates the Gateways again; gives back those that routes see differently.

@@ -25,7 +25,7 @@ use tracing::{debug, error, info};
 
 pub use self::kind::client;
 use self::kind::{Change, Source};
-pub use self::known::{Entry, GATEWAY_NAME_LABEL, Known};
+pub use self::known::{Entry, Known};
 use self::secrets::Secrets;
 use crate::cluster_view::{AnyObject, ClusterView, Kind};
 use crate::files::object::{Outcome, object};

@@ -15,7 +15,7 @@ use tracing::debug;
 use dataplane_config::{Bind, ListenerConfig, Protocol};
 use dataplane_stream::{Arrival, Client, server_name};
 use dataplane_telemetry::reason::Reason;
-use dataplane_tls::{Alert, ServerStream};
+use dataplane_tls::ServerStream;
 use ir::listener::{ListenerProtocol, TlsVersion};
 
 use super::accept::Door;
@@ -54,7 +54,8 @@ impl Door {
             bind.metrics.stream_refused(reason);
             self.streams
                 .refused(client, name.as_deref(), began.elapsed(), reason);
-            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
+            // Not an alert: Gateway API asks for a closed connection, see `dataplane-stream`.
+            return drop(tcp.set_zero_linger());
         };
         match listener.listener.protocol {
             ListenerProtocol::TlsPassthrough => {

@@ -2,7 +2,7 @@
 //!
 //! Called by the accept loop for sockets where one listener passes TLS through: the server name
 //! says which listener takes the connection. The bytes are peeked (`MSG_PEEK`), so a handshake or a
-//! backend reads them afterwards as if nobody had. A connection that goes nowhere gets an alert.
+//! backend reads them afterwards as if nobody had. A connection whose ClientHello cannot be read gets an alert.
 
 use std::io;
 use std::os::fd::AsRawFd as _;

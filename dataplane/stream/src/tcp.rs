@@ -18,12 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use dataplane_config::{ListenerConfig, Streams};
 use dataplane_telemetry::reason::Reason;
-use dataplane_tls::{Alert, ServerStream};
+use dataplane_tls::ServerStream;
 
 use crate::connect::{self, Addresses, PassesTls, Upstream};
 use crate::copy::{self, Carried};
 use crate::log::Story;
-use crate::server_name;
 use crate::worker::Worker;
 
 /// A client's connection.
@@ -75,7 +74,7 @@ pub async fn serve(
         Err(reason) => {
             // Told before the client hears of it, so that it is there when somebody asks.
             story.end(reason, &worker.log);
-            return turn_away(client, reason).await;
+            return turn_away(&client);
         }
     };
     drop(open);
@@ -166,19 +165,11 @@ async fn carry(
 }
 
 /// Ends a connection that goes nowhere.
-async fn turn_away(client: Client, reason: Reason) {
-    match client {
-        Client::Passed(tcp) => {
-            let alert = match reason {
-                Reason::UnknownServerName => Alert::UnrecognizedName,
-                _ => Alert::InternalError,
-            };
-            server_name::refuse(tcp, alert).await;
-        }
-        // Without a word in its protocol a reset says best that nothing was done.
-        Client::Plain(tcp) => drop(tcp.set_zero_linger()),
-        Client::Ended(tls) => drop(tls.get_ref().set_zero_linger()),
-    }
+///
+/// A reset says best that nothing was done, in TLS too: where it is passed through, an alert would be
+/// a word of ours in somebody else's conversation (Gateway API asks for a closed connection).
+fn turn_away(client: &Client) {
+    drop(client.tcp().set_zero_linger());
 }
 
 impl Client {

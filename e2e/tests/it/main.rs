@@ -8,6 +8,7 @@
 mod api_server;
 mod bad_input;
 mod client_certificates;
+mod cluster;
 mod gateway_api_examples;
 mod isolation;
 mod shutdown;

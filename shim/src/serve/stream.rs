@@ -139,6 +139,7 @@ impl Stream<'_> {
         let mut snapshots = self.shared.store.subscribe();
         let mut heartbeat = tokio::time::interval(self.shared.runtime.heartbeat_interval());
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leading = self.shared.leading.clone();
         let mut unseen = false;
         loop {
             if let Err(ending) = self.push(session, lease, &mut snapshots).await {
@@ -147,6 +148,7 @@ impl Stream<'_> {
             let overdue = session.deadline();
             tokio::select! {
                 () = self.shared.shutdown.cancelled() => return Ending::shutdown(),
+                () = super::stays(&mut leading, true) => return Ending::stepped_down(),
                 () = lease.superseded() => return Ending::superseded(session.node_id()),
                 () = self.outbox.closed() => return Ending::client_gone(),
                 () = open.connection().draining(), if overdue.is_none() => return Ending::aged(),
@@ -353,6 +355,11 @@ impl Ending {
     fn shutdown() -> Self {
         let status = Status::unavailable("the control plane is shutting down");
         Self::new("shutdown", Some(status))
+    }
+
+    fn stepped_down() -> Self {
+        let status = Status::unavailable("another replica serves from now on, please reconnect");
+        Self::new("stepped_down", Some(status))
     }
 
     fn aged() -> Self {

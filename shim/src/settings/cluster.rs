@@ -96,8 +96,8 @@ impl Default for LeaderElection {
         Self {
             id: "nantian-controlplane-leader".to_owned(),
             namespace: "nantian-gw".to_owned(),
-            lease_duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
+            lease_duration: Duration::from_secs(12),
+            renew_deadline: Duration::from_secs(8),
             retry_period: Duration::from_secs(2),
         }
     }

@@ -184,12 +184,12 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ),
     (
         "leaderElection.leaseDuration",
-        "15s",
+        "12s",
         "another replica takes over when the Lease was not renewed for this long",
     ),
     (
         "leaderElection.renewDeadline",
-        "10s",
+        "8s",
         "a holder that cannot renew for this long stops serving",
     ),
     (

@@ -15,6 +15,7 @@ use ir::listener::{ListenerProtocol, ListenerSettings};
 use ir::resource::Metadata;
 use ir::{Hostname, Listener, Resources, Violations};
 
+use super::allotment::{Allotment, allot};
 use super::certificate::Certificates;
 use super::listener::{Context, Draft, NamespaceRule, RouteKind, draft};
 use super::reference::Grants;
@@ -35,6 +36,10 @@ pub(super) struct Gateways {
     pub(super) secrets: Resources<ir::Secret>,
     /// Statuses of classes and Gateways; no routes are counted yet.
     pub(super) statuses: Vec<ObjectStatus>,
+    /// Where each Gateway of ours listens.
+    pub(super) allotments: BTreeMap<Arc<str>, Allotment>,
+    /// Addresses that each Gateway of ours is bound to.
+    pub(super) addresses: BTreeMap<Arc<str>, Vec<IpAddr>>,
     certificates: Certificates,
 }
 
@@ -104,17 +109,10 @@ pub(super) fn translate(
             .iter()
             .filter_map(|c| class_status(c, settings)),
     );
+    let mut ours = Vec::new();
     for object in view.gateways.iter() {
         match ownership(object, view, settings) {
-            Ownership::Ours => {
-                candidates.push(candidate(
-                    object,
-                    view,
-                    settings,
-                    grants,
-                    &mut gateways.certificates,
-                ));
-            }
+            Ownership::Ours => ours.push(object),
             Ownership::Other => gateways.add_foreign(object),
             Ownership::NoClass(status) => {
                 gateways.add_foreign(object);
@@ -122,15 +120,21 @@ pub(super) fn translate(
             }
         }
     }
-    conflict::within_gateways(&mut candidates);
     // The oldest keeps its place when two Gateways want the same.
-    candidates.sort_by_key(|c| {
-        (
-            c.object.created_at().is_none(),
-            c.object.created_at(),
-            c.object.key.clone(),
-        )
-    });
+    ours.sort_by_key(|it| (it.created_at().is_none(), it.created_at(), it.key.clone()));
+    gateways.allotments = allot(ours.iter().copied(), view, settings);
+    let everywhere = Allotment::default();
+    for object in ours {
+        let context = Context {
+            view,
+            grants,
+            settings,
+            allotment: gateways.allotments.get(&object.key).unwrap_or(&everywhere),
+            gateway: object,
+        };
+        candidates.push(candidate(object, &context, &mut gateways.certificates));
+    }
+    conflict::within_gateways(&mut candidates);
     conflict::between_gateways(&mut candidates);
     for candidate in candidates {
         gateways.add(candidate);
@@ -188,20 +192,12 @@ fn class_status(object: &Object<GatewayClass>, settings: &Settings) -> Option<Ob
 
 fn candidate<'a>(
     object: &'a Arc<Object<Gateway>>,
-    view: &ClusterView,
-    settings: &Settings,
-    grants: &Grants,
+    context: &Context<'_>,
     certificates: &mut Certificates,
 ) -> Candidate<'a> {
-    let context = Context {
-        view,
-        grants,
-        settings,
-        gateway: object,
-    };
     let listeners = object.value.spec.listeners.iter().enumerate();
     let mut drafts: Vec<_> = listeners
-        .map(|(index, spec)| draft(spec, index, &context, certificates))
+        .map(|(index, spec)| draft(spec, index, context, certificates))
         .collect();
     let mut names = BTreeSet::new();
     for draft in &mut drafts {
@@ -221,21 +217,25 @@ fn candidate<'a>(
             draft.refuse("UnsupportedValue", message.clone());
         }
     }
-    let (addresses, address_fault) = addresses(object, settings);
+    let (addresses, address_fault) = addresses(object, context.allotment, context.settings);
     Candidate {
         object,
         drafts,
         addresses,
         settings: asked.unwrap_or_default(),
         address_fault,
-        backend_identity: backend_identity::asked(&context, certificates),
+        backend_identity: backend_identity::asked(context, certificates),
     }
 }
 
 type AddressFault = Option<(ConditionType, &'static str, String)>;
 
 /// The addresses to bind: those the Gateway asks for, else those of the settings.
-fn addresses(object: &Object<Gateway>, settings: &Settings) -> (Vec<IpAddr>, AddressFault) {
+fn addresses(
+    object: &Object<Gateway>,
+    allotment: &Allotment,
+    settings: &Settings,
+) -> (Vec<IpAddr>, AddressFault) {
     let written = object.value.spec.addresses.as_deref().unwrap_or_default();
     let mut addresses = Vec::new();
     let mut fault = None;
@@ -256,6 +256,8 @@ fn addresses(object: &Object<Gateway>, settings: &Settings) -> (Vec<IpAddr>, Add
                 let message = format!("{path}: {value} is no IP address");
                 fault = Some((ConditionType::Accepted, "UnsupportedAddress", message));
             }
+            // Its Service asks for them; what it got is seen in its status.
+            Ok(_) if allotment.ports.is_some() => wanted -= 1,
             Ok(ip) if !settings.may_bind(ip) => {
                 let message = format!("{path}: {ip} is no address of this host");
                 fault = fault.or(Some((
@@ -268,7 +270,9 @@ fn addresses(object: &Object<Gateway>, settings: &Settings) -> (Vec<IpAddr>, Add
             Ok(_) => {}
         }
     }
-    if wanted == 0 {
+    if let (0, Some(own)) = (wanted, allotment.address) {
+        addresses.push(own);
+    } else if wanted == 0 {
         addresses.clone_from(&settings.addresses);
         if addresses.is_empty() {
             addresses.push(Ipv4Addr::UNSPECIFIED.into());
@@ -310,6 +314,7 @@ impl Gateways {
             settings: &settings,
             backend_identity: backend_identity.as_ref().ok().cloned().flatten(),
         };
+        self.addresses.insert(object.key.clone(), addresses.clone());
         let mut listeners = Vec::new();
         let mut statuses = Vec::new();
         for mut draft in drafts {
@@ -367,7 +372,9 @@ impl Gateways {
             status.conditions = conditions.finish();
         }
         status.listeners = statuses;
-        status.warnings = without_effect(&object.value);
+        let allotment = self.allotments.get(&object.key);
+        let has_service = allotment.is_some_and(|allotment| allotment.ports.is_some());
+        status.warnings = without_effect(&object.value, has_service);
         let annotations = object.value.metadata.annotations.as_ref();
         status.warnings.extend(annotation::unknown(annotations));
         self.statuses.push(status);
@@ -422,10 +429,13 @@ impl Gateways {
 }
 
 /// Fields that are written and have no effect yet.
-fn without_effect(gateway: &Gateway) -> Vec<String> {
+fn without_effect(gateway: &Gateway, has_service: bool) -> Vec<String> {
     let spec = &gateway.spec;
     let fields = [
-        ("spec.infrastructure", spec.infrastructure.is_some()),
+        (
+            "spec.infrastructure",
+            !has_service && spec.infrastructure.is_some(),
+        ),
         ("spec.allowedListeners", spec.allowed_listeners.is_some()),
         ("spec.defaultScope", spec.default_scope.is_some()),
     ];

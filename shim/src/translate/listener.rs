@@ -11,6 +11,7 @@ use gateway_api::experimental::gateways as api;
 use ir::Hostname;
 use ir::listener::{ClientValidation, ListenerProtocol, ListenerTls, TlsVersion};
 
+use super::allotment::Allotment;
 use super::certificate::Certificates;
 use super::reference::{From, Grants, To};
 use super::{GATEWAY_API, Settings, client_certificate, tls_option};
@@ -127,6 +128,8 @@ pub(super) struct Context<'a> {
     pub(super) view: &'a ClusterView,
     pub(super) grants: &'a Grants,
     pub(super) settings: &'a Settings,
+    /// Where the Gateway listens.
+    pub(super) allotment: &'a Allotment,
     pub(super) gateway: &'a Object<api::Gateway>,
 }
 
@@ -235,7 +238,7 @@ fn read_address(
     path: &str,
     context: &Context<'_>,
 ) {
-    draft.bound_port = context.settings.ports.bound(draft.port);
+    draft.bound_port = context.allotment.bound(draft.port, context.settings);
     if draft.bound_port.is_none() {
         let message = format!("{path}.port: {} is no port that can be bound", spec.port);
         draft.refuse("PortUnavailable", message);

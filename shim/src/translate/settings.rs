@@ -18,6 +18,25 @@ pub struct Settings {
     pub local_addresses: Option<BTreeSet<IpAddr>>,
     /// Where ports are bound.
     pub ports: PortMap,
+    /// What sets Gateways apart that want the same port.
+    pub addressing: Addressing,
+}
+
+/// What sets Gateways apart that want the same port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// Nothing: they share addresses, and the older one wins.
+    #[default]
+    Shared,
+    /// Each that asks for none gets an address of its own, as long as there are enough.
+    Pool(Vec<IpAddr>),
+    /// Each has ports of its own out of this range, and a Service in front.
+    Service {
+        /// First port.
+        first: NonZeroU16,
+        /// Last port.
+        last: NonZeroU16,
+    },
 }
 
 impl Default for Settings {
@@ -27,6 +46,7 @@ impl Default for Settings {
             addresses: vec![Ipv4Addr::UNSPECIFIED.into()],
             local_addresses: None,
             ports: PortMap::default(),
+            addressing: Addressing::default(),
         }
     }
 }

@@ -13,9 +13,7 @@ use tokio::sync::Notify;
 
 use super::kind::Source;
 use crate::cluster_view::Kind;
-
-/// Label of Services that were made for a Gateway.
-pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+use crate::translate::GATEWAY_NAME_LABEL;
 
 /// Kinds whose status nobody here writes.
 const WITHOUT: &[&str] = &[

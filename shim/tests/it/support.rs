@@ -57,6 +57,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             runtime,
             tls,
+            leading: tokio::sync::watch::channel(true).1,
         };
         tokio::spawn(serve::run(discovery, listener, shutdown.clone()));
         Self {

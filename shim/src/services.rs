@@ -1,0 +1,380 @@
+//! A Service for each Gateway, and the data planes behind it.
+//!
+//! With `addresses.strategy: service` every Gateway has ports of its own on the data planes; the
+//! Service in its namespace maps the ports it writes to them and carries the labels, annotations and
+//! addresses that it asks for. Data planes live in another namespace, so the Service selects nothing:
+//! its EndpointSlices are written here, after those of `addresses.dataPlaneService`. Both belong to
+//! the Gateway and go with it. Only a leader writes, and only what differs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::cluster_view::{ClusterView, Kind};
+use crate::pipeline::Applied;
+use crate::settings::GatewayServices;
+use crate::translate::{GATEWAY_NAME_LABEL, Translation, fingerprint};
+use crate::watch::Known;
+
+/// Who writes, for server-side apply.
+const MANAGER: &str = "nantian-gw";
+/// Label that says who made it.
+const MANAGED_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Says what was written, so that it need not be written again.
+const WRITTEN: &str = "gateway.nantian.dev/written";
+/// Says for which controller it was written.
+const CONTROLLER: &str = "gateway.nantian.dev/controller";
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps Services and their EndpointSlices.
+pub struct Keeper {
+    /// Writes with this.
+    pub client: Client,
+    /// What they shall be like.
+    pub settings: GatewayServices,
+    /// Whose Gateways they are for.
+    pub controller_name: String,
+    /// Gateways and their ports.
+    pub applied: watch::Receiver<Applied>,
+    /// Identities of Gateways.
+    pub known: Arc<Known>,
+    /// Whether this replica may write.
+    pub leading: watch::Receiver<bool>,
+}
+
+/// One object as it shall be.
+struct Wanted {
+    kind: Kind,
+    key: Arc<str>,
+    object: Value,
+    hash: String,
+}
+
+impl Keeper {
+    /// Writes whatever differs, for as long as this is polled.
+    pub async fn run(mut self) {
+        let mut retry: Option<Instant> = None;
+        // What was written and has not come back by the watch yet.
+        let mut sent: HashMap<(Kind, Arc<str>), String> = HashMap::new();
+        loop {
+            if self.leading.wait_for(|leading| *leading).await.is_err() {
+                return;
+            }
+            let translation = self.applied.borrow_and_update().state.translation.clone();
+            let wanted = self.wanted(&translation);
+            let mut failed = false;
+            for object in &wanted {
+                let id = (object.kind, object.key.clone());
+                if written(translation.view(), object.kind, &object.key).as_deref()
+                    == Some(&object.hash)
+                {
+                    sent.remove(&id);
+                    continue;
+                }
+                if sent.get(&id) == Some(&object.hash) && retry.is_none() {
+                    continue;
+                }
+                match self.apply(object).await {
+                    Ok(()) => drop(sent.insert(id, object.hash.clone())),
+                    Err(error) => {
+                        warn!(kind = %object.kind, key = %object.key, %error, "was not written");
+                        failed = true;
+                    }
+                }
+            }
+            failed |= self.take_away(&translation).await;
+            retry = failed.then(|| Instant::now() + PAUSE);
+            tokio::select! {
+                changed = self.applied.changed() => if changed.is_err() { return },
+                changed = self.leading.changed() => if changed.is_err() { return },
+                () = until(retry) => {}
+            }
+        }
+    }
+
+    /// Everything that shall be there.
+    fn wanted(&self, translation: &Translation) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for gateway in translation.own_gateways() {
+            let service = translation.service_of(gateway);
+            let uid = self
+                .known
+                .get(Kind::Gateway, gateway)
+                .map(|entry| entry.uid);
+            let (Some(service), Some(uid)) = (service, uid) else {
+                continue;
+            };
+            wanted.extend(self.service(gateway, &service, &uid, translation));
+            wanted.extend(self.slices(gateway, &service, &uid, translation));
+        }
+        wanted
+    }
+
+    fn service(
+        &self,
+        gateway: &str,
+        key: &Arc<str>,
+        uid: &str,
+        translation: &Translation,
+    ) -> Option<Wanted> {
+        let ports = ports(gateway, translation);
+        if ports.is_empty() {
+            return None;
+        }
+        let ports: Vec<_> = ports
+            .iter()
+            .map(|(name, written, bound, protocol)| {
+                json!({ "name": name, "port": written, "targetPort": bound, "protocol": protocol })
+            })
+            .collect();
+        let mut spec = json!({ "type": self.settings.service_type, "ports": ports });
+        let asked = translation.asked_addresses(gateway);
+        if let (Some(first), "LoadBalancer") = (asked.first(), self.settings.service_type.as_str())
+        {
+            spec["loadBalancerIP"] = first.clone().into();
+        } else if let Some(first) = asked.first() {
+            spec["externalIPs"] = json!([first]);
+        }
+        let mut metadata = metadata(gateway, key, uid, translation);
+        metadata["annotations"][CONTROLLER] = self.controller_name.clone().into();
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec,
+        });
+        Some(Wanted::new(Kind::Service, key.clone(), object))
+    }
+
+    /// The data planes' addresses, one slice for each family.
+    fn slices(
+        &self,
+        gateway: &str,
+        service: &Arc<str>,
+        uid: &str,
+        translation: &Translation,
+    ) -> Vec<Wanted> {
+        let ports: Vec<_> = ports(gateway, translation)
+            .into_iter()
+            .map(|(name, _, bound, protocol)| {
+                json!({ "name": name, "port": bound, "protocol": protocol })
+            })
+            .collect();
+        let name = service.split_once('/').map_or("", |(_, name)| name);
+        let mut wanted = Vec::new();
+        for family in ["IPv4", "IPv6"] {
+            let endpoints = data_planes(translation.view(), &self.settings.data_plane, family);
+            let key: Arc<str> = format!("{service}-{}", family.to_lowercase()).into();
+            let is_there = translation.view().endpoint_slices.get(&key).is_some();
+            if ports.is_empty() || (endpoints.is_empty() && !is_there) {
+                continue;
+            }
+            let mut metadata = metadata(gateway, &key, uid, translation);
+            metadata["labels"]["kubernetes.io/service-name"] = name.into();
+            metadata["labels"]["endpointslice.kubernetes.io/managed-by"] = MANAGER.into();
+            let object = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": metadata, "addressType": family,
+                "ports": ports, "endpoints": endpoints,
+            });
+            wanted.push(Wanted::new(Kind::EndpointSlice, key, object));
+        }
+        wanted
+    }
+
+    async fn apply(&self, wanted: &Wanted) -> kube::Result<()> {
+        let (namespace, name) = wanted.key.split_once('/').unwrap_or(("", &wanted.key));
+        let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&wanted.object);
+        match wanted.kind {
+            Kind::Service => {
+                let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+                api.patch(name, &params, &patch).await?;
+            }
+            _ => {
+                let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
+                api.patch(name, &params, &patch).await?;
+            }
+        }
+        info!(kind = %wanted.kind, key = %wanted.key, "written");
+        Ok(())
+    }
+
+    /// Takes away Services of Gateways that another controller serves by now; true when that failed.
+    ///
+    /// A Service goes with its Gateway by itself. A class that is merely away must not take addresses
+    /// from anybody, so nothing is taken away for that.
+    async fn take_away(&self, translation: &Translation) -> bool {
+        let view = translation.view();
+        let is_foreign = |service: &str| {
+            let owner = view
+                .services
+                .get(service)?
+                .value
+                .metadata
+                .owner_references
+                .as_ref()?;
+            let gateway = owner.iter().find(|owner| owner.kind == "Gateway")?;
+            let (namespace, _) = service.split_once('/')?;
+            let gateway = view
+                .gateways
+                .get(&format!("{namespace}/{}", gateway.name))?;
+            let class = view
+                .gateway_classes
+                .get(&gateway.value.spec.gateway_class_name)?;
+            Some(class.value.spec.controller_name != self.controller_name)
+        };
+        let gone = view.services.iter().filter(|service| {
+            let annotations = service.value.metadata.annotations.as_ref();
+            let whose = annotations.and_then(|annotations| annotations.get(CONTROLLER));
+            whose == Some(&self.controller_name) && is_foreign(&service.key) == Some(true)
+        });
+        let mut failed = false;
+        for service in gone {
+            let api: Api<Service> = Api::namespaced(self.client.clone(), service.namespace());
+            match api.delete(service.name(), &DeleteParams::default()).await {
+                Ok(_) => {
+                    info!(key = %service.key, "Service taken away, another controller serves the Gateway")
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => {
+                    warn!(key = %service.key, %error, "was not taken away");
+                    failed = true;
+                }
+            }
+        }
+        failed
+    }
+}
+
+impl Wanted {
+    fn new(kind: Kind, key: Arc<str>, mut object: Value) -> Self {
+        let hash = format!("{:016x}", fingerprint(&object.to_string()));
+        object["metadata"]["annotations"][WRITTEN] = hash.clone().into();
+        Self {
+            kind,
+            key,
+            object,
+            hash,
+        }
+    }
+}
+
+/// Name, port as written, port as bound and protocol of each port of a Gateway.
+fn ports(gateway: &str, translation: &Translation) -> Vec<(String, u16, u16, &'static str)> {
+    let Some(object) = translation.view().gateways.get(gateway) else {
+        return Vec::new();
+    };
+    let bound = translation.bound_ports(gateway);
+    let mut ports: BTreeMap<(u16, &str), u16> = BTreeMap::new();
+    for listener in &object.value.spec.listeners {
+        let Ok(written) = u16::try_from(listener.port) else {
+            continue;
+        };
+        let protocol = if listener.protocol == "UDP" {
+            "UDP"
+        } else {
+            "TCP"
+        };
+        if let Some(bound) = bound.and_then(|bound| bound.get(&written)) {
+            ports.insert((written, protocol), bound.get());
+        }
+    }
+    let name = |written: u16, protocol: &str| format!("{}-{written}", protocol.to_lowercase());
+    let ports = ports.into_iter();
+    ports
+        .map(|((written, protocol), bound)| {
+            let protocol = if protocol == "UDP" { "UDP" } else { "TCP" };
+            (name(written, protocol), written, bound, protocol)
+        })
+        .collect()
+}
+
+fn metadata(gateway: &str, key: &str, uid: &str, translation: &Translation) -> Value {
+    let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+    let gateway_name = gateway.split_once('/').map_or(gateway, |(_, name)| name);
+    let object = translation.view().gateways.get(gateway);
+    let infrastructure = object.and_then(|it| it.value.spec.infrastructure.clone());
+    let infrastructure = infrastructure.unwrap_or_default();
+    let text = |map: Option<BTreeMap<String, String>>| -> Map<String, Value> {
+        let pairs = map.into_iter().flatten();
+        pairs
+            .map(|(key, value)| (key, Value::String(value)))
+            .collect()
+    };
+    let mut labels = text(infrastructure.labels);
+    labels.insert(GATEWAY_NAME_LABEL.to_owned(), short(gateway_name).into());
+    labels.insert(MANAGED_LABEL.to_owned(), MANAGER.into());
+    json!({
+        "namespace": namespace,
+        "name": name,
+        "labels": labels,
+        "annotations": text(infrastructure.annotations),
+        "ownerReferences": [{
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "name": gateway_name,
+            "uid": uid,
+            "controller": true,
+        }],
+    })
+}
+
+/// The value of a label holds 63 characters.
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(63)]
+}
+
+/// Endpoints of that family of the data planes' own Service.
+fn data_planes(view: &ClusterView, service: &str, family: &str) -> Vec<Value> {
+    let (namespace, name) = service.split_once('/').unwrap_or(("", service));
+    let of_service = view.endpoint_slices.iter().filter(|slice| {
+        let labels = slice.value.metadata.labels.as_ref();
+        let owner = labels.and_then(|labels| labels.get("kubernetes.io/service-name"));
+        slice.namespace() == namespace
+            && owner.is_some_and(|owner| owner == name)
+            && slice.value.address_type == family
+    });
+    let mut endpoints: BTreeMap<String, Value> = BTreeMap::new();
+    for endpoint in of_service.flat_map(|slice| &slice.value.endpoints) {
+        let conditions = endpoint.conditions.clone().unwrap_or_default();
+        for address in &endpoint.addresses {
+            let mut value = json!({
+                "addresses": [address],
+                "conditions": { "ready": conditions.ready.unwrap_or(true) },
+            });
+            for (field, known) in [("nodeName", &endpoint.node_name), ("zone", &endpoint.zone)] {
+                if let Some(known) = known {
+                    value[field] = known.clone().into();
+                }
+            }
+            endpoints.insert(address.clone(), value);
+        }
+    }
+    endpoints.into_values().collect()
+}
+
+/// What an object that is there says was written.
+fn written(view: &ClusterView, kind: Kind, key: &str) -> Option<String> {
+    let object = view.get(kind, key)?;
+    object
+        .metadata()
+        .annotations
+        .as_ref()?
+        .get(WRITTEN)
+        .cloned()
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,503 @@
+//! One object's status as JSON: ours put into what is there, others' left as they are.
+//!
+//! Pure but for the time that a changed condition is stamped with. Shapes are those of the Gateway
+//! API: conditions and listeners of Gateways, parents of routes, ancestors of policies. Entries of
+//! other controllers and conditions that are not ours are kept as they stand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::progress::{Progress, Served, programmed};
+use super::{Id, Settings, features};
+use crate::cluster_view::Kind;
+use crate::conditions::{Condition, ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
+use crate::translate::Translation;
+use crate::watch::{Entry, Known};
+
+/// Longest message of a condition (Kubernetes `Condition`).
+const MESSAGE_BYTES_MAX: usize = 32_768;
+/// How long an address is awaited before a status says that it is missing.
+const ADDRESS_GRACE: Duration = Duration::from_secs(2);
+/// Conditions that are ours to set and to take away.
+const OWN: [ConditionType; 7] = [
+    ConditionType::Accepted,
+    ConditionType::ResolvedRefs,
+    ConditionType::Programmed,
+    ConditionType::Conflicted,
+    ConditionType::PartiallyInvalid,
+    ConditionType::InsecureFrontendValidationMode,
+    ConditionType::OverlappingTLSConfig,
+];
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// What is to be done about a status.
+pub(super) enum Composed {
+    /// Nothing.
+    Same,
+    /// Ask again then.
+    Wait(Instant),
+    /// This is to be written.
+    New(Value),
+}
+
+/// Makes statuses.
+pub(super) struct Composer {
+    settings: Settings,
+    /// Gateways whose Service has not the addresses they ask for: in which generation, since when.
+    awaited: BTreeMap<Arc<str>, (i64, Instant)>,
+}
+
+impl Composer {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            awaited: BTreeMap::new(),
+        }
+    }
+
+    /// The status of one object.
+    pub(super) fn compose(
+        &mut self,
+        id: &Id,
+        entry: &Entry,
+        translation: &Translation,
+        progress: &Progress,
+        known: &Known,
+    ) -> Composed {
+        let before: Value = serde_json::from_str(&entry.status).unwrap_or_default();
+        let status = translation.status(id.0, &id.1);
+        if status.is_some_and(|status| observed(status).is_some_and(|seen| seen < entry.generation))
+        {
+            // The translation of this generation is on its way.
+            return Composed::Same;
+        }
+        let after = match (id.0, status) {
+            (Kind::GatewayClass, Some(status)) => Ok(class(status, &before)),
+            (Kind::Gateway | Kind::ListenerSet, Some(status)) => {
+                self.gateway(status, &before, translation, progress, known)
+            }
+            (kind, Some(status)) if !status.parents.is_empty() && !is_route(kind) => {
+                Ok(self.parents(status, &before, entry, ("ancestors", "ancestorRef")))
+            }
+            (kind, Some(status)) if is_route(kind) => {
+                Ok(self.parents(status, &before, entry, ("parents", "parentRef")))
+            }
+            (_, Some(status)) if !status.conditions.is_empty() => {
+                let conditions = merge(before.get("conditions"), &status.conditions);
+                Ok(with(&before, [("conditions", conditions)]))
+            }
+            (kind, _) => {
+                let list = if is_route(kind) {
+                    "parents"
+                } else {
+                    "ancestors"
+                };
+                match before.get(list) {
+                    // Whatever was ours to say is no longer.
+                    Some(entries) => Ok(with(&before, [(list, self.others(entries))])),
+                    None => return Composed::Same,
+                }
+            }
+        };
+        match after {
+            Err(until) => Composed::Wait(until),
+            Ok(after) if after == before => Composed::Same,
+            Ok(after) => Composed::New(after),
+        }
+    }
+
+    fn gateway(
+        &mut self,
+        status: &ObjectStatus,
+        before: &Value,
+        translation: &Translation,
+        progress: &Progress,
+        known: &Known,
+    ) -> Result<Value, Instant> {
+        let mut status = status.clone();
+        let before_listeners = before.get("listeners").and_then(Value::as_array);
+        let original = status.clone();
+        for listener in &mut status.listeners {
+            let named =
+                |it: &&Value| it.get("name").and_then(Value::as_str) == Some(&listener.name);
+            let stands = before_listeners.and_then(|list| list.iter().find(named));
+            let stands = stands.and_then(|it| it.get("conditions"));
+            let list = std::mem::take(&mut listener.conditions);
+            let name = Some(listener.name.as_str());
+            listener.conditions = confirm(list, &original, name, stands, progress)?;
+        }
+        let list = std::mem::take(&mut status.conditions);
+        let stands = before.get("conditions");
+        status.conditions = confirm(list, &original, None, stands, progress)?;
+        let mut fields = Vec::new();
+        if status.kind == Kind::Gateway && programmed(&original, None).is_some() {
+            let addresses = self.addresses(&mut status, translation, known)?;
+            fields.push(("addresses", addresses));
+        }
+        fields.push(("conditions", merge(stands, &status.conditions)));
+        if programmed(&original, None).is_some() {
+            fields.push(("listeners", listeners(&status, before_listeners)));
+        }
+        Ok(with(before, fields))
+    }
+
+    /// The addresses to show; a Gateway without one is not programmed.
+    fn addresses(
+        &mut self,
+        status: &mut ObjectStatus,
+        translation: &Translation,
+        known: &Known,
+    ) -> Result<Value, Instant> {
+        let shown = |ip: &IpAddr| match ip.is_unspecified() {
+            true => self.settings.status_address,
+            false => *ip,
+        };
+        let address = |kind: &str, value: String| json!({ "type": kind, "value": value });
+        if !self.settings.has_services {
+            let addresses: BTreeSet<IpAddr> = translation
+                .addresses(&status.key)
+                .iter()
+                .map(shown)
+                .collect();
+            let addresses = addresses.iter();
+            return Ok(addresses
+                .map(|ip| address("IPAddress", ip.to_string()))
+                .collect());
+        }
+        let wanted = translation.asked_addresses(&status.key);
+        let given = translation
+            .service_of(&status.key)
+            .map(|service| given(&service, translation, known))
+            .unwrap_or_default();
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|it| !given.iter().any(|(_, g)| g == *it))
+            .collect();
+        let fault = if !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(|it| it.as_str()).collect();
+            let message = format!("spec.addresses: {} was not assigned", names.join(", "));
+            Some(("AddressNotUsable", message))
+        } else if given.is_empty() {
+            let message = "the Service of this Gateway has no address yet".to_owned();
+            Some(("AddressNotAssigned", message))
+        } else {
+            None
+        };
+        self.be_patient(status, fault.is_some())?;
+        let is_programmed = programmed(status, None).is_some_and(|c| c.status == Truth::True);
+        if let Some((reason, message)) = fault.filter(|_| is_programmed) {
+            let mut conditions = Conditions::resume(std::mem::take(&mut status.conditions));
+            conditions.fail(ConditionType::Programmed, reason, message);
+            status.conditions = conditions.finish();
+        }
+        let given = given.into_iter();
+        Ok(given.map(|(kind, value)| address(kind, value)).collect())
+    }
+
+    /// Gives a load balancer some time before it is said that it gave nothing.
+    fn be_patient(&mut self, status: &ObjectStatus, is_missing: bool) -> Result<(), Instant> {
+        if !is_missing {
+            self.awaited.remove(&status.key);
+            return Ok(());
+        }
+        let now = Instant::now();
+        let generation = observed(status).unwrap_or_default();
+        let awaited = self
+            .awaited
+            .entry(status.key.clone())
+            .or_insert((generation, now));
+        if awaited.0 != generation {
+            *awaited = (generation, now);
+        }
+        let until = awaited.1 + ADDRESS_GRACE;
+        if until > now { Err(until) } else { Ok(()) }
+    }
+
+    /// Our entries in the order of the object's references, then those of others.
+    fn parents(
+        &self,
+        status: &ObjectStatus,
+        before: &Value,
+        entry: &Entry,
+        (list, reference): (&str, &str),
+    ) -> Value {
+        let ours = self.settings.controller_name.as_str();
+        let known = before.get(list).and_then(Value::as_array);
+        let mut entries = Vec::new();
+        for parent in &status.parents {
+            let written = as_written(parent, entry, list);
+            let stands = known.into_iter().flatten().find(|it| {
+                it.get("controllerName").and_then(Value::as_str) == Some(ours)
+                    && it.get(reference) == Some(&written)
+            });
+            let conditions = merge(
+                stands.and_then(|it| it.get("conditions")),
+                &parent.conditions,
+            );
+            entries.push(json!({
+                "controllerName": ours,
+                reference: written,
+                "conditions": conditions,
+            }));
+        }
+        if let Some(Value::Array(others)) = before.get(list).map(|it| self.others(it)) {
+            entries.extend(others);
+        }
+        with(before, [(list, Value::Array(entries))])
+    }
+
+    /// The entries that other controllers wrote.
+    fn others(&self, entries: &Value) -> Value {
+        let ours = self.settings.controller_name.as_str();
+        let entries = entries.as_array().into_iter().flatten();
+        let is_other = |it: &&Value| it.get("controllerName").and_then(Value::as_str) != Some(ours);
+        entries.filter(is_other).cloned().collect()
+    }
+}
+
+fn is_route(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute
+    )
+}
+
+/// The generation that a status is about.
+fn observed(status: &ObjectStatus) -> Option<i64> {
+    let own = status.conditions.iter();
+    let parents = status.parents.iter().flat_map(|parent| &parent.conditions);
+    own.chain(parents)
+        .map(|condition| condition.observed_generation)
+        .min()
+}
+
+/// The status with some fields replaced.
+fn with<'a>(before: &Value, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    let mut after = before.as_object().cloned().unwrap_or_default();
+    for (field, value) in fields {
+        after.insert(field.to_owned(), value);
+    }
+    Value::Object(after)
+}
+
+fn class(status: &ObjectStatus, before: &Value) -> Value {
+    let features = features::supported().map(|name| json!({ "name": name }));
+    with(
+        before,
+        [
+            (
+                "conditions",
+                merge(before.get("conditions"), &status.conditions),
+            ),
+            ("supportedFeatures", features.collect()),
+        ],
+    )
+}
+
+/// Lets a claim to be programmed stand only where data planes bear it out.
+fn confirm(
+    conditions: Vec<Condition>,
+    status: &ObjectStatus,
+    listener: Option<&str>,
+    stands: Option<&Value>,
+    progress: &Progress,
+) -> Result<Vec<Condition>, Instant> {
+    let claim = programmed(status, listener).filter(|claim| claim.status == Truth::True);
+    let Some(claim) = claim else {
+        return Ok(conditions);
+    };
+    let message = match progress.serves(status, listener) {
+        Served::Yes => return Ok(conditions),
+        // It was borne out before, of the same generation; a restart of ours changes nothing.
+        _ if stood(stands, claim) => return Ok(conditions),
+        Served::Wait(until) => return Err(until),
+        Served::No(message) => message,
+    };
+    let mut conditions = Conditions::resume(conditions);
+    conditions.set(
+        ConditionType::Programmed,
+        Truth::Unknown,
+        "Pending",
+        message,
+    );
+    Ok(conditions.finish())
+}
+
+fn stood(stands: Option<&Value>, claim: &Condition) -> bool {
+    let conditions = stands.and_then(Value::as_array).into_iter().flatten();
+    conditions.into_iter().any(|condition| {
+        let text = |field: &str| condition.get(field).and_then(Value::as_str);
+        text("type") == Some("Programmed")
+            && text("status") == Some("True")
+            && condition.get("observedGeneration").and_then(Value::as_i64)
+                == Some(claim.observed_generation)
+    })
+}
+
+fn listeners(status: &ObjectStatus, before: Option<&Vec<Value>>) -> Value {
+    let listeners = status.listeners.iter().map(|listener| {
+        let named = |it: &&Value| it.get("name").and_then(Value::as_str) == Some(&listener.name);
+        let stands = before.and_then(|list| list.iter().find(named));
+        let kinds = listener.supported_kinds.iter();
+        let kinds = kinds.map(|kind| json!({ "group": GATEWAY_API, "kind": kind }));
+        json!({
+            "name": listener.name,
+            "supportedKinds": kinds.collect::<Value>(),
+            "attachedRoutes": listener.attached_routes,
+            "conditions": merge(stands.and_then(|it| it.get("conditions")), &listener.conditions),
+        })
+    });
+    listeners.collect()
+}
+
+/// Our conditions with the times of those that stand, and the conditions that are not ours.
+fn merge(stands: Option<&Value>, conditions: &[Condition]) -> Value {
+    let stands: Vec<&Value> = stands
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .collect();
+    let text = |value: &Value, field: &str| -> Option<String> {
+        Some(value.get(field)?.as_str()?.to_owned())
+    };
+    let mut merged: Vec<Value> = Vec::new();
+    for condition in conditions {
+        let kind = format!("{:?}", condition.kind);
+        let truth = format!("{:?}", condition.status);
+        let known = stands
+            .iter()
+            .find(|it| text(it, "type").as_deref() == Some(&kind));
+        let since = known
+            .filter(|it| text(it, "status").as_deref() == Some(&truth))
+            .and_then(|it| text(it, "lastTransitionTime"))
+            // What the CRD fills in before anybody has looked is no time.
+            .filter(|since| !since.starts_with("1970-"));
+        let message = &condition.message;
+        merged.push(json!({
+            "type": kind,
+            "status": truth,
+            "reason": condition.reason,
+            "message": message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)],
+            "observedGeneration": condition.observed_generation,
+            "lastTransitionTime": since.unwrap_or_else(now),
+        }));
+    }
+    let own = OWN.map(|kind| format!("{kind:?}"));
+    let foreign = stands
+        .into_iter()
+        .filter(|it| text(it, "type").is_some_and(|kind| !own.contains(&kind)));
+    merged.extend(foreign.cloned());
+    Value::Array(merged)
+}
+
+/// The present to the second, as Kubernetes writes it.
+fn now() -> String {
+    let now = jiff::Timestamp::now();
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The reference of a parent as its object writes it; made anew where it is not written.
+fn as_written(parent: &ParentStatus, entry: &Entry, list: &str) -> Value {
+    let references = entry.references.as_array().into_iter().flatten();
+    let text = |value: &Value, field: &str| -> Option<String> {
+        Some(value.get(field)?.as_str()?.to_owned())
+    };
+    let is_it = |value: &&Value| {
+        let namespace = text(value, "namespace");
+        text(value, "name").as_deref() == Some(&parent.name)
+            && text(value, "kind").is_none_or(|kind| kind == parent.kind)
+            && namespace.is_none_or(|namespace| namespace == parent.namespace)
+            && text(value, "sectionName").filter(|it| !it.is_empty()) == parent.section_name
+            && value.get("port").and_then(Value::as_u64) == parent.port.map(u64::from)
+    };
+    if list == "parents"
+        && let Some(written) = references.into_iter().find(is_it)
+    {
+        return written.clone();
+    }
+    let mut made = Map::new();
+    let group = if parent.kind == "Service" {
+        ""
+    } else {
+        GATEWAY_API
+    };
+    made.insert("group".to_owned(), group.into());
+    made.insert("kind".to_owned(), parent.kind.clone().into());
+    made.insert("namespace".to_owned(), parent.namespace.clone().into());
+    made.insert("name".to_owned(), parent.name.clone().into());
+    if let Some(section) = &parent.section_name {
+        made.insert("sectionName".to_owned(), section.clone().into());
+    }
+    if let Some(port) = parent.port {
+        made.insert("port".to_owned(), port.into());
+    }
+    Value::Object(made)
+}
+
+/// The addresses a Service has: what a load balancer gave, else its own in the cluster.
+fn given(service: &str, translation: &Translation, known: &Known) -> Vec<(&'static str, String)> {
+    let Some(entry) = known.get(Kind::Service, service) else {
+        return Vec::new();
+    };
+    let status: Value = serde_json::from_str(&entry.status).unwrap_or_default();
+    let ingress = status
+        .pointer("/loadBalancer/ingress")
+        .and_then(Value::as_array);
+    let balancer = ingress.into_iter().flatten().filter_map(|it| {
+        let text = |field: &str| Some(it.get(field)?.as_str()?.to_owned());
+        let ip = text("ip").map(|ip| ("IPAddress", ip));
+        ip.or_else(|| text("hostname").map(|name| ("Hostname", name)))
+    });
+    let balancer: Vec<_> = balancer.collect();
+    if !balancer.is_empty() {
+        return balancer;
+    }
+    let own: Option<Arc<str>> = translation.cluster_ip(service);
+    own.into_iter()
+        .map(|ip| ("IPAddress", ip.to_string()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(status: Truth) -> Vec<Condition> {
+        let mut conditions = Conditions::new(7);
+        conditions.set(ConditionType::Accepted, status, "Accepted", String::new());
+        conditions.finish()
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_turns() {
+        let stands = json!([
+            {"type": "Accepted", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"},
+        ]);
+        let same = merge(Some(&stands), &accepted(Truth::True));
+        assert_eq!(same[0]["lastTransitionTime"], "2020-01-01T00:00:00Z");
+        assert_eq!(same[0]["observedGeneration"], 7);
+        let turned = merge(Some(&stands), &accepted(Truth::False));
+        assert_ne!(turned[0]["lastTransitionTime"], "2020-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn conditions_of_others_stay_and_ours_go_when_they_are_over() {
+        let stands = json!([
+            {"type": "PartiallyInvalid", "status": "True"},
+            {"type": "example.org/Scanned", "status": "True"},
+        ]);
+        let merged = merge(Some(&stands), &accepted(Truth::True));
+        let kinds: Vec<_> = merged
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|it| &it["type"])
+            .collect();
+        assert_eq!(kinds, ["Accepted", "example.org/Scanned"]);
+    }
+}

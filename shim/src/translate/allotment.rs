@@ -1,0 +1,311 @@
+//! Where each Gateway listens: an address of its own from a pool, or ports of its own for a Service.
+//!
+//! A function of the view and the settings alone, so that every replica says the same and a restart
+//! changes nothing. What a Gateway's Service says already is kept; else a place is derived from the
+//! Gateway's name, and the older Gateway keeps it when two want the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use gateway_api::experimental::gateways::Gateway;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{Addressing, Settings};
+use crate::cluster_view::{ClusterView, Object};
+
+/// Longest name of a Service.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Where one Gateway listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Allotment {
+    /// Addresses to bind where it asks for none; absent means those of the settings.
+    pub(super) address: Option<IpAddr>,
+    /// Ports to bind by ports as written; absent means as the settings map them.
+    pub(super) ports: Option<BTreeMap<u16, NonZeroU16>>,
+}
+
+impl Allotment {
+    /// The port to bind.
+    pub(super) fn bound(&self, port: u16, settings: &Settings) -> Option<NonZeroU16> {
+        match &self.ports {
+            Some(ports) => ports.get(&port).copied(),
+            None => settings.ports.bound(port),
+        }
+    }
+}
+
+/// `namespace/name` of the Service made for a Gateway.
+pub fn service_key(gateway: &str) -> Arc<str> {
+    let (namespace, name) = gateway.split_once('/').unwrap_or(("", gateway));
+    let plain = format!("{name}-nantian");
+    // A name may begin with a digit and hold dots where a Service's may not.
+    let is_fine = plain.len() <= NAME_BYTES_MAX
+        && !plain.contains('.')
+        && plain.starts_with(|first: char| first.is_ascii_lowercase());
+    if is_fine {
+        return format!("{namespace}/{plain}").into();
+    }
+    let short: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(40)
+        .collect();
+    format!(
+        "{namespace}/gw-{short}-{:08x}",
+        fingerprint(name) & 0xffff_ffff
+    )
+    .into()
+}
+
+/// Places for these Gateways, the oldest first.
+pub(super) fn allot<'a>(
+    gateways: impl Iterator<Item = &'a Arc<Object<Gateway>>>,
+    view: &ClusterView,
+    settings: &Settings,
+) -> BTreeMap<Arc<str>, Allotment> {
+    match &settings.addressing {
+        Addressing::Shared => BTreeMap::new(),
+        Addressing::Pool(pool) => by_address(gateways, pool),
+        Addressing::Service { first, last } => by_port(gateways, view, (*first, *last)),
+    }
+}
+
+fn by_address<'a>(
+    gateways: impl Iterator<Item = &'a Arc<Object<Gateway>>>,
+    pool: &[IpAddr],
+) -> BTreeMap<Arc<str>, Allotment> {
+    let mut taken = BTreeSet::new();
+    let mut allotted = BTreeMap::new();
+    let mut waiting = Vec::new();
+    for gateway in gateways {
+        let asked = gateway.value.spec.addresses.iter().flatten();
+        let asked: Vec<IpAddr> = asked
+            .filter_map(|it| it.value.as_ref()?.parse().ok())
+            .collect();
+        if asked.is_empty() {
+            waiting.push(gateway);
+        } else {
+            // It stands where it asks to; others keep away from there.
+            taken.extend(asked);
+        }
+    }
+    for gateway in waiting {
+        let start = place(&gateway.key, pool.len());
+        let turns = (0..pool.len()).map(|step| pool[(start + step) % pool.len()]);
+        let free = turns.clone().find(|address| !taken.contains(address));
+        // More Gateways than addresses: they share, as far as their ports allow.
+        let address = free.or_else(|| turns.clone().next());
+        taken.extend(address);
+        let ports = None;
+        allotted.insert(gateway.key.clone(), Allotment { address, ports });
+    }
+    allotted
+}
+
+fn by_port<'a>(
+    gateways: impl Iterator<Item = &'a Arc<Object<Gateway>>>,
+    view: &ClusterView,
+    (first, last): (NonZeroU16, NonZeroU16),
+) -> BTreeMap<Arc<str>, Allotment> {
+    let gateways: Vec<_> = gateways.collect();
+    let range = first.get()..=last.get();
+    let mut taken = BTreeSet::new();
+    let mut allotted = BTreeMap::new();
+    for gateway in &gateways {
+        let service = view.services.get(&service_key(&gateway.key));
+        let mut ports = BTreeMap::new();
+        for (written, bound) in service
+            .into_iter()
+            .flat_map(|service| mapped(&service.value))
+        {
+            let is_written = gateway
+                .value
+                .spec
+                .listeners
+                .iter()
+                .any(|it| it.port == i32::from(written));
+            if is_written && range.contains(&bound.get()) && taken.insert(bound) {
+                ports.insert(written, bound);
+            }
+        }
+        allotted.insert(gateway.key.clone(), ports);
+    }
+    let span = usize::from(last.get() - first.get()) + 1;
+    for gateway in &gateways {
+        let ports = allotted.entry(gateway.key.clone()).or_default();
+        for listener in &gateway.value.spec.listeners {
+            let Ok(written) = u16::try_from(listener.port) else {
+                continue;
+            };
+            if written == 0 || ports.contains_key(&written) {
+                continue;
+            }
+            let start = place(&format!("{}:{written}", gateway.key), span);
+            let turns = (0..span).filter_map(|step| {
+                let offset = u16::try_from((start + step) % span).ok()?;
+                first.checked_add(offset)
+            });
+            // None is left: the listener is told that its port is not to be had.
+            if let Some(bound) = turns.into_iter().find(|bound| !taken.contains(bound)) {
+                taken.insert(bound);
+                ports.insert(written, bound);
+            }
+        }
+    }
+    let make = |(key, ports)| {
+        let address = Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        (
+            key,
+            Allotment {
+                address,
+                ports: Some(ports),
+            },
+        )
+    };
+    allotted.into_iter().map(make).collect()
+}
+
+/// Ports of a Service as written and as bound.
+fn mapped(service: &Service) -> Vec<(u16, NonZeroU16)> {
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
+    let pair = |port: &k8s_openapi::api::core::v1::ServicePort| {
+        let Some(IntOrString::Int(bound)) = port.target_port else {
+            return None;
+        };
+        let bound = NonZeroU16::new(u16::try_from(bound).ok()?)?;
+        Some((u16::try_from(port.port).ok()?, bound))
+    };
+    ports.filter_map(pair).collect()
+}
+
+fn place(name: &str, count: usize) -> usize {
+    let count = u64::try_from(count.max(1)).unwrap_or(u64::MAX);
+    usize::try_from(fingerprint(name) % count).unwrap_or_default()
+}
+
+/// FNV-1a: the same in every process and version.
+pub fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_api::experimental::gateways::{GatewayListeners, GatewaySpec};
+    use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+    use kube::api::ObjectMeta;
+
+    use super::*;
+    use crate::cluster_view::Origin;
+
+    fn gateway(name: &str, ports: &[i32]) -> Arc<Object<Gateway>> {
+        let listener = |port: &i32| GatewayListeners {
+            name: format!("l{port}"),
+            port: *port,
+            protocol: "HTTP".to_owned(),
+            ..GatewayListeners::default()
+        };
+        let spec = GatewaySpec {
+            listeners: ports.iter().map(listener).collect(),
+            ..GatewaySpec::default()
+        };
+        let mut gateway = Gateway::new(name, spec);
+        gateway.metadata.namespace = Some("a".to_owned());
+        Arc::new(Object::new(gateway, Origin::default()))
+    }
+
+    fn settings(addressing: Addressing) -> Settings {
+        Settings {
+            addressing,
+            ..Settings::default()
+        }
+    }
+
+    fn ports(first: u16, last: u16) -> Settings {
+        let (first, last) = (
+            NonZeroU16::new(first).unwrap(),
+            NonZeroU16::new(last).unwrap(),
+        );
+        settings(Addressing::Service { first, last })
+    }
+
+    #[test]
+    fn each_gateway_has_an_address_until_there_are_no_more() {
+        let pool: Vec<IpAddr> = ["192.0.2.1", "192.0.2.2"]
+            .map(|ip| ip.parse().unwrap())
+            .to_vec();
+        let gateways = [
+            gateway("x", &[80]),
+            gateway("y", &[80]),
+            gateway("z", &[80]),
+        ];
+        let settings = settings(Addressing::Pool(pool.clone()));
+        let allotted = allot(gateways.iter(), &ClusterView::default(), &settings);
+        let of = |key: &str| allotted[key].address.unwrap();
+        assert_ne!(of("a/x"), of("a/y"));
+        assert!(pool.contains(&of("a/z")), "it shares");
+    }
+
+    #[test]
+    fn no_two_gateways_share_a_port_and_a_port_that_is_not_to_be_had_is_left_out() {
+        let gateways = [gateway("x", &[80, 443]), gateway("y", &[80])];
+        let allotted = allot(
+            gateways.iter(),
+            &ClusterView::default(),
+            &ports(10_000, 10_001),
+        );
+        let bound: Vec<_> = allotted
+            .values()
+            .flat_map(|it| it.ports.iter().flatten().map(|(_, bound)| bound.get()))
+            .collect();
+        let distinct: BTreeSet<_> = bound.iter().collect();
+        assert_eq!((bound.len(), distinct.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_a_service_says_already_is_kept() {
+        let mut view = ClusterView::default();
+        let service = Service {
+            metadata: ObjectMeta {
+                name: Some("y-nantian".to_owned()),
+                namespace: Some("a".to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(ServiceSpec {
+                ports: Some(vec![ServicePort {
+                    port: 80,
+                    target_port: Some(IntOrString::Int(10_003)),
+                    ..ServicePort::default()
+                }]),
+                ..ServiceSpec::default()
+            }),
+            ..Service::default()
+        };
+        view.insert(Object::new(service, Origin::default()).into());
+        let gateways = [gateway("x", &[80]), gateway("y", &[80])];
+        let allotted = allot(gateways.iter(), &view, &ports(10_003, 10_004));
+        let of = |key: &str| allotted[key].ports.as_ref().unwrap()[&80].get();
+        assert_eq!((of("a/x"), of("a/y")), (10_004, 10_003));
+    }
+
+    #[test]
+    fn names_of_services_are_names() {
+        assert_eq!(&*service_key("a/web"), "a/web-nantian");
+        for name in ["1st", "with.dots", &"x".repeat(63)] {
+            let key = service_key(&format!("a/{name}"));
+            let (_, made) = key.split_once('/').unwrap();
+            assert!(
+                made.len() <= NAME_BYTES_MAX && made.starts_with("gw-"),
+                "{made}"
+            );
+        }
+    }
+}
