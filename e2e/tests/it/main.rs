@@ -8,6 +8,7 @@
 mod api_server;
 mod bad_input;
 mod gateway_api_examples;
+mod kinds;
 mod shutdown;
 mod support;
 mod two_processes;
