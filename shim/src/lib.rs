@@ -25,4 +25,3 @@ pub mod files;
 pub mod translate;
 pub mod conditions;
 pub mod cluster_view;
-pub mod direct_response;
