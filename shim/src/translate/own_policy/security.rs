@@ -14,8 +14,6 @@ use super::target::{Reference, Target};
 use super::{Fault, Payload, Read, Security, broken, named, refused};
 use crate::cluster_view::Object;
 
-/// Whether the data plane acts by rate limits; until then they are told to have no effect.
-const RATE_LIMITS_HOLD: bool = false;
 /// How long a preflight may be kept when nothing is written (Gateway API).
 const MAX_AGE_SECONDS: u32 = 5;
 const REFUSED: &str = "until then requests to its targets are answered with 403";
@@ -57,13 +55,7 @@ pub(super) fn read(object: &Object<crds::SecurityPolicy>) -> Read {
     };
     let is_service = |target: &Result<Target, _>| matches!(target, Ok(Target::Service(_)));
     let of_service = targets.iter().any(is_service);
-    let without_effect = named(&[
-        (
-            "spec.rateLimit",
-            !RATE_LIMITS_HOLD && !spec.rate_limit.is_empty(),
-        ),
-        ("spec.cors of a Service", of_service && spec.cors.is_some()),
-    ]);
+    let without_effect = named(&[("spec.cors of a Service", of_service && spec.cors.is_some())]);
     Read {
         payload,
         targets,
