@@ -104,7 +104,7 @@ async fn a_changed_list_holds_at_once_and_lets_everyone_in_when_it_is_gone() {
     let gateway = Gateway::serving(&first).await;
     assert_eq!(status(port, "10.1.2.3").await, 403);
     let mut second = snapshot(port, &backend, Place::Route, &lists(&[], &[]));
-    second.version = ir::Version::from("v2");
+    second.version = ir::Version::new("v2");
     gateway.apply(&second).await;
     assert_eq!(status(port, "10.1.2.3").await, 200);
 }
