@@ -9,6 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crds::{
+    AIService, BackendLBPolicy, DirectResponse, RoutePolicy, SecurityPolicy, TokenPolicy,
+    WasmPlugin,
+};
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::gatewayclasses::GatewayClass;
 use gateway_api::experimental::gateways::Gateway;
@@ -19,13 +23,12 @@ use gateway_api::experimental::referencegrants::ReferenceGrant;
 use gateway_api::experimental::tcproutes::TcpRoute;
 use gateway_api::experimental::tlsroutes::TlsRoute;
 use gateway_api::experimental::udproutes::UdpRoute;
+use gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use crate::direct_response::DirectResponse;
 
 macro_rules! watched_kinds {
     ($($(#[$doc:meta])* $field:ident: $variant:ident, $type:ty, $name:literal;)*) => {
@@ -174,6 +177,20 @@ watched_kinds! {
     reference_grants: ReferenceGrant, ReferenceGrant, "ReferenceGrant";
     /// TLS towards backends.
     backend_tls_policies: BackendTlsPolicy, BackendTlsPolicy, "BackendTLSPolicy";
+    /// How requests are spread over endpoints, and how these are spared.
+    backend_lb_policies: BackendLbPolicy, BackendLBPolicy, "BackendLBPolicy";
+    /// The same as far as Gateway API has it.
+    backend_traffic_policies: XBackendTrafficPolicy, XBackendTrafficPolicy, "XBackendTrafficPolicy";
+    /// Settings of the data plane for routes.
+    route_policies: RoutePolicy, RoutePolicy, "RoutePolicy";
+    /// Who may come in, and how often.
+    security_policies: SecurityPolicy, SecurityPolicy, "SecurityPolicy";
+    /// Models behind providers.
+    ai_services: AiService, AIService, "AIService";
+    /// Budgets of tokens.
+    token_policies: TokenPolicy, TokenPolicy, "TokenPolicy";
+    /// Modules that see requests.
+    wasm_plugins: WasmPlugin, WasmPlugin, "WasmPlugin";
     /// Answers without a backend.
     direct_responses: DirectResponse, DirectResponse, "DirectResponse";
     /// Backends.

@@ -28,4 +28,3 @@ pub mod files;
 pub mod translate;
 pub mod conditions;
 pub mod cluster_view;
-pub mod direct_response;

@@ -20,6 +20,7 @@ mod grpc_route;
 mod http_route;
 mod listener;
 mod notes;
+mod own_policy;
 mod policy;
 mod reference;
 mod refused;
@@ -41,6 +42,7 @@ use ir::{Resources, Snapshot, Violation, Violations};
 pub use self::allotment::{fingerprint, service_key};
 use self::backend_tls::{Policies, Reached};
 use self::gateway::Gateways;
+use self::own_policy::OwnPolicies;
 use self::reference::Grants;
 pub use self::refused::{PartKind, PartName, Refused};
 use self::route::Outcome;
@@ -64,6 +66,7 @@ pub struct Translation {
     statuses: OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>,
     gateways: Arc<Gateways>,
     grants: Arc<Grants>,
+    own_policies: Arc<OwnPolicies>,
     policies: Arc<Policies>,
     http: Memos<HttpRule>,
     grpc: Memos<GrpcRule>,
@@ -176,6 +179,7 @@ pub fn translate(
     unsupported::update(&before.view, view, &mut next.statuses);
     next.update_policy_statuses(before);
     next.update_gateway_statuses(before);
+    next.update_own_policy_statuses(before);
     next
 }
 
@@ -277,7 +281,16 @@ impl Translation {
         if !is_same {
             changed.gateways = self.update_gateways(before);
         }
+        if OwnPolicies::is_concerned(old, new) {
+            let policies = OwnPolicies::new(new);
+            if policies != *before.own_policies {
+                self.own_policies = Arc::new(policies);
+            }
+        }
+        self.publish_listeners(before);
+        let policies = self.own_policies.changed_services(&before.own_policies);
         changed.endpoints = self.update_slices(&before.view);
+        changed.endpoints.extend(policies);
         changed.endpoints.extend(changed.services.iter().cloned());
         changed
     }
@@ -307,7 +320,6 @@ impl Translation {
             .filter(|key| old.get(*key) != new.get(*key))
             .cloned()
             .collect();
-        replace(&mut self.snapshot.listeners, &gateways.listeners);
         replace(&mut self.snapshot.secrets, &gateways.secrets);
         self.gateways = Arc::new(gateways);
         changed
@@ -353,7 +365,15 @@ impl Translation {
             });
             self.settle(Kind::HttpRoute, &key, &mut memos, outcome, touched);
             let route = memos.get(&key).and_then(|outcome| outcome.route.clone());
+            let route = route.map(|route| own_policy::http_route(&self.own_policies, route));
             put(&mut self.snapshot.http_routes, &key, route);
+        }
+        if self.own_policies.differs_in_front(&before.own_policies) {
+            for (key, outcome) in &memos {
+                let route = outcome.route.clone();
+                let route = route.map(|route| own_policy::http_route(&self.own_policies, route));
+                put(&mut self.snapshot.http_routes, key, route);
+            }
         }
         self.http = memos;
     }
@@ -371,7 +391,15 @@ impl Translation {
             });
             self.settle(Kind::GrpcRoute, &key, &mut memos, outcome, touched);
             let route = memos.get(&key).and_then(|outcome| outcome.route.clone());
+            let route = route.map(|route| own_policy::grpc_route(&self.own_policies, route));
             put(&mut self.snapshot.grpc_routes, &key, route);
+        }
+        if self.own_policies.differs_in_front(&before.own_policies) {
+            for (key, outcome) in &memos {
+                let route = outcome.route.clone();
+                let route = route.map(|route| own_policy::grpc_route(&self.own_policies, route));
+                put(&mut self.snapshot.grpc_routes, key, route);
+            }
         }
         self.grpc = memos;
     }
@@ -515,7 +543,9 @@ impl Translation {
         let slices = self.slices.get(backend::service_key(key));
         let slices = slices.into_iter().flatten();
         let slices = slices.filter_map(|slice| self.view.endpoint_slices.get(slice));
-        backend::cluster(key, &self.view, &self.policies, slices)
+        let cluster = backend::cluster(key, &self.view, &self.policies, slices)?;
+        let service = backend::service_key(key);
+        Some(own_policy::cluster(&self.own_policies, service, cluster))
     }
 
     /// Tells policies what became of them, after routes are known to reach their targets.
@@ -540,6 +570,48 @@ impl Translation {
             {
                 self.statuses.insert(key, Arc::new(status));
             }
+        }
+    }
+
+    /// Puts the listeners into the snapshot, with what policies say about them.
+    fn publish_listeners(&mut self, before: &Self) {
+        let is_same = Arc::ptr_eq(&self.gateways, &before.gateways)
+            && !self.own_policies.differs_in_front(&before.own_policies);
+        if is_same {
+            return;
+        }
+        let mut listeners = Resources::default();
+        for found in self.gateways.listeners.iter() {
+            listeners.insert(own_policy::listener(&self.own_policies, found));
+        }
+        replace(&mut self.snapshot.listeners, &listeners);
+    }
+
+    /// Tells our own policies what became of them, by the Gateways that reach their targets.
+    fn update_own_policy_statuses(&mut self, before: &Self) {
+        let is_same = Arc::ptr_eq(&self.own_policies, &before.own_policies)
+            && self.http.ptr_eq(&before.http)
+            && self.grpc.ptr_eq(&before.grpc)
+            && self.tcp.ptr_eq(&before.tcp)
+            && self.tls.ptr_eq(&before.tls)
+            && !OwnPolicies::is_concerned(&before.view, &self.view);
+        if is_same {
+            return;
+        }
+        for key in before.own_policies.keys() {
+            self.statuses.remove(&key);
+        }
+        if self.own_policies.is_empty() {
+            return;
+        }
+        let mut reach = self.own_policies.wanted();
+        reach.add(Some(Kind::HttpRoute), &self.http);
+        reach.add(Some(Kind::GrpcRoute), &self.grpc);
+        reach.add(None, &self.tcp);
+        reach.add(None, &self.tls);
+        for status in self.own_policies.statuses(&self.view, &reach) {
+            let key = (status.kind, status.key.clone());
+            self.statuses.insert(key, Arc::new(status));
         }
     }
 

@@ -24,6 +24,7 @@ use dataplane_tls::ServerTls;
 use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
+use crate::access::AddressLists;
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::{self, Kept};
@@ -89,6 +90,7 @@ fn clusters(
                 let known_breaker = before.and_then(|config| config.breaker.as_ref());
                 let compiled = ClusterConfig {
                     retry_allowance: retry_allowance(cluster),
+                    access: AddressLists::compile(cluster.security_policy.as_deref()),
                     breaker: thresholds.map(|it| kept::breaker(it, known_breaker)),
                     limits: previous.kept.backend_limits(
                         &cluster.key,
@@ -214,6 +216,7 @@ impl<'a> ChangedRoutes<'a> {
             table,
             backend_identity: identity.cloned(),
             unrouted: before.unrouted.clone(),
+            access: before.access.clone(),
             clients: before.clients.clone(),
             streams,
             limits: before.limits.clone(),
@@ -249,6 +252,7 @@ fn listener_from_scratch(
         table,
         backend_identity: identities.of(listener).cloned(),
         unrouted: metrics.listener(&listener.name),
+        access: AddressLists::compile(listener.security_policy.as_deref()),
         limits: kept.listener_limits(&listener.name, listener.security_policy.as_deref(), metrics),
         streams: streams_from_scratch(listener, snapshot, metrics),
     })
@@ -303,11 +307,13 @@ fn compile_http(
     let hosts = hosts_on(route, listener)?;
     let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
     let metrics = metrics.route(&route.key, &listener.name);
+    let access = AddressLists::compile(route.security_policy.as_deref());
     Some(CompiledRoute::http(route, &hosts, |index| {
         let rule = &route.rules[index];
         let parts = Parts {
             route: &route.key,
             policy: route.policy.as_deref(),
+            access: access.clone(),
             kept,
             limits: &limits,
             filters: &rule.filters,
@@ -335,11 +341,13 @@ fn compile_grpc(
     let hosts = hosts_on(route, listener)?;
     let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
     let metrics = metrics.route(&route.key, &listener.name);
+    let access = AddressLists::compile(route.security_policy.as_deref());
     Some(CompiledRoute::grpc(route, &hosts, |index| {
         let rule = &route.rules[index];
         let parts = Parts {
             route: &route.key,
             policy: route.policy.as_deref(),
+            access: access.clone(),
             kept,
             limits: &limits,
             filters: &rule.filters,
@@ -358,6 +366,7 @@ fn non_zero(duration: Duration) -> Option<Duration> {
 struct Parts<'a> {
     route: &'a Arc<str>,
     policy: Option<&'a RoutePolicy>,
+    access: Option<Arc<AddressLists>>,
     kept: &'a Kept,
     limits: &'a Limits,
     filters: &'a [ir::Filter],
@@ -394,6 +403,7 @@ impl Parts<'_> {
             index,
             name,
             limits: self.limits.clone(),
+            access: self.access,
             filters: Filters::compile(self.filters),
             backends: backends.collect(),
             choice,

@@ -11,9 +11,11 @@ pub mod runtime;
 pub mod streams;
 pub mod backend_tls;
 pub mod filters;
+pub mod access;
 pub mod kept;
 pub mod rate_limits;
 
+pub use access::AddressLists;
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};

@@ -26,6 +26,7 @@ use dataplane_tls::{ClientIdentity, ServerTls};
 use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
+use crate::access::AddressLists;
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::Kept;
@@ -119,6 +120,8 @@ pub struct ClusterConfig {
     pub tls: ClusterTls,
     /// Figures of connections to it.
     pub metrics: Arc<BackendMetrics>,
+    /// Clients that may not come in; absent for none.
+    pub access: Option<Arc<AddressLists>>,
     /// How often its failed requests may be sent again; outlives this configuration.
     pub retries: Arc<RetryBudget>,
     /// How many may be; `None` for the process's allowance.
@@ -191,6 +194,8 @@ pub struct ListenerConfig {
     pub merge_slashes: bool,
     /// Whose request backends are told it is.
     pub clients: Arc<Clients>,
+    /// Clients that may not come in; absent for none.
+    pub access: Option<Arc<AddressLists>>,
     /// Its routes.
     pub table: Table<Rule>,
     /// The client certificate that endpoints of TLS clusters are shown.
@@ -258,6 +263,8 @@ pub struct Rule {
     pub name: Option<String>,
     /// Limits of rate in front of the route.
     pub limits: Limits,
+    /// Clients that may not come in; absent for none.
+    pub access: Option<Arc<AddressLists>>,
     /// What is done to requests and responses.
     pub filters: Filters,
     /// Where requests go; empty means that only a filter may answer.

@@ -2,6 +2,7 @@
 //!
 //! A phase says [`Step::Continue`] or [`Step::Reply`] and never calls another phase.
 
+pub(crate) mod access;
 pub(crate) mod route;
 pub(crate) mod path;
 pub(crate) mod client;

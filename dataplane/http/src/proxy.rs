@@ -209,13 +209,20 @@ async fn run(
     attempts(worker, ctx, request, body, responder, &waiting).await
 }
 
-/// Asks the limits of rate, and waits where one says so.
+/// Asks the lists of addresses and the limits of rate, and waits where one says so.
 async fn rated(
     ctx: &mut Context<'_>,
     request: &Request,
     responder: &mut Responder<'_>,
     stage: Stage,
 ) -> Result<Step, ClientError> {
+    let admitted = match stage {
+        Stage::Entry => phase::access::entry(ctx),
+        Stage::Backend => phase::access::backend(ctx),
+    };
+    if let Step::Reply(reply) = admitted {
+        return Ok(Step::Reply(reply));
+    }
     loop {
         match phase::rate::take(ctx, request, stage) {
             Said::Pass => return Ok(Step::Continue),

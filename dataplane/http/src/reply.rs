@@ -125,7 +125,7 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::Ok | Reason::DirectResponse => StatusCode::OK,
         Reason::CorsPreflight => StatusCode::NO_CONTENT,
-        Reason::AuthorizationDenied => StatusCode::FORBIDDEN,
+        Reason::AuthorizationDenied | Reason::AddressDenied => StatusCode::FORBIDDEN,
         Reason::AuthorizationFailed => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Redirected => StatusCode::FOUND,
         Reason::RouteNotFound => StatusCode::NOT_FOUND,
@@ -175,7 +175,7 @@ fn grpc_status_of(reason: Reason) -> u16 {
     const UNAVAILABLE: u16 = 14;
     match reason {
         Reason::RouteNotFound => UNIMPLEMENTED,
-        Reason::AuthorizationDenied => PERMISSION_DENIED,
+        Reason::AuthorizationDenied | Reason::AddressDenied => PERMISSION_DENIED,
         Reason::RequestTimeout | Reason::UpstreamTimeout => DEADLINE_EXCEEDED,
         Reason::RateLimited | Reason::BodyTooLarge | Reason::HeadTooLarge => RESOURCE_EXHAUSTED,
         _ if status_of(reason).is_server_error()

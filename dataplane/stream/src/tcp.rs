@@ -64,7 +64,12 @@ pub async fn serve(
     };
     let name = listener.listener.name.clone();
     let mut story = story(&worker, &client, &arrival, name, streams);
+    let access = listener.access.clone();
     drop(listener);
+    if access.is_some_and(|lists| !lists.admit(arrival.client.ip())) {
+        story.end(Reason::AddressDenied, &worker.log);
+        return turn_away(client, Reason::AddressDenied).await;
+    }
     let open = story.metrics.session_opened();
     let reason = match find(&worker, &client, &arrival, &mut story).await {
         Ok(upstream) => {

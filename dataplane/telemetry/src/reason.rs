@@ -71,6 +71,8 @@ reasons! {
     ClientAborted, "client_aborted", "DC", Downstream;
     /// The client asked for a protocol switch that is not allowed here.
     UpgradeRefused, "upgrade_refused", "BR", Downstream;
+    /// The client's address may not come in.
+    AddressDenied, "address_denied", "AD", Downstream;
     /// A rate limit said no.
     RateLimited, "rate_limited", "RL", Downstream;
 
@@ -245,7 +247,11 @@ mod tests {
             ("UP", Side::Upstream, "upstream_protocol"),
             ("UT", Side::Upstream, "upstream_timeout request_timeout"),
             ("CB", Side::Upstream, "circuit_open backend_overload"),
-            ("AD", Side::Downstream, "authorization_denied"),
+            (
+                "AD",
+                Side::Downstream,
+                "authorization_denied address_denied",
+            ),
             ("AF", Side::Internal, "authorization_failed"),
             ("IB", Side::Internal, "invalid_backend"),
             ("IF", Side::Internal, "unsupported_filter"),

@@ -9,6 +9,7 @@
 mod binary;
 mod support;
 
+mod addresses;
 mod admin;
 mod bootstrap;
 mod clients;

@@ -11,6 +11,7 @@ mod client_certificates;
 mod cluster;
 mod gateway_api_examples;
 mod isolation;
+mod kinds;
 mod shutdown;
 mod streams;
 mod support;

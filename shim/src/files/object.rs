@@ -13,7 +13,6 @@ use super::document::Document;
 use super::place::Step;
 use super::{Fault, Skipped, schema};
 use crate::cluster_view::{AnyObject, Kind, Object, Watched};
-use crate::direct_response;
 
 /// What a document turned out to be.
 pub(crate) enum Outcome {
@@ -102,8 +101,32 @@ pub(super) fn read(document: Document<'_>) -> Outcome {
         (GATEWAY_API, "BackendTLSPolicy", "v1" | "v1alpha3") => {
             typed::<gateway_api::backendtlspolicies::BackendTlsPolicy>(document, mapping, gateway)
         }
-        (direct_response::GROUP, "DirectResponse", "v1alpha1") => {
-            typed::<direct_response::DirectResponse>(document, mapping, gateway)
+        (crds::GROUP, "DirectResponse", crds::VERSION) => {
+            typed::<crds::DirectResponse>(document, mapping, gateway)
+        }
+        (crds::GROUP, "RoutePolicy", crds::VERSION) => {
+            typed::<crds::RoutePolicy>(document, mapping, gateway)
+        }
+        (crds::GROUP, "SecurityPolicy", crds::VERSION) => {
+            typed::<crds::SecurityPolicy>(document, mapping, gateway)
+        }
+        (crds::GROUP, "AIService", crds::VERSION) => {
+            typed::<crds::AIService>(document, mapping, gateway)
+        }
+        (crds::GROUP, "TokenPolicy", crds::VERSION) => {
+            typed::<crds::TokenPolicy>(document, mapping, gateway)
+        }
+        (crds::GROUP, "WasmPlugin", crds::VERSION) => {
+            typed::<crds::WasmPlugin>(document, mapping, gateway)
+        }
+        (crds::GROUP, "BackendLBPolicy", crds::VERSION)
+        | (GATEWAY_API, "BackendLBPolicy", "v1alpha2") => {
+            typed::<crds::BackendLBPolicy>(document, mapping, gateway)
+        }
+        ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy", "v1alpha1") => {
+            typed::<gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy>(
+                document, mapping, gateway,
+            )
         }
         ("", "Service", "v1") => {
             typed::<k8s_openapi::api::core::v1::Service>(document, mapping, plain)

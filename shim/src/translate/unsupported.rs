@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use crds::check::Checked;
 use imbl::OrdMap;
+use ir::Violation;
 
 use crate::cluster_view::{ClusterView, Kind, Object, Objects, Watched};
 use crate::conditions::{ConditionType, Conditions, ObjectStatus};
@@ -14,6 +16,9 @@ type Statuses = OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>;
 /// Brings the statuses of kinds that are not served in line with `next`.
 pub(super) fn update(before: &ClusterView, next: &ClusterView, statuses: &mut Statuses) {
     one(&before.listener_sets, &next.listener_sets, statuses);
+    ours(&before.ai_services, &next.ai_services, statuses);
+    ours(&before.token_policies, &next.token_policies, statuses);
+    ours(&before.wasm_plugins, &next.wasm_plugins, statuses);
 }
 
 fn one<T: Watched>(before: &Objects<T>, next: &Objects<T>, statuses: &mut Statuses) {
@@ -25,6 +30,25 @@ fn one<T: Watched>(before: &Objects<T>, next: &Objects<T>, statuses: &mut Status
             (Some(object), None) => drop(statuses.remove(&(T::KIND, object.key.clone()))),
             (None, None) => {}
         }
+    }
+}
+
+/// Kinds of our own, which are also told what is wrong with them.
+fn ours<T: Watched + Checked>(before: &Objects<T>, next: &Objects<T>, statuses: &mut Statuses) {
+    one(before, next, statuses);
+    for (_, new) in before.changes(next) {
+        let Some(object) = new else { continue };
+        let Some(status) = statuses.get_mut(&(T::KIND, object.key.clone())) else {
+            continue;
+        };
+        let faults = crds::check::faults(&object.value).into_iter();
+        Arc::make_mut(status).violations = faults
+            .map(|fault| Violation {
+                object: object.title(),
+                path: fault.path,
+                message: fault.message,
+            })
+            .collect();
     }
 }
 

@@ -54,6 +54,11 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     (GATEWAY_API, "ReferenceGrant", &["v1", "v1beta1"]),
     (GATEWAY_API, "BackendTLSPolicy", &["v1", "v1alpha3"]),
     (GATEWAY_API, "BackendLBPolicy", &["v1alpha2"]),
+    (
+        "gateway.networking.x-k8s.io",
+        "XBackendTrafficPolicy",
+        &["v1alpha1"],
+    ),
 ];
 
 /// Kinds without which there is no gateway; others may well be missing.

@@ -112,10 +112,65 @@ fn pool() -> Vec<Vec<AnyObject>> {
         };
         pool.push(vec![answer(200), answer(503), answer(99)]);
         policies(namespace, &mut pool);
+        own_policies(namespace, &mut pool);
     }
     pool.iter()
         .map(|variants| variants.iter().map(|text| object(text)).collect())
         .collect()
+}
+
+/// Policies of our own kinds that compete for a Service, a route and a Gateway.
+fn own_policies(namespace: &str, pool: &mut Vec<Vec<String>>) {
+    let gateway_api = "group: gateway.networking.k8s.io";
+    for policy in ["p", "q"] {
+        let text = |kind: &str, spec: &str| {
+            format!(
+                "apiVersion: gateway.nantian.dev/v1alpha1\nkind: {kind}\n\
+                 metadata: {{name: {policy}, namespace: {namespace}}}\nspec: {{{spec}}}"
+            )
+        };
+        let service = "targetRefs: [{group: '', kind: Service, name: s1}]";
+        pool.push(vec![
+            text(
+                "BackendLBPolicy",
+                &format!("{service}, loadBalancing: {{type: Random}}"),
+            ),
+            text(
+                "BackendLBPolicy",
+                &format!("{service}, circuitBreaker: {{maxInflightRequests: 1}}"),
+            ),
+            text("BackendLBPolicy", service),
+        ]);
+        pool.push(vec![
+            text(
+                "RoutePolicy",
+                "targetRefs: [{kind: Gateway, name: g1}], default: {timeout: {request: 1s}}",
+            ),
+            text(
+                "RoutePolicy",
+                "targetRefs: [{kind: HTTPRoute, name: r1}], default: {timeout: {connect: 1s}}",
+            ),
+        ]);
+        let targets = [
+            format!("{gateway_api}, kind: Gateway, name: g1"),
+            format!("{gateway_api}, kind: Gateway, name: g1, sectionName: b"),
+            format!("{gateway_api}, kind: GRPCRoute, name: r2"),
+            "group: '', kind: Service, name: s2".to_owned(),
+        ];
+        let says = [
+            "ip: {denyCIDRs: [10.0.0.0/8]}",
+            "cors: {allowOrigins: ['*']}",
+            "authz: {}",
+        ];
+        let variants = (0..8).map(|n| {
+            let target = &targets[n % 4];
+            text(
+                "SecurityPolicy",
+                &format!("targetRefs: [{{{target}}}], {}", says[n % 3]),
+            )
+        });
+        pool.push(variants.collect());
+    }
 }
 
 /// Policies that compete, and an authority that comes, goes and breaks.

@@ -16,6 +16,7 @@ mod golden;
 mod law;
 mod listeners;
 mod mutual_tls;
+mod own_policies;
 mod pings;
 mod quarantine;
 mod scale;

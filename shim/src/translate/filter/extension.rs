@@ -12,7 +12,7 @@ use ir::filter::DirectResponse;
 
 use super::super::Scope;
 use super::super::notes::Notes;
-use crate::direct_response::GROUP;
+use crds::GROUP;
 
 /// The largest body; it travels with the configuration and is kept in memory.
 const BODY_BYTES_MAX: usize = 64 * 1024;

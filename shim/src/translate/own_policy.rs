@@ -1,0 +1,332 @@
+//! Policies of the gateway's own kinds: which holds for what, and what each is told.
+//!
+//! [`OwnPolicies::new`] judges every policy and says who holds which target: of two of one kind the
+//! older. [`super::Translation`] asks it for clusters, routes and listeners as they are published, so
+//! that routes are not translated again for a policy. What one policy says is read in [`backend`],
+//! [`route`] and [`security`]; a SecurityPolicy that cannot be kept to lets nobody through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::check::Checked;
+use ir::filter::Cors;
+use ir::policy::{RoutePolicy, SecurityPolicy};
+
+use crate::cluster_view::{ClusterView, Kind, Object, Objects, Watched};
+
+mod backend;
+mod publish;
+mod route;
+mod security;
+mod status;
+mod target;
+
+pub(super) use backend::BackendSettings;
+pub(super) use publish::{cluster, grpc_route, http_route, listener};
+use target::Target;
+
+/// Every policy, judged, and what holds where.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct OwnPolicies {
+    judged: Vec<Judged>,
+    backends: BTreeMap<Arc<str>, OnBackend>,
+    routes: BTreeMap<(Kind, Arc<str>), OnRoute>,
+    /// By `namespace/gateway` or `namespace/gateway/listener`.
+    gateways: BTreeMap<Arc<str>, OnRoute>,
+}
+
+/// What holds for a Service.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct OnBackend {
+    /// BackendLBPolicy.
+    own: Option<Arc<BackendSettings>>,
+    /// XBackendTrafficPolicy, where the other says nothing.
+    traffic: Option<Arc<BackendSettings>>,
+    security: Option<Arc<SecurityPolicy>>,
+}
+
+/// What holds for a route, or for all routes of a Gateway.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct OnRoute {
+    settings: Option<Arc<RoutePolicy>>,
+    security: Option<Arc<SecurityPolicy>>,
+    cors: Option<Arc<Cors>>,
+}
+
+/// Policies that can stand in each other's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    Backend,
+    Traffic,
+    Route,
+    Security,
+}
+
+/// What a valid policy says.
+#[derive(Clone, Debug, PartialEq)]
+enum Payload {
+    Backend(Arc<BackendSettings>),
+    Traffic(Arc<BackendSettings>),
+    Route(Arc<RoutePolicy>),
+    Security(Arc<Security>),
+}
+
+/// A SecurityPolicy at each place where it may stand: a limit without a scope is about that place.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Security {
+    listener: Arc<SecurityPolicy>,
+    route: Arc<SecurityPolicy>,
+    backend: Arc<SecurityPolicy>,
+    cors: Option<Arc<Cors>>,
+}
+
+/// Why something does not hold: a reason of Gateway API, and a sentence.
+#[derive(Clone, Debug, PartialEq)]
+struct Fault {
+    reason: &'static str,
+    message: String,
+}
+
+impl Fault {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// One policy, judged.
+#[derive(Clone, Debug, PartialEq)]
+struct Judged {
+    kind: Kind,
+    key: Arc<str>,
+    family: Family,
+    payload: Result<Payload, Fault>,
+    /// Each target, and whether the policy holds for it.
+    targets: Vec<(Target, Result<(), Fault>)>,
+    /// What it says and nobody acts by.
+    without_effect: Vec<String>,
+}
+
+/// A policy as it is read: what it says, what it is about, what nobody acts by.
+struct Read {
+    payload: Result<Payload, Fault>,
+    targets: Vec<Result<Target, (Target, Fault)>>,
+    without_effect: Vec<String>,
+}
+
+impl OwnPolicies {
+    /// True when `next` may have other policies than `before`, or other targets for them.
+    pub(super) fn is_concerned(before: &ClusterView, next: &ClusterView) -> bool {
+        !(before
+            .backend_lb_policies
+            .is_same(&next.backend_lb_policies)
+            && before
+                .backend_traffic_policies
+                .is_same(&next.backend_traffic_policies)
+            && before.route_policies.is_same(&next.route_policies)
+            && before.security_policies.is_same(&next.security_policies))
+            || (has_policies(next)
+                && !(before.services.is_same(&next.services)
+                    && before.gateways.is_same(&next.gateways)
+                    && before.http_routes.is_same(&next.http_routes)
+                    && before.grpc_routes.is_same(&next.grpc_routes)))
+    }
+
+    /// Judges every policy of the view.
+    pub(super) fn new(view: &ClusterView) -> Self {
+        let mut policies = Self::default();
+        policies.judge(
+            &view.backend_lb_policies,
+            Family::Backend,
+            view,
+            backend::read,
+        );
+        policies.judge(
+            &view.backend_traffic_policies,
+            Family::Traffic,
+            view,
+            backend::read_traffic,
+        );
+        policies.judge(&view.route_policies, Family::Route, view, route::read);
+        policies.judge(
+            &view.security_policies,
+            Family::Security,
+            view,
+            security::read,
+        );
+        policies
+    }
+
+    fn judge<T: Watched>(
+        &mut self,
+        objects: &Objects<T>,
+        family: Family,
+        view: &ClusterView,
+        read: impl Fn(&Object<T>) -> Read,
+    ) {
+        let mut objects: Vec<_> = objects.iter().collect();
+        // The older one holds, and of two of the same age the first by name.
+        objects.sort_by_key(|object| {
+            let created_at = object.created_at();
+            (created_at.is_none(), created_at, object.key.clone())
+        });
+        let mut holders: BTreeMap<Target, String> = BTreeMap::new();
+        for object in objects {
+            let read = read(object);
+            let fallback = match family {
+                Family::Security => Some(security::nobody()),
+                _ => None,
+            };
+            let holds = read.payload.clone().ok().or(fallback);
+            let mut targets = Vec::new();
+            for target in read.targets {
+                let (target, fault) = match target {
+                    Ok(target) => match target.missing(view) {
+                        None => (target, None),
+                        Some(message) => (target, Some(Fault::new("TargetNotFound", message))),
+                    },
+                    Err((target, fault)) => (target, Some(fault)),
+                };
+                let outcome = match (fault, &holds) {
+                    (Some(fault), _) => Err(fault),
+                    (None, None) => Ok(()),
+                    (None, Some(payload)) => match holders.get(&target) {
+                        Some(holder) => Err(Fault::new(
+                            "Conflicted",
+                            format!("{holder} is older and holds for {target}"),
+                        )),
+                        None => {
+                            holders.insert(target.clone(), object.title());
+                            self.claim(&target, payload);
+                            Ok(())
+                        }
+                    },
+                };
+                targets.push((target, outcome));
+            }
+            self.judged.push(Judged {
+                kind: T::KIND,
+                key: object.key.clone(),
+                family,
+                payload: read.payload,
+                targets,
+                without_effect: read.without_effect,
+            });
+        }
+    }
+
+    /// Puts down what holds for a target.
+    fn claim(&mut self, target: &Target, payload: &Payload) {
+        match target {
+            Target::Service(key) => {
+                let on = self.backends.entry(key.clone()).or_default();
+                match payload {
+                    Payload::Backend(settings) => on.own = Some(settings.clone()),
+                    Payload::Traffic(settings) => on.traffic = Some(settings.clone()),
+                    Payload::Security(security) => on.security = Some(security.backend.clone()),
+                    Payload::Route(_) => {}
+                }
+            }
+            Target::Gateway(key, section) => {
+                let key = match section {
+                    Some(section) => format!("{key}/{section}").into(),
+                    None => key.clone(),
+                };
+                let on = self.gateways.entry(key).or_default();
+                on.claim(payload, |security| &security.listener);
+            }
+            Target::Route(kind, key) => {
+                let on = self.routes.entry((*kind, key.clone())).or_default();
+                on.claim(payload, |security| &security.route);
+            }
+            Target::Other { .. } => {}
+        }
+    }
+
+    /// True when there is none, which is the way of most clusters.
+    pub(super) fn is_empty(&self) -> bool {
+        self.judged.is_empty()
+    }
+
+    /// Services for which something else holds than in `other`.
+    pub(super) fn changed_services(&self, other: &Self) -> BTreeSet<Arc<str>> {
+        let all = self.backends.keys().chain(other.backends.keys());
+        all.filter(|key| self.backends.get(*key) != other.backends.get(*key))
+            .cloned()
+            .collect()
+    }
+
+    /// True when something else holds for routes or listeners than in `other`.
+    pub(super) fn differs_in_front(&self, other: &Self) -> bool {
+        self.routes != other.routes || self.gateways != other.gateways
+    }
+}
+
+impl OnRoute {
+    fn claim(&mut self, payload: &Payload, here: fn(&Security) -> &Arc<SecurityPolicy>) {
+        match payload {
+            Payload::Route(settings) => self.settings = Some(settings.clone()),
+            Payload::Security(security) => {
+                self.security = Some(here(security).clone());
+                self.cors.clone_from(&security.cors);
+            }
+            Payload::Backend(_) | Payload::Traffic(_) => {}
+        }
+    }
+}
+
+fn has_policies(view: &ClusterView) -> bool {
+    !(view.backend_lb_policies.is_empty()
+        && view.backend_traffic_policies.is_empty()
+        && view.route_policies.is_empty()
+        && view.security_policies.is_empty())
+}
+
+/// What the schema and the rules of a kind find, as one fault.
+fn broken<T: Checked>(object: &T) -> Option<Fault> {
+    let faults = crds::check::faults(object);
+    let messages: Vec<_> = faults
+        .iter()
+        .take(8)
+        .map(|fault| format!("{}: {}", fault.path, fault.message))
+        .collect();
+    (!messages.is_empty()).then(|| Fault::new("Invalid", messages.join("; ")))
+}
+
+/// What the contract refuses about it, when it stood at a cluster.
+fn refused(policy: ir::BackendPolicy, security: SecurityPolicy) -> Option<Fault> {
+    let cluster = ir::Cluster {
+        key: "default/probe:80".into(),
+        protocol: ir::cluster::ClusterProtocol::Http,
+        endpoints: Vec::new(),
+        connect_timeout: std::time::Duration::from_secs(1),
+        request_timeout: None,
+        metadata: ir::resource::Metadata::new(),
+        tls: None,
+        session_persistence: None,
+        balancing: ir::cluster::Balancing::RoundRobin,
+        max_inflight_requests: None,
+        ai_service: None,
+        token_policy: None,
+        wasm_plugin: None,
+        security_policy: Some(Arc::new(security)),
+        policy: Some(policy.into()),
+        proxy_protocol: None,
+    };
+    let violations = ir::decode::cluster(ir::encode::cluster(&cluster)).err()?;
+    let messages: Vec<_> = violations
+        .iter()
+        .take(8)
+        .map(|violation| format!("{}: {}", violation.path, violation.message))
+        .collect();
+    Some(Fault::new("Invalid", messages.join("; ")))
+}
+
+/// Names the fields of `set` that are there; [`Read::without_effect`] is made of them.
+fn named(set: &[(&str, bool)]) -> Vec<String> {
+    let set = set.iter().filter(|(_, is_set)| *is_set);
+    set.map(|(field, _)| format!("{field} has no effect yet"))
+        .collect()
+}

@@ -1,0 +1,153 @@
+//! Clusters, routes and listeners with what policies say about them.
+//!
+//! Each function gives back what it was given where no policy is about it.
+
+use std::sync::Arc;
+
+use ir::filter::Filter;
+use ir::http_route::{GrpcRule, HttpRule, Route};
+use ir::policy::{RoutePolicy, SecurityPolicy};
+use ir::{Cluster, Listener};
+
+use super::{OnRoute, OwnPolicies, route};
+use crate::cluster_view::Kind;
+
+/// The cluster of a Service.
+pub(in super::super) fn cluster(
+    policies: &OwnPolicies,
+    service: &str,
+    mut cluster: Cluster,
+) -> Cluster {
+    let Some(on) = policies.backends.get(service) else {
+        return cluster;
+    };
+    cluster.security_policy.clone_from(&on.security);
+    let mut policy = ir::BackendPolicy::default();
+    if let Some(settings) = &on.traffic {
+        cluster.session_persistence.clone_from(&settings.session);
+        policy.retry_budget = settings.policy.retry_budget;
+    }
+    if let Some(settings) = &on.own {
+        let budget = policy.retry_budget;
+        policy = settings.policy.clone();
+        policy.retry_budget = policy.retry_budget.or(budget);
+        if settings.session.is_some() {
+            cluster.session_persistence.clone_from(&settings.session);
+        }
+        cluster.balancing = settings.balancing.clone().unwrap_or_default();
+        cluster.max_inflight_requests = settings.max_inflight_requests;
+    }
+    if policy != ir::BackendPolicy::default() {
+        cluster.policy = Some(policy.into());
+    }
+    cluster
+}
+
+/// What holds for one route.
+struct Effective {
+    settings: Option<Arc<RoutePolicy>>,
+    security: Option<Arc<SecurityPolicy>>,
+    cors: Option<Filter>,
+}
+
+fn effective<R>(policies: &OwnPolicies, kind: Kind, found: &Route<R>) -> Option<Effective> {
+    let none = OnRoute::default();
+    let own = policies.routes.get(&(kind, found.key.clone()));
+    // Of several Gateways the first one of the route that has a policy.
+    let of_gateways = |pick: fn(&OnRoute) -> bool| {
+        let mut listeners = found.listeners.iter();
+        listeners.find_map(|name| {
+            let gateway = name.rsplit_once('/').map_or("", |(gateway, _)| gateway);
+            let both = [policies.gateways.get(name), policies.gateways.get(gateway)];
+            both.into_iter().flatten().find(|on| pick(on))
+        })
+    };
+    let settings_above = of_gateways(|on| on.settings.is_some());
+    let cors_above = of_gateways(|on| on.cors.is_some());
+    if own.is_none() && settings_above.is_none() && cors_above.is_none() {
+        return None;
+    }
+    let own = own.unwrap_or(&none);
+    let above = settings_above.and_then(|on| on.settings.as_ref());
+    let settings = match (&own.settings, above) {
+        (Some(own), Some(above)) => Some(route::merged(own, above)),
+        (Some(one), None) | (None, Some(one)) => Some((**one).clone()),
+        (None, None) => None,
+    };
+    let cors = own.cors.as_ref().or_else(|| cors_above?.cors.as_ref());
+    Some(Effective {
+        settings: settings.map(|settings| Arc::new(route::final_form(settings))),
+        security: own.security.clone(),
+        cors: cors.map(|cors| Filter::Cors((**cors).clone())),
+    })
+}
+
+/// An HTTP route as it is published.
+pub(in super::super) fn http_route(
+    policies: &OwnPolicies,
+    found: Arc<Route<HttpRule>>,
+) -> Arc<Route<HttpRule>> {
+    let Some(effective) = effective(policies, Kind::HttpRoute, &found) else {
+        return found;
+    };
+    let mut route = (*found).clone();
+    route.policy = effective.settings;
+    route.security_policy = effective.security;
+    if let Some(cors) = effective.cors {
+        for rule in &mut route.rules {
+            add_cors(&mut rule.filters, &cors);
+        }
+    }
+    Arc::new(route)
+}
+
+/// A gRPC route as it is published.
+pub(in super::super) fn grpc_route(
+    policies: &OwnPolicies,
+    found: Arc<Route<GrpcRule>>,
+) -> Arc<Route<GrpcRule>> {
+    let Some(effective) = effective(policies, Kind::GrpcRoute, &found) else {
+        return found;
+    };
+    let mut route = (*found).clone();
+    route.policy = effective.settings;
+    route.security_policy = effective.security;
+    if let Some(cors) = effective.cors {
+        for rule in &mut route.rules {
+            add_cors(&mut rule.filters, &cors);
+        }
+    }
+    Arc::new(route)
+}
+
+/// In front of the others, unless the rule has one of its own.
+fn add_cors(filters: &mut Vec<Filter>, cors: &Filter) {
+    if !filters
+        .iter()
+        .any(|filter| matches!(filter, Filter::Cors(_)))
+    {
+        filters.insert(0, cors.clone());
+    }
+}
+
+/// A listener as it is published: its own policy, or else its Gateway's.
+pub(in super::super) fn listener(policies: &OwnPolicies, found: &Arc<Listener>) -> Arc<Listener> {
+    let gateway = found
+        .name
+        .rsplit_once('/')
+        .map_or("", |(gateway, _)| gateway);
+    let both = [
+        policies.gateways.get(&found.name),
+        policies.gateways.get(gateway),
+    ];
+    let security = both
+        .into_iter()
+        .flatten()
+        .find_map(|on| on.security.clone());
+    let Some(security) = security else {
+        return found.clone();
+    };
+    let mut listener = (**found).clone();
+    listener.security_policy = Some(security);
+    Arc::new(listener)
+}

@@ -1,0 +1,204 @@
+//! What each policy is told, by ancestor: the Gateways that it concerns, or its targets where none does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::super::{Memos, backend};
+use super::target::Target;
+use super::{Family, Fault, Judged, OwnPolicies};
+use crate::cluster_view::{ClusterView, Kind, Object, Watched};
+use crate::conditions::{Condition, ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
+
+/// More ancestors than this are not told (Gateway API `PolicyStatus.ancestors`).
+const ANCESTORS_MAX: usize = 16;
+
+/// Which Gateways a target is reached from.
+pub(in super::super) struct Reach {
+    /// By Service.
+    pub(in super::super) services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// By kind and key of a route.
+    pub(in super::super) routes: BTreeMap<(Kind, Arc<str>), BTreeSet<Arc<str>>>,
+}
+
+impl Reach {
+    /// Looks where routes lead to and where they are attached; `kind` is that of routes that a policy
+    /// can be about.
+    pub(in super::super) fn add<R>(&mut self, kind: Option<Kind>, memos: &Memos<R>) {
+        for (key, outcome) in memos {
+            let gateways = outcome.attached.iter().filter_map(|listener| {
+                let (gateway, _) = listener.rsplit_once('/')?;
+                Some(Arc::from(gateway))
+            });
+            let gateways: BTreeSet<Arc<str>> = gateways.collect();
+            if let Some(found) = kind.and_then(|kind| self.routes.get_mut(&(kind, key.clone()))) {
+                found.extend(gateways.iter().cloned());
+            }
+            if self.services.is_empty() {
+                continue;
+            }
+            for cluster in &outcome.clusters {
+                if let Some(found) = self.services.get_mut(backend::service_key(cluster)) {
+                    found.extend(gateways.iter().cloned());
+                }
+            }
+        }
+    }
+}
+
+/// Kind, namespace, name and part of an ancestor.
+type Ancestor = (String, String, String, Option<String>);
+
+impl OwnPolicies {
+    /// Services and routes whose Gateways [`OwnPolicies::statuses`] wants to know.
+    pub(in super::super) fn wanted(&self) -> Reach {
+        let mut reach = Reach {
+            services: BTreeMap::new(),
+            routes: BTreeMap::new(),
+        };
+        for (target, _) in self.judged.iter().flat_map(|policy| &policy.targets) {
+            match target {
+                Target::Service(key) => drop(reach.services.insert(key.clone(), BTreeSet::new())),
+                Target::Route(kind, key) => {
+                    reach.routes.insert((*kind, key.clone()), BTreeSet::new());
+                }
+                Target::Gateway(..) | Target::Other { .. } => {}
+            }
+        }
+        reach
+    }
+
+    /// What every policy is told.
+    pub(in super::super) fn statuses(
+        &self,
+        view: &ClusterView,
+        reach: &Reach,
+    ) -> Vec<ObjectStatus> {
+        let told = self.judged.iter().filter_map(|judged| {
+            let key = &judged.key;
+            match judged.family {
+                Family::Backend => Some(status(judged, view.backend_lb_policies.get(key)?, reach)),
+                Family::Traffic => Some(status(
+                    judged,
+                    view.backend_traffic_policies.get(key)?,
+                    reach,
+                )),
+                Family::Route => Some(status(judged, view.route_policies.get(key)?, reach)),
+                Family::Security => Some(status(judged, view.security_policies.get(key)?, reach)),
+            }
+        });
+        told.collect()
+    }
+
+    /// Kind and key of every policy.
+    pub(in super::super) fn keys(&self) -> impl Iterator<Item = (Kind, Arc<str>)> {
+        self.judged
+            .iter()
+            .map(|judged| (judged.kind, judged.key.clone()))
+    }
+}
+
+fn status<T: Watched>(judged: &Judged, object: &Object<T>, reach: &Reach) -> ObjectStatus {
+    let mut status = ObjectStatus::new(object);
+    status.warnings.clone_from(&judged.without_effect);
+    if judged.targets.is_empty() {
+        let mut conditions = Conditions::new(object.generation());
+        let message = "spec.targetRefs: is empty, so the policy is about nothing";
+        conditions.fail(ConditionType::Accepted, "Invalid", message);
+        status.conditions = conditions.finish();
+        return status;
+    }
+    let mut ancestors: BTreeMap<Ancestor, Vec<&(Target, Result<(), Fault>)>> = BTreeMap::new();
+    for entry in &judged.targets {
+        for ancestor in ancestors_of(&entry.0, reach) {
+            ancestors.entry(ancestor).or_default().push(entry);
+        }
+    }
+    if ancestors.len() > ANCESTORS_MAX {
+        let count = ancestors.len();
+        let message = format!("it concerns {count} Gateways, of which {ANCESTORS_MAX} can be told");
+        status.warnings.push(message);
+    }
+    let told = ancestors.into_iter().take(ANCESTORS_MAX);
+    status.parents = told
+        .map(
+            |((kind, namespace, name, section_name), targets)| ParentStatus {
+                kind,
+                namespace,
+                name,
+                section_name,
+                port: None,
+                conditions: conditions(judged, object.generation(), &targets),
+            },
+        )
+        .collect();
+    status
+}
+
+/// The Gateways through which the target is reached; without any the target itself.
+fn ancestors_of(target: &Target, reach: &Reach) -> Vec<Ancestor> {
+    let gateways = match target {
+        Target::Service(key) => reach.services.get(key),
+        Target::Route(kind, key) => reach.routes.get(&(*kind, key.clone())),
+        Target::Gateway(..) | Target::Other { .. } => None,
+    };
+    let found: Vec<_> = gateways
+        .into_iter()
+        .flatten()
+        .filter_map(|key| {
+            let (namespace, name) = key.split_once('/')?;
+            Some((
+                "Gateway".to_owned(),
+                namespace.to_owned(),
+                name.to_owned(),
+                None,
+            ))
+        })
+        .collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let (kind, namespace, name, section) = target.parts();
+    vec![(
+        kind.to_owned(),
+        namespace.to_owned(),
+        name.to_owned(),
+        section.map(str::to_owned),
+    )]
+}
+
+fn conditions(
+    judged: &Judged,
+    generation: i64,
+    targets: &[&(Target, Result<(), Fault>)],
+) -> Vec<Condition> {
+    let mut conditions = Conditions::new(generation);
+    let faults: Vec<_> = targets
+        .iter()
+        .filter_map(|(_, outcome)| outcome.as_ref().err())
+        .collect();
+    match (&judged.payload, faults.first()) {
+        (Err(fault), _) => {
+            conditions.fail(ConditionType::Accepted, fault.reason, &*fault.message);
+        }
+        (Ok(_), Some(first)) => {
+            let messages: Vec<_> = faults.iter().map(|fault| &*fault.message).collect();
+            let reason = match first.reason {
+                "InvalidKind" => "Invalid",
+                reason => reason,
+            };
+            conditions.fail(ConditionType::Accepted, reason, messages.join("; "));
+        }
+        (Ok(_), None) => {
+            let message = judged.without_effect.join("; ");
+            conditions.set(ConditionType::Accepted, Truth::True, "Accepted", message);
+        }
+    }
+    let unresolved = faults.iter().find(|fault| fault.reason != "Conflicted");
+    match unresolved {
+        Some(fault) => {
+            conditions.fail(ConditionType::ResolvedRefs, fault.reason, &*fault.message);
+        }
+        None => conditions.hold(ConditionType::ResolvedRefs, "ResolvedRefs"),
+    }
+    conditions.finish()
+}

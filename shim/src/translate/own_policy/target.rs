@@ -1,0 +1,116 @@
+//! What a policy is about, by kind and key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Fault;
+use crate::cluster_view::{ClusterView, Kind};
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// An object that a policy names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    /// A Service, `namespace/name`.
+    Service(Arc<str>),
+    /// A Gateway, and one of its listeners where that is meant.
+    Gateway(Arc<str>, Option<String>),
+    /// An HTTPRoute or a GRPCRoute.
+    Route(Kind, Arc<str>),
+    /// Something that no policy of the kind can be about.
+    Other { kind: String, key: Arc<str> },
+}
+
+/// A reference as the kinds write it.
+pub(super) struct Reference<'a> {
+    pub(super) group: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
+    pub(super) section: Option<&'a str>,
+}
+
+impl Target {
+    /// Reads a reference of a policy in `namespace`.
+    pub(super) fn read(reference: &Reference<'_>, namespace: &str) -> Result<Self, (Self, Fault)> {
+        let key: Arc<str> = format!("{namespace}/{}", reference.name).into();
+        let other = || Self::Other {
+            kind: reference.kind.to_owned(),
+            key: key.clone(),
+        };
+        if reference.namespace.is_some_and(|named| named != namespace) {
+            let message = format!("a policy is about objects of its own namespace, {namespace}");
+            return Err((other(), Fault::new("Invalid", message)));
+        }
+        match (reference.group, reference.kind) {
+            ("", "Service") => Ok(Self::Service(key)),
+            (GATEWAY_API, "Gateway") => {
+                Ok(Self::Gateway(key, reference.section.map(str::to_owned)))
+            }
+            (GATEWAY_API, "HTTPRoute") => Ok(Self::Route(Kind::HttpRoute, key)),
+            (GATEWAY_API, "GRPCRoute") => Ok(Self::Route(Kind::GrpcRoute, key)),
+            (group, kind) => {
+                let message = format!("kind {kind} of group {group:?} cannot be a target here");
+                Err((other(), Fault::new("InvalidKind", message)))
+            }
+        }
+    }
+
+    /// What is missing for it to be there.
+    pub(super) fn missing(&self, view: &ClusterView) -> Option<String> {
+        match self {
+            Self::Service(key) => {
+                let Some(service) = view.services.get(key) else {
+                    return Some(format!("there is no Service {key}"));
+                };
+                let spec = service.value.spec.as_ref();
+                let ports = spec
+                    .and_then(|spec| spec.ports.as_deref())
+                    .unwrap_or_default();
+                ports
+                    .is_empty()
+                    .then(|| format!("Service {key} has no ports"))
+            }
+            Self::Gateway(key, section) => {
+                let Some(gateway) = view.gateways.get(key) else {
+                    return Some(format!("there is no Gateway {key}"));
+                };
+                let section = section.as_ref()?;
+                let listeners = &gateway.value.spec.listeners;
+                let is_there = listeners.iter().any(|listener| listener.name == *section);
+                (!is_there).then(|| format!("Gateway {key} has no listener {section}"))
+            }
+            Self::Route(kind, key) => {
+                let is_there = match kind {
+                    Kind::GrpcRoute => view.grpc_routes.get(key).is_some(),
+                    _ => view.http_routes.get(key).is_some(),
+                };
+                (!is_there).then(|| format!("there is no {kind} {key}"))
+            }
+            Self::Other { .. } => None,
+        }
+    }
+
+    /// Kind, namespace, name and part of it.
+    pub(super) fn parts(&self) -> (&str, &str, &str, Option<&str>) {
+        let (kind, key, section) = match self {
+            Self::Service(key) => ("Service", key, None),
+            Self::Gateway(key, section) => ("Gateway", key, section.as_deref()),
+            Self::Route(kind, key) => (kind.as_str(), key, None),
+            Self::Other { kind, key } => (kind.as_str(), key, None),
+        };
+        let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+        (kind, namespace, name, section)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, namespace, name, section) = self.parts();
+        write!(f, "{kind} {namespace}/{name}")?;
+        match section {
+            Some(section) => write!(f, ", listener {section}"),
+            None => Ok(()),
+        }
+    }
+}
