@@ -403,7 +403,7 @@ impl Parts<'_> {
             index,
             name,
             limits: self.limits.clone(),
-            access: self.access,
+            access: self.access.clone(),
             filters: Filters::compile(self.filters),
             backends: backends.collect(),
             choice,

@@ -68,7 +68,7 @@ pub async fn serve(
     drop(listener);
     if access.is_some_and(|lists| !lists.admit(arrival.client.ip())) {
         story.end(Reason::AddressDenied, &worker.log);
-        return turn_away(client, Reason::AddressDenied).await;
+        return turn_away(&client);
     }
     let open = story.metrics.session_opened();
     let reason = match find(&worker, &client, &arrival, &mut story).await {
