@@ -8,6 +8,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
+use dataplane_tls::ClientFacts;
+
 /// What is known about a connection when it comes.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -35,9 +37,16 @@ pub(crate) struct Written {
     pub(crate) client: HeaderValue,
     /// The port it came to.
     pub(crate) port: HeaderValue,
+    /// The client's certificate, for those that have one.
+    pub(crate) certificate: Option<HeaderValue>,
 }
 
 impl Arrival {
+    /// Who the client is by its certificate.
+    pub(crate) fn client_facts(&self) -> Option<&ClientFacts> {
+        self.tls.as_ref()?.client.as_deref()
+    }
+
     /// The client's address and the port it came to, as field values.
     pub(crate) fn written(&self) -> &Written {
         self.texts.0.get_or_init(|| {
@@ -46,6 +55,9 @@ impl Arrival {
                 client: HeaderValue::try_from(client)
                     .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
                 port: HeaderValue::from(self.port.get()),
+                certificate: self
+                    .client_facts()
+                    .and_then(|facts| HeaderValue::try_from(facts.to_field()).ok()),
             })
         })
     }
@@ -62,4 +74,6 @@ pub struct TlsFacts {
     pub is_http2: bool,
     /// The protocol version, such as `TLSv1.3`.
     pub version: &'static str,
+    /// Who the client is, when it showed a certificate that is trusted.
+    pub client: Option<Arc<ClientFacts>>,
 }

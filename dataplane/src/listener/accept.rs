@@ -21,7 +21,7 @@ use dataplane_http::{Arrival, Io, Texts, TlsFacts, Worker, serve};
 use dataplane_resilience::admission::{ClientPlace, Clients, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
 use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
-use dataplane_tls::Alpn;
+use dataplane_tls::{Alpn, ClientFacts};
 use ir::Network;
 use ir::listener::TlsVersion;
 
@@ -292,6 +292,11 @@ impl Door {
                     arrival.tls = Some(TlsFacts {
                         sni: session.sni.clone(),
                         listener: session.listener.clone(),
+                        client: session
+                            .client_certificate
+                            .as_deref()
+                            .and_then(ClientFacts::read)
+                            .map(Arc::new),
                         is_http2: session.alpn == Some(Alpn::H2),
                         version: match session.version {
                             TlsVersion::V1_2 => "TLSv1.2",

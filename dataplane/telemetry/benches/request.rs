@@ -88,6 +88,7 @@ fn access_line(criterion: &mut Criterion) {
         snapshot_version: "7f3a9c",
         tls_version: None,
         sni: None,
+        client_certificate: None,
     };
     criterion.bench_function("access_log/line", |b| {
         b.iter(|| writer.write(black_box(&record)))

@@ -10,7 +10,7 @@ use ir::Secret;
 use ir::secret::{Certificate, SecretText};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// A certificate authority of one test.
@@ -61,6 +61,16 @@ impl Authority {
         self.issue(&[], name, ExtendedKeyUsagePurpose::ClientAuth, 2100)
     }
 
+    /// As [`Self::client`], with URIs and DNS names besides.
+    pub fn client_with(&self, name: &str, uris: &[&str], dns_names: &[&str]) -> Identity {
+        let text = |text: &&str| (*text).try_into().expect("test names are ASCII");
+        let uris = uris.iter().map(|it| SanType::URI(text(it)));
+        let dns_names = dns_names.iter().map(|it| SanType::DnsName(text(it)));
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = uris.chain(dns_names).collect();
+        self.sign(params, name, ExtendedKeyUsagePurpose::ClientAuth, 2100)
+    }
+
     /// As [`Self::client`], but it ended long ago.
     pub fn expired_client(&self, name: &str) -> Identity {
         self.issue(&[], name, ExtendedKeyUsagePurpose::ClientAuth, 2001)
@@ -74,7 +84,17 @@ impl Authority {
         end: i32,
     ) -> Identity {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names fit into a certificate");
+        let params = CertificateParams::new(names).expect("names fit into a certificate");
+        self.sign(params, common_name, usage, end)
+    }
+
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        common_name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        end: i32,
+    ) -> Identity {
         params
             .distinguished_name
             .push(DnType::CommonName, common_name);

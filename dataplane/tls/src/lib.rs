@@ -12,6 +12,7 @@ pub mod client;
 pub mod server;
 pub mod client_hello;
 pub mod stream;
+mod client_facts;
 mod listener;
 mod verify;
 mod certificate;
@@ -23,6 +24,7 @@ pub use certificate::CertificateFacts;
 pub use client::{
     BackendTrust, ClientIdentity, ClientStream, ClientTls, ClientTlsError, ConnectError, Offer,
 };
+pub use client_facts::ClientFacts;
 pub use client_hello::{Alert, ClientHello, HelloError, HelloReader};
 pub use provider::install_crypto_provider;
 pub use server::{HandshakeError, ServerTls};

@@ -32,6 +32,11 @@ pub(crate) fn identify(
     let clients = &*listener.clients;
     let is_trusted = clients.trusted.include(arrival.client.ip(), 0);
     request.headers.remove(CERTIFICATE);
+    if clients.certificate_field
+        && let Some(field) = &arrival.written().certificate
+    {
+        request.headers.insert(CERTIFICATE, field.clone());
+    }
     if is_trusted {
         let peer = arrival.client.ip();
         let chain = match clients.fields {

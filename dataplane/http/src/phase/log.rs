@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderName, StatusCode};
 
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::access_log::{Record, Writer};
+use dataplane_telemetry::access_log::{ClientCertificate, Record, Writer};
 
 use crate::arrival::Arrival;
 use crate::context::Context;
@@ -68,6 +68,7 @@ pub(crate) fn record(
         snapshot_version: ctx.config.version().as_str(),
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+        client_certificate: client_certificate(arrival),
     });
 }
 
@@ -121,7 +122,21 @@ pub(crate) fn refused(
         snapshot_version: config.version().as_str(),
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+        client_certificate: client_certificate(arrival),
     });
+}
+
+fn client_certificate(arrival: &Arrival) -> Option<ClientCertificate<'_>> {
+    let facts = arrival.client_facts()?;
+    Some(ClientCertificate {
+        subject: &facts.subject,
+        name: facts
+            .uris
+            .first()
+            .or(facts.dns_names.first())
+            .map_or("", String::as_str),
+        fingerprint: &facts.fingerprint,
+    })
 }
 
 fn protocol(version: http::Version) -> &'static str {

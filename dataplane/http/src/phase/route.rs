@@ -25,11 +25,9 @@ pub(crate) fn listener(ctx: &mut Context<'_>, request: &Request, arrival: &Arriv
     if bind.tls.is_some() != arrival.tls.is_some() {
         return Step::reply(Reply::new(Reason::MisdirectedRequest));
     }
+    // Gateway API: a host of no listener is 404, whatever the handshake was for.
     let Some(listener) = bind.listeners.best(host) else {
-        return Step::reply(Reply::new(match &arrival.tls {
-            Some(_) => Reason::MisdirectedRequest,
-            None => Reason::RouteNotFound,
-        }));
+        return Step::reply(Reply::new(Reason::RouteNotFound));
     };
     ctx.listener = Some(listener);
     if arrival

@@ -72,6 +72,19 @@ pub struct Record<'a> {
     pub tls_version: Option<&'a str>,
     /// The name the client asked for in its handshake.
     pub sni: Option<&'a str>,
+    /// Who the client is by its certificate.
+    pub client_certificate: Option<ClientCertificate<'a>>,
+}
+
+/// What a client's verified certificate says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientCertificate<'a> {
+    /// As in `CN=worker,O=Shop`.
+    pub subject: &'a str,
+    /// The first of its alternative names, a URI before a DNS name; empty when it has none.
+    pub name: &'a str,
+    /// SHA-256 in hexadecimal.
+    pub fingerprint: &'a str,
 }
 
 /// Writes records as lines of JSON; keeps the date of the second it wrote last.
@@ -98,6 +111,15 @@ impl JsonFormat {
         };
         write_destination(out, &destination);
         write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
+        if let Some(certificate) = &record.client_certificate {
+            text(
+                out,
+                b",\"client_cert_subject\":\"",
+                certificate.subject.as_bytes(),
+            );
+            text(out, b",\"client_cert_san\":\"", certificate.name.as_bytes());
+            plain(out, b",\"client_cert_sha256\":\"", certificate.fingerprint);
+        }
         out.extend_from_slice(b"}\n");
     }
 }

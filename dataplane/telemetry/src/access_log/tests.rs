@@ -37,6 +37,7 @@ fn record(status: u16, path: &[u8]) -> Record<'_> {
         snapshot_version: "1",
         tls_version: None,
         sni: None,
+        client_certificate: None,
     }
 }
 

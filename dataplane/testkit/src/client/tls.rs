@@ -7,9 +7,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -30,6 +34,7 @@ pub struct TlsClient {
     alpn: Vec<Vec<u8>>,
     versions: Versions,
     sends_sni: bool,
+    sessions: Option<Arc<dyn ClientSessionStore>>,
     config: OnceLock<Arc<ClientConfig>>,
 }
 
@@ -60,6 +65,7 @@ impl TlsClient {
             alpn: Vec::new(),
             versions: rustls::ALL_VERSIONS,
             sends_sni: true,
+            sessions: None,
             config: OnceLock::new(),
         }
     }
@@ -110,6 +116,17 @@ impl TlsClient {
         }
     }
 
+    /// Offers the sessions it has to every server, whatever name they were made for, as a client
+    /// would that wants in where it may not.
+    pub fn resuming_anywhere(self) -> Self {
+        let sessions = ClientSessionMemoryCache::new(64);
+        Self {
+            sessions: Some(Arc::new(OneName(sessions))),
+            config: OnceLock::new(),
+            ..self
+        }
+    }
+
     /// Connects to `address` and shakes hands; the certificate must be good for `name`.
     pub async fn connect(
         &self,
@@ -150,7 +167,50 @@ impl TlsClient {
         };
         config.alpn_protocols.clone_from(&self.alpn);
         config.enable_sni = self.sends_sni;
+        if let Some(sessions) = &self.sessions {
+            config.resumption = Resumption::store(sessions.clone());
+        }
         config
+    }
+}
+
+/// Keeps all sessions under one name.
+#[derive(Debug)]
+struct OneName(ClientSessionMemoryCache);
+
+impl OneName {
+    fn name() -> ServerName<'static> {
+        ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into())
+    }
+}
+
+impl ClientSessionStore for OneName {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(Self::name(), group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&Self::name())
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(Self::name(), value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&Self::name())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&Self::name());
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(Self::name(), value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&Self::name())
     }
 }
 

@@ -32,6 +32,11 @@ fn full() -> Record<'static> {
         snapshot_version: "v7",
         tls_version: Some("TLSv1.3"),
         sni: Some("shop.example"),
+        client_certificate: Some(ClientCertificate {
+            subject: "CN=worker\\2C 7",
+            name: "spiffe://shop.example/worker",
+            fingerprint: "00ff",
+        }),
     }
 }
 
@@ -60,6 +65,8 @@ fn a_full_record_has_every_field() {
         "route_name": "cart", "rule": 2, "backend": "shop/cart:80",
         "upstream_addr": "10.0.0.7:8080", "upstream_connect_time_ms": 0.09, "retry_attempts": 1,
         "snapshot_version": "v7", "tls_version": "TLSv1.3", "sni": "shop.example",
+        "client_cert_subject": "CN=worker\\2C 7",
+        "client_cert_san": "spiffe://shop.example/worker", "client_cert_sha256": "00ff",
     });
     assert_eq!(parsed(&full()), expected);
 }
@@ -81,6 +88,7 @@ fn what_is_not_known_is_left_out() {
         referer: b"",
         tls_version: None,
         sni: None,
+        client_certificate: None,
         status: 0,
         bytes_sent: 0,
         reason: Reason::ClientAborted,
