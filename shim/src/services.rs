@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::cluster_view::{ClusterView, Kind};
+use crate::cluster_view::{ClusterView, Kind, Object};
 use crate::pipeline::Applied;
 use crate::settings::GatewayServices;
 use crate::translate::{GATEWAY_NAME_LABEL, Translation, fingerprint};
@@ -207,42 +207,36 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes away Services of Gateways that another controller serves by now; true when that failed.
+    /// Services of ours whose Gateways another controller serves by now.
     ///
     /// A Service goes with its Gateway by itself. A class that is merely away must not take addresses
     /// from anybody, so nothing is taken away for that.
-    async fn take_away(&self, translation: &Translation) -> bool {
-        let view = translation.view();
-        let is_foreign = |service: &str| {
-            let owner = view
-                .services
-                .get(service)?
-                .value
-                .metadata
-                .owner_references
-                .as_ref()?;
-            let gateway = owner.iter().find(|owner| owner.kind == "Gateway")?;
-            let (namespace, _) = service.split_once('/')?;
-            let gateway = view
-                .gateways
-                .get(&format!("{namespace}/{}", gateway.name))?;
-            let class = view
-                .gateway_classes
-                .get(&gateway.value.spec.gateway_class_name)?;
-            Some(class.value.spec.controller_name != self.controller_name)
+    fn foreign(&self, view: &ClusterView) -> Vec<Arc<Object<Service>>> {
+        let is_foreign = |service: &Object<Service>| {
+            let metadata = &service.value.metadata;
+            let whose = metadata.annotations.as_ref()?.get(CONTROLLER)?;
+            let owners = metadata.owner_references.as_ref()?;
+            let owner = owners.iter().find(|owner| owner.kind == "Gateway")?;
+            let gateway = format!("{}/{}", service.namespace(), owner.name);
+            let gateway = view.gateways.get(&gateway)?;
+            let class = &gateway.value.spec.gateway_class_name;
+            let class = view.gateway_classes.get(class)?;
+            let serves = &class.value.spec.controller_name;
+            Some(*whose == self.controller_name && *serves != self.controller_name)
         };
-        let gone = view.services.iter().filter(|service| {
-            let annotations = service.value.metadata.annotations.as_ref();
-            let whose = annotations.and_then(|annotations| annotations.get(CONTROLLER));
-            whose == Some(&self.controller_name) && is_foreign(&service.key) == Some(true)
-        });
+        let services = view.services.iter();
+        let foreign = services.filter(|service| is_foreign(service) == Some(true));
+        foreign.cloned().collect()
+    }
+
+    /// Takes away what is not ours to keep; true when that failed.
+    async fn take_away(&self, translation: &Translation) -> bool {
+        let gone = self.foreign(translation.view());
         let mut failed = false;
         for service in gone {
             let api: Api<Service> = Api::namespaced(self.client.clone(), service.namespace());
             match api.delete(service.name(), &DeleteParams::default()).await {
-                Ok(_) => {
-                    info!(key = %service.key, "Service taken away, another controller serves the Gateway")
-                }
+                Ok(_) => info!(key = %service.key, "taken away, another controller serves it"),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => {
                     warn!(key = %service.key, %error, "was not taken away");
