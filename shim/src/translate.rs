@@ -281,8 +281,8 @@ impl Translation {
         if !is_same {
             changed.gateways = self.update_gateways(before);
         }
-        if OwnPolicies::is_concerned(old, new) {
-            let policies = OwnPolicies::new(new);
+        if OwnPolicies::is_concerned(&before.view, &self.view) {
+            let policies = OwnPolicies::new(&self.view);
             if policies != *before.own_policies {
                 self.own_policies = Arc::new(policies);
             }

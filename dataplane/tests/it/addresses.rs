@@ -77,7 +77,7 @@ async fn status(port: u16, client: &str) -> u16 {
 
 #[tokio::test]
 async fn lists_hold_wherever_they_stand() {
-    let backend = Backend::start().await;
+    let backend = Backend::http1("b").await;
     for place in [Place::Listener, Place::Route, Place::Cluster] {
         let port = free_port();
         let policy = lists(&["10.0.0.0/8", "2001:db8::/32"], &["10.6.6.0/24"]);
@@ -97,7 +97,7 @@ async fn lists_hold_wherever_they_stand() {
 
 #[tokio::test]
 async fn a_changed_list_holds_at_once_and_lets_everyone_in_when_it_is_gone() {
-    let backend = Backend::start().await;
+    let backend = Backend::http1("b").await;
     let port = free_port();
     let nobody = lists(&[], &["0.0.0.0/0", "::/0"]);
     let first = snapshot(port, &backend, Place::Route, &nobody);

@@ -31,7 +31,7 @@ pub(super) fn read(object: &Object<crds::SecurityPolicy>) -> Read {
         Target::read(&reference, object.namespace())
     });
     let targets: Vec<_> = targets.collect();
-    let cors = spec.cors.as_ref().map(self::cors);
+    let cors = spec.cors.as_ref().map(cors);
     let fault = broken(&object.value)
         .or_else(|| unsupported(spec))
         .or_else(|| {
