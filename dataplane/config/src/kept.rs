@@ -23,13 +23,17 @@ const SWEPT_FROM: usize = 64;
 /// State of routes by name; shared by one configuration and the next.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// By route and cluster.
-    breakers: Mutex<Found<(Arc<str>, Arc<str>), Breaker>>,
-    /// By kind of object, its name, and the limit's.
-    limiters: Mutex<Found<(&'static str, Box<str>, Box<str>), Limiter>>,
+    breakers: Mutex<Found<BreakerName, Breaker>>,
+    limiters: Mutex<Found<LimiterName, Limiter>>,
     shared: Arc<Shared>,
     limits: ProcessLimits,
 }
+
+/// Route and cluster.
+type BreakerName = (Arc<str>, Arc<str>);
+
+/// Kind of object, its name, and the limit's.
+type LimiterName = (&'static str, Box<str>, Box<str>);
 
 /// What can be found as long as somebody else holds it.
 #[derive(Debug)]

@@ -185,13 +185,11 @@ impl Limiter {
         metrics: Arc<RateLimitMetrics>,
     ) -> Self {
         let name: Box<str> = name.into();
-        let mut hasher = shared.keys.build_hasher();
-        (place.scope(), place.name(), &*name).hash(&mut hasher);
         let rate = rate(source, 1);
         Self {
             policy: (!source.is_divided).then(|| policy(&name, source, 1).into()),
             dimension: dimension(source.scope, place),
-            id: hasher.finish(),
+            id: shared.keys.hash_one((place.scope(), place.name(), &*name)),
             source: source.clone(),
             scope: place.scope(),
             bucket,

@@ -112,6 +112,7 @@ mod tests {
             &[],
         );
         ClusterConfig {
+            access: None,
             cluster: Cluster::compile(&Arc::new(source), None),
             tls: dataplane_config::ClusterTls::default(),
             metrics: Metrics::new().backend("shop/b:80"),

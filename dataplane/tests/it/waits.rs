@@ -59,7 +59,17 @@ async fn a_call_is_given_the_time_it_asks_for_and_no_more() {
         assert_eq!(reply.status, Some(4), "{asked}: {}", reply.message);
         assert!(began.elapsed() >= Duration::from_millis(99), "{asked}");
     }
-    for asked in ["1M", "1H", "99999999S", "150", "100000000n", "m", "-1m", "1m1", ""] {
+    for asked in [
+        "1M",
+        "1H",
+        "99999999S",
+        "150",
+        "100000000n",
+        "m",
+        "-1m",
+        "1m1",
+        "",
+    ] {
         let metadata = [("grpc-timeout", asked), ("x-want", "delay_ms=200")];
         let reply = grpc::unary(&client, "x", "/t.Echo/Say", &metadata, b"hi")
             .await
