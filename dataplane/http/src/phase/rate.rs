@@ -103,15 +103,16 @@ pub(crate) fn take<'c>(ctx: &mut Context<'c>, request: &Request, stage: Stage) -
 
 fn wait_or_refuse<'c>(ctx: &mut Context<'c>, limiter: &'c Limiter, empty: Empty) -> Said<'c> {
     let pause = empty.retry_after.unwrap_or(QUEUE_TIME_MAX);
-    if limiter.source().queue && ctx.queued + pause <= QUEUE_TIME_MAX {
-        if let Some(place) = limiter.waiting.enter(Some(QUEUE_MAX)) {
-            if ctx.queued.is_zero() {
-                limiter.metrics.queued.increment();
-            }
-            let pause = pause.max(Duration::from_millis(1));
-            ctx.queued += pause;
-            return Said::Wait(pause, place);
+    if limiter.source().queue
+        && ctx.queued + pause <= QUEUE_TIME_MAX
+        && let Some(place) = limiter.waiting.enter(Some(QUEUE_MAX))
+    {
+        if ctx.queued.is_zero() {
+            limiter.metrics.queued.increment();
         }
+        let pause = pause.max(Duration::from_millis(1));
+        ctx.queued += pause;
+        return Said::Wait(pause, place);
     }
     limiter.metrics.rejected.increment();
     ctx.rates.push(Rated {
