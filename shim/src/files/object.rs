@@ -4,6 +4,7 @@
 //! `status` and unknown metadata are let through, because objects copied from a cluster carry them.
 //! Values never appear in messages about a Secret.
 
+use gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -55,36 +56,51 @@ pub(super) fn read(document: Document<'_>) -> Outcome {
         let path = vec![Step::Key(missing.to_owned())];
         return refuse(&document, "", path, "is missing or not text");
     }
-    let (group, version_name) = version.split_once('/').unwrap_or(("", &version));
-    let gateway = |object: &mut Mapping| {
-        object.remove("apiVersion");
-        object.remove("kind");
-    };
-    let plain = |_: &mut Mapping| {};
-    match (group, kind.as_str(), version_name) {
-        (GATEWAY_API, "GatewayClass", "v1" | "v1beta1") => typed::<
-            gateway_api::experimental::gatewayclasses::GatewayClass,
-        >(document, mapping, gateway),
-        (GATEWAY_API, "Gateway", "v1" | "v1beta1") => {
-            typed::<gateway_api::experimental::gateways::Gateway>(document, mapping, gateway)
+    let (group, number) = version.split_once('/').unwrap_or(("", &version));
+    match group {
+        GATEWAY_API => of_gateway_api(document, mapping, &kind, number),
+        "gateway.networking.x-k8s.io"
+            if (&*kind, number) == ("XBackendTrafficPolicy", "v1alpha1") =>
+        {
+            typed::<XBackendTrafficPolicy>(document, mapping, without_type)
         }
-        (GATEWAY_API, "HTTPRoute", "v1" | "v1beta1") => {
-            typed::<gateway_api::experimental::httproutes::HttpRoute>(document, mapping, gateway)
+        crds::GROUP if number == crds::VERSION => of_ours(document, mapping, &kind),
+        _ => of_kubernetes(document, mapping, &version, &kind),
+    }
+}
+
+/// Takes out what the types of custom resources do not hold.
+fn without_type(object: &mut Mapping) {
+    object.remove("apiVersion");
+    object.remove("kind");
+}
+
+fn of_gateway_api(document: Document<'_>, mapping: Mapping, kind: &str, version: &str) -> Outcome {
+    use gateway_api::experimental as api;
+
+    let gateway = without_type;
+    match (kind, version) {
+        ("GatewayClass", "v1" | "v1beta1") => {
+            typed::<api::gatewayclasses::GatewayClass>(document, mapping, gateway)
         }
-        (GATEWAY_API, "GRPCRoute", "v1") => {
-            typed::<gateway_api::experimental::grpcroutes::GrpcRoute>(document, mapping, gateway)
+        ("Gateway", "v1" | "v1beta1") => {
+            typed::<api::gateways::Gateway>(document, mapping, gateway)
         }
-        (GATEWAY_API, "ReferenceGrant", "v1" | "v1beta1") => typed::<
-            gateway_api::experimental::referencegrants::ReferenceGrant,
-        >(document, mapping, gateway),
-        (GATEWAY_API, "ListenerSet", "v1") => typed::<
-            gateway_api::experimental::listenersets::ListenerSet,
-        >(document, mapping, gateway),
-        (GATEWAY_API, "TLSRoute", "v1" | "v1alpha3" | "v1alpha2") => {
+        ("HTTPRoute", "v1" | "v1beta1") => {
+            typed::<api::httproutes::HttpRoute>(document, mapping, gateway)
+        }
+        ("GRPCRoute", "v1") => typed::<api::grpcroutes::GrpcRoute>(document, mapping, gateway),
+        ("ReferenceGrant", "v1" | "v1beta1") => {
+            typed::<api::referencegrants::ReferenceGrant>(document, mapping, gateway)
+        }
+        ("ListenerSet", "v1") => {
+            typed::<api::listenersets::ListenerSet>(document, mapping, gateway)
+        }
+        ("TLSRoute", "v1" | "v1alpha3" | "v1alpha2") => {
             // Before v1 the list could be left out, which means every name.
-            typed::<gateway_api::experimental::tlsroutes::TlsRoute>(document, mapping, |object| {
+            typed::<api::tlsroutes::TlsRoute>(document, mapping, |object| {
                 gateway(object);
-                if version_name != "v1"
+                if version != "v1"
                     && let Some(Value::Mapping(spec)) = object.get_mut("spec")
                     && !spec.contains_key("hostnames")
                 {
@@ -92,63 +108,61 @@ pub(super) fn read(document: Document<'_>) -> Outcome {
                 }
             })
         }
-        (GATEWAY_API, "TCPRoute", "v1" | "v1alpha2") => {
-            typed::<gateway_api::experimental::tcproutes::TcpRoute>(document, mapping, gateway)
+        ("TCPRoute", "v1" | "v1alpha2") => {
+            typed::<api::tcproutes::TcpRoute>(document, mapping, gateway)
         }
-        (GATEWAY_API, "UDPRoute", "v1" | "v1alpha2") => {
-            typed::<gateway_api::experimental::udproutes::UdpRoute>(document, mapping, gateway)
+        ("UDPRoute", "v1" | "v1alpha2") => {
+            typed::<api::udproutes::UdpRoute>(document, mapping, gateway)
         }
-        (GATEWAY_API, "BackendTLSPolicy", "v1" | "v1alpha3") => {
+        ("BackendTLSPolicy", "v1" | "v1alpha3") => {
             typed::<gateway_api::backendtlspolicies::BackendTlsPolicy>(document, mapping, gateway)
         }
-        (crds::GROUP, "DirectResponse", crds::VERSION) => {
-            typed::<crds::DirectResponse>(document, mapping, gateway)
-        }
-        (crds::GROUP, "RoutePolicy", crds::VERSION) => {
-            typed::<crds::RoutePolicy>(document, mapping, gateway)
-        }
-        (crds::GROUP, "SecurityPolicy", crds::VERSION) => {
-            typed::<crds::SecurityPolicy>(document, mapping, gateway)
-        }
-        (crds::GROUP, "AIService", crds::VERSION) => {
-            typed::<crds::AIService>(document, mapping, gateway)
-        }
-        (crds::GROUP, "TokenPolicy", crds::VERSION) => {
-            typed::<crds::TokenPolicy>(document, mapping, gateway)
-        }
-        (crds::GROUP, "WasmPlugin", crds::VERSION) => {
-            typed::<crds::WasmPlugin>(document, mapping, gateway)
-        }
-        (crds::GROUP, "BackendLBPolicy", crds::VERSION)
-        | (GATEWAY_API, "BackendLBPolicy", "v1alpha2") => {
+        ("BackendLBPolicy", "v1alpha2") => {
             typed::<crds::BackendLBPolicy>(document, mapping, gateway)
         }
-        ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy", "v1alpha1") => {
-            typed::<gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy>(
-                document, mapping, gateway,
-            )
-        }
-        ("", "Service", "v1") => {
-            typed::<k8s_openapi::api::core::v1::Service>(document, mapping, plain)
-        }
-        ("", "Secret", "v1") => {
-            typed::<k8s_openapi::api::core::v1::Secret>(document, mapping, plain)
-        }
-        ("", "ConfigMap", "v1") => {
-            typed::<k8s_openapi::api::core::v1::ConfigMap>(document, mapping, plain)
-        }
-        ("", "Namespace", "v1") => {
-            typed::<k8s_openapi::api::core::v1::Namespace>(document, mapping, plain)
-        }
-        ("discovery.k8s.io", "EndpointSlice", "v1") => {
-            typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(document, mapping, plain)
-        }
-        _ => Outcome::Skipped(Skipped {
-            file: document.origin.file,
-            line: document.origin.line,
-            what: format!("{version} {kind} {}", name_of(&mapping)),
-        }),
+        _ => skipped(document, &mapping),
     }
+}
+
+fn of_ours(document: Document<'_>, mapping: Mapping, kind: &str) -> Outcome {
+    let ours = without_type;
+    match kind {
+        "DirectResponse" => typed::<crds::DirectResponse>(document, mapping, ours),
+        "RoutePolicy" => typed::<crds::RoutePolicy>(document, mapping, ours),
+        "SecurityPolicy" => typed::<crds::SecurityPolicy>(document, mapping, ours),
+        "AIService" => typed::<crds::AIService>(document, mapping, ours),
+        "TokenPolicy" => typed::<crds::TokenPolicy>(document, mapping, ours),
+        "WasmPlugin" => typed::<crds::WasmPlugin>(document, mapping, ours),
+        "BackendLBPolicy" => typed::<crds::BackendLBPolicy>(document, mapping, ours),
+        _ => skipped(document, &mapping),
+    }
+}
+
+fn of_kubernetes(document: Document<'_>, mapping: Mapping, version: &str, kind: &str) -> Outcome {
+    use k8s_openapi::api::{core, discovery};
+
+    let plain = |_: &mut Mapping| {};
+    match (version, kind) {
+        ("v1", "Service") => typed::<core::v1::Service>(document, mapping, plain),
+        ("v1", "Secret") => typed::<core::v1::Secret>(document, mapping, plain),
+        ("v1", "ConfigMap") => typed::<core::v1::ConfigMap>(document, mapping, plain),
+        ("v1", "Namespace") => typed::<core::v1::Namespace>(document, mapping, plain),
+        ("discovery.k8s.io/v1", "EndpointSlice") => {
+            typed::<discovery::v1::EndpointSlice>(document, mapping, plain)
+        }
+        _ => skipped(document, &mapping),
+    }
+}
+
+/// An object of a kind that nothing here is made of.
+fn skipped(document: Document<'_>, mapping: &Mapping) -> Outcome {
+    let text = |key: &str| mapping.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    Outcome::Skipped(Skipped {
+        file: document.origin.file,
+        line: document.origin.line,
+        what: format!("{version} {kind} {}", name_of(mapping)),
+    })
 }
 
 /// Reads an object of a known type; `prepare` takes out what the type does not hold.

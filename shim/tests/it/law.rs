@@ -233,6 +233,24 @@ fn object(text: &str) -> AnyObject {
             .cloned()
             .map(AnyObject::DirectResponse),
     );
+    all.extend(
+        view.backend_lb_policies
+            .iter()
+            .cloned()
+            .map(AnyObject::BackendLbPolicy),
+    );
+    all.extend(
+        view.route_policies
+            .iter()
+            .cloned()
+            .map(AnyObject::RoutePolicy),
+    );
+    all.extend(
+        view.security_policies
+            .iter()
+            .cloned()
+            .map(AnyObject::SecurityPolicy),
+    );
     all.extend(view.services.iter().cloned().map(AnyObject::Service));
     all.extend(
         view.endpoint_slices

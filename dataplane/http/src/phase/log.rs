@@ -133,7 +133,7 @@ fn client_certificate(arrival: &Arrival) -> Option<ClientCertificate<'_>> {
         name: facts
             .uris
             .first()
-            .or(facts.dns_names.first())
+            .or_else(|| facts.dns_names.first())
             .map_or("", String::as_str),
         fingerprint: &facts.fingerprint,
     })

@@ -132,7 +132,6 @@ async fn deaf() -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 async fn with_256_mib_greedy_clients_kill_nothing_and_others_are_served_again() {
     let Some(group) = Group::new() else {
         eprintln!("SKIPPED: 256 MiB: control groups cannot be made here, run as root");

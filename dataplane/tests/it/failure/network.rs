@@ -27,7 +27,6 @@ fn run(words: &[&str]) {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 fn a_black_hole_costs_its_timeout_and_no_request() {
     for program in ["unshare", "ip", "nft"] {
         if !is_there(program, "a network that drops packets") {

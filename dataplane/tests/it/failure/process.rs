@@ -74,7 +74,6 @@ fn faketime() -> Option<String> {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 async fn a_clock_that_jumps_by_a_quarter_of_an_hour_ends_nothing_and_starts_nothing() {
     let Some(library) = faketime() else {
         eprintln!("SKIPPED: a clock that jumps: there is no libfaketime here, install it");

@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dataplane_testkit::StreamBackend;
 use dataplane_testkit::snapshot::free_port;
+use dataplane_testkit::{StreamBackend, within};
 
 use super::udp::{ask, client, snapshot};
 use crate::binary::Binary;
@@ -70,7 +70,7 @@ async fn a_hundred_thousand_forged_sources_change_nothing_for_others() {
         sent += flooding.await.unwrap();
         // Neighbours talk meanwhile, which also waits for the gateway to catch up.
         for client in &neighbours {
-            assert_eq!(ask(client, b"x").await, b"one:x", "{part}");
+            assert_eq!(ask_until_answered(client).await, b"one:x", "{part}");
         }
         assert!(descriptors(binary.id()) < SESSIONS_MAX + 200, "{part}");
         let grown = resident_mib(binary.id()).saturating_sub(before);
@@ -100,4 +100,17 @@ async fn a_hundred_thousand_forged_sources_change_nothing_for_others() {
         .lines()
         .find(|line| line.contains("reason=\"overload\""));
     assert!(gone.is_some(), "{metrics}");
+}
+
+/// Asks again when nothing comes: a full queue of the kernel may lose what a neighbour sends, too.
+async fn ask_until_answered(client: &tokio::net::UdpSocket) -> Vec<u8> {
+    let asking = async {
+        loop {
+            let answer = tokio::time::timeout(Duration::from_secs(1), ask(client, b"x"));
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
+    };
+    within("an answer comes", asking).await
 }

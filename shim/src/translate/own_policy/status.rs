@@ -107,7 +107,7 @@ fn status<T: Watched>(judged: &Judged, object: &Object<T>, reach: &Reach) -> Obj
         status.conditions = conditions.finish();
         return status;
     }
-    let mut ancestors: BTreeMap<Ancestor, Vec<&(Target, Result<(), Fault>)>> = BTreeMap::new();
+    let mut ancestors = BTreeMap::<Ancestor, Vec<_>>::new();
     for entry in &judged.targets {
         for ancestor in ancestors_of(&entry.0, reach) {
             ancestors.entry(ancestor).or_default().push(entry);
