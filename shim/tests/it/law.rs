@@ -341,7 +341,7 @@ fn a_translation_with_other_settings_starts_afresh() {
 fn a_snapshot_always_decodes() {
     let pool = pool();
     let (mut served, mut secured) = (0, 0);
-    for seed in 1..=10 {
+    for seed in 1..=16 {
         let mut dice = Dice::new(seed);
         let mut view = ClusterView::default();
         for _ in 0..200 {
