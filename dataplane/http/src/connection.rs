@@ -45,7 +45,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
     let arrival = Rc::new(arrival);
     let is_http2 = arrival.tls.as_ref().is_some_and(|tls| tls.is_http2);
     if is_http2 {
-        return http2::serve(worker, io, Bytes::new(), arrival).await;
+        return Box::pin(http2::serve(worker, io, Bytes::new(), arrival)).await;
     }
     let io = Duplex::new(io);
     let mut buf = BytesMut::new();
@@ -53,7 +53,8 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
         match detect(&worker.settings, &io, &mut buf, &arrival).await {
             Some(Detected::Http1) => {}
             Some(Detected::Http2) => {
-                return http2::serve(worker, io.into_inner(), buf.freeze(), arrival).await;
+                let io = io.into_inner();
+                return Box::pin(http2::serve(worker, io, buf.freeze(), arrival)).await;
             }
             None => return,
         }
@@ -129,19 +130,11 @@ async fn serve_http1(
             Err(fault) => {
                 // What has come of it may be large and is of no use any more.
                 drop(buf);
-                refuse_head(worker, io, arrival, fault).await;
+                Box::pin(refuse_head(worker, io, arrival, fault)).await;
                 return Ended::Cleanly;
             }
         };
         served += 1;
-        let takes_trailers = head.headers.get(http::header::TE).is_some_and(|te| {
-            te.as_bytes()
-                .to_ascii_lowercase()
-                .windows(8)
-                .any(|word| word == b"trailers")
-        });
-        let mut responder = Responder::http1(io, &head, takes_trailers);
-        responder.serves(served);
         let is_last = arrival.drain.is_cancelled()
             || settings
                 .keepalive_requests_max
@@ -149,35 +142,57 @@ async fn serve_http1(
             || settings
                 .connection_age_max
                 .is_some_and(|max| born.elapsed() >= max);
+        let mut responder = Responder::http1(io, &head);
+        responder.serves(served);
         if is_last || worker.is_saving() {
             responder.close_after();
         }
-        let length = head.body;
-        let request = match Request::from_h1(head) {
-            Ok(request) => request,
-            Err(refusal) => {
-                let _ = proxy::refuse(worker, arrival, &mut responder, refused(refusal)).await;
-                linger(io, &mut buf).await;
-                return Ended::Cleanly;
-            }
-        };
-        let mut body = RequestBody::http1(io, &mut buf, length, &settings.request_head);
-        proxy::handle(worker, arrival, &timer, request, &mut body, &mut responder).await;
-        if !responder.is_complete() {
-            return Ended::Cut;
-        }
-        if !responder.keeps_alive() || !finish_body(&mut body).await {
-            linger(io, &mut buf).await;
-            return Ended::Cleanly;
+        // Boxed, so that an idle connection is small.
+        let exchange = Box::pin(serve_request(
+            worker, io, &mut buf, arrival, &timer, head, responder,
+        ));
+        if let Some(ended) = exchange.await {
+            return ended;
         }
     }
 }
 
+/// Serves one request; says how the connection ended when it cannot carry another.
+async fn serve_request(
+    worker: &Rc<Worker>,
+    io: &Duplex,
+    buf: &mut BytesMut,
+    arrival: &Arrival,
+    timer: &Timer,
+    head: h1::RequestHead,
+    mut responder: Responder<'_>,
+) -> Option<Ended> {
+    let length = head.body;
+    let request = match Request::from_h1(head) {
+        Ok(request) => request,
+        Err(refusal) => {
+            let reply = refused(refusal);
+            let refusing = Box::pin(proxy::refuse(worker, arrival, &mut responder, reply));
+            let _ = refusing.await;
+            linger(io, buf).await;
+            return Some(Ended::Cleanly);
+        }
+    };
+    responder.takes_trailers(request.takes_trailers);
+    let mut body = RequestBody::http1(io, buf, length, &worker.settings.request_head);
+    proxy::handle(worker, arrival, timer, request, &mut body, &mut responder).await;
+    if !responder.is_complete() {
+        return Some(Ended::Cut);
+    }
+    if !responder.keeps_alive() || !(body.is_done() || Box::pin(finish_body(&mut body)).await) {
+        linger(io, buf).await;
+        return Some(Ended::Cleanly);
+    }
+    None
+}
+
 /// Reads the rest of a small body, so that the next request can be read behind it.
 async fn finish_body(body: &mut RequestBody<'_>) -> bool {
-    if body.is_done() {
-        return true;
-    }
     let limit = body.bytes() + DRAIN_BYTES_MAX;
     let rest = async {
         while !body.is_done() && body.bytes() < limit {
@@ -340,4 +355,27 @@ async fn linger(io: &Duplex, buf: &mut BytesMut) {
         }
     };
     let _ = timeout(DRAIN_TIME_MAX, drop_rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any<T>() -> T {
+        unreachable!("only its type is asked for")
+    }
+
+    fn size_of_what<F>(_makes: impl FnOnce() -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A large future is memory of every idle connection, or bytes moved for every request.
+    #[test]
+    fn what_every_connection_and_request_holds_is_small() {
+        let connection = size_of_what(|| serve(any(), any(), any()));
+        assert!(connection <= 1_300, "an idle connection: {connection}");
+        let request =
+            size_of_what(|| serve_request(any(), any(), any(), any(), any(), any(), any()));
+        assert!(request <= 5_000, "a request: {request}");
+    }
 }

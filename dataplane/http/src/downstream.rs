@@ -4,16 +4,18 @@
 //! backend never ask which it is. Writing is buffered: nothing leaves before [`Responder::flush`]
 //! or the end, so that a small response is one system call.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 
 use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::Response;
+use crate::outbox::Outbox;
 
 mod request_body;
 
@@ -23,9 +25,7 @@ pub(crate) use request_body::RequestBody;
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// Bytes asked of a socket at once within a large body; what one direction may hold.
 const BODY_READ_BYTES: usize = 32 * 1024;
-/// Bytes gathered before they are written without being asked to.
-const WRITE_BYTES: usize = 16 * 1024;
-/// Larger chunks are written from where they are instead of being copied.
+/// Larger pieces may wait in the buffer that they were read into.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// What went wrong on the client's side.
@@ -84,6 +84,8 @@ pub(crate) struct Responder<'a> {
 enum Progress {
     Nothing,
     Head,
+    /// All was handed over and not all written.
+    Ending,
     Complete,
 }
 
@@ -92,12 +94,14 @@ enum Sink<'a> {
     Http2 {
         respond: SendResponse<Bytes>,
         body: Option<h2::SendStream<Bytes>>,
+        /// Handed over, and waits for the client's window.
+        data: Bytes,
     },
 }
 
 struct Http1Sink<'a> {
     io: &'a Duplex,
-    out: BytesMut,
+    out: Outbox,
     encoder: BodyEncoder,
     version: Version,
     is_head: bool,
@@ -110,22 +114,28 @@ struct Http1Sink<'a> {
 }
 
 impl<'a> Responder<'a> {
-    pub(crate) fn http1(io: &'a Duplex, head: &h1::RequestHead, takes_trailers: bool) -> Self {
+    pub(crate) fn http1(io: &'a Duplex, head: &h1::RequestHead) -> Self {
         let mut responder = Self::http1_for_refusal(io);
         if let Sink::Http1(sink) = &mut responder.sink {
             sink.version = head.version;
             sink.is_head = head.method == http::Method::HEAD;
-            sink.takes_trailers = takes_trailers;
             sink.keep_alive = head.keep_alive;
         }
         responder
+    }
+
+    /// Notes whether the client wants trailers.
+    pub(crate) fn takes_trailers(&mut self, takes_trailers: bool) {
+        if let Sink::Http1(sink) = &mut self.sink {
+            sink.takes_trailers = takes_trailers;
+        }
     }
 
     /// For a request whose head could not be read.
     pub(crate) fn http1_for_refusal(io: &'a Duplex) -> Self {
         let sink = Http1Sink {
             io,
-            out: BytesMut::new(),
+            out: Outbox::default(),
             encoder: BodyEncoder::new(BodyLength::None),
             version: Version::HTTP_11,
             is_head: false,
@@ -145,6 +155,7 @@ impl<'a> Responder<'a> {
         let sink = Sink::Http2 {
             respond,
             body: None,
+            data: Bytes::new(),
         };
         Self {
             sink,
@@ -229,14 +240,14 @@ impl<'a> Responder<'a> {
         match &mut self.sink {
             Sink::Http1(sink) if sink.version == Version::HTTP_11 => {
                 h1::encode_response_head(
-                    &mut sink.out,
+                    &mut sink.out.gathered,
                     Version::HTTP_11,
                     status,
                     headers,
                     BodyLength::None,
                     h1::Connection::KeepAlive,
                 );
-                sink.flush().await?;
+                poll_fn(|cx| sink.poll_flush(cx)).await?;
             }
             Sink::Http1(_) => {}
             Sink::Http2 { respond, .. } => {
@@ -254,7 +265,7 @@ impl<'a> Responder<'a> {
         debug_assert_eq!(self.progress, Progress::Nothing);
         match &mut self.sink {
             Sink::Http1(sink) => sink.head(response),
-            Sink::Http2 { respond, body } => {
+            Sink::Http2 { respond, body, .. } => {
                 let ends = response.body.is_empty();
                 let mut head = http::Response::new(());
                 *head.status_mut() = response.status;
@@ -272,19 +283,32 @@ impl<'a> Responder<'a> {
         Ok(())
     }
 
-    /// Hands over one frame of the body; [`Frame::End`] writes everything out.
-    pub(crate) async fn frame(&mut self, frame: Frame) -> Result<(), ClientError> {
+    /// Hands over one frame of the body and waits until there is room for another; behind
+    /// [`Frame::End`] everything is written out.
+    pub(crate) fn frame(&mut self, frame: Frame) -> impl Future<Output = Result<(), ClientError>> {
+        // Not an async function: its future would hold the frame twice.
+        let mut put = Some(self.put(frame));
+        poll_fn(move |cx| match put.take() {
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            _ => self.poll_taken(cx),
+        })
+    }
+
+    /// Hands over one frame of the body. [`Self::poll_taken`] must be ready before the next.
+    pub(crate) fn put(&mut self, frame: Frame) -> Result<(), ClientError> {
         let ends = matches!(frame, Frame::End);
         if let Frame::Data(data) = &frame {
             self.bytes += data.len() as u64;
         }
         match &mut self.sink {
-            Sink::Http1(sink) => sink.frame(frame).await?,
+            Sink::Http1(sink) => sink.put(frame)?,
             Sink::Http2 { .. } if self.progress == Progress::Complete => {}
             Sink::Http2 {
-                body: Some(stream), ..
+                body: Some(stream),
+                data: waiting,
+                ..
             } => match frame {
-                Frame::Data(data) => write_http2(stream, data).await?,
+                Frame::Data(data) => *waiting = unshared(data),
                 Frame::End => stream.send_data(Bytes::new(), true)?,
                 Frame::Trailers(trailers) => {
                     stream.send_trailers(trailers)?;
@@ -294,16 +318,34 @@ impl<'a> Responder<'a> {
             Sink::Http2 { body: None, .. } => return Err(ClientError::Gone),
         }
         if ends {
-            self.progress = Progress::Complete;
+            self.progress = Progress::Ending;
         }
         Ok(())
     }
 
-    /// Writes out what has been gathered.
-    pub(crate) async fn flush(&mut self) -> Result<(), ClientError> {
+    /// Ready when there is room for another frame, or when the whole response was written.
+    pub(crate) fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match &mut self.sink {
-            Sink::Http1(sink) => sink.flush().await,
-            Sink::Http2 { .. } => Ok(()),
+            Sink::Http1(sink) => ready!(sink.out.poll_taken(sink.io, cx))?,
+            Sink::Http2 { data, .. } if data.is_empty() => {}
+            Sink::Http2 {
+                body: Some(stream),
+                data,
+                ..
+            } => ready!(poll_write_http2(stream, data, cx))?,
+            Sink::Http2 { body: None, .. } => return Poll::Ready(Err(ClientError::Gone)),
+        }
+        if self.progress == Progress::Ending {
+            self.progress = Progress::Complete;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes out what has been gathered.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match &mut self.sink {
+            Sink::Http1(sink) => sink.poll_flush(cx),
+            Sink::Http2 { .. } => Poll::Ready(Ok(())),
         }
     }
 
@@ -325,25 +367,23 @@ impl<'a> Responder<'a> {
             Sink::Http2 {
                 respond,
                 body: None,
+                ..
             } => respond.send_reset(h2::Reason::INTERNAL_ERROR),
         }
     }
 
-    /// Waits until the client gives the request up, as far as that can be told without reading.
-    pub(crate) async fn client_gone(&mut self) {
+    /// Ready when the client gave the request up, as far as that can be told without reading.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sink {
-            Sink::Http1(_) => std::future::pending().await,
+            Sink::Http1(_) => Poll::Pending,
             Sink::Http2 {
                 body: Some(stream), ..
-            } => {
-                let _ = poll_fn(|cx| stream.poll_reset(cx)).await;
-            }
+            } => stream.poll_reset(cx).map(|_| ()),
             Sink::Http2 {
                 respond,
                 body: None,
-            } => {
-                let _ = poll_fn(|cx| respond.poll_reset(cx)).await;
-            }
+                ..
+            } => respond.poll_reset(cx).map(|_| ()),
         }
     }
 }
@@ -366,7 +406,7 @@ impl Http1Sink<'_> {
             false => h1::Connection::Close,
         };
         h1::encode_response_head(
-            &mut self.out,
+            &mut self.out.gathered,
             self.version,
             response.status,
             &response.headers,
@@ -384,59 +424,43 @@ impl Http1Sink<'_> {
         });
     }
 
-    async fn frame(&mut self, frame: Frame) -> Result<(), ClientError> {
-        match frame {
-            Frame::Data(data) if data.len() > COPY_BYTES_MAX => {
-                let mut piece = self.encoder.data(data)?;
-                self.out.extend_from_slice(piece.head.as_slice());
-                self.io
-                    .write_all(&mut self.out, &mut piece.data, piece.tail)
-                    .await?;
-            }
-            Frame::Trailers(_) if !self.takes_trailers => {}
-            Frame::End => {
-                self.encoder.encode(Frame::End, &mut self.out)?;
-                self.flush().await?;
-            }
-            frame => {
-                self.encoder.encode(frame, &mut self.out)?;
-                if self.out.len() >= WRITE_BYTES {
-                    self.flush().await?;
-                }
-            }
+    fn put(&mut self, frame: Frame) -> Result<(), ClientError> {
+        if self.takes_trailers || !matches!(frame, Frame::Trailers(_)) {
+            self.out.put(&mut self.encoder, frame)?;
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), ClientError> {
-        if !self.out.is_empty() {
-            self.io
-                .write_all(&mut self.out, &mut Bytes::new(), &[])
-                .await?;
-        }
-        Ok(())
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        Poll::Ready(Ok(ready!(self.out.poll_flush(self.io, cx))?))
     }
 }
 
-/// Sends a chunk as the peer's window allows.
-pub(crate) async fn write_http2(
-    stream: &mut h2::SendStream<Bytes>,
-    mut data: Bytes,
-) -> Result<(), h2::Error> {
+/// A piece that may wait for long, and must not keep the whole buffer that it was read into.
+pub(crate) fn unshared(data: Bytes) -> Bytes {
     if data.len() < COPY_BYTES_MAX {
-        // A piece may wait here for long, and must not keep the whole buffer that it was read into.
-        data = Bytes::copy_from_slice(&data);
+        Bytes::copy_from_slice(&data)
+    } else {
+        data
     }
+}
+
+/// Sends what `data` holds as the peer's window allows; ready when all was sent.
+pub(crate) fn poll_write_http2(
+    stream: &mut h2::SendStream<Bytes>,
+    data: &mut Bytes,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), h2::Error>> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        let room = match poll_fn(|cx| stream.poll_capacity(cx)).await {
+        let room = match ready!(stream.poll_capacity(cx)) {
             Some(room) => room?,
-            None => return Err(h2::Reason::CANCEL.into()),
+            None => return Poll::Ready(Err(h2::Reason::CANCEL.into())),
         };
         let part = data.split_to(room.min(data.len()));
         stream.send_data(part, false)?;
     }
-    Ok(())
+    Poll::Ready(Ok(()))
 }
 
 /// Header fields every answer of ours carries besides its own.

@@ -4,7 +4,9 @@
 //! attempt that fails says whether it may be made again: only when the request cannot have arrived,
 //! or when it may be repeated and nothing of the response was seen.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,8 +17,8 @@ use tokio::time::timeout;
 use dataplane_telemetry::Reason;
 use dataplane_upstream::Protocol;
 
-use crate::downstream::{READ_BYTES, body_room, write_http2};
-use crate::h1::{self, Authority, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
+use crate::downstream::{READ_BYTES, body_room, poll_write_http2, unshared};
+use crate::h1::{self, Authority, BodyDecoder, BodyLength, Frame, HeadLimits};
 use crate::io::{Duplex, Io};
 use crate::message::Response;
 use crate::pool::http2::Connection;
@@ -31,11 +33,6 @@ pub(crate) use dial::Peer;
 use dial::{Spoken, dial};
 use http1::Http1;
 use http2::{Http2, last_frame};
-
-/// Request bytes gathered before they are written without being asked to.
-const WRITE_BYTES: usize = 16 * 1024;
-/// Larger chunks are written from where they are instead of being copied.
-const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// Why an attempt failed, and whether another may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,18 +93,34 @@ impl Channel {
         peer: &Peer,
         settings: &Settings,
     ) -> Result<Self, Failure> {
+        match Self::kept(pool, peer, settings) {
+            Some(channel) => Ok(channel),
+            None => Self::dialled(pool, peer, settings).await,
+        }
+    }
+
+    /// A kept connection to the endpoint.
+    pub(crate) fn kept(pool: &Pool, peer: &Peer, settings: &Settings) -> Option<Self> {
         if peer.protocol != Protocol::Http2
             && let Some(io) = pool.take_http1(peer.key, settings.upstream_idle_timeout)
         {
             let http1 = Kind::Http1(Http1::new(io));
-            return Ok(Self::new(http1, true, Duration::ZERO));
+            return Some(Self::new(http1, true, Duration::ZERO));
         }
-        if peer.protocol != Protocol::Http1
-            && let Some(stream) = pool.stream(peer.key)
-        {
-            let http2 = Kind::Http2(Http2::new(stream, peer.is_secured()));
-            return Ok(Self::new(http2, true, Duration::ZERO));
+        if peer.protocol == Protocol::Http1 {
+            return None;
         }
+        let stream = pool.stream(peer.key)?;
+        let http2 = Kind::Http2(Http2::new(stream, peer.is_secured()));
+        Some(Self::new(http2, true, Duration::ZERO))
+    }
+
+    /// A connection that was not there yet.
+    pub(crate) async fn dialled(
+        pool: &Pool,
+        peer: &Peer,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
         let connecting = Self::connect(pool, peer, settings);
         match timeout(peer.connect_timeout, connecting).await {
             Ok(Ok(channel)) => Ok(channel),
@@ -207,12 +220,13 @@ async fn start_http2(io: Io, settings: &Settings) -> Result<Connection, Reason> 
 
 /// The way out: the body of the request.
 pub(crate) enum Sender<'a> {
-    Http1 {
-        io: &'a Duplex,
-        out: BytesMut,
-        encoder: BodyEncoder,
+    Http1(http1::Sender<'a>),
+    Http2 {
+        /// Until its end was sent.
+        stream: Option<h2::SendStream<Bytes>>,
+        /// Handed over, and waits for the endpoint's window.
+        data: Bytes,
     },
-    Http2(Option<h2::SendStream<Bytes>>),
 }
 
 /// The way back: the response.
@@ -223,6 +237,8 @@ pub(crate) enum Receiver<'a> {
         decoder: BodyDecoder,
         method: Method,
         limits: &'a HeadLimits,
+        /// How far the buffer was searched for the end of a head.
+        scan: usize,
         keep_alive: bool,
     },
     Http2 {
@@ -254,43 +270,61 @@ impl From<h1::EncodeError> for NotTaken {
 }
 
 impl Sender<'_> {
-    /// Hands over one frame of the body; [`Frame::End`] writes everything out.
-    pub(crate) async fn frame(&mut self, frame: Frame) -> Result<(), NotTaken> {
+    /// Hands over one frame of the body and waits until there is room for another; behind
+    /// [`Frame::End`] everything is written out.
+    pub(crate) fn frame(&mut self, frame: Frame) -> impl Future<Output = Result<(), NotTaken>> {
+        // Not an async function: its future would hold the frame twice.
+        let mut put = Some(self.put(frame));
+        poll_fn(move |cx| match put.take() {
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            _ => self.poll_taken(cx),
+        })
+    }
+
+    /// Hands over one frame of the body. [`Self::poll_taken`] must be ready before the next.
+    pub(crate) fn put(&mut self, frame: Frame) -> Result<(), NotTaken> {
         match self {
-            Self::Http1 { io, out, encoder } => match frame {
-                Frame::Data(data) if data.len() > COPY_BYTES_MAX => {
-                    let mut piece = encoder.data(data)?;
-                    out.extend_from_slice(piece.head.as_slice());
-                    io.write_all(out, &mut piece.data, piece.tail).await?;
-                }
+            Self::Http1(sender) => sender.put(frame)?,
+            Self::Http2 { stream: None, .. } => {}
+            Self::Http2 {
+                stream: stream @ Some(_),
+                data: waiting,
+            } => match frame {
+                Frame::Data(data) => *waiting = unshared(data),
                 frame => {
-                    let ends = matches!(frame, Frame::End);
-                    encoder.encode(frame, out)?;
-                    if ends || out.len() >= WRITE_BYTES {
-                        self.flush().await?;
+                    if let Some(mut stream) = stream.take() {
+                        last_frame(&mut stream, frame)?;
                     }
-                }
-            },
-            Self::Http2(None) => {}
-            Self::Http2(Some(stream)) => match frame {
-                Frame::Data(data) => write_http2(stream, data).await?,
-                frame => {
-                    last_frame(stream, frame)?;
-                    *self = Self::Http2(None);
                 }
             },
         }
         Ok(())
     }
 
+    /// Ready when there is room for another frame, or when the whole body was written.
+    pub(crate) fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotTaken>> {
+        match self {
+            Self::Http1(sender) => ready!(sender.poll_taken(cx))?,
+            Self::Http2 {
+                stream: Some(stream),
+                data,
+            } => ready!(poll_write_http2(stream, data, cx))?,
+            Self::Http2 { stream: None, .. } => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes out what has been gathered.
     pub(crate) async fn flush(&mut self) -> Result<(), NotTaken> {
-        if let Self::Http1 { io, out, .. } = self
-            && !out.is_empty()
-        {
-            io.write_all(out, &mut Bytes::new(), &[]).await?;
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// As [`Self::flush`], for one poll.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotTaken>> {
+        match self {
+            Self::Http1(sender) => Poll::Ready(Ok(ready!(sender.poll_flush(cx))?)),
+            Self::Http2 { .. } => Poll::Ready(Ok(())),
         }
-        Ok(())
     }
 }
 
@@ -307,32 +341,42 @@ pub(crate) enum Head {
 impl Receiver<'_> {
     /// Reads the next head.
     pub(crate) async fn head(&mut self) -> Result<Head, Failure> {
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    /// As [`Self::head`], for one poll.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
         match self {
-            Self::Http1 { .. } => self.head_http1().await,
-            Self::Http2 { http2, limits } => http2.head(limits).await,
+            Self::Http1 { .. } => {
+                let head = ready!(self.poll_head_http1(cx))?;
+                Poll::Ready(self.begin_http1(head))
+            }
+            Self::Http2 { http2, limits } => http2.poll_head(limits, cx),
         }
     }
 
-    async fn head_http1(&mut self) -> Result<Head, Failure> {
+    fn poll_head_http1(&mut self, cx: &mut Context<'_>) -> Poll<Result<h1::ResponseHead, Failure>> {
         let Self::Http1 {
             io,
             buf,
-            decoder,
             method,
             limits,
-            keep_alive,
+            scan,
+            ..
         } = self
         else {
-            return Err(Failure::new(Reason::Internal, Again::Never));
+            return Poll::Ready(Err(Failure::new(Reason::Internal, Again::Never)));
         };
-        let mut scan = 0;
-        let head = loop {
-            match h1::response_head(buf, &mut scan, limits, method) {
-                Ok(Some(head)) => break head,
+        loop {
+            match h1::response_head(buf, scan, limits, method) {
+                Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}
-                Err(_) => return Err(Failure::new(Reason::UpstreamProtocol, Again::Never)),
+                Err(_) => {
+                    let failure = Failure::new(Reason::UpstreamProtocol, Again::Never);
+                    return Poll::Ready(Err(failure));
+                }
             }
-            match io.read(buf, READ_BYTES).await {
+            match ready!(io.poll_read(cx, buf, READ_BYTES)) {
                 Ok(0) | Err(_) => {
                     // With a part of the head seen, the request has arrived for sure.
                     let again = if buf.is_empty() {
@@ -340,10 +384,23 @@ impl Receiver<'_> {
                     } else {
                         Again::Never
                     };
-                    return Err(Failure::new(Reason::UpstreamReset, again));
+                    return Poll::Ready(Err(Failure::new(Reason::UpstreamReset, again)));
                 }
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// What follows from a head, for the connection and for the client.
+    fn begin_http1(&mut self, head: h1::ResponseHead) -> Result<Head, Failure> {
+        let Self::Http1 {
+            decoder,
+            limits,
+            keep_alive,
+            ..
+        } = self
+        else {
+            return Err(Failure::new(Reason::Internal, Again::Never));
         };
         let mut headers = head.headers;
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -376,31 +433,30 @@ impl Receiver<'_> {
 
     /// The next frame of the body; [`Frame::End`] behind the last.
     pub(crate) async fn frame(&mut self) -> Result<Frame, Failure> {
-        match self {
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    /// As [`Self::frame`], for one poll.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, Failure>> {
+        let (io, buf, decoder) = match self {
             Self::Http1 {
                 io, buf, decoder, ..
-            } => {
-                let mut is_eof = false;
-                loop {
-                    match decoder.decode(buf, is_eof) {
-                        Ok(Some(frame)) => return Ok(frame),
-                        Ok(None) => {}
-                        Err(h1::BodyError::Truncated) => {
-                            return Err(Failure::new(Reason::UpstreamReset, Again::Never));
-                        }
-                        Err(_) => {
-                            return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
-                        }
-                    }
-                    is_eof = match io.read(buf, body_room(decoder)).await {
-                        Ok(bytes) => bytes == 0,
-                        Err(_) => {
-                            return Err(Failure::new(Reason::UpstreamReset, Again::Never));
-                        }
-                    };
-                }
+            } => (io, buf, decoder),
+            Self::Http2 { http2, .. } => return http2.poll_frame(cx),
+        };
+        let fault = |reason| Poll::Ready(Err(Failure::new(reason, Again::Never)));
+        let mut is_eof = false;
+        loop {
+            match decoder.decode(buf, is_eof) {
+                Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
+                Ok(None) => {}
+                Err(h1::BodyError::Truncated) => return fault(Reason::UpstreamReset),
+                Err(_) => return fault(Reason::UpstreamProtocol),
             }
-            Self::Http2 { http2, .. } => http2.frame().await,
+            is_eof = match ready!(io.poll_read(cx, buf, body_room(decoder))) {
+                Ok(bytes) => bytes == 0,
+                Err(_) => return fault(Reason::UpstreamReset),
+            };
         }
     }
 

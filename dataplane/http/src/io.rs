@@ -144,38 +144,36 @@ impl Duplex {
         tokio_util::io::poll_read_buf(Pin::new(&mut *self.0.borrow_mut()), cx, buf)
     }
 
-    /// Writes all of `head`, `data` and `tail`, in as few system calls as the kernel allows.
-    pub(crate) async fn write_all(
+    /// Writes all of `bytes`.
+    pub(crate) async fn write_all(&self, bytes: &mut BytesMut) -> io::Result<()> {
+        poll_fn(|cx| self.poll_write_all(cx, bytes, &mut Bytes::new(), &mut &b""[..])).await
+    }
+
+    /// Writes all of `head`, `data` and `tail`, in as few system calls as the kernel allows; what
+    /// was written is taken off their front.
+    pub(crate) fn poll_write_all(
         &self,
+        cx: &mut Context<'_>,
         head: &mut BytesMut,
         data: &mut Bytes,
-        mut tail: &[u8],
-    ) -> io::Result<()> {
-        poll_fn(|cx| {
-            let mut io = self.0.borrow_mut();
-            while !(head.is_empty() && data.is_empty() && tail.is_empty()) {
-                let slices = [IoSlice::new(head), IoSlice::new(data), IoSlice::new(tail)];
-                let first = slices
-                    .iter()
-                    .position(|slice| !slice.is_empty())
-                    .unwrap_or(0);
-                let written = match Pin::new(&mut *io).poll_write_vectored(cx, &slices[first..]) {
-                    Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                    }
-                    Poll::Ready(Ok(written)) => written,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return Poll::Pending,
-                };
-                let from_head = written.min(head.len());
-                head.advance(from_head);
-                let from_data = (written - from_head).min(data.len());
-                data.advance(from_data);
-                tail = &tail[written - from_head - from_data..];
+        tail: &mut &'static [u8],
+    ) -> Poll<io::Result<()>> {
+        let mut io = self.0.borrow_mut();
+        while !(head.is_empty() && data.is_empty() && tail.is_empty()) {
+            let slices = [IoSlice::new(head), IoSlice::new(data), IoSlice::new(tail)];
+            let first = slices.iter().position(|slice| !slice.is_empty());
+            let slices = &slices[first.unwrap_or(0)..];
+            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            Pin::new(&mut *io).poll_flush(cx)
-        })
-        .await
+            let from_head = written.min(head.len());
+            head.advance(from_head);
+            let from_data = (written - from_head).min(data.len());
+            data.advance(from_data);
+            *tail = &tail[written - from_head - from_data..];
+        }
+        Pin::new(&mut *io).poll_flush(cx)
     }
 
     /// True when the peer has reset the connection. An end of its stream alone says nothing: a

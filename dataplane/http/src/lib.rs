@@ -20,6 +20,7 @@ mod reply;
 mod downstream;
 pub mod worker;
 mod pool;
+mod outbox;
 mod pipe;
 mod deadline;
 mod message;

@@ -51,17 +51,13 @@ pub(crate) async fn handle(
 ) -> Reason {
     let config = worker.config();
     let mut ctx = Context::new(&config, arrival);
-    // Most of a request's state is in this future; an idle connection shall not hold its room.
-    let line = Box::pin(run(
-        worker,
-        arrival,
-        timer,
-        &mut ctx,
-        &mut request,
-        body,
-        responder,
-    ));
-    let ended = match caught(line).await {
+    let ended = {
+        let request = &mut request;
+        let line = run(worker, arrival, timer, &mut ctx, request, body, responder);
+        // Pinned here, so that it is not moved again: it is the largest part of a request's state.
+        caught(pin!(line)).await
+    };
+    let ended = match ended {
         Some(ended) => ended,
         None => {
             worker.metrics.process.request_panicked();
@@ -75,7 +71,10 @@ pub(crate) async fn handle(
     };
     let answered = match ended {
         Ok(Step::Continue) => Ok(()),
-        Ok(Step::Reply(reply)) => answer(worker, &mut ctx, &request, responder, *reply).await,
+        // Boxed, because most requests are answered by somebody else.
+        Ok(Step::Reply(reply)) => {
+            Box::pin(answer(worker, &mut ctx, &request, responder, *reply)).await
+        }
         Err(error) => Err(error),
     };
     if answered.is_err() {
@@ -95,7 +94,7 @@ pub(crate) async fn handle(
 /// A panic on the line is a fault of ours: it costs this request and its connection, not the worker.
 ///
 /// `None` after a panic; where it happened is told by the hook of the process.
-async fn caught<T>(line: impl Future<Output = T>) -> Option<T> {
+async fn caught<T>(line: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let ended = AssertUnwindSafe(line).catch_unwind().await;
     if ended.is_err() {
         tracing::error!("a request panicked, its connection ends; please report the backtrace");
@@ -203,8 +202,11 @@ async fn run(
         mirror::start(worker, copies, request.body, body, &rule.metrics);
     }
     phase::retry::begin(ctx, &worker.settings);
-    if let Step::Reply(reply) = keep_body(worker, ctx, request, body, responder, &waiting).await? {
-        return Ok(Step::Reply(reply));
+    if rule.request_buffering || rule.retry.is_some() {
+        let keeping = keep_body(worker, ctx, rule, request, body, responder, &waiting);
+        if let Step::Reply(reply) = Box::pin(keeping).await? {
+            return Ok(Step::Reply(reply));
+        }
     }
     attempts(worker, ctx, request, body, responder, &waiting).await
 }
@@ -229,8 +231,8 @@ async fn rated(
             Said::Refuse(reply) => return Ok(Step::Reply(reply)),
             Said::Wait(pause, _place) => {
                 // Boxed, because most requests wait for nothing and shall not carry the room for it.
-                let waiting = Box::pin(or_gone(sleep(pause).map(Ok), responder));
-                if waiting.await.is_err() {
+                let mut waiting = Box::pin(sleep(pause).map(Ok));
+                if or_gone(waiting.as_mut(), responder).await.is_err() {
                     ctx.reason = Reason::ClientAborted;
                     return Err(ClientError::Gone);
                 }
@@ -282,17 +284,12 @@ impl Waiting<'_> {
 async fn keep_body(
     worker: &Worker,
     ctx: &mut Context<'_>,
+    rule: &Rule,
     request: &mut Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
     waiting: &Waiting<'_>,
 ) -> Result<Step, ClientError> {
-    let Some(rule) = ctx
-        .rule
-        .filter(|rule| rule.request_buffering || rule.retry.is_some())
-    else {
-        return Ok(Step::Continue);
-    };
     let bytes = rule
         .request_body_buffer_bytes
         .map_or(worker.settings.request_body_buffer_bytes, |bytes| {
@@ -386,7 +383,10 @@ async fn attempts(
             }
         };
         body.rewind();
-        if let Err(reason) = rest(pause, responder, waiting).await {
+        watch.start_attempt(None);
+        if !pause.is_zero()
+            && let Err(reason) = Box::pin(rest(pause, responder, waiting)).await
+        {
             return given_up(ctx, responder, reason);
         }
     }
@@ -398,11 +398,8 @@ async fn rest(
     responder: &mut Responder<'_>,
     waiting: &Waiting<'_>,
 ) -> Result<(), Reason> {
-    waiting.watch.start_attempt(None);
-    if pause.is_zero() {
-        return Ok(());
-    }
-    let resting = pin!(or_gone(sleep(pause).map(Ok), responder));
+    let resting = pin!(sleep(pause).map(Ok));
+    let resting = pin!(or_gone(resting, responder));
     let rested = waiting.until_due(resting).await?;
     rested.map_err(|_| Reason::ClientAborted)
 }
@@ -561,10 +558,10 @@ mod tests {
 
     #[test]
     fn a_panic_on_the_line_is_caught_and_nothing_else_is_touched() {
-        assert_eq!(caught(async { 7 }).now_or_never(), Some(Some(7)));
-        let panics = async {
+        assert_eq!(caught(pin!(async { 7 })).now_or_never(), Some(Some(7)));
+        let panics = pin!(async {
             assert!(std::hint::black_box(false), "on purpose");
-        };
+        });
         assert_eq!(caught(panics).now_or_never(), Some(None));
     }
 }

@@ -93,7 +93,7 @@ async fn copy(
     loop {
         if !buf.is_empty() {
             *bytes += buf.len() as u64;
-            to.write_all(buf, &mut Bytes::new(), &[]).await?;
+            to.write_all(buf).await?;
             watch.await_upstream(Wait::Tunnel);
         }
         if from.read(buf, READ_BYTES).await? == 0 {

@@ -199,7 +199,8 @@ struct Stream {
 impl Stream {
     async fn serve(self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let began = Instant::now();
-        let reason = self.answer(request, respond).await;
+        // Boxed, because a task is moved a few times until it runs.
+        let reason = Box::pin(self.answer(request, respond)).await;
         if reason == Reason::ClientAborted && began.elapsed() < GIVEN_UP_WITHIN {
             let given_up = &self.running.0.given_up;
             given_up.set(given_up.get() + 1);
@@ -215,37 +216,47 @@ impl Stream {
         let mut responder = Responder::http2(respond);
         let fields = parts.headers.len();
         let ends = stream.is_end_stream();
-        let request = match Request::from_h2(parts, ends) {
-            Ok(request) if fields <= self.worker.settings.request_head.fields_max => request,
-            Ok(_) => {
-                let reply = Reply::with_detail(
-                    Reason::HeadTooLarge,
-                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    "too many header fields",
-                );
-                let _ = proxy::refuse(&self.worker, &self.arrival, &mut responder, reply).await;
-                return Reason::HeadTooLarge;
+        let (worker, arrival) = (&self.worker, &*self.arrival);
+        let reply = match Request::from_h2(parts, ends) {
+            Ok(request) if fields <= worker.settings.request_head.fields_max => {
+                let mut body = RequestBody::http2(stream);
+                let timer = Timer::new();
+                return proxy::handle(worker, arrival, &timer, request, &mut body, &mut responder)
+                    .await;
             }
-            Err(refusal) => {
-                let _ = proxy::refuse(
-                    &self.worker,
-                    &self.arrival,
-                    &mut responder,
-                    refused(refusal),
-                )
-                .await;
-                return Reason::BadRequest;
-            }
+            Ok(_) => Reply::with_detail(
+                Reason::HeadTooLarge,
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "too many header fields",
+            ),
+            Err(refusal) => refused(refusal),
         };
-        let mut body = RequestBody::http2(stream);
-        proxy::handle(
-            &self.worker,
-            &self.arrival,
-            &Timer::new(),
-            request,
-            &mut body,
-            &mut responder,
-        )
-        .await
+        let reason = reply.reason;
+        let _ = Box::pin(proxy::refuse(worker, arrival, &mut responder, reply)).await;
+        reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any<T>() -> T {
+        unreachable!("only its type is asked for")
+    }
+
+    fn size_of_what<F>(_makes: impl FnOnce() -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_every_stream_holds_is_small() {
+        let task = size_of_what(|| any::<Stream>().serve(any(), any()));
+        assert!(task <= 400, "what is moved to spawn a stream: {task}");
+        let request = size_of_what(|| {
+            let stream: &'static Stream = any();
+            stream.answer(any(), any())
+        });
+        assert!(request <= 5_000, "a stream: {request}");
     }
 }

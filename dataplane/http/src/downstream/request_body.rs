@@ -6,6 +6,8 @@
 //! had been: it only cannot be sent again. Whether it is sent again is decided in `phase::retry`.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
@@ -29,6 +31,8 @@ pub(crate) struct RequestBody<'a> {
     memory: Option<Box<Memory>>,
     /// Who gets a copy of what comes.
     copies: Option<Box<[Writer]>>,
+    /// The readers of the copies had a turn before the frame that is read now.
+    has_yielded: bool,
 }
 
 enum Source<'a> {
@@ -94,6 +98,7 @@ impl<'a> RequestBody<'a> {
             done,
             memory: None,
             copies: None,
+            has_yielded: false,
         }
     }
 
@@ -186,7 +191,7 @@ impl<'a> RequestBody<'a> {
             if self.done || known >= bytes_max {
                 break;
             }
-            let frame = self.read().await?;
+            let frame = poll_fn(|cx| self.poll_read(cx)).await?;
             on_progress();
             if !matches!(frame, Frame::End) {
                 self.memory.get_or_insert_default().read(frame);
@@ -205,16 +210,21 @@ impl<'a> RequestBody<'a> {
 
     /// The next frame; [`Frame::End`] behind the last, again and again.
     pub(crate) async fn frame(&mut self) -> Result<Frame, ClientError> {
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    /// As [`Self::frame`], for one poll; nothing is lost when it is not polled to the end.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, ClientError>> {
         if let Some(memory) = &mut self.memory
             && let Some(frame) = memory.next()
         {
             self.started |= !memory.give_again(&frame);
-            return Ok(frame);
+            return Poll::Ready(Ok(frame));
         }
         if self.done {
-            return Ok(Frame::End);
+            return Poll::Ready(Ok(Frame::End));
         }
-        let frame = self.read().await?;
+        let frame = ready!(self.poll_read(cx))?;
         let is_kept = match &mut self.memory {
             Some(memory) => memory.give(&frame),
             None => false,
@@ -223,27 +233,31 @@ impl<'a> RequestBody<'a> {
             self.started = true;
             self.memory = None;
         }
-        Ok(frame)
+        Poll::Ready(Ok(frame))
     }
 
     /// The next frame from the client.
-    async fn read(&mut self) -> Result<Frame, ClientError> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, ClientError>> {
         if let Some(copies) = &self.copies
+            && !self.has_yielded
             && copies.iter().any(Writer::is_filling)
         {
             // Not to wait for who reads the copy, but to let it run at all; before a frame is taken,
             // which would be lost if an attempt ended meanwhile.
-            tokio::task::yield_now().await;
+            self.has_yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let frame = match &mut self.source {
-            Source::Http1 { io, buf, decoder } => read_http1(io, buf, decoder).await?,
-            Source::Http2(stream) => read_http2(stream).await?,
+            Source::Http1 { io, buf, decoder } => ready!(poll_http1(io, buf, decoder, cx))?,
+            Source::Http2(stream) => ready!(poll_http2(stream, cx))?,
         };
+        self.has_yielded = false;
         match &frame {
             Frame::Data(data) => {
                 self.bytes += data.len() as u64;
                 if self.bytes_max.is_some_and(|max| self.bytes > max) {
-                    return Err(ClientError::TooLarge);
+                    return Poll::Ready(Err(ClientError::TooLarge));
                 }
             }
             Frame::Trailers(_) => {}
@@ -252,7 +266,7 @@ impl<'a> RequestBody<'a> {
         if let Some(copies) = &self.copies {
             copies.iter().for_each(|copy| copy.write(&frame));
         }
-        Ok(frame)
+        Poll::Ready(Ok(frame))
     }
 
     /// The raw stream and what was read from it beyond the request, for a switched connection.
@@ -388,32 +402,34 @@ fn gather(data: &mut BytesMut) -> Option<Frame> {
     (!data.is_empty()).then(|| Frame::Data(data.split().freeze()))
 }
 
-async fn read_http1(
+fn poll_http1(
     io: &Duplex,
     buf: &mut BytesMut,
     decoder: &mut BodyDecoder,
-) -> Result<Frame, ClientError> {
+    cx: &mut Context<'_>,
+) -> Poll<Result<Frame, ClientError>> {
     let mut is_eof = false;
     loop {
         match decoder.decode(buf, is_eof) {
-            Ok(Some(frame)) => return Ok(frame),
+            Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
             Ok(None) => {}
-            Err(h1::BodyError::Truncated) => return Err(ClientError::Gone),
-            Err(error) => return Err(ClientError::Malformed(error.detail())),
+            Err(h1::BodyError::Truncated) => return Poll::Ready(Err(ClientError::Gone)),
+            Err(error) => return Poll::Ready(Err(ClientError::Malformed(error.detail()))),
         }
-        is_eof = io.read(buf, body_room(decoder)).await? == 0;
+        is_eof = ready!(io.poll_read(cx, buf, body_room(decoder)))? == 0;
     }
 }
 
-async fn read_http2(stream: &mut RecvStream) -> Result<Frame, ClientError> {
-    match stream.data().await {
+fn poll_http2(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Frame, ClientError>> {
+    let frame = match ready!(stream.poll_data(cx)) {
         Some(data) => {
             let data = data?;
             stream.flow_control().release_capacity(data.len())?;
-            Ok(Frame::Data(data))
+            Frame::Data(data)
         }
-        None => Ok(stream.trailers().await?.map_or(Frame::End, Frame::Trailers)),
-    }
+        None => ready!(stream.poll_trailers(cx))?.map_or(Frame::End, Frame::Trailers),
+    };
+    Poll::Ready(Ok(frame))
 }
 
 #[cfg(test)]

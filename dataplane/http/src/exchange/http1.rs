@@ -1,13 +1,16 @@
 //! An attempt over HTTP/1.1.
 
 use std::borrow::Cow;
+use std::io;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{Outgoing, Receiver, Sender};
-use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, HeadLimits};
+use super::{NotTaken, Outgoing, Receiver};
+use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
 use crate::io::Duplex;
+use crate::outbox::Outbox;
 
 pub(super) struct Http1 {
     pub(super) io: Duplex,
@@ -26,31 +29,53 @@ impl Http1 {
         &'a mut self,
         request: &Outgoing<'_>,
         limits: &'a HeadLimits,
-    ) -> (Sender<'a>, Receiver<'a>) {
-        let mut out = BytesMut::new();
+    ) -> (super::Sender<'a>, Receiver<'a>) {
+        let mut out = Outbox::default();
         let headers = hop_by_hop_of(request);
         h1::encode_request_head(
-            &mut out,
+            &mut out.gathered,
             request.method,
             request.target,
             &request.authority.to_header_value(),
             &headers,
             request.body,
         );
-        let sender = Sender::Http1 {
+        let sender = super::Sender::Http1(Sender {
             io: &self.io,
             out,
             encoder: BodyEncoder::new(request.body),
-        };
+        });
         let receiver = Receiver::Http1 {
             io: &self.io,
             buf: &mut self.buf,
             decoder: BodyDecoder::new(BodyLength::None, limits),
             method: request.method.clone(),
             limits,
+            scan: 0,
             keep_alive: false,
         };
         (sender, receiver)
+    }
+}
+
+/// The body of a request on its way out.
+pub(crate) struct Sender<'a> {
+    io: &'a Duplex,
+    out: Outbox,
+    encoder: BodyEncoder,
+}
+
+impl Sender<'_> {
+    pub(super) fn put(&mut self, frame: Frame) -> Result<(), NotTaken> {
+        Ok(self.out.put(&mut self.encoder, frame)?)
+    }
+
+    pub(super) fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_taken(self.io, cx)
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_flush(self.io, cx)
     }
 }
 

@@ -3,7 +3,7 @@
 //! On the `h2` crate's client (decision 0015). Dropping an [`Http2`] before both directions have
 //! ended resets the stream, so that the endpoint never takes a part of a request for the whole.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
@@ -71,7 +71,10 @@ impl Http2 {
         })?;
         self.is_head_request = request.method == Method::HEAD;
         self.response = Some(response);
-        let sender = Sender::Http2((!ends).then_some(body));
+        let sender = Sender::Http2 {
+            stream: (!ends).then_some(body),
+            data: Bytes::new(),
+        };
         let receiver = Receiver::Http2 {
             http2: self,
             limits,
@@ -79,11 +82,24 @@ impl Http2 {
         Ok((sender, receiver))
     }
 
-    pub(super) async fn head(&mut self, limits: &HeadLimits) -> Result<Head, Failure> {
+    pub(super) fn poll_head(
+        &mut self,
+        limits: &HeadLimits,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Result<Head, Failure>> {
         let Some(response) = &mut self.response else {
-            return Err(Failure::new(Reason::Internal, Again::Never));
+            return Poll::Ready(Err(Failure::new(Reason::Internal, Again::Never)));
         };
-        let next = poll_fn(|cx| poll_head(response, cx)).await;
+        let next = ready!(poll_head(response, cx));
+        Poll::Ready(self.begin(next, limits))
+    }
+
+    /// What follows from a head.
+    fn begin(
+        &mut self,
+        next: Result<HeadAndBody, h2::Error>,
+        limits: &HeadLimits,
+    ) -> Result<Head, Failure> {
         let (head, body) = next.map_err(|error| failure(&error))?;
         let invalid = Failure::new(Reason::UpstreamProtocol, Again::Never);
         if is_too_large(&head.headers, limits) {
@@ -122,23 +138,26 @@ impl Http2 {
         }))
     }
 
-    pub(super) async fn frame(&mut self) -> Result<Frame, Failure> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Result<Frame, Failure>> {
         let Some(body) = &mut self.body else {
-            return Err(Failure::new(Reason::Internal, Again::Never));
+            return Poll::Ready(Err(Failure::new(Reason::Internal, Again::Never)));
         };
         let cut = |_| Failure::new(Reason::UpstreamReset, Again::Never);
-        while let Some(data) = body.data().await {
+        while let Some(data) = ready!(body.poll_data(cx)) {
             let data = data.map_err(cut)?;
             // What is taken goes to the client before more is; the window is that of one stream.
             body.flow_control()
                 .release_capacity(data.len())
                 .map_err(cut)?;
             if !data.is_empty() {
-                return Ok(Frame::Data(data));
+                return Poll::Ready(Ok(Frame::Data(data)));
             }
         }
-        let trailers = body.trailers().await.map_err(cut)?;
-        Ok(trailers.map_or(Frame::End, Frame::Trailers))
+        let trailers = ready!(body.poll_trailers(cx)).map_err(cut)?;
+        Poll::Ready(Ok(trailers.map_or(Frame::End, Frame::Trailers)))
     }
 }
 

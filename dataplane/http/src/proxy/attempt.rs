@@ -7,10 +7,9 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::poll;
 use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
@@ -103,8 +102,15 @@ pub(super) async fn attempt(
     };
     watch.await_upstream(Wait::ResponseStart);
     let began = ctx.is_watched().then(Instant::now);
-    let opening = Channel::open(&worker.pool, &peer, &worker.settings);
-    let mut channel = match or_gone(opening, responder).await {
+    let opened = match Channel::kept(&worker.pool, &peer, &worker.settings) {
+        Some(channel) => Ok(channel),
+        None => {
+            // Boxed, because most requests dial nobody and shall not carry the room for it.
+            let dialling = Box::pin(Channel::dialled(&worker.pool, &peer, &worker.settings));
+            or_gone(pin!(dialling), responder).await
+        }
+    };
+    let mut channel = match opened {
         Ok(channel) => channel,
         Err(fault) => {
             if let Fault::Upstream(failure) = &fault {
@@ -183,7 +189,11 @@ async fn converse(
         let sending = pin!(upload(&mut *body, sender, watch, &between));
         let mut upload = Upload::new(sending);
         let response = loop {
-            match upload.beside(or_gone(receiver.head(), responder)).await?? {
+            let head = {
+                let head = pin!(unless_gone(responder, |cx| receiver.poll_head(cx)));
+                upload.beside(head).await??
+            };
+            match head {
                 Head::Interim(status, headers) if interims < INTERIM_MAX => {
                     interims += 1;
                     responder.interim(status, &headers).await?;
@@ -203,7 +213,7 @@ async fn converse(
                 let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
                 if unwanted.is_some() {
                     watch.start_attempt(None);
-                    let is_reusable = upload.is_done() && discard(&mut receiver).await;
+                    let is_reusable = upload.is_done() && Box::pin(discard(&mut receiver)).await;
                     return Ok(Conversed {
                         is_reusable,
                         unwanted,
@@ -211,9 +221,10 @@ async fn converse(
                 }
                 between.is_final.set(true);
                 begin_response(worker, ctx, &mut response, responder)?;
-                upload
-                    .beside(download(&mut receiver, responder, watch))
-                    .await??;
+                {
+                    let download = pin!(download(&mut receiver, responder, watch));
+                    upload.beside(download).await??;
+                }
                 let is_reusable = upload.is_done() && receiver.is_reusable();
                 return Ok(Conversed {
                     is_reusable,
@@ -222,7 +233,12 @@ async fn converse(
             }
         }
     };
-    switch(worker, ctx, switched, body, responder, &mut receiver, watch).await?;
+    // Boxed for the same reason.
+    let receiver = &mut receiver;
+    Box::pin(switch(
+        worker, ctx, switched, body, responder, receiver, watch,
+    ))
+    .await?;
     Ok(Conversed {
         is_reusable: false,
         unwanted: None,
@@ -298,7 +314,7 @@ async fn switch(
     ctx.status = Some(response.status);
     responder.close_after();
     responder.head(&mut response)?;
-    responder.flush().await?;
+    poll_fn(|cx| responder.poll_flush(cx)).await?;
     watch.switched();
     let rest = receiver.take_rest();
     let (Some((client, client_buf)), Some(upstream)) = (body.raw(), receiver.raw()) else {
@@ -338,35 +354,32 @@ async fn upload(
         if between.is_final.get() {
             body.forget();
         }
-        let frame = {
-            let mut next = pin!(body.frame());
-            match poll!(next.as_mut()) {
-                Poll::Ready(frame) => frame?,
-                Poll::Pending => {
-                    // What was gathered must not wait for a client that is slow.
-                    if sender.flush().await.is_err() {
-                        return Ok(Uploaded::Refused);
-                    }
-                    watch.await_client_body(true);
-                    let frame = next.await?;
-                    watch.await_client_body(false);
-                    frame
+        let frame = match poll_now(|cx| body.poll_frame(cx)).await {
+            Poll::Ready(frame) => frame?,
+            Poll::Pending => {
+                // What was gathered must not wait for a client that is slow.
+                if poll_fn(|cx| sender.poll_flush(cx)).await.is_err() {
+                    return Ok(Uploaded::Refused);
                 }
+                watch.await_client_body(true);
+                let frame = poll_fn(|cx| body.poll_frame(cx)).await?;
+                watch.await_client_body(false);
+                frame
             }
         };
         between.is_body_gone.set(body.is_started());
         let ends = matches!(frame, Frame::End);
-        let sent = {
-            let mut sending = pin!(sender.frame(frame));
-            match poll!(sending.as_mut()) {
+        let mut sent = sender.put(frame);
+        if sent.is_ok() {
+            sent = match poll_now(|cx| sender.poll_taken(cx)).await {
                 Poll::Ready(sent) => sent,
                 Poll::Pending => {
-                    let sent = sending.await;
+                    let sent = poll_fn(|cx| sender.poll_taken(cx)).await;
                     watch.upload_moved();
                     sent
                 }
-            }
-        };
+            };
+        }
         if sent.is_err() {
             return Ok(Uploaded::Refused);
         }
@@ -384,23 +397,21 @@ async fn download(
 ) -> Result<(), Fault> {
     watch.await_upstream(Wait::ResponseBody);
     loop {
-        let frame = {
-            let mut next = pin!(receiver.frame());
-            match poll!(next.as_mut()) {
-                Poll::Ready(frame) => frame?,
-                Poll::Pending => {
-                    // What was gathered must not wait for an endpoint that is slow.
-                    taken(responder.flush(), watch).await?;
-                    watch.await_upstream(Wait::ResponseBody);
-                    or_gone(next, responder).await?
-                }
+        let frame = match poll_now(|cx| receiver.poll_frame(cx)).await {
+            Poll::Ready(frame) => frame?,
+            Poll::Pending => {
+                // What was gathered must not wait for an endpoint that is slow.
+                taken(responder, watch, Responder::poll_flush).await?;
+                watch.await_upstream(Wait::ResponseBody);
+                unless_gone(responder, |cx| receiver.poll_frame(cx)).await?
             }
         };
         let ends = matches!(frame, Frame::End);
         if ends {
             watch.upstream_done();
         }
-        taken(responder.frame(frame), watch).await?;
+        responder.put(frame)?;
+        taken(responder, watch, Responder::poll_taken).await?;
         if ends {
             return Ok(());
         }
@@ -408,15 +419,23 @@ async fn download(
 }
 
 /// A write to the client, with the time it takes held against the client.
-async fn taken<T>(write: impl Future<Output = T>, watch: &Watch) -> T {
-    let mut write = pin!(write);
-    if let Poll::Ready(done) = poll!(write.as_mut()) {
+async fn taken<'a>(
+    responder: &mut Responder<'a>,
+    watch: &Watch,
+    poll_write: fn(&mut Responder<'a>, &mut Task<'_>) -> Poll<Result<(), ClientError>>,
+) -> Result<(), ClientError> {
+    if let Poll::Ready(done) = poll_now(|cx| poll_write(responder, cx)).await {
         return done;
     }
     watch.await_client_write(true);
-    let done = write.await;
+    let done = poll_fn(|cx| poll_write(responder, cx)).await;
     watch.await_client_write(false);
     done
+}
+
+/// Polls once, and says what that gave.
+fn poll_now<T>(mut poll: impl FnMut(&mut Task<'_>) -> Poll<T>) -> impl Future<Output = Poll<T>> {
+    poll_fn(move |cx| Poll::Ready(poll(cx)))
 }
 
 /// How sending the body ended.
@@ -447,9 +466,12 @@ impl<'a, F: Future<Output = Result<Uploaded, ClientError>>> Upload<'a, F> {
     }
 
     /// Waits for `main` and moves the upload along; a fault of the client ends both.
-    async fn beside<M: Future>(&mut self, main: M) -> Result<M::Output, ClientError> {
-        let mut main = pin!(main);
-        poll_fn(|cx| {
+    fn beside<M: Future>(
+        &mut self,
+        mut main: Pin<&mut M>,
+    ) -> impl Future<Output = Result<M::Output, ClientError>> {
+        // Not an async function, here and below: its future would hold `main` twice.
+        poll_fn(move |cx| {
             if self.result.is_none()
                 && let Poll::Ready(ended) = self.future.as_mut().poll(cx)
             {
@@ -457,24 +479,27 @@ impl<'a, F: Future<Output = Result<Uploaded, ClientError>>> Upload<'a, F> {
             }
             main.as_mut().poll(cx).map(Ok)
         })
-        .await
     }
 }
 
 /// Waits for the endpoint, unless the client gives up first.
-pub(super) async fn or_gone<T>(
-    head: impl Future<Output = Result<T, Failure>>,
+pub(super) fn or_gone<T>(
+    mut head: Pin<&mut impl Future<Output = Result<T, Failure>>>,
     responder: &mut Responder<'_>,
-) -> Result<T, Fault> {
-    let mut head = pin!(head);
-    let mut gone = pin!(responder.client_gone());
-    poll_fn(|cx| {
-        if let Poll::Ready(head) = head.as_mut().poll(cx) {
-            return Poll::Ready(head.map_err(Fault::from));
+) -> impl Future<Output = Result<T, Fault>> {
+    unless_gone(responder, move |cx| head.as_mut().poll(cx))
+}
+
+/// The same for one that is polled.
+fn unless_gone<T>(
+    responder: &mut Responder<'_>,
+    mut poll: impl FnMut(&mut Task<'_>) -> Poll<Result<T, Failure>>,
+) -> impl Future<Output = Result<T, Fault>> {
+    poll_fn(move |cx| {
+        if let Poll::Ready(ended) = poll(cx) {
+            return Poll::Ready(ended.map_err(Fault::from));
         }
-        gone.as_mut()
-            .poll(cx)
-            .map(|()| Err(ClientError::Gone.into()))
+        let gone = responder.poll_gone(cx);
+        gone.map(|()| Err(ClientError::Gone.into()))
     })
-    .await
 }
