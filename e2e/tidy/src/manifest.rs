@@ -44,6 +44,11 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
         &["ir", "dataplane-telemetry", "dataplane-resilience"],
     ),
     (
+        "dataplane-ai",
+        2,
+        &["ir", "dataplane-telemetry", "dataplane-resilience"],
+    ),
+    (
         "dataplane-config",
         3,
         &[
