@@ -85,7 +85,15 @@ pub enum ClusterTls {
 pub struct PolicyTls {
     trust: Arc<BackendTrust>,
     anonymous: Arc<ClientTls>,
-    certified: Vec<(Arc<ClientIdentity>, Arc<ClientTls>)>,
+    certified: Vec<Certified>,
+}
+
+/// TLS under the client certificate of one secret.
+#[derive(Clone, Debug)]
+struct Certified {
+    secret: Arc<str>,
+    identity: Arc<ClientIdentity>,
+    tls: Arc<ClientTls>,
 }
 
 impl ClusterTls {
@@ -127,13 +135,17 @@ impl PolicyTls {
             None => Arc::new(ClientTls::compile(&trust, None)?),
         };
         let mut certified = Vec::with_capacity(identities.0.len());
-        for identity in identities.0.values() {
+        for (secret, identity) in &identities.0 {
             let known = previous.and_then(|previous| previous.certified(identity));
             let tls = match known {
                 Some(known) => known.clone(),
                 None => Arc::new(ClientTls::compile(&trust, Some(identity))?),
             };
-            certified.push((identity.clone(), tls));
+            certified.push(Certified {
+                secret: secret.clone(),
+                identity: identity.clone(),
+                tls,
+            });
         }
         Ok(Self {
             trust,
@@ -143,9 +155,9 @@ impl PolicyTls {
     }
 
     fn certified(&self, identity: &Arc<ClientIdentity>) -> Option<&Arc<ClientTls>> {
-        let mut pairs = self.certified.iter();
-        let (_, tls) = pairs.find(|(known, _)| Arc::ptr_eq(known, identity))?;
-        Some(tls)
+        let mut all = self.certified.iter();
+        let found = all.find(|known| Arc::ptr_eq(&known.identity, identity))?;
+        Some(&found.tls)
     }
 
     /// What to use for requests that came in where `identity` is shown to endpoints.
@@ -153,5 +165,14 @@ impl PolicyTls {
         identity
             .and_then(|identity| self.certified(identity))
             .unwrap_or(&self.anonymous)
+    }
+
+    /// What to use for what came in where the certificate of `secret` is shown to endpoints. For
+    /// whoever holds a listener of another configuration than this.
+    pub fn under_secret(&self, secret: Option<&str>) -> &Arc<ClientTls> {
+        let mut all = self.certified.iter();
+        secret
+            .and_then(|secret| all.find(|known| &*known.secret == secret))
+            .map_or(&self.anonymous, |known| &known.tls)
     }
 }

@@ -1,7 +1,7 @@
 //! From a rule to a connection: backend by weight, endpoint, and the next one when that fails.
 //!
-//! Nothing of the client has been sent when this runs, so a failed attempt is always made again at
-//! another endpoint. The backend is drawn once, so that every connection stays in the share it was
+//! Nothing of the client has been sent when this runs, so a failed attempt, be it at TLS, is always
+//! made again at another endpoint. The backend is drawn once, so that every connection stays in the share it was
 //! counted for.
 
 use std::io;
@@ -14,13 +14,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use dataplane_config::{ClusterConfig, RuntimeConfig, StreamRule};
+use dataplane_config::{ClusterConfig, ClusterTls, RuntimeConfig, StreamRule};
 use dataplane_telemetry::metrics::BackendConnection;
 use dataplane_telemetry::reason::Reason;
+use dataplane_tls::{ClientTls, ConnectError, Offer};
 use dataplane_upstream::endpoint::{ConnectionToEndpoint, RequestToEndpoint};
-use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome, Tls};
+use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome};
 use ir::cluster::HashKey;
 
+use crate::connection::Connection;
 use crate::log::Story;
 use crate::proxy_header;
 use crate::settings::Settings;
@@ -28,7 +30,7 @@ use crate::settings::Settings;
 /// A connection to an endpoint, and what counts it as open.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) tcp: TcpStream,
+    pub(crate) connection: Connection,
     _guards: Guards,
 }
 
@@ -55,18 +57,32 @@ pub(crate) fn choose<'a>(
         .ok_or(Reason::InvalidBackend)
 }
 
+/// How bytes go to the endpoints of a cluster; `secret` is that of the certificate they are shown.
+pub(crate) fn security<'a>(
+    cluster: &'a ClusterConfig,
+    passes_tls: PassesTls,
+    secret: Option<&str>,
+) -> Result<Option<&'a ClientTls>, Reason> {
+    if passes_tls == PassesTls::Yes {
+        return Ok(None);
+    }
+    match &cluster.tls {
+        ClusterTls::Policy(policy) => Ok(Some(policy.under_secret(secret))),
+        // Nothing may reach it in plain text.
+        ClusterTls::Invalid(_) => Err(Reason::InvalidBackend),
+        // A port that speaks TLS without a policy gets what the client says, which may be TLS.
+        ClusterTls::Plain | ClusterTls::Unspecified => Ok(None),
+    }
+}
+
 /// Connects to an endpoint of `cluster`.
 pub(crate) async fn connect(
     cluster: &ClusterConfig,
+    tls: Option<&ClientTls>,
     settings: &Settings,
     addresses: Addresses,
-    passes_tls: PassesTls,
     story: &mut Story,
 ) -> Result<Upstream, Reason> {
-    if passes_tls == PassesTls::No && matches!(cluster.cluster.tls(), Tls::Policy(_)) {
-        // Nothing may reach it in plain text.
-        return Err(Reason::InvalidBackend);
-    }
     let mut tried = Vec::new();
     let mut failure = Reason::NoEndpoint;
     while story.attempts <= settings.connect_retries {
@@ -78,7 +94,7 @@ pub(crate) async fn connect(
         }
         story.attempts += 1;
         story.endpoint = Some(endpoint.address());
-        match attempt(cluster, &endpoint, settings, addresses, story).await {
+        match attempt(cluster, tls, &endpoint, settings, addresses, story).await {
             Ok(upstream) => return Ok(upstream),
             Err(reason) => {
                 cluster.metrics.connection_failed(reason);
@@ -123,6 +139,7 @@ pub(crate) enum PassesTls {
 
 async fn attempt(
     cluster: &ClusterConfig,
+    tls: Option<&ClientTls>,
     endpoint: &Arc<Endpoint>,
     settings: &Settings,
     addresses: Addresses,
@@ -134,14 +151,16 @@ async fn attempt(
         .connect_timeout()
         .min(settings.connect_timeout);
     let address = endpoint.address();
-    let made = match timeout(patience, open(cluster, address, settings, addresses)).await {
-        Ok(Ok(tcp)) => Ok(tcp),
-        Ok(Err(error)) => {
+    let opening = async {
+        let tcp = open(cluster, address, settings, addresses).await;
+        let tcp = tcp.map_err(|error| {
             debug!(%address, %error, "no connection to an endpoint");
-            Err(failure(&error))
-        }
-        Err(_) => Err(Reason::ConnectTimeout),
+            failure(&error)
+        })?;
+        secure(tcp, tls, address).await
     };
+    let made = timeout(patience, opening).await;
+    let made = made.unwrap_or(Err(Reason::ConnectTimeout));
     story.connect_time = Some(began.elapsed());
     let outcome = match &made {
         Ok(_) => Some(Outcome::Success),
@@ -152,8 +171,8 @@ async fn attempt(
     if let Some(outcome) = outcome {
         cluster.cluster.report(endpoint, outcome, Instant::now());
     }
-    made.map(|tcp| Upstream {
-        tcp,
+    made.map(|connection| Upstream {
+        connection,
         _guards: (
             cluster.metrics.connection_opened(),
             endpoint.load().connection_opened(),
@@ -179,6 +198,27 @@ async fn open(
         tcp.write_all(&header).await?;
     }
     Ok(tcp)
+}
+
+/// The connection as bytes are to go over it.
+async fn secure(
+    tcp: TcpStream,
+    tls: Option<&ClientTls>,
+    address: SocketAddr,
+) -> Result<Connection, Reason> {
+    let Some(tls) = tls else {
+        return Ok(Connection::Plain(tcp));
+    };
+    match tls.connect(tcp, Offer::Bytes).await {
+        Ok(stream) => Ok(Connection::Secured(Box::new(stream))),
+        Err(error) => {
+            debug!(%address, %error, "no TLS to an endpoint");
+            Err(match error {
+                ConnectError::Certificate(_) => Reason::UpstreamCertificate,
+                ConnectError::Io(_) | ConnectError::Protocol(_) => Reason::UpstreamTls,
+            })
+        }
+    }
 }
 
 fn failure(error: &io::Error) -> Reason {

@@ -1,7 +1,7 @@
 //! The stream proxy: bytes of TCP and TLS connections, and datagrams, to a backend and back.
 //!
 //! A connection is one straight line, `tcp.rs`: the listener's rule, a backend by weight, an
-//! endpoint, a connection to it, perhaps a PROXY protocol header, bytes both ways, one access
+//! endpoint, a connection to it, perhaps a PROXY header and TLS, bytes both ways, one access
 //! record. Where TLS shares a port with passthrough, `server_name.rs` looks at the ClientHello
 //! without taking it from the socket, so that whoever serves the connection reads every byte of it;
 //! bytes that pass through are never decrypted. Datagrams come in at `udp.rs`; which belong
@@ -16,6 +16,7 @@ pub mod tcp;
 pub mod server_name;
 pub mod udp;
 mod connect;
+mod connection;
 mod copy;
 mod proxy_header;
 pub mod worker;

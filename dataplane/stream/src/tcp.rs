@@ -63,6 +63,7 @@ pub async fn serve(
         return;
     };
     let name = listener.listener.name.clone();
+    let identity = listener.listener.backend_client_certificate.clone();
     let mut story = story(&worker, &client, &arrival, name, streams);
     let access = listener.access.clone();
     drop(listener);
@@ -71,7 +72,8 @@ pub async fn serve(
         return turn_away(&client);
     }
     let open = story.metrics.session_opened();
-    let reason = match find(&worker, &client, &arrival, &mut story).await {
+    let found = find(&worker, &client, &arrival, identity.as_deref(), &mut story).await;
+    let reason = match found {
         Ok(upstream) => {
             let drain = &arrival.drain;
             carry(&worker, client, upstream, drain, &mut story).await
@@ -111,11 +113,13 @@ fn story(
     story
 }
 
-/// A connection to an endpoint of the rule's backend.
+/// A connection to an endpoint of the rule's backend, which is shown the certificate of the secret
+/// `identity`.
 async fn find(
     worker: &Worker,
     client: &Client,
     arrival: &Arrival,
+    identity: Option<&str>,
     story: &mut Story,
 ) -> Result<Upstream, Reason> {
     let settings = &worker.settings;
@@ -138,7 +142,8 @@ async fn find(
     };
     let config = worker.config();
     let cluster = connect::choose(&config, &rule, story)?;
-    connect::connect(cluster, settings, addresses, passes_tls, story).await
+    let tls = connect::security(cluster, passes_tls, identity)?;
+    connect::connect(cluster, tls, settings, addresses, story).await
 }
 
 /// Bytes both ways.
@@ -154,7 +159,7 @@ async fn carry(
     let reason = copy::run(
         worker,
         &mut client,
-        &mut upstream.tcp,
+        &mut upstream.connection,
         drain,
         &metrics,
         &mut carried,
@@ -164,7 +169,7 @@ async fn carry(
     if reason != Reason::Ok {
         // What was cut must not look complete to either side.
         let _ = client.tcp().set_zero_linger();
-        let _ = upstream.tcp.set_zero_linger();
+        let _ = upstream.connection.tcp().set_zero_linger();
     }
     reason
 }

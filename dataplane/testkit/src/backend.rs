@@ -10,9 +10,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -25,9 +22,11 @@ pub mod script;
 mod grpc;
 mod http1;
 mod http2;
+mod tls;
 mod websocket;
 
 pub use script::{Script, Step};
+pub use tls::{Handshake, Secured};
 
 /// Connections one backend holds at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
@@ -71,6 +70,7 @@ pub(crate) struct Seen {
     connections: AtomicUsize,
     open: AtomicUsize,
     lines: Mutex<VecDeque<String>>,
+    handshakes: Mutex<VecDeque<Handshake>>,
 }
 
 /// A connection as the backends see it.
@@ -89,8 +89,13 @@ impl Backend {
             Kind::Http2 | Kind::Grpc => "h2",
             _ => "http/1.1",
         };
-        let acceptor = acceptor(identity, protocol);
-        Self::listen(name, kind, Some(acceptor)).await
+        let secured = Secured::new(identity).alpn(&[protocol]);
+        Self::start_secured(name, kind, &secured).await
+    }
+
+    /// Starts a backend called `name` behind TLS as `secured` says.
+    pub async fn start_secured(name: &str, kind: Kind, secured: &Secured) -> Self {
+        Self::listen(name, kind, Some(secured.acceptor())).await
     }
 
     /// An HTTP/1.1 backend in plain text.
@@ -149,6 +154,14 @@ impl Backend {
         self.seen.lines().iter().cloned().collect()
     }
 
+    /// What was agreed on in the TLS handshakes that came to an end, the latest last; old ones are
+    /// forgotten.
+    pub fn handshakes(&self) -> Vec<Handshake> {
+        let handshakes = &self.seen.handshakes;
+        let handshakes = handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        handshakes.iter().cloned().collect()
+    }
+
     /// Stops it; when this returns nothing listens at its address and its connections are cut.
     pub async fn stop(mut self) {
         self.task.abort();
@@ -176,6 +189,7 @@ impl Seen {
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             lines: Mutex::default(),
+            handshakes: Mutex::default(),
         }
     }
 
@@ -187,6 +201,17 @@ impl Seen {
         }
         lines.push_back(format!("{method} {target}"));
         self.requests.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn handshake(&self, handshake: Handshake) {
+        let mut handshakes = self
+            .handshakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if handshakes.len() == tls::HANDSHAKES_MAX {
+            handshakes.pop_front();
+        }
+        handshakes.push_back(handshake);
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
@@ -236,7 +261,10 @@ async fn serve(stream: TcpStream, kind: Kind, tls: Option<TlsAcceptor>, seen: Ar
     let io = match tls {
         None => Either::Left(stream),
         Some(tls) => match tls.accept(stream).await {
-            Ok(stream) => Either::Right(stream),
+            Ok(stream) => {
+                seen.handshake(Handshake::of(stream.get_ref().1));
+                Either::Right(stream)
+            }
             // The client will say what it did not like.
             Err(_) => return,
         },
@@ -250,18 +278,4 @@ async fn serve(stream: TcpStream, kind: Kind, tls: Option<TlsAcceptor>, seen: Ar
         Kind::Scripted(script) => script::run(io, &script, &seen).await,
         Kind::BlackHole => script::swallow(io).await,
     }
-}
-
-fn acceptor(identity: &Identity, protocol: &str) -> TlsAcceptor {
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes());
-    let chain = vec![CertificateDer::from(identity.leaf.clone())];
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring knows both versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key.expect("an identity has a key"))
-        .expect("certificate and key were made together");
-    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-    TlsAcceptor::from(Arc::new(config))
 }

@@ -22,8 +22,19 @@ pub struct Authority {
 impl Authority {
     /// Makes a self-signed authority called `name`.
     pub fn new(name: &str) -> Self {
+        Self::until(name, 4096)
+    }
+
+    /// As [`Self::new`], but it ended long ago.
+    pub fn expired(name: &str) -> Self {
+        Self::until(name, 2001)
+    }
+
+    fn until(name: &str, end: i32) -> Self {
         let key = KeyPair::generate().expect("ring makes P-256 keys");
         let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(1975, 1, 1);
+        params.not_after = date_time_ymd(end, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -56,6 +67,17 @@ impl Authority {
         self.issue(names, "server", ExtendedKeyUsagePurpose::ServerAuth, 2001)
     }
 
+    /// As [`Self::server`], with these URIs too.
+    pub fn server_with_uris(&self, names: &[&str], uris: &[&str]) -> Identity {
+        let mut params = params(names, "server", ExtendedKeyUsagePurpose::ServerAuth, 2100);
+        let uris = uris.iter().map(|uri| {
+            let uri = (*uri).try_into().expect("a URI is ASCII");
+            SanType::URI(uri)
+        });
+        params.subject_alt_names.extend(uris);
+        self.sign(&params)
+    }
+
     /// A certificate for a client with this common name.
     pub fn client(&self, name: &str) -> Identity {
         self.issue(&[], name, ExtendedKeyUsagePurpose::ClientAuth, 2100)
@@ -66,9 +88,9 @@ impl Authority {
         let text = |text: &&str| (*text).try_into().expect("test names are ASCII");
         let uris = uris.iter().map(|it| SanType::URI(text(it)));
         let dns_names = dns_names.iter().map(|it| SanType::DnsName(text(it)));
-        let mut params = CertificateParams::default();
+        let mut params = params(&[], name, ExtendedKeyUsagePurpose::ClientAuth, 2100);
         params.subject_alt_names = uris.chain(dns_names).collect();
-        self.sign(params, name, ExtendedKeyUsagePurpose::ClientAuth, 2100)
+        self.sign(&params)
     }
 
     /// As [`Self::client`], but it ended long ago.
@@ -83,26 +105,10 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
         end: i32,
     ) -> Identity {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names fit into a certificate");
-        self.sign(params, common_name, usage, end)
+        self.sign(&params(names, common_name, usage, end))
     }
 
-    fn sign(
-        &self,
-        mut params: CertificateParams,
-        common_name: &str,
-        usage: ExtendedKeyUsagePurpose,
-        end: i32,
-    ) -> Identity {
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(end, 1, 1);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
-        params.use_authority_key_identifier_extension = true;
+    fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("ring makes P-256 keys");
         let certificate = params
             .signed_by(&key, &self.issuer)
@@ -113,6 +119,25 @@ impl Authority {
             leaf: certificate.der().to_vec(),
         }
     }
+}
+
+fn params(
+    names: &[&str],
+    common_name: &str,
+    usage: ExtendedKeyUsagePurpose,
+    end: i32,
+) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names fit into a certificate");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(end, 1, 1);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
+    params.use_authority_key_identifier_extension = true;
+    params
 }
 
 /// A certificate and its key.

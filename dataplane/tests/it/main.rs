@@ -27,4 +27,5 @@ mod paths;
 mod proxy_protocol;
 mod streams;
 mod update;
+mod upstream_tls;
 mod waits;

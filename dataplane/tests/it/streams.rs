@@ -19,6 +19,7 @@ mod flood;
 mod hostile;
 mod tls;
 mod udp;
+mod upstream_tls;
 
 const LISTENER: &str = "infra/gw/tcp";
 const ROUTE: &str = "tcp/app/db";

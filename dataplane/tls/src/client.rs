@@ -1,8 +1,8 @@
 //! Handshakes with endpoints: whom to trust, which name to ask for, who we say we are.
 //!
 //! `config` compiles one [`BackendTrust`] per TLS policy of a cluster and one [`ClientTls`] per pair
-//! of trust and client certificate; `http` dials and calls [`ClientTls::connect`], and keeps the
-//! deadline. Every [`ClientTls`] has an id of its own and a session store of its own: neither a
+//! of trust and client certificate; `http` and `stream` dial and call [`ClientTls::connect`], and
+//! keep the deadline. Every [`ClientTls`] has an id of its own and a session store of its own: neither a
 //! connection nor a session is ever used under another policy or another client certificate.
 
 use std::fmt;
@@ -96,6 +96,8 @@ pub enum Offer {
     Http2,
     /// Both, HTTP/2 rather.
     Either,
+    /// Nothing: what is carried is bytes, and whose protocol they are is not known.
+    Bytes,
 }
 
 /// The certificate that we show to endpoints which ask for one.
@@ -162,6 +164,7 @@ pub struct ClientTls {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     either: Arc<ClientConfig>,
+    bytes: Arc<ClientConfig>,
 }
 
 impl ClientTls {
@@ -184,6 +187,7 @@ impl ClientTls {
             http1: offering(&[b"http/1.1"]),
             http2: offering(&[b"h2"]),
             either: offering(&[b"h2", b"http/1.1"]),
+            bytes: offering(&[]),
         })
     }
 
@@ -201,6 +205,7 @@ impl ClientTls {
             Offer::Http1 => &self.http1,
             Offer::Http2 => &self.http2,
             Offer::Either => &self.either,
+            Offer::Bytes => &self.bytes,
         };
         let connector = TlsConnector::from(Arc::clone(config));
         let tls = connector.connect(self.server_name.clone(), stream).await?;

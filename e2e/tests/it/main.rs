@@ -6,6 +6,7 @@
 )]
 
 mod api_server;
+mod backend_tls_example;
 mod bad_input;
 mod client_certificates;
 mod cluster;

@@ -2,8 +2,10 @@
 //!
 //! The chain is judged by webpki as for any server. Without `subjectAltNames` the name in the
 //! certificate must be the policy's host name; with them any one of them must be there, and the
-//! host name is no more than what is sent as SNI.
+//! host name is no more than what is sent as SNI. An authority that a policy names is trusted within
+//! its own dates only, which webpki leaves to us.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
 use ir::cluster::{BackendTls, SubjectAltName};
@@ -23,15 +25,35 @@ use crate::provider::provider;
 #[derive(Debug)]
 pub(super) struct Trust {
     anchors: Arc<RootCertStore>,
+    /// When the first of `anchors` are trusted, in their order; those of the system always are.
+    dates: Vec<RangeInclusive<u64>>,
     names: Vec<SubjectAltName>,
 }
 
 impl Trust {
     pub(super) fn compile(policy: &BackendTls) -> Result<Self, ClientTlsError> {
+        let (anchors, dates) = anchors(policy)?;
         Ok(Self {
-            anchors: anchors(policy)?,
+            anchors,
+            dates,
             names: policy.subject_alt_names.clone(),
         })
+    }
+
+    /// The anchors that are trusted at that time.
+    fn anchors_at(&self, now: UnixTime) -> Arc<RootCertStore> {
+        let now = now.as_secs();
+        if self.dates.iter().all(|dates| dates.contains(&now)) {
+            return Arc::clone(&self.anchors);
+        }
+        let is_good = |index: usize| {
+            let dates = self.dates.get(index);
+            dates.is_none_or(|dates| dates.contains(&now))
+        };
+        let roots = self.anchors.roots.iter().enumerate();
+        let roots = roots.filter(|(index, _)| is_good(*index));
+        let roots = roots.map(|(_, root)| root.clone()).collect();
+        Arc::new(RootCertStore { roots })
     }
 
     fn check_names(
@@ -60,19 +82,28 @@ impl Trust {
     }
 }
 
-fn anchors(policy: &BackendTls) -> Result<Arc<RootCertStore>, ClientTlsError> {
+/// Trust anchors, and the dates of those that the policy names.
+type Anchors = (Arc<RootCertStore>, Vec<RangeInclusive<u64>>);
+
+fn anchors(policy: &BackendTls) -> Result<Anchors, ClientTlsError> {
     if policy.ca_pems.is_empty() {
         let system = system_anchors();
         return if system.is_empty() {
             Err(ClientTlsError::NoSystemAuthorities)
         } else {
-            Ok(system)
+            Ok((system, Vec::new()))
         };
     }
     let mut anchors = RootCertStore::empty();
+    let mut dates = Vec::new();
     for pem in &policy.ca_pems {
         let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
-        anchors.add_parsable_certificates(certificates);
+        for certificate in certificates {
+            let of_it = dates_of(&certificate);
+            if anchors.add(certificate).is_ok() {
+                dates.push(of_it);
+            }
+        }
     }
     if anchors.is_empty() {
         return Err(ClientTlsError::NoAuthorities);
@@ -80,7 +111,18 @@ fn anchors(policy: &BackendTls) -> Result<Arc<RootCertStore>, ClientTlsError> {
     if policy.use_system_ca_certificates {
         anchors.roots.extend(system_anchors().roots.iter().cloned());
     }
-    Ok(Arc::new(anchors))
+    Ok((Arc::new(anchors), dates))
+}
+
+/// When a certificate is good, in seconds since 1970; never when it cannot be told.
+fn dates_of(certificate: &CertificateDer<'_>) -> RangeInclusive<u64> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return RangeInclusive::new(1, 0);
+    };
+    let validity = certificate.validity();
+    // Before 1970 is as good as 1970.
+    let seconds = |timestamp: i64| timestamp.max(0).unsigned_abs();
+    seconds(validity.not_before.timestamp())..=seconds(validity.not_after.timestamp())
 }
 
 /// The authorities of the operating system, read once per process by the first policy that asks.
@@ -131,7 +173,7 @@ impl ServerCertVerifier for Trust {
         let parsed = ParsedCertificate::try_from(leaf)?;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
-            &self.anchors,
+            &self.anchors_at(now),
             intermediates,
             now,
             provider().signature_verification_algorithms.all,
