@@ -98,19 +98,16 @@ fn names(list: &[&str]) -> Vec<SubjectAltName> {
 async fn is_reached(what: &str, identity: &Identity, policy: BackendTls) -> bool {
     let backend = backend(identity).await;
     let port = free_port();
-    let cluster = secured(
-        CLUSTER,
-        ClusterProtocol::Https,
-        &[backend.address()],
-        policy,
-    );
+    let name = policy.hostname.to_string();
+    let endpoints = [backend.address()];
+    let cluster = secured(CLUSTER, ClusterProtocol::Https, &endpoints, policy);
     let gateway = Gateway::serving(&snapshot("v1", port, cluster)).await;
     let response = http1::get(at(port), "any.example", "/").await.unwrap();
     let is_reached = response.status == 200;
     if is_reached {
         assert_eq!(backend.requests(), 1, "{what}");
         let seen = handshake(&backend).await;
-        assert_eq!(seen.server_name.as_deref(), Some(NAME), "{what}");
+        assert_eq!(seen.server_name, Some(name), "{what}");
         assert!(seen.is_tls13, "{what}");
         assert_eq!(seen.client, None, "{what}: nobody asked for one");
     } else {
@@ -164,12 +161,24 @@ async fn authority_name_and_dates_decide_who_is_reached() {
         ),
         (
             "a wildcard",
-            &ours.server(&["*.example"]),
-            trust(ours.pem()),
+            &ours.server(&["*.shop.example"]),
+            policy("b.shop.example", &[ours.pem()]),
             true,
         ),
         (
-            "too wide a wildcard",
+            "a wildcard of two labels",
+            &ours.server(&["*.shop.example"]),
+            policy("a.b.shop.example", &[ours.pem()]),
+            false,
+        ),
+        (
+            "a wildcard for a whole top level",
+            &ours.server(&["*.example"]),
+            trust(ours.pem()),
+            false,
+        ),
+        (
+            "a wildcard below the name",
             &ours.server(&["*.b.example"]),
             trust(ours.pem()),
             false,

@@ -145,7 +145,7 @@ async fn many_who_wait_for_one_handshake_all_hear_how_it_ended() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let silent = Backend::start("silent", Kind::BlackHole).await;
     let untrusted = backend(&other.server(&[NAME])).await;
-    let closed = closed_address().await;
+    let closed = closed_address();
     for (address, status) in [
         (silent.address(), 504),
         (untrusted.address(), 502),

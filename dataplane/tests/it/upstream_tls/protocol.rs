@@ -13,11 +13,13 @@ use ir::cluster::ClusterProtocol;
 use super::{CLUSTER, LISTENER, NAME, handshake, secured, snapshot, trusting};
 use crate::support::{Gateway, at};
 
+const H1: &str = "http/1.1";
+const H2: &str = "h2";
+
 #[tokio::test]
 async fn the_protocol_is_the_ports_or_what_the_backend_agrees_on() {
     let ours = Authority::new("ours");
     let identity = ours.server(&[NAME]);
-    let (h1, h2) = ("http/1.1", "h2");
     // port, backend and what it takes by ALPN -> what is agreed on; none means not reached
     type Row<'a> = (
         ClusterProtocol,
@@ -26,34 +28,34 @@ async fn the_protocol_is_the_ports_or_what_the_backend_agrees_on() {
         Option<Option<&'a str>>,
     );
     let rows: Vec<Row<'_>> = vec![
-        (ClusterProtocol::Https, Kind::Http1, &[h1], Some(Some(h1))),
-        (ClusterProtocol::Https, Kind::Http2, &[h2], Some(Some(h2))),
+        (ClusterProtocol::Https, Kind::Http1, &[H1], Some(Some(H1))),
+        (ClusterProtocol::Https, Kind::Http2, &[H2], Some(Some(H2))),
         (
             ClusterProtocol::Https,
             Kind::Http2,
-            &[h2, h1],
-            Some(Some(h2)),
+            &[H2, H1],
+            Some(Some(H2)),
         ),
         (ClusterProtocol::Https, Kind::Http1, &[], Some(None)),
-        (ClusterProtocol::Tcp, Kind::Http2, &[h2], Some(Some(h2))),
-        (ClusterProtocol::Tcp, Kind::Http1, &[h1], Some(Some(h1))),
+        (ClusterProtocol::Tcp, Kind::Http2, &[H2], Some(Some(H2))),
+        (ClusterProtocol::Tcp, Kind::Http1, &[H1], Some(Some(H1))),
         (
             ClusterProtocol::Other("X".into()),
             Kind::Http1,
-            &[h1],
-            Some(Some(h1)),
+            &[H1],
+            Some(Some(H1)),
         ),
         // The port says which HTTP: nothing else is offered.
         (
             ClusterProtocol::Http,
             Kind::Http1,
-            &[h2, h1],
-            Some(Some(h1)),
+            &[H2, H1],
+            Some(Some(H1)),
         ),
-        (ClusterProtocol::H2c, Kind::Http2, &[h1, h2], Some(Some(h2))),
-        (ClusterProtocol::H2c, Kind::Http1, &[h1], None),
+        (ClusterProtocol::H2c, Kind::Http2, &[H1, H2], Some(Some(H2))),
+        (ClusterProtocol::H2c, Kind::Http1, &[H1], None),
         (ClusterProtocol::H2c, Kind::Http1, &[], None),
-        (ClusterProtocol::Http, Kind::Http2, &[h2], None),
+        (ClusterProtocol::Http, Kind::Http2, &[H2], None),
     ];
     for (protocol, kind, alpn, expected) in rows {
         let what = format!("{protocol:?} {kind:?} {alpn:?}");
