@@ -90,16 +90,19 @@ async fn the_example_answers_as_its_page_says() {
     let port = free_port();
     let scenario = scenario(port);
     let server = Server::start(scenario.folder(), port).await;
-    let it = scenario.serve(&[8080]).await.unwrap();
+    let it = scenario.serve(&[8080, 8081]).await.unwrap();
 
-    let answer = it.get(8080, "any.test", "/trusted").await.unwrap();
-    assert_eq!(answer.status, 200);
-    let page = answer.text();
-    assert!(page.contains("TLSv1.3"), "{page}");
-    assert!(
-        page.contains("CN = client") || page.contains("CN=client"),
-        "{page}"
-    );
+    // Over HTTP, and as bytes of a TCPRoute.
+    for (port, path) in [(8080, "/trusted"), (8081, "/")] {
+        let answer = it.get(port, "any.test", path).await.unwrap();
+        assert_eq!(answer.status, 200, "{port}");
+        let page = answer.text();
+        assert!(page.contains("TLSv1.3"), "{page}");
+        assert!(
+            page.contains("CN = client") || page.contains("CN=client"),
+            "{page}"
+        );
+    }
     assert_eq!(status(&it, "/other-name").await, 502);
     assert_eq!(status(&it, "/nobody").await, 500);
     let told = it

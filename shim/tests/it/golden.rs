@@ -99,6 +99,21 @@ fn render(snapshot: &ir::Snapshot) -> String {
             backends(&mut text, &rule.backends);
         }
     }
+    for route in snapshot.stream_routes.iter() {
+        writeln!(
+            text,
+            "{:?} {} at {:?}",
+            route.kind, route.key, route.listeners
+        )
+        .unwrap();
+        for rule in &route.rules {
+            writeln!(text, "  rule {:?}", rule.name).unwrap();
+            rule.matches
+                .iter()
+                .for_each(|m| writeln!(text, "    when {m:?}").unwrap());
+            backends(&mut text, &rule.backends);
+        }
+    }
     for cluster in snapshot.clusters.iter() {
         writeln!(text, "cluster {} {:?}", cluster.key, cluster.protocol).unwrap();
         if let Some(tls) = &cluster.tls {
