@@ -4,12 +4,16 @@
 //! these enums hold the meaning. Credentials are named here (`namespace/name` of a secret), never
 //! held.
 
-use std::num::NonZeroU64;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(doc)]
+use crate::Pattern;
+
 /// Makes a cluster a provider of language models.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AiService {
     /// Whose API it is.
     pub provider: AiProvider,
@@ -27,6 +31,113 @@ pub struct AiService {
     pub retries_max: u32,
     /// Least time between attempts.
     pub retry_backoff: Option<Duration>,
+    /// Models by the names that clients may use for them.
+    pub aliases: BTreeMap<String, String>,
+    /// Header fields set on each request, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// This provider's share of the requests among all that have one.
+    pub weight: NonZeroU32,
+    /// Further providers: those with a weight share the requests, the others are asked when the
+    /// ones before them fail.
+    pub providers: Vec<AiTarget>,
+    /// What is taken out of questions and answers.
+    pub redaction: Vec<Redaction>,
+    /// Limit of an answer's tokens for providers that must be told one.
+    pub default_max_tokens: Option<NonZeroU32>,
+    /// Passes the client's own credentials on when there are none of the gateway's.
+    pub pass_client_credentials: bool,
+    /// What tokens cost, by model.
+    pub prices: BTreeMap<String, AiPrice>,
+}
+
+/// One more provider of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AiTarget {
+    /// Whose API it is.
+    pub provider: AiProvider,
+    /// Dialect of the API; absent means the provider's own.
+    pub format: Option<AiFormat>,
+    /// Model there; empty means the one that was asked for.
+    pub model: String,
+    /// How the gateway shows who it is; absent means not at all.
+    pub auth: Option<AiAuth>,
+    /// Base URL (`http` or `https`); absent means the provider's public one.
+    pub endpoint: Option<String>,
+    /// Header fields set on each request, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// Share of the requests; 0 for one that is only asked when others fail.
+    pub weight: u32,
+    /// Key of the cluster that holds its addresses; absent means the service's own.
+    pub cluster: Option<String>,
+}
+
+/// What a million tokens cost, in any currency; finite and not negative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AiPrice {
+    /// Tokens of questions.
+    pub input: f64,
+    /// Tokens of questions that the provider had in its cache; absent means the price of input.
+    pub cached_input: Option<f64>,
+    /// Tokens of answers.
+    pub output: f64,
+}
+
+/// One thing that is taken out of questions and answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// What is looked for.
+    pub kind: RedactionKind,
+    /// What happens to it.
+    pub action: RedactionAction,
+}
+
+/// What redaction looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedactionKind {
+    /// E-mail addresses.
+    Email,
+    /// Phone numbers.
+    Phone,
+    /// Numbers of payment cards, with a right check digit (Luhn).
+    CreditCard,
+    /// International bank account numbers, with right check digits.
+    Iban,
+    /// Social security numbers of the United States.
+    UsSsn,
+    /// Individual taxpayer numbers of the United States.
+    UsItin,
+    /// Passport numbers of the United States.
+    UsPassport,
+    /// Numbers of the British National Health Service.
+    UkNhs,
+    /// IPv4 and IPv6 addresses.
+    Ip,
+    /// Hardware addresses of networks.
+    Mac,
+    /// Addresses of Bitcoin and Ethereum.
+    CryptoAddress,
+    /// URLs with user and password in them.
+    UrlCredentials,
+    /// API keys of well-known services.
+    ApiKey,
+    /// JSON web tokens.
+    Jwt,
+    /// What an expression finds anywhere in a text; it compiles within [`Pattern`]'s limits.
+    Regex(Arc<str>),
+}
+
+/// What happens to what redaction finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RedactionAction {
+    /// A placeholder takes its place.
+    #[default]
+    Mask,
+    /// A placeholder takes its place for the provider, and gives it back in the answer.
+    Tokenize,
+    /// The request is refused.
+    Block,
+    /// It stays and is counted.
+    Detect,
 }
 
 /// A provider of language models.
@@ -101,6 +212,8 @@ pub enum AiAuthKind {
     ApiKey,
     /// `Authorization: Basic …`.
     Basic,
+    /// The bare key in the field that [`AiAuth::header`] names.
+    Header,
 }
 
 /// Budgets of tokens and requests; absent means no limit.
@@ -118,10 +231,14 @@ pub struct TokenPolicy {
     pub burst: f64,
     /// What happens beyond the limit.
     pub on_limit: OnLimit,
+    /// The model that is used beyond the limit, for [`OnLimit::Degrade`].
+    pub degrade_to: Option<String>,
+    /// Refuses nothing, only counts what it would have refused.
+    pub is_dry_run: bool,
 }
 
 /// What shares a token budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TokenScope {
     /// Everyone.
     Global,
@@ -134,6 +251,12 @@ pub enum TokenScope {
     Model,
     /// Requests of the same user.
     User,
+    /// Requests from the same address.
+    SourceIp,
+    /// Requests with the same value of a header field, its name in lower case.
+    Header(String),
+    /// Requests with the same value of a claim.
+    JwtClaim(String),
 }
 
 /// What happens beyond a token budget.

@@ -5,6 +5,7 @@
 //! listeners, where every receiver looks. A single listener does not list routes, so that a route
 //! that comes or goes changes no listener.
 
+mod ai;
 mod backend_policy;
 mod cluster;
 mod filter;

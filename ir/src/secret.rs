@@ -5,6 +5,7 @@
 //! certificate and its key are checked here, because both the shim and the data plane must agree
 //! on which secrets are good; turning them into rustls keys is `dataplane/tls`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub struct Secret {
     pub htpasswd: Option<SecretText>,
     /// Client secret for OpenID Connect.
     pub oidc_client_secret: Option<SecretText>,
+    /// Credentials towards AI providers, by key inside the Secret.
+    pub values: BTreeMap<String, SecretText>,
 }
 
 impl Resource for Secret {

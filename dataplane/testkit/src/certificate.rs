@@ -171,6 +171,7 @@ impl Identity {
             certificate: Some(certificate),
             htpasswd: None,
             oidc_client_secret: None,
+            values: std::collections::BTreeMap::new(),
         }
     }
 }

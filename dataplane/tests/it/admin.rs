@@ -424,6 +424,7 @@ async fn planted_secrets_are_never_shown() {
             certificate: None,
             htpasswd: Some(SecretText::new(CANARY.to_owned())),
             oidc_client_secret: Some(SecretText::new(CANARY.to_owned())),
+            values: [("key".to_owned(), SecretText::new(CANARY.to_owned()))].into(),
         })
         .http_listener("infra/gw/http", free_port())
         .http_route(route)

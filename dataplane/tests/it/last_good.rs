@@ -52,6 +52,7 @@ async fn plain_listeners_serve_from_disk_and_tls_waits_for_its_keys() {
             certificate: None,
             htpasswd: Some(SecretText::new(format!("u:{CANARY}"))),
             oidc_client_secret: Some(SecretText::new(CANARY.to_owned())),
+            values: [("key".to_owned(), SecretText::new(CANARY.to_owned()))].into(),
         })
         .build();
 

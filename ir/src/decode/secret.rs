@@ -15,10 +15,14 @@ pub(super) fn secret(secret: wire::SecretMaterial, report: &mut Report) -> Optio
         key_pem,
         htpasswd,
         oidc_client_secret,
+        values,
     } = secret;
     let key_pem = SecretText::new(key_pem);
     let htpasswd = SecretText::new(htpasswd);
     let oidc_client_secret = SecretText::new(oidc_client_secret);
+    let values = values.into_iter();
+    let values = values.map(|(key, text)| (key, SecretText::new(text)));
+    let values = values.collect();
     let key = value::object_key(&namespace, &name, "Secret", report)?;
     let at = At::object("Secret", &key);
     let certificate = if cert_pem.is_empty() && key_pem.is_empty() {
@@ -30,6 +34,7 @@ pub(super) fn secret(secret: wire::SecretMaterial, report: &mut Report) -> Optio
         certificate,
         htpasswd: (!htpasswd.is_empty()).then_some(htpasswd),
         oidc_client_secret: (!oidc_client_secret.is_empty()).then_some(oidc_client_secret),
+        values,
         key: key.clone(),
     })
 }

@@ -1,10 +1,10 @@
 //! Clusters with what hangs on them, and secrets.
 
+use super::ai;
 use super::backend_policy;
 use super::listener::tls_version;
 use super::policy::{security_policy, session_persistence};
 use super::{duration, namespace_and_name};
-use crate::ai::{AiAuthKind, AiFormat, AiService, OnLimit, TokenPolicy, TokenScope};
 use crate::cluster::{
     BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
@@ -30,8 +30,8 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
             .map(session_persistence),
         load_balancing: (cluster.balancing != Balancing::default())
             .then(|| balancing(&cluster.balancing)),
-        ai_service: cluster.ai_service.as_deref().map(ai_service),
-        token_policy: cluster.token_policy.as_deref().map(token_policy),
+        ai_service: cluster.ai_service.as_deref().map(ai::service),
+        token_policy: cluster.token_policy.as_deref().map(ai::token_policy),
         wasm_plugin: cluster.wasm_plugin.as_deref().map(wasm_plugin),
         circuit_breaker: inflight_max.map(|max_inflight_requests| wire::CircuitBreakerConfig {
             max_inflight_requests,
@@ -130,55 +130,6 @@ fn balancing(balancing: &Balancing) -> wire::LoadBalancingPolicy {
     }
 }
 
-fn ai_service(service: &AiService) -> wire::AiServiceConfig {
-    let format = service.format.as_ref().map(AiFormat::as_str);
-    let auth = service.auth.as_ref().map(|auth| wire::AiServiceAuthConfig {
-        r#type: match auth.kind {
-            AiAuthKind::Bearer => "bearer",
-            AiAuthKind::ApiKey => "api-key",
-            AiAuthKind::Basic => "basic",
-        }
-        .to_owned(),
-        secret_ref: auth.secret_ref.as_ref().to_owned(),
-        header: auth.header.clone().unwrap_or_default(),
-        key: auth.secret_key.clone().unwrap_or_default(),
-    });
-    wire::AiServiceConfig {
-        provider: service.provider.as_str().to_owned(),
-        format: format.unwrap_or_default().to_owned(),
-        model: service.model.clone(),
-        auth,
-        timeout: duration(service.timeout),
-        endpoint: service.endpoint.clone().unwrap_or_default(),
-        retry_max_retries: service.retries_max,
-        retry_backoff: duration(service.retry_backoff),
-    }
-}
-
-fn token_policy(policy: &TokenPolicy) -> wire::TokenPolicyConfig {
-    wire::TokenPolicyConfig {
-        tokens_per_minute: policy.tokens_per_minute.map_or(0, Into::into),
-        tokens_per_hour: policy.tokens_per_hour.map_or(0, Into::into),
-        requests_per_minute: policy.requests_per_minute.map_or(0, Into::into),
-        scope: match policy.scope {
-            TokenScope::Global => "global",
-            TokenScope::Route => "route",
-            TokenScope::ApiKey => "apiKey",
-            TokenScope::Model => "model",
-            TokenScope::User => "user",
-        }
-        .to_owned(),
-        burst: policy.burst,
-        on_limit: match policy.on_limit {
-            OnLimit::Reject => "reject",
-            OnLimit::Queue => "queue",
-            OnLimit::Degrade => "degrade",
-            OnLimit::Warn => "warn",
-        }
-        .to_owned(),
-    }
-}
-
 fn wasm_plugin(plugin: &WasmPlugin) -> wire::WasmPluginConfig {
     let (namespace, name) = namespace_and_name(&plugin.key);
     let (wasm_bytes, source_url) = match &plugin.source {
@@ -226,5 +177,10 @@ pub fn secret(secret: &Secret) -> wire::SecretMaterial {
         key_pem: exposed(certificate.map(|pair| pair.key_pem())),
         htpasswd: exposed(secret.htpasswd.as_ref()),
         oidc_client_secret: exposed(secret.oidc_client_secret.as_ref()),
+        values: secret
+            .values
+            .iter()
+            .map(|(key, text)| (key.clone(), text.expose().to_owned()))
+            .collect(),
     }
 }

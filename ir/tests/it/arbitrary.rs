@@ -3,6 +3,7 @@
 //! Keys come from small pools, so that two snapshots share, change, add and drop resources. What is
 //! made here is what `decode` can give, so it is also a description of the typed snapshot's range.
 
+mod ai;
 mod backend_policy;
 mod cluster;
 mod filter;
@@ -160,17 +161,20 @@ fn workload() -> impl Strategy<Value = Workload> {
 /// The same two certificates in every snapshot, so that listeners always find theirs.
 fn secrets() -> impl Strategy<Value = Resources<Secret>> {
     (
-        vec((key(), of(any_text()), of(any_text())), 0..3),
+        vec((key(), of(any_text()), of(any_text()), values()), 0..3),
         any::<bool>(),
     )
         .prop_map(|(extra, swap)| {
             let text = |text: Option<String>| text.filter(|t| !t.is_empty()).map(SecretText::new);
-            let extra = extra.into_iter().map(|(key, htpasswd, oidc)| Secret {
-                key,
-                certificate: None,
-                htpasswd: text(htpasswd),
-                oidc_client_secret: text(oidc),
-            });
+            let extra = extra
+                .into_iter()
+                .map(|(key, htpasswd, oidc, values)| Secret {
+                    key,
+                    certificate: None,
+                    htpasswd: text(htpasswd),
+                    oidc_client_secret: text(oidc),
+                    values,
+                });
             let pairs = text::pairs().iter().zip(["certs/a", "certs/b"]);
             let pairs = pairs.map(|(pair, key)| {
                 let pair = if swap { &text::pairs()[0] } else { pair };
@@ -180,10 +184,15 @@ fn secrets() -> impl Strategy<Value = Resources<Secret>> {
                     certificate: Some(Certificate::new(pair.certificate.clone(), secret).unwrap()),
                     htpasswd: None,
                     oidc_client_secret: None,
+                    values: BTreeMap::new(),
                 }
             });
             extra.chain(pairs).collect()
         })
+}
+
+fn values() -> impl Strategy<Value = BTreeMap<String, SecretText>> {
+    btree_map(name(), any_text().prop_map(SecretText::new), 0..3)
 }
 
 fn ca_pems() -> impl Strategy<Value = Vec<String>> {

@@ -16,7 +16,7 @@ fn debug_shows_nothing_of_a_secret() {
     let text = format!(
         r#"
         id: "v1"
-        secrets {{ namespace: "a" name: "s" cert_pem: "@CERT_A@" key_pem: "@KEY_A@" htpasswd: "{CANARY}" oidc_client_secret: "{CANARY}" }}
+        secrets {{ namespace: "a" name: "s" cert_pem: "@CERT_A@" key_pem: "@KEY_A@" htpasswd: "{CANARY}" oidc_client_secret: "{CANARY}" values {{ key: "key" value: "{CANARY}" }} }}
         backends {{ name: "b:80" namespace: "a" protocol: "TCP" wasm_plugin {{ name: "w" namespace: "a" wasm_bytes: "x" config_json: "{CANARY}" }} }}
     "#
     );
@@ -45,6 +45,7 @@ fn violations_and_notices_show_nothing_of_a_secret() {
         key_pem: CANARY.to_owned(),
         htpasswd: CANARY.to_owned(),
         oidc_client_secret: CANARY.to_owned(),
+        values: [("key".to_owned(), CANARY.to_owned())].into(),
     };
     let violations = decode::secret(message).unwrap_err();
     assert_eq!(

@@ -89,5 +89,6 @@ fn read_certificate(secret: &Object<Secret>) -> Result<ir::Secret, String> {
         certificate: Some(certificate),
         htpasswd: None,
         oidc_client_secret: None,
+        values: BTreeMap::new(),
     })
 }

@@ -71,6 +71,7 @@ fn every_bad_reference_is_named() {
         certificate: None,
         htpasswd: None,
         oidc_client_secret: None,
+        values: std::collections::BTreeMap::new(),
     });
     let bad = listener("ns/gw/bad", &[], &["ns/a", "ns/gone", "ns/empty"]);
     let none = listener("ns/gw/none", &[], &[]);

@@ -1,12 +1,8 @@
 //! Clusters, and the AI and Wasm settings that hang on them.
 
 use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
-use ir::ai::{
-    AiAuth, AiAuthKind, AiFormat, AiProvider, AiService, OnLimit, TokenPolicy, TokenScope,
-};
 use ir::cluster::{
     BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
@@ -17,11 +13,11 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::ai;
 use super::backend_policy;
 use super::policy::{security_policy, session_persistence};
 use super::{
-    any_text, ca_pems, duration, exact_hostname, hostname, key, metadata, name, port, reference,
-    shared, versions,
+    any_text, ca_pems, duration, exact_hostname, hostname, key, metadata, port, shared, versions,
 };
 
 pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
@@ -45,8 +41,8 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
         of(select(vec![ProxyProtocol::V1, ProxyProtocol::V2])),
     );
     let engines = (
-        shared(ai_service()),
-        shared(token_policy()),
+        shared(ai::service()),
+        shared(ai::token_policy()),
         shared(wasm_plugin()),
     );
     let rest = (shared(security_policy()), shared(backend_policy::policy()));
@@ -124,72 +120,6 @@ pub(super) fn balancing() -> impl Strategy<Value = Balancing> {
         "x-[a-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Header(name))),
         "[A-Za-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Cookie(name))),
     ]
-}
-
-pub(super) fn ai_service() -> impl Strategy<Value = AiService> {
-    use AiAuthKind::{ApiKey, Basic, Bearer};
-    let other = || "x[a-z]{1,3}".prop_map(|name| name);
-    let provider = prop_oneof![
-        select(vec![
-            AiProvider::OpenAi,
-            AiProvider::Anthropic,
-            AiProvider::Ollama
-        ]),
-        other().prop_map(AiProvider::Other),
-    ];
-    let format = prop_oneof![
-        select(vec![
-            AiFormat::OpenAi,
-            AiFormat::Anthropic,
-            AiFormat::Ollama
-        ]),
-        other().prop_map(AiFormat::Other),
-    ];
-    let kind = select(vec![ApiKey, Basic, Bearer]);
-    let auth = (kind, reference(), of(name()), of("x-[a-z]{1,3}")).prop_map(
-        |(kind, secret_ref, secret_key, header)| AiAuth {
-            kind,
-            secret_ref,
-            secret_key,
-            header,
-        },
-    );
-    let endpoint = of("https://[a-z]{1,3}\\.example");
-    let times = (of(duration()), of(duration()), any::<u32>());
-    (provider, of(format), any_text(), of(auth), endpoint, times).prop_map(
-        |(provider, format, model, auth, endpoint, times)| AiService {
-            provider,
-            format,
-            model,
-            auth,
-            timeout: times.0,
-            endpoint,
-            retries_max: times.2,
-            retry_backoff: times.1,
-        },
-    )
-}
-
-pub(super) fn token_policy() -> impl Strategy<Value = TokenPolicy> {
-    use TokenScope::{ApiKey, Global, Model, Route, User};
-    let scope = select(vec![ApiKey, Global, Model, Route, User]);
-    let on_limit = select(vec![
-        OnLimit::Reject,
-        OnLimit::Queue,
-        OnLimit::Degrade,
-        OnLimit::Warn,
-    ]);
-    let limits = proptest::array::uniform3(any::<u64>().prop_map(NonZeroU64::new));
-    (limits, scope, 0.001..1000.0f64, on_limit).prop_map(|(limits, scope, burst, on_limit)| {
-        TokenPolicy {
-            tokens_per_minute: limits[0],
-            tokens_per_hour: limits[1],
-            requests_per_minute: limits[2],
-            scope,
-            burst,
-            on_limit,
-        }
-    })
 }
 
 pub(super) fn wasm_plugin() -> impl Strategy<Value = WasmPlugin> {
