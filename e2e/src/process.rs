@@ -50,15 +50,6 @@ impl Process {
         binary: &'static str,
         arguments: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<Self> {
-        Self::start_in(binary, arguments, &[])
-    }
-
-    /// As [`Self::start`], with these variables in its environment.
-    pub fn start_in<A: AsRef<OsStr>>(
-        binary: &'static str,
-        arguments: impl IntoIterator<Item = A>,
-        environment: &[(&str, &OsStr)],
-    ) -> anyhow::Result<Self> {
         let mut command = Command::new(path_of(binary)?);
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
@@ -68,7 +59,6 @@ impl Process {
         }
         let mut child = command
             .args(arguments)
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -120,9 +110,19 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Sends a signal by its name, such as STOP and CONT.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         let id = self.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status();
-        ensure!(status.context("kill")?.success(), "kill -TERM {id} failed");
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status();
+        ensure!(
+            status.context("kill")?.success(),
+            "kill -{name} {id} failed"
+        );
         Ok(())
     }
 

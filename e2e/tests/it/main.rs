@@ -10,6 +10,7 @@ mod backend_tls_example;
 mod bad_input;
 mod client_certificates;
 mod cluster;
+mod faults;
 mod gateway_api_examples;
 mod isolation;
 mod kinds;

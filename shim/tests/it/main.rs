@@ -13,6 +13,7 @@ mod demo;
 mod files;
 mod folder;
 mod golden;
+mod herd;
 mod law;
 mod listeners;
 mod mutual_tls;

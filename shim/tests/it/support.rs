@@ -45,6 +45,29 @@ impl Server {
         history_size: usize,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(listener, runtime, tls, history_size)
+    }
+
+    /// Starts one where another one has been.
+    pub(crate) async fn start_at(addr: SocketAddr, runtime: GrpcRuntime) -> Self {
+        let bind = async {
+            loop {
+                match TcpListener::bind(addr).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let listener = tokio::time::timeout(DEADLINE, bind).await.unwrap();
+        Self::serve(listener, runtime, None, 8)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        runtime: GrpcRuntime,
+        tls: Option<GrpcTls>,
+        history_size: usize,
+    ) -> Self {
         let addr = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::default());
         let store = Arc::new(Store::new(history_size, Arc::clone(&metrics)));

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dataplane_testkit::certificate::{Authority, Identity};
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::{self, Http1Client};
 use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::client::tls::{TlsClient, agreed};
 use dataplane_testkit::control_plane::whole;
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
@@ -208,6 +210,60 @@ async fn forty_broken_snapshots_in_a_row_change_nothing() {
     load.end().await;
     let next = SnapshotBuilder::from(&good, "next").build();
     gateway.apply(&next).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_certificate_is_refused_and_the_old_one_stays() {
+    let backend = Backend::http1("b").await;
+    let (port, secure) = (free_port(), free_port());
+    let authority = Authority::new("test");
+    let names = &["x.example.com"];
+    let certificate = authority.server(names);
+    let with = |version: &str, identity: &Identity| {
+        SnapshotBuilder::from(&to(version, port, &[backend.address()]), version)
+            .https_listener("infra/gw/secure", secure, names, &["infra/x"])
+            .certificate("infra/x", identity)
+            .build()
+    };
+    let good = with("good", &certificate);
+    let gateway = Gateway::serving(&good).await;
+    let load = Load::start(port);
+    let client = TlsClient::trusting(&authority).alpn(&["http/1.1"]);
+    let connect = async || client.connect(at(secure), "x.example.com").await.unwrap();
+    let mut kept = Http1Client::over(connect().await);
+    let foreign = authority.server(names).key_pem;
+    let texts = [
+        (certificate.chain_pem.clone(), foreign),
+        ("no certificate".to_owned(), certificate.key_pem.clone()),
+        (certificate.chain_pem.clone(), "no key".to_owned()),
+    ];
+    for (number, (chain_pem, key_pem)) in texts.into_iter().enumerate() {
+        let version = format!("bad{number}");
+        let mut wire = ir::encode::snapshot(&good);
+        wire.id.clone_from(&version);
+        let identity = Identity {
+            chain_pem,
+            key_pem,
+            leaf: Vec::new(),
+        };
+        wire.secrets = ir::encode::snapshot(&with(&version, &identity)).secrets;
+        gateway.control_plane.push(whole(wire)).await;
+        let nack = gateway.control_plane.nacked(&version).await;
+        assert!(
+            nack.error_detail.contains("infra/x"),
+            "{}",
+            nack.error_detail
+        );
+        let shown = agreed(&connect().await).leaf;
+        assert_eq!(shown, certificate.leaf, "{version}");
+        let response = kept.get("x.example.com", "/").await.unwrap();
+        assert_eq!(response.status, 200);
+    }
+    load.passes(20).await;
+    load.end().await;
+    let renewed = authority.server(names);
+    gateway.apply(&with("next", &renewed)).await;
+    assert_eq!(agreed(&connect().await).leaf, renewed.leaf);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
