@@ -50,6 +50,15 @@ impl Process {
         binary: &'static str,
         arguments: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<Self> {
+        Self::start_in(binary, arguments, &[])
+    }
+
+    /// As [`Self::start`], with these variables in its environment.
+    pub fn start_in<A: AsRef<OsStr>>(
+        binary: &'static str,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &OsStr)],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(path_of(binary)?);
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
@@ -59,6 +68,7 @@ impl Process {
         }
         let mut child = command
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

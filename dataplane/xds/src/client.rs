@@ -233,13 +233,21 @@ impl Client {
 
     fn note_disconnected(&self, reason: String, was_active: bool, is_first: bool) {
         // Said aloud once, however often the dial fails after that.
-        if is_first {
-            warn!(
+        match (is_first, was_active, self.session.held()) {
+            (false, ..) => debug!(reason, "control plane still out of reach"),
+            (true, _, None) => warn!(
+                reason,
+                "control plane out of reach; nothing serves before its first configuration, \
+                 dialling again"
+            ),
+            (true, false, Some(_)) => warn!(
+                reason,
+                "control plane out of reach; the held configuration serves, dialling again"
+            ),
+            (true, true, Some(_)) => warn!(
                 reason,
                 "control plane lost; the held configuration serves on, dialling again"
-            );
-        } else {
-            debug!(reason, "control plane still lost");
+            ),
         }
         if was_active {
             self.xds_metrics().stream_failures.increment();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_xds::{Apply, Rejection, Settings, Status, Update, run};
 use ir::Version;
+use shim::nodes::Node;
 use shim::settings::GrpcRuntime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -97,14 +98,18 @@ async fn two_hundred_data_planes_come_back_to_a_restarted_shim_one_push_each() {
         "{:?}",
         began.elapsed()
     );
-    let nodes: Vec<_> = (0..DATA_PLANES)
-        .map(|number| server.node(&format!("dp-{number}")))
-        .collect();
-    let pushes: u64 = nodes
-        .iter()
-        .map(|node| node.full_pushes + node.delta_pushes)
-        .sum();
-    assert_eq!(pushes, DATA_PLANES as u64);
+    // A push is counted once it is sent, which may be after it has arrived.
+    for number in 0..DATA_PLANES {
+        let is_pushed = |node: &Node| node.full_pushes + node.delta_pushes > 0;
+        server
+            .wait_for_node(&format!("dp-{number}"), is_pushed)
+            .await;
+    }
+    let pushes = (0..DATA_PLANES).map(|number| {
+        let node = server.node(&format!("dp-{number}"));
+        node.full_pushes + node.delta_pushes
+    });
+    assert_eq!(pushes.sum::<u64>(), DATA_PLANES as u64);
     // And they do not all knock at the same moment.
     let dials: u64 = statuses.iter().map(|it| it.report().connect_failures).sum();
     assert!(
