@@ -36,6 +36,9 @@ macro_rules! watched_kinds {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct ClusterView {
             $($(#[$doc])* pub $field: Objects<$type>,)*
+            /// Of Secrets whose certificate was broken by an edit: the last form that was whole, see
+            /// [`crate::translate::keep_former_certificates`].
+            pub former_secrets: Objects<Secret>,
         }
 
         impl ClusterView {

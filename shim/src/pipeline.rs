@@ -19,7 +19,7 @@ use crate::history::Store;
 use crate::metrics::Metrics;
 use crate::quarantine::{Kept, Quarantine};
 use crate::settings::TranslatorLimits;
-use crate::translate::{self, Translation, translate};
+use crate::translate::{self, Translation, keep_former_certificates, translate};
 
 /// What was read last and what became of it.
 #[derive(Debug, Default)]
@@ -85,12 +85,13 @@ impl Pipeline {
     }
 
     /// One update; false when the translation died.
-    async fn step(&self, files: Files, edits: u64) -> bool {
+    async fn step(&self, mut files: Files, edits: u64) -> bool {
         let started = Instant::now();
         let before = self.state.borrow().clone();
         let settings = self.settings.clone();
         let quarantine = Arc::clone(&self.quarantine);
         let translated = tokio::task::spawn_blocking(move || {
+            keep_former_certificates(before.translation.view(), &mut files.view);
             let translation = translate(&files.view, &settings, Some(&before.translation));
             let (refused, kept) = quarantine.settle(translation.wanted());
             State {

@@ -41,6 +41,7 @@ use ir::{Resources, Snapshot, Violation, Violations};
 
 pub use self::allotment::{fingerprint, service_key};
 use self::backend_tls::{Policies, Reached};
+pub use self::certificate::keep_former_certificates;
 use self::gateway::Gateways;
 use self::own_policy::OwnPolicies;
 use self::reference::Grants;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dataplane_testkit::client::http1::{self, Http1Client};
 use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::client::tls::{self, TlsClient};
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::until;
 use e2e::admin::Admin;
@@ -279,4 +280,52 @@ async fn of_two_gateways_on_one_port_the_younger_is_told_and_takes_over_when_it_
         answer.is_ok_and(|answer| answer.status == 200)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_broken_by_an_edit_serves_on_as_it_was_and_is_exchanged_once_mended() {
+    let mut it = Scenario::new().unwrap();
+    it.backend("default/one", 80).await.unwrap();
+    it.certificate("default/pair", &["any.test"]).unwrap();
+    let first = it.identity("default/pair").clone();
+    let port = free_port();
+    let https = json!({
+        "name": "https", "protocol": "HTTPS", "port": port,
+        "tls": { "certificateRefs": [{ "name": "pair" }] },
+    });
+    let class = manifest::gateway_class("nantian-gw", CONTROLLER);
+    let gateway = manifest::gateway("default/web", vec![https]);
+    let route = manifest::route_to("default/all", "default/web", &[], "one:80");
+    it.add("gateway.yaml", [class, gateway, route]).unwrap();
+    let control_plane = ControlPlane::start(it.folder(), free_address(), None, &[])
+        .await
+        .unwrap();
+    let _data_plane = DataPlane::start(control_plane.grpc, None, |_| ())
+        .await
+        .unwrap();
+    let clients = TlsClient::trusting(it.authority());
+    let shown = async || {
+        let stream = clients.connect(at(port), "any.test").await?;
+        let leaf = tls::agreed(&stream).leaf;
+        let answer = Http1Client::over(stream).get("any.test", "/").await?;
+        anyhow::ensure!(answer.status == 200, "{}", answer.status);
+        anyhow::Ok(leaf)
+    };
+    until(EDIT_LIMIT, || async { shown().await.is_ok() }).await;
+    let leaf = shown().await.unwrap();
+
+    let mut broken = manifest::certificate("default/pair", &first);
+    broken["stringData"]["tls.key"] = json!(it.authority().server(&["any.test"]).key_pem);
+    it.add("secret-default-pair.yaml", [broken]).unwrap();
+    let expected = "serves on until the Secret is mended";
+    until(EDIT_LIMIT, || async {
+        assert_eq!(shown().await.unwrap(), leaf);
+        let told = control_plane.admin.told("Gateway", "default/web").await;
+        told.iter().any(|line| line.contains(expected))
+    })
+    .await;
+    assert_eq!(shown().await.unwrap(), leaf);
+
+    it.certificate("default/pair", &["any.test"]).unwrap();
+    until(EDIT_LIMIT, || async { shown().await.unwrap() != leaf }).await;
 }

@@ -12,15 +12,21 @@ use super::listener::{Context, SecretReference, certificate};
 /// Why the certificate cannot be used: reason and message.
 pub(super) type Fault = (&'static str, String);
 
-/// The key of the Secret whose certificate is shown; nothing when the Gateway names none.
-pub(super) fn asked(
-    context: &Context<'_>,
-    certificates: &mut Certificates,
-) -> Result<Option<Arc<str>>, Fault> {
+/// What backends are shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    /// The key of the Secret; nothing when the Gateway names none that can be used.
+    pub(super) shown: Option<Arc<str>>,
+    /// What is wrong with the one it names.
+    pub(super) fault: Option<Fault>,
+}
+
+/// What a Gateway wants to be shown.
+pub(super) fn asked(context: &Context<'_>, certificates: &mut Certificates) -> Asked {
     let tls = context.gateway.value.spec.tls.as_ref();
     let backend = tls.and_then(|tls| tls.backend.as_ref());
     let Some(written) = backend.and_then(|backend| backend.client_certificate_ref.as_ref()) else {
-        return Ok(None);
+        return Asked::default();
     };
     let reference = SecretReference {
         group: written.group.as_deref(),
@@ -34,8 +40,17 @@ pub(super) fn asked(
         context,
         certificates,
     );
-    let path = "spec.tls.backend.clientCertificateRef";
-    found
-        .map(Some)
-        .map_err(|(reason, message)| (reason, format!("{path}: {message}")))
+    match found {
+        Ok(key) => Asked {
+            shown: Some(key),
+            fault: None,
+        },
+        Err(unusable) => {
+            let path = "spec.tls.backend.clientCertificateRef";
+            Asked {
+                shown: unusable.former,
+                fault: Some((unusable.reason, format!("{path}: {}", unusable.message))),
+            }
+        }
+    }
 }

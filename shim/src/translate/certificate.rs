@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 
-use crate::cluster_view::Object;
+use crate::cluster_view::{ClusterView, Object};
 
 /// Certificates by Secret, checked once as long as the Secret is the same.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +59,28 @@ impl Certificates {
     /// Ends a round.
     pub(super) fn drop_unused(&mut self) {
         self.0.retain(|_, known| known.is_used);
+    }
+}
+
+/// Remembers the last whole form of every Secret that an edit has broken since `before`, so that its
+/// listeners serve on with that.
+///
+/// A Secret that is taken away, or that is made whole again, leaves nothing behind. Called before
+/// [`super::translate`], which knows no past.
+pub fn keep_former_certificates(before: &ClusterView, now: &mut ClusterView) {
+    now.former_secrets = before.former_secrets.clone();
+    for (old, new) in before.secrets.changes(&now.secrets) {
+        let Some(old) = old else {
+            continue;
+        };
+        match new {
+            Some(new) if read_certificate(new).is_err() => {
+                if read_certificate(old).is_ok() {
+                    now.former_secrets.insert(Arc::clone(old));
+                }
+            }
+            _ => drop(now.former_secrets.remove(&old.key)),
+        }
     }
 }
 

@@ -80,8 +80,8 @@ pub(super) struct Candidate<'a> {
     pub(super) settings: ListenerSettings,
     /// Why no address, or not every one, can be used: the condition it shows in, reason, message.
     address_fault: Option<(ConditionType, &'static str, String)>,
-    /// The Secret whose certificate backends are shown, or why there is none.
-    backend_identity: Result<Option<Arc<str>>, backend_identity::Fault>,
+    /// The Secret whose certificate backends are shown.
+    backend_identity: backend_identity::Asked,
 }
 
 impl Candidate<'_> {
@@ -312,7 +312,7 @@ impl Gateways {
         let shared = Shared {
             addresses: &addresses,
             settings: &settings,
-            backend_identity: backend_identity.as_ref().ok().cloned().flatten(),
+            backend_identity: backend_identity.shown,
         };
         self.addresses.insert(object.key.clone(), addresses.clone());
         let mut listeners = Vec::new();
@@ -356,7 +356,7 @@ impl Gateways {
             object.generation(),
             &statuses,
             address_fault,
-            backend_identity.err(),
+            backend_identity.fault,
         );
         if client_certificate::is_insecure(&object.value) {
             let mut conditions = Conditions::resume(status.conditions);

@@ -342,7 +342,12 @@ fn read_tls(
         };
         match certificate(reference, "InvalidCertificateRef", context, certificates) {
             Ok(key) => good.push(key),
-            Err((reason, message)) => {
+            Err(Unusable {
+                reason,
+                message,
+                former,
+            }) => {
+                good.extend(former);
                 let message = format!("{path}.certificateRefs[{index}]: {message}");
                 let (reason, before) = bad.unwrap_or((reason, String::new()));
                 let glue = if before.is_empty() { "" } else { "; " };
@@ -403,6 +408,17 @@ pub(super) struct SecretReference<'a> {
     pub(super) name: &'a str,
 }
 
+/// Why a reference leads to no certificate.
+#[derive(Clone, Debug)]
+pub(super) struct Unusable {
+    /// Reason of the condition.
+    pub(super) reason: &'static str,
+    /// What is wrong with it.
+    pub(super) message: String,
+    /// The key of the Secret where an edit broke it, and its certificate of before serves on.
+    pub(super) former: Option<Arc<str>>,
+}
+
 /// The key of the Secret that a Gateway's reference leads to; `invalid` is the reason when it leads
 /// nowhere.
 pub(super) fn certificate(
@@ -410,8 +426,13 @@ pub(super) fn certificate(
     invalid: &'static str,
     context: &Context<'_>,
     certificates: &mut Certificates,
-) -> Result<Arc<str>, (&'static str, String)> {
-    let invalid = |message: String| (invalid, message);
+) -> Result<Arc<str>, Unusable> {
+    let unusable = |reason, message| Unusable {
+        reason,
+        message,
+        former: None,
+    };
+    let invalid = |message: String| unusable(invalid, message);
     let kind = reference.kind.unwrap_or("Secret");
     if kind != "Secret" || !reference.group.unwrap_or_default().is_empty() {
         return Err(invalid(format!(
@@ -430,16 +451,21 @@ pub(super) fn certificate(
     if !context.grants.allow(From::gateway_api("Gateway", own), to) {
         let message =
             format!("Secret {key} is in another namespace, which needs a ReferenceGrant there");
-        return Err(("RefNotPermitted", message));
+        return Err(unusable("RefNotPermitted", message));
     }
     let Some(secret) = context.view.secrets.get(&key) else {
         return Err(invalid(format!("there is no Secret {key}")));
     };
-    match certificates.check(secret) {
-        Ok(secret) => Ok(secret.key.clone()),
-        Err(message) => Err(invalid(format!(
-            "Secret {key} ({}): {message}",
-            secret.origin
-        ))),
+    let Err(fault) = certificates.check(secret) else {
+        return Ok(secret.key.clone());
+    };
+    let mut unusable = invalid(format!("Secret {key} ({}): {fault}", secret.origin));
+    let former = context.view.former_secrets.get(&key);
+    if let Some(former) = former.filter(|former| certificates.check(former).is_ok()) {
+        unusable
+            .message
+            .push_str("; its certificate of before serves on until the Secret is mended");
+        unusable.former = Some(former.key.clone());
     }
+    Err(unusable)
 }

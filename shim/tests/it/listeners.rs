@@ -8,7 +8,7 @@ use ir::listener::{
 };
 use shim::cluster_view::Kind;
 use shim::conditions::{ConditionType as Type, Truth};
-use shim::translate::{PortMap, Settings, Translation, translate};
+use shim::translate::{PortMap, Settings, Translation, keep_former_certificates, translate};
 
 use crate::folder::{GATEWAY, condition, translated, view};
 
@@ -483,4 +483,68 @@ fn listeners_whose_hosts_overlap_over_tls_are_told() {
             listener.name
         );
     }
+}
+
+/// The view of `text` after one of `before`, as the pipeline has it.
+fn edited(before: &Translation, text: &str) -> Translation {
+    let mut now = view(text);
+    keep_former_certificates(before.view(), &mut now);
+    let next = translate(&now, &Settings::default(), Some(before));
+    let afresh = translate(&now, &Settings::default(), None);
+    assert_eq!(next.snapshot(), afresh.snapshot());
+    next
+}
+
+#[test]
+fn a_secret_that_an_edit_broke_serves_on_as_it_was_until_it_is_mended_or_taken_away() {
+    let authority = Authority::new("server");
+    let gateway = [class(), &gateway("", "", &[&https("https", 443, "")])].concat();
+    let shown = |translation: &Translation| {
+        let secret = translation.snapshot().secrets.get("infra/cert")?;
+        Some(secret.certificate.as_ref()?.chain_pem().to_owned())
+    };
+    let told = |translation: &Translation| {
+        let part = "listener https";
+        let resolved = condition(
+            translation,
+            Kind::Gateway,
+            "infra/gw",
+            part,
+            Type::ResolvedRefs,
+        );
+        let (programmed, _) = at_listener(translation, "https", Type::Programmed);
+        (resolved.status, resolved.message, programmed)
+    };
+    let good = secret(&authority);
+    let other_key = indented(&authority.server(&["*.example.com"]).key_pem);
+    let (chain, _) = good.split_once("  tls.key: |").unwrap();
+    let broken = format!("{chain}  tls.key: |\n    {other_key}\n");
+
+    let before = edited(&Translation::default(), &[&gateway, &good[..]].concat());
+    let first = shown(&before).unwrap();
+    let spoilt = edited(&before, &[&gateway, &broken[..]].concat());
+    assert_eq!(shown(&spoilt).as_ref(), Some(&first));
+    let (resolved, message, programmed) = told(&spoilt);
+    assert_eq!((resolved, programmed), (Truth::False, Truth::True));
+    assert!(message.contains("do not belong together"), "{message}");
+    assert!(
+        message.contains("serves on until the Secret is mended"),
+        "{message}"
+    );
+    // Broken in another way: it is still the whole one that serves.
+    let worse = format!("{chain}  tls.key: nothing\n");
+    let spoilt = edited(&spoilt, &[&gateway, &worse[..]].concat());
+    assert_eq!(shown(&spoilt).as_ref(), Some(&first));
+
+    let taken_away = edited(&spoilt, &gateway);
+    assert_eq!(shown(&taken_away), None);
+    let still_broken = edited(&taken_away, &[&gateway, &broken[..]].concat());
+    assert_eq!(shown(&still_broken), None);
+    assert_eq!(told(&still_broken).2, Truth::False);
+
+    let mended = edited(&spoilt, &[&gateway, &secret(&authority)[..]].concat());
+    assert_ne!(shown(&mended).unwrap(), first);
+    assert_eq!(told(&mended), (Truth::True, String::new(), Truth::True));
+    let spoilt = edited(&mended, &[&gateway, &broken[..]].concat());
+    assert_eq!(shown(&spoilt), shown(&mended));
 }
