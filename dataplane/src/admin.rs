@@ -30,6 +30,7 @@ mod api;
 mod path;
 mod config;
 mod health;
+mod resilience;
 mod inventory;
 mod log_level;
 mod metrics;

@@ -212,6 +212,10 @@ fn descriptors(bootstrap: &Bootstrap, connections: &Arc<Gate>) -> overload::Desc
     // Workers and their sockets come later; each takes a few.
     let workers = bootstrap.workers.saturating_mul(DESCRIPTORS_PER_WORKER);
     let allowed = overload::descriptors::allowed(workers);
+    bootstrap
+        .http
+        .upstream_connections
+        .set_limit(Some(allowed.backends));
     let are_the_limit = bootstrap
         .connections_max
         .is_none_or(|max| max > allowed.clients);

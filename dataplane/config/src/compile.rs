@@ -374,11 +374,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The route's own breaker in front of the cluster that is meant by these keys.
-    fn breaker(&self, cluster_keys: &[Arc<str>]) -> Option<Arc<Breaker>> {
+    /// The route's own breaker in front of the cluster that is meant.
+    fn breaker(&self, target: &ir::backend::BackendTarget) -> Option<Arc<Breaker>> {
         let thresholds = self.policy?.breaker.as_ref()?;
-        let cluster = cluster_keys.first()?;
-        Some(self.kept.breaker(self.route, cluster, thresholds))
+        // By what it names and not by a key: of two ports of a Service each is a cluster.
+        let is_resolved = !target.cluster_keys.is_empty();
+        is_resolved.then(|| self.kept.breaker(self.route, &target.display, thresholds))
     }
 
     fn rule(
@@ -392,7 +393,7 @@ impl Parts<'_> {
             display: backend.target.display.clone(),
             cluster_keys: backend.target.cluster_keys.clone(),
             filters: Filters::compile(&backend.filters),
-            breaker: self.breaker(&backend.target.cluster_keys),
+            breaker: self.breaker(&backend.target),
         });
         let choice = WeightedChoice::new(self.backends.iter().map(|backend| backend.weight));
         let none = RoutePolicy::default();

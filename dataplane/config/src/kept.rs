@@ -75,6 +75,28 @@ impl Kept {
         }
     }
 
+    /// Breakers that routes have of their own: route, cluster, breaker; in no order.
+    pub fn breakers(&self) -> Vec<(Arc<str>, Arc<str>, Arc<Breaker>)> {
+        let kept = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = kept
+            .by_name
+            .iter()
+            .filter_map(|((route, cluster), breaker)| {
+                Some((route.clone(), cluster.clone(), breaker.upgrade()?))
+            });
+        held.collect()
+    }
+
+    /// All limits of rate, with the name of the object each stands in; in no order.
+    pub fn rate_limits(&self) -> Vec<(Box<str>, Arc<Limiter>)> {
+        let kept = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = kept
+            .by_name
+            .iter()
+            .filter_map(|((_, object, _), limiter)| Some((object.clone(), limiter.upgrade()?)));
+        held.collect()
+    }
+
     /// Clients that limits of rate forgot too early because there were too many at once, and for how
     /// many there is room.
     pub fn rate_limit_keys(&self) -> (u64, usize) {

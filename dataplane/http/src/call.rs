@@ -20,9 +20,9 @@ use dataplane_config::{ClusterConfig, ListenerConfig};
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
 use dataplane_telemetry::metrics::BackendMetrics;
-use dataplane_upstream::{Ask, Endpoint};
+use dataplane_upstream::{Ask, Cluster, Endpoint};
 
-use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Peer, Receiver, Sender};
+use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Owner, Peer, Receiver, Sender};
 use crate::h1::{Authority, BodyLength, Frame};
 use crate::pipe::{Lost, Reader};
 use crate::worker::Worker;
@@ -38,6 +38,7 @@ pub(crate) struct Way {
     peer: Peer,
     endpoint: Arc<Endpoint>,
     metrics: Arc<BackendMetrics>,
+    cluster: Arc<Cluster>,
 }
 
 impl Way {
@@ -60,6 +61,7 @@ impl Way {
             peer,
             endpoint,
             metrics: Arc::clone(&cluster.metrics),
+            cluster: Arc::clone(&cluster.cluster),
         })
     }
 }
@@ -176,7 +178,12 @@ async fn once(
     is_reused: &mut bool,
 ) -> Result<Answer, Fault> {
     let settings = &worker.settings;
-    let opening = Channel::open(&worker.pool, &way.peer, settings);
+    let owner = Owner {
+        cluster: &way.cluster,
+        metrics: &way.metrics,
+        load: way.endpoint.load(),
+    };
+    let opening = Channel::open(&worker.pool, &way.peer, owner, settings);
     let mut channel = opening
         .await
         .inspect_err(|failure| way.metrics.connection_failed(failure.reason))?;
@@ -221,7 +228,7 @@ async fn once(
         .await?
     };
     if uploaded == Some(Uploaded::Whole) && answer.is_whole && receiver.is_reusable() {
-        channel.keep(&worker.pool, &way.peer, settings);
+        channel.keep(&worker.pool, &way.peer, owner, settings);
     }
     Ok(answer)
 }

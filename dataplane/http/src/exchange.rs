@@ -4,6 +4,7 @@
 //! attempt that fails says whether it may be made again: only when the request cannot have arrived,
 //! or when it may be repeated and nothing of the response was seen.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -19,17 +20,21 @@ use dataplane_upstream::Protocol;
 
 use crate::downstream::{READ_BYTES, body_room, poll_write_http2, unshared};
 use crate::h1::{self, Authority, BodyDecoder, BodyLength, Frame, HeadLimits};
+use crate::held::Held;
 use crate::io::{Duplex, Io};
 use crate::message::Response;
-use crate::pool::http2::Connection;
-use crate::pool::{Pool, Way};
+use crate::pool::http2::{Connection, Stream};
+use crate::pool::{Kept, Pool, Way};
 use crate::settings::Settings;
 
 mod dial;
 mod http1;
 mod http2;
+mod owner;
 
 pub(crate) use dial::Peer;
+pub(crate) use owner::Owner;
+
 use dial::{Spoken, dial};
 use http1::Http1;
 use http2::{Http2, last_frame};
@@ -91,26 +96,32 @@ impl Channel {
     pub(crate) async fn open(
         pool: &Pool,
         peer: &Peer,
+        owner: Owner<'_>,
         settings: &Settings,
     ) -> Result<Self, Failure> {
-        match Self::kept(pool, peer, settings) {
+        match Self::kept(pool, peer, owner, settings) {
             Some(channel) => Ok(channel),
-            None => Self::dialled(pool, peer, settings).await,
+            None => Self::dialled(pool, peer, owner, settings).await,
         }
     }
 
     /// A kept connection to the endpoint.
-    pub(crate) fn kept(pool: &Pool, peer: &Peer, settings: &Settings) -> Option<Self> {
+    pub(crate) fn kept(
+        pool: &Pool,
+        peer: &Peer,
+        owner: Owner<'_>,
+        settings: &Settings,
+    ) -> Option<Self> {
         if peer.protocol != Protocol::Http2
-            && let Some(io) = pool.take_http1(peer.key, settings.upstream_idle_timeout)
+            && let Some(kept) = pool.take_http1(peer.key, settings.upstream_idle_timeout)
         {
-            let http1 = Kind::Http1(Http1::new(io));
-            return Some(Self::new(http1, true, Duration::ZERO));
+            return Some(Self::kept_http1(kept));
         }
         if peer.protocol == Protocol::Http1 {
             return None;
         }
         let stream = pool.stream(peer.key)?;
+        stream.counts(owner.cluster.requests_per_connection());
         let http2 = Kind::Http2(Http2::new(stream, peer.is_secured()));
         Some(Self::new(http2, true, Duration::ZERO))
     }
@@ -119,55 +130,101 @@ impl Channel {
     pub(crate) async fn dialled(
         pool: &Pool,
         peer: &Peer,
+        owner: Owner<'_>,
         settings: &Settings,
     ) -> Result<Self, Failure> {
-        let connecting = Self::connect(pool, peer, settings);
+        let limits = owner.cluster.limits(settings.upstream_limits);
+        let Some(_pending) = owner.cluster.admission().pending(&limits) else {
+            return Err(Failure::new(Reason::BackendOverload, Again::Never));
+        };
+        let is_waiting = Cell::new(true);
+        let connecting = Self::connect(pool, peer, owner, settings, &is_waiting);
         match timeout(peer.connect_timeout, connecting).await {
             Ok(Ok(channel)) => Ok(channel),
+            // A shortage of ours is the same everywhere.
+            Ok(Err(reason @ (Reason::Overload | Reason::BackendOverload))) => {
+                Err(Failure::new(reason, Again::Never))
+            }
             Ok(Err(reason)) => Err(Failure::new(reason, Again::Safe)),
+            // Also where another request waits, which would have dialled for this one too.
+            Err(_) if is_waiting.get() || owner.cluster.admission().waiting() > 0 => {
+                Err(Failure::new(Reason::BackendOverload, Again::Never))
+            }
             Err(_) => Err(Failure::new(Reason::ConnectTimeout, Again::Safe)),
         }
     }
 
-    /// Dials, or waits for the HTTP/2 connection that another request dials.
-    async fn connect(pool: &Pool, peer: &Peer, settings: &Settings) -> Result<Self, Reason> {
+    /// Dials, or waits for the HTTP/2 connection that another request dials. `is_waiting` says
+    /// whether it is the cluster's limit that is waited for, and not the endpoint.
+    async fn connect(
+        pool: &Pool,
+        peer: &Peer,
+        owner: Owner<'_>,
+        settings: &Settings,
+        is_waiting: &Cell<bool>,
+    ) -> Result<Self, Reason> {
         let started = Instant::now();
+        let kept = || pool.take_http1(peer.key, settings.upstream_idle_timeout);
         if peer.protocol == Protocol::Http1 {
+            let held = match owner.place(pool, peer.key, settings, kept).await? {
+                Ok(held) => held,
+                Err(kept) => return Ok(Self::kept_http1(kept)),
+            };
+            is_waiting.set(false);
             let (io, _) = dial(peer).await?;
-            return Ok(Self::fresh_http1(io, started));
+            return Ok(Self::fresh_http1(io, held, started));
         }
-        let http2 = |stream| Kind::Http2(Http2::new(stream, peer.is_secured()));
+        let requests_max = owner.cluster.requests_per_connection();
+        let http2 = |stream: Stream, is_reused, time| {
+            stream.counts(requests_max);
+            let kind = Kind::Http2(Http2::new(stream, peer.is_secured()));
+            Self::new(kind, is_reused, time)
+        };
         loop {
             let ticket = match pool.http2(peer.key) {
-                Way::Stream(stream) => return Ok(Self::new(http2(stream), true, Duration::ZERO)),
+                Way::Stream(stream) => return Ok(http2(stream, true, Duration::ZERO)),
                 Way::Wait(wait) => {
+                    is_waiting.set(false);
                     wait.ended().await?;
                     continue;
                 }
                 Way::Http1 => {
+                    let held = match owner.place(pool, peer.key, settings, kept).await? {
+                        Ok(held) => held,
+                        Err(kept) => return Ok(Self::kept_http1(kept)),
+                    };
+                    is_waiting.set(false);
                     let (io, spoken) = dial(peer).await?;
                     if spoken == Spoken::Http1 {
                         pool.speaks_http1(peer.key);
-                        return Ok(Self::fresh_http1(io, started));
+                        return Ok(Self::fresh_http1(io, held, started));
                     }
-                    let connection = start_http2(io, settings).await?;
+                    let connection = start_http2(io, held, settings).await?;
                     let stream = pool.keep_http2(peer.key, connection);
-                    return Ok(Self::new(http2(stream), false, started.elapsed()));
+                    return Ok(http2(stream, false, started.elapsed()));
                 }
                 Way::Dial(ticket) => ticket,
             };
+            is_waiting.set(true);
+            // Where no further connection may be had, streams queue on the one that is there.
+            let crowded = || pool.crowded_stream(peer.key);
+            let held = match owner.place(pool, peer.key, settings, crowded).await? {
+                Ok(held) => held,
+                Err(stream) => return Ok(http2(stream, true, Duration::ZERO)),
+            };
+            is_waiting.set(false);
             let dialled = match dial(peer).await {
                 Ok((io, Spoken::Http1)) => {
                     ticket.chose_http1();
-                    return Ok(Self::fresh_http1(io, started));
+                    return Ok(Self::fresh_http1(io, held, started));
                 }
-                Ok((io, Spoken::Http2)) => start_http2(io, settings).await,
+                Ok((io, Spoken::Http2)) => start_http2(io, held, settings).await,
                 Err(reason) => Err(reason),
             };
             return match dialled {
                 Ok(connection) => {
                     let stream = ticket.connected(connection);
-                    Ok(Self::new(http2(stream), false, started.elapsed()))
+                    Ok(http2(stream, false, started.elapsed()))
                 }
                 Err(reason) => {
                     ticket.failed(reason);
@@ -177,9 +234,17 @@ impl Channel {
         }
     }
 
-    fn fresh_http1(io: Io, started: Instant) -> Self {
-        let http1 = Kind::Http1(Http1::new(Duplex::new(io)));
-        Self::new(http1, false, started.elapsed())
+    fn fresh_http1(io: Io, held: Held, started: Instant) -> Self {
+        let kept = Kept {
+            io: Duplex::new(io),
+            held,
+            served: 0,
+        };
+        Self::new(Kind::Http1(Http1::new(kept)), false, started.elapsed())
+    }
+
+    fn kept_http1(kept: Kept) -> Self {
+        Self::new(Kind::Http1(Http1::new(kept)), true, Duration::ZERO)
     }
 
     fn new(kind: Kind, is_reused: bool, connect_time: Duration) -> Self {
@@ -203,18 +268,36 @@ impl Channel {
     }
 
     /// Gives the connection back for the requests that follow.
-    pub(crate) fn keep(self, pool: &Pool, peer: &Peer, settings: &Settings) {
+    pub(crate) fn keep(self, pool: &Pool, peer: &Peer, owner: Owner<'_>, settings: &Settings) {
         // An HTTP/2 stream is given back by dropping it; its connection stays in the pool.
-        if let Kind::Http1(http1) = self.kind
-            && http1.buf.is_empty()
-        {
-            pool.keep_http1(peer.key, http1.io, settings.upstream_idle_max);
+        let Kind::Http1(http1) = self.kind else {
+            return;
+        };
+        let served = http1.served.saturating_add(1);
+        let max = owner.cluster.requests_per_connection();
+        if !http1.buf.is_empty() || max.is_some_and(|max| served >= max) {
+            return;
+        }
+        let kept = Kept {
+            io: http1.io,
+            held: http1.held,
+            served,
+        };
+        let admission = owner.cluster.admission();
+        match admission.waiting() {
+            0 => pool.keep_http1(peer.key, kept, settings.upstream_idle_max),
+            waiting if pool.is_for_here(peer.key, waiting) => {
+                pool.keep_http1(peer.key, kept, settings.upstream_idle_max);
+                admission.wake();
+            }
+            // Other workers cannot use it, only its place.
+            _ => drop(kept),
         }
     }
 }
 
-async fn start_http2(io: Io, settings: &Settings) -> Result<Connection, Reason> {
-    let started = Connection::start(io, settings).await;
+async fn start_http2(io: Io, held: Held, settings: &Settings) -> Result<Connection, Reason> {
+    let started = Connection::start(io, held, settings).await;
     started.map_err(|_| Reason::ConnectFailed)
 }
 

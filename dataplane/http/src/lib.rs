@@ -21,6 +21,7 @@ mod downstream;
 pub mod worker;
 mod pool;
 mod outbox;
+mod held;
 mod pipe;
 mod deadline;
 mod message;

@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use dataplane_telemetry::Reason;
 use tokio::sync::Notify;
 
+use crate::held::Held;
 use crate::io::Duplex;
 
 pub(crate) mod http2;
@@ -35,11 +36,24 @@ pub(crate) struct PoolKey {
 pub(crate) struct Pool {
     http1: RefCell<HashMap<PoolKey, Vec<Idle>>>,
     http2: RefCell<HashMap<PoolKey, Slot>>,
+    /// How many wait here for a connection that somebody gives up.
+    waiting: RefCell<HashMap<PoolKey, usize>>,
+    /// Counts connections that came back while others waited elsewhere.
+    turns: Cell<usize>,
 }
 
 struct Idle {
-    io: Duplex,
+    kept: Kept,
     since: Instant,
+}
+
+/// An HTTP/1.1 connection between two requests.
+pub(crate) struct Kept {
+    pub(crate) io: Duplex,
+    /// What it counts for.
+    pub(crate) held: Held,
+    /// Requests that it has served.
+    pub(crate) served: u32,
 }
 
 /// What is known of HTTP/2 to an endpoint.
@@ -114,12 +128,12 @@ pub(crate) struct Ticket<'a> {
 
 impl Pool {
     /// Takes the most recently used idle connection that is still open.
-    pub(crate) fn take_http1(&self, key: PoolKey, timeout: Duration) -> Option<Duplex> {
+    pub(crate) fn take_http1(&self, key: PoolKey, timeout: Duration) -> Option<Kept> {
         let mut pool = self.http1.borrow_mut();
         let list = pool.get_mut(&key)?;
         while let Some(idle) = list.pop() {
-            if idle.since.elapsed() < timeout && is_quiet(&idle.io) {
-                return Some(idle.io);
+            if idle.since.elapsed() < timeout && is_quiet(&idle.kept.io) {
+                return Some(idle.kept);
             }
         }
         pool.remove(&key);
@@ -127,7 +141,7 @@ impl Pool {
     }
 
     /// Keeps a connection, in place of the oldest when there are `max` already.
-    pub(crate) fn keep_http1(&self, key: PoolKey, io: Duplex, max: usize) {
+    pub(crate) fn keep_http1(&self, key: PoolKey, kept: Kept, max: usize) {
         if max == 0 {
             return;
         }
@@ -137,9 +151,39 @@ impl Pool {
             list.remove(0);
         }
         list.push(Idle {
-            io,
+            kept,
             since: Instant::now(),
         });
+    }
+
+    /// Counts somebody here as waiting for a connection until the guard is dropped.
+    pub(crate) fn wait(&self, key: PoolKey) -> WaitsHere<'_> {
+        *self.waiting.borrow_mut().entry(key).or_default() += 1;
+        WaitsHere { pool: self, key }
+    }
+
+    /// Whether a connection that comes back serves somebody here, where so many wait in the whole
+    /// process. While some of them are elsewhere they have every fourth one's place.
+    pub(crate) fn is_for_here(&self, key: PoolKey, waiting: usize) -> bool {
+        let here = self.waiting.borrow().get(&key).copied().unwrap_or(0);
+        let turn = self.turns.get().wrapping_add(1);
+        self.turns.set(turn);
+        here > 0 && (here >= waiting || !turn.is_multiple_of(4))
+    }
+
+    /// Closes an idle connection; false when there is none.
+    pub(crate) fn let_go(&self) -> bool {
+        let mut pool = self.http1.borrow_mut();
+        let found = pool.iter_mut().find(|(_, list)| !list.is_empty());
+        found.is_some_and(|(_, list)| list.pop().is_some())
+    }
+
+    /// A stream of a connection that has enough of them; it may have to wait for its turn.
+    pub(crate) fn crowded_stream(&self, key: PoolKey) -> Option<Stream> {
+        let pool = self.http2.borrow();
+        let mut connections = pool.get(&key)?.connections.iter();
+        let shared = connections.find(|shared| shared.connection.is_open())?;
+        Some(shared.connection.stream())
     }
 
     /// A stream of a connection that is there.
@@ -196,19 +240,39 @@ impl Pool {
     /// Closes what has been idle for longer than `timeout`; called now and then by the worker.
     pub(crate) fn sweep(&self, timeout: Duration) {
         self.http1.borrow_mut().retain(|_, list| {
-            list.retain(|idle| idle.since.elapsed() < timeout && is_quiet(&idle.io));
+            list.retain(|idle| {
+                let is_fresh = idle.since.elapsed() < timeout && is_quiet(&idle.kept.io);
+                // Those who wait in another worker are served by its place.
+                is_fresh && !idle.kept.held.is_wanted()
+            });
             !list.is_empty()
         });
         self.http2.borrow_mut().retain(|_, slot| {
             slot.connections.retain(|shared| {
                 let is_unused =
                     shared.connection.is_idle() && shared.last_used.elapsed() >= timeout;
-                shared.connection.is_open() && !is_unused
+                shared.connection.is_open() && !is_unused && !shared.connection.is_wanted()
             });
             slot.speaks_http1 = slot.speaks_http1.filter(|since| since.elapsed() < timeout);
             let is_known = slot.dialling.is_some() || slot.speaks_http1.is_some();
             is_known || !slot.connections.is_empty()
         });
+    }
+}
+
+/// Somebody waits; see [`Pool::wait`].
+pub(crate) struct WaitsHere<'a> {
+    pool: &'a Pool,
+    key: PoolKey,
+}
+
+impl Drop for WaitsHere<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.pool.waiting.borrow_mut();
+        match waiting.get_mut(&self.key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(waiting.remove(&self.key)),
+        }
     }
 }
 

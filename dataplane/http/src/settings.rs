@@ -84,6 +84,8 @@ pub struct Settings {
     pub upstream_idle_timeout: Duration,
     /// What each cluster carries at once, unless it says otherwise; more is answered with 503.
     pub upstream_limits: Limits,
+    /// Room for connections to endpoints in the whole process, whichever cluster they are for.
+    pub upstream_connections: Gate,
     /// Requests that may be served at once; more are answered with 503.
     pub inflight: InflightLimits,
     /// Heads on HTTP/1.1 that are large and not complete; further ones are refused.
@@ -131,6 +133,7 @@ impl Default for Settings {
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
             upstream_limits: Limits::default(),
+            upstream_connections: Gate::new(None),
             inflight: InflightLimits::default(),
             large_heads: Gate::new(None),
             upstream_h2_ping_after: Duration::from_secs(15),

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::answer::{Answer, AnswerBody};
 use super::path::{Filter, Target};
-use super::{Context, health, inventory, log_level, metrics, xds};
+use super::{Context, health, inventory, log_level, metrics, resilience, xds};
 
 /// The paths and who may use them.
 #[derive(Debug)]
@@ -68,6 +68,9 @@ impl Api {
             Target::Snapshot => inventory::snapshot(context),
             Target::Summary => inventory::summary(context),
             Target::Overload => inventory::overload(context),
+            Target::CircuitBreakers => resilience::circuit_breakers(context, filter),
+            Target::RateLimits => resilience::rate_limits(context, filter),
+            Target::Endpoints => resilience::endpoints(context, filter),
             Target::Traffic => inventory::traffic(context),
             Target::LogLevel => log_level::show(context),
             Target::Listeners => inventory::listeners(context, filter),

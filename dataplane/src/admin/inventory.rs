@@ -282,7 +282,7 @@ fn backend_view(config: &RuntimeConfig, cluster: &Cluster) -> Value {
 }
 
 /// An answer that grows with the configuration.
-fn large(
+pub(super) fn large(
     context: &Context,
     write: impl FnOnce(&RuntimeConfig, &mut dyn Write) -> serde_json::Result<()> + Send + 'static,
 ) -> Answer {

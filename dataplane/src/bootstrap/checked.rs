@@ -276,7 +276,10 @@ fn http(written: &Written) -> dataplane_http::Settings {
         upstream_h2_ping_timeout: written.duration(&key::UPSTREAM_H2_PONG),
         upstream_limits: dataplane_http::UpstreamLimits {
             requests: written.limit(&key::BACKEND_REQUESTS).map(to_usize),
+            connections: written.limit(&key::BACKEND_CONNECTIONS).map(to_usize),
+            pending: written.limit(&key::BACKEND_PENDING).map(to_usize),
         },
+        upstream_connections: Gate::new(None),
         inflight: dataplane_http::InflightLimits {
             global: written.limit(&key::INFLIGHT_GLOBAL).map(to_usize),
             listener: written.limit(&key::INFLIGHT_LISTENER).map(to_usize),

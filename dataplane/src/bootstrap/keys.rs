@@ -310,6 +310,10 @@ keys! {
         "Requests of one route at once; more are answered with 503.";
     BACKEND_REQUESTS "runtimeProtection.httpBackendCircuitBreakerMaxRequests": LIMIT, "1024",
         "Requests to one backend at once, unless its policy says otherwise; more are answered with 503.";
+    BACKEND_CONNECTIONS "runtimeProtection.httpBackendMaxConnections": LIMIT, "1024",
+        "Connections to one backend at once, unless its policy says otherwise; requests wait for one until the connect timeout, then 503.";
+    BACKEND_PENDING "runtimeProtection.httpBackendMaxPendingRequests": LIMIT, "1024",
+        "Requests to one backend that have no connection yet, unless its policy says otherwise; more are answered with 503.";
     RATE_GLOBAL "runtimeProtection.httpGlobalRateLimitRequestsPerSecond": LIMIT, "0",
         "Requests of the whole process in a second; more are answered with 429.";
     RATE_GLOBAL_BURST "runtimeProtection.httpGlobalRateLimitBurst": LIMIT, "0",

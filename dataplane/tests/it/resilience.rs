@@ -12,7 +12,10 @@ use ir::cluster::ClusterProtocol;
 
 use crate::support::{Gateway, at, http_route};
 
+mod admin;
 mod breaker;
+mod connections;
+mod flapping;
 mod outlier;
 mod rate;
 

@@ -289,6 +289,11 @@ impl Cluster {
         &self.admission
     }
 
+    /// Requests on one connection, after which it is closed.
+    pub fn requests_per_connection(&self) -> Option<u32> {
+        self.rules.requests_per_connection
+    }
+
     /// What it may carry, where `of_process` holds for clusters that say nothing.
     pub fn limits(&self, of_process: Limits) -> Limits {
         of_process.of(&self.source)

@@ -43,6 +43,8 @@ pub(crate) struct Rules {
     panic_threshold_percent: u8,
     /// How long a new endpoint takes to get its whole share.
     pub(crate) slow_start: Option<Duration>,
+    /// Requests on one connection, after which it is closed.
+    pub(crate) requests_per_connection: Option<u32>,
     /// How far above the mean an endpoint may be loaded, in percent.
     pub(crate) hash_load_percent: Option<u32>,
 }
@@ -55,6 +57,7 @@ impl Rules {
             outlier: outlier.map(settings),
             panic_threshold_percent: threshold.unwrap_or(PANIC_THRESHOLD_PERCENT),
             slow_start: policy.and_then(|policy| policy.slow_start_window),
+            requests_per_connection: policy.and_then(|it| it.max_requests_per_connection),
             hash_load_percent: policy.and_then(|policy| policy.hash_load_percent),
         }
     }

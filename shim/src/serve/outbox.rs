@@ -66,9 +66,17 @@ impl Outbox {
             .await
     }
 
-    /// Says that the stream is alive.
-    pub(super) async fn heartbeat(&mut self, limit: Duration) -> Result<(), SendError> {
-        self.send_all([DiscoveryResponse::default()], limit).await
+    /// Says that the stream is alive, and how many data planes are.
+    pub(super) async fn heartbeat(
+        &mut self,
+        live_replicas: u32,
+        limit: Duration,
+    ) -> Result<(), SendError> {
+        let heartbeat = DiscoveryResponse {
+            live_replicas,
+            ..DiscoveryResponse::default()
+        };
+        self.send_all([heartbeat], limit).await
     }
 
     async fn send_all<const N: usize>(
@@ -137,7 +145,7 @@ mod tests {
         let (mut outbox, mut responses) = outbox();
         let limit = Duration::from_secs(5);
         let short = Duration::from_millis(20);
-        let unread = outbox.heartbeat(short).await;
+        let unread = outbox.heartbeat(1, short).await;
         assert_eq!(unread, Err(SendError::Timeout));
 
         assert!(responses.next().await.is_some());

@@ -175,7 +175,7 @@ impl Stream<'_> {
                 }
                 () = until(overdue) => return self.overdue(session, lease),
                 _ = heartbeat.tick() => {
-                    let sent = self.outbox.heartbeat(self.send_limit()).await;
+                    let sent = self.outbox.heartbeat(self.live_replicas(), self.send_limit()).await;
                     if let Err(ending) = self.judge(sent) {
                         return ending;
                     }
@@ -221,6 +221,7 @@ impl Stream<'_> {
             .await
             .map_err(|_| Ending::new("other", Some(Status::internal("encoding failed"))))?;
         let patience = self.shared.runtime.snapshot_ack_timeout;
+        response.live_replicas = self.live_replicas();
         response.nonce = session.pushed(&version, Instant::now(), patience);
         let sent = self.outbox.push(response, self.send_limit()).await;
         self.judge(sent)?;
@@ -316,6 +317,11 @@ impl Stream<'_> {
         {
             quarantine.served(node_id, &published.snapshot);
         }
+    }
+
+    /// How many data planes share the limits that are meant for all of them.
+    fn live_replicas(&self) -> u32 {
+        u32::try_from(self.shared.nodes.connected()).unwrap_or(u32::MAX)
     }
 
     fn send_limit(&self) -> Duration {

@@ -111,7 +111,11 @@ async fn heartbeats_are_empty_and_come_every_third_of_the_keepalive_time() {
     let started = std::time::Instant::now();
     for _ in 0..4 {
         let heartbeat = stream.next().await.unwrap().unwrap();
-        assert_eq!(heartbeat, ir::wire::DiscoveryResponse::default());
+        let expected = ir::wire::DiscoveryResponse {
+            live_replicas: 1,
+            ..ir::wire::DiscoveryResponse::default()
+        };
+        assert_eq!(heartbeat, expected);
     }
     // The first comes at once, to say that the stream is open.
     assert!(started.elapsed() >= Duration::from_millis(290));

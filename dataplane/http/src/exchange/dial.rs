@@ -87,6 +87,18 @@ impl Peer {
     }
 }
 
+/// A shortage of ours says nothing about the endpoint.
+fn of_error(error: &pingora_core::Error) -> Reason {
+    /// Of files in the process, and in the system.
+    const SHORTAGES: [i32; 2] = [24, 23];
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    let code = cause.and_then(std::io::Error::raw_os_error);
+    match code {
+        Some(code) if SHORTAGES.contains(&code) => Reason::Overload,
+        _ => Reason::ConnectFailed,
+    }
+}
+
 /// What a new connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spoken {
@@ -98,7 +110,7 @@ pub(super) enum Spoken {
 pub(super) async fn dial(peer: &Peer) -> Result<(Io, Spoken), Reason> {
     let tcp: TcpStream = l4::ext::connect(&peer.address, None)
         .await
-        .map_err(|_| Reason::ConnectFailed)?;
+        .map_err(|error| of_error(&error))?;
     // A socket that refuses the option still works, only slower.
     let _ = tcp.set_nodelay(true);
     let Some(tls) = &peer.tls else {

@@ -9,19 +9,26 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::{NotTaken, Outgoing, Receiver};
 use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
+use crate::held::Held;
 use crate::io::Duplex;
 use crate::outbox::Outbox;
+use crate::pool::Kept;
 
 pub(super) struct Http1 {
     pub(super) io: Duplex,
     pub(super) buf: BytesMut,
+    pub(super) held: Held,
+    /// Requests before this one.
+    pub(super) served: u32,
 }
 
 impl Http1 {
-    pub(super) fn new(io: Duplex) -> Self {
+    pub(super) fn new(kept: Kept) -> Self {
         Self {
-            io,
+            io: kept.io,
             buf: BytesMut::new(),
+            held: kept.held,
+            served: kept.served,
         }
     }
 

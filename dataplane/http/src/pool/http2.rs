@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::held::Held;
 use crate::io::Io;
 use crate::settings::Settings;
 
@@ -46,6 +47,7 @@ const PING_AGAIN: Duration = Duration::from_secs(310);
 pub(crate) struct Connection {
     send: SendRequest<Bytes>,
     state: Rc<State>,
+    held: Rc<Held>,
 }
 
 /// A stream of a connection, before its request; the connection counts it until it is dropped.
@@ -70,6 +72,8 @@ pub(crate) struct Settling(Rc<State>);
 #[derive(Default)]
 struct State {
     streams: Cell<usize>,
+    /// Requests so far.
+    opened: Cell<u32>,
     /// Bytes that came, counting any sign of life.
     received: Cell<u64>,
     is_settled: Cell<bool>,
@@ -82,7 +86,8 @@ struct State {
 
 impl Connection {
     /// Begins HTTP/2 on a stream that was just dialled, and starts the task that drives it.
-    pub(crate) async fn start(io: Io, settings: &Settings) -> Result<Self, h2::Error> {
+    pub(crate) async fn start(io: Io, held: Held, settings: &Settings) -> Result<Self, h2::Error> {
+        let held = Rc::new(held);
         let state = Rc::new(State::default());
         let io = Counted {
             io,
@@ -95,8 +100,12 @@ impl Connection {
             silence: settings.upstream_h2_ping_after,
             answer: settings.upstream_h2_ping_timeout,
         };
-        tokio::task::spawn_local(drive(driver, pings, life));
-        Ok(Self { send, state })
+        let counted = Rc::clone(&held);
+        tokio::task::spawn_local(async move {
+            drive(driver, pings, life).await;
+            drop(counted);
+        });
+        Ok(Self { send, state, held })
     }
 
     /// True as long as streams may be opened.
@@ -107,6 +116,11 @@ impl Connection {
         // Says no from the moment a GOAWAY was read.
         let mut cx = Context::from_waker(Waker::noop());
         !matches!(self.send.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether somebody waits for a connection of the same cluster.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.held.is_wanted()
     }
 
     /// True when no request uses it.
@@ -148,6 +162,15 @@ impl Drop for Connection {
 }
 
 impl Stream {
+    /// Counts its request; behind the last of `max` the connection takes no further stream.
+    pub(crate) fn counts(&self, max: Option<u32>) {
+        let opened = self.state.opened.get().saturating_add(1);
+        self.state.opened.set(opened);
+        if max.is_some_and(|max| opened >= max) {
+            self.give_up_connection();
+        }
+    }
+
     /// The connection takes no further stream, whatever it says.
     pub(crate) fn give_up_connection(&self) {
         self.state.is_over.set(true);

@@ -17,7 +17,7 @@ use dataplane_telemetry::Reason;
 use crate::context::Context;
 use crate::deadline::{Wait, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};
-use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Peer, Receiver, Sender};
+use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Owner, Peer, Receiver, Sender};
 use crate::h1::Frame;
 use crate::message::{Request, Response};
 use crate::phase;
@@ -102,11 +102,13 @@ pub(super) async fn attempt(
     };
     watch.await_upstream(Wait::ResponseStart);
     let began = ctx.is_watched().then(Instant::now);
-    let opened = match Channel::kept(&worker.pool, &peer, &worker.settings) {
+    let owner = Owner::new(cluster, &endpoint);
+    let settings = &worker.settings;
+    let opened = match Channel::kept(&worker.pool, &peer, owner, settings) {
         Some(channel) => Ok(channel),
         None => {
             // Boxed, because most requests dial nobody and shall not carry the room for it.
-            let dialling = Box::pin(Channel::dialled(&worker.pool, &peer, &worker.settings));
+            let dialling = Box::pin(Channel::dialled(&worker.pool, &peer, owner, settings));
             or_gone(pin!(dialling), responder).await
         }
     };
@@ -134,7 +136,7 @@ pub(super) async fn attempt(
     let result = converse(&way, ctx, request, body, responder, &mut channel).await;
     let result = result.and_then(|done| {
         if done.is_reusable {
-            channel.keep(&worker.pool, &peer, &worker.settings);
+            channel.keep(&worker.pool, &peer, owner, &worker.settings);
         }
         done.unwanted
             .map_or(Ok(()), |pause| Err(Fault::Unwanted(pause)))

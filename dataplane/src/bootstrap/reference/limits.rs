@@ -301,6 +301,16 @@ static BACKENDS: &[Row] = &[
         "503 with `Retry-After`",
     ),
     row(
+        "runtimeProtection.httpBackendMaxConnections",
+        &["backend_overload", BACKEND],
+        "requests wait for one, then 503 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.httpBackendMaxPendingRequests",
+        &["backend_overload", BACKEND],
+        "503 with `Retry-After`",
+    ),
+    row(
         "runtimeTuning.httpCapacity.upstreamKeepalivePoolSize",
         &["backend_connections_active"],
         "the longest idle one is closed",

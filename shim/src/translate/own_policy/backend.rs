@@ -68,7 +68,6 @@ fn only_services(reference: &Reference<'_>, namespace: &str) -> Result<Target, (
 
 /// What the data plane is told and does not act by. When it does, its line here goes.
 fn without_effect(spec: &crds::BackendLBPolicySpec) -> Vec<String> {
-    let breaker = spec.circuit_breaker.as_ref();
     let balancing = spec.load_balancing.as_ref();
     let has_session = spec.session_persistence.is_some();
     named(&[
@@ -80,18 +79,6 @@ fn without_effect(spec: &crds::BackendLBPolicySpec) -> Vec<String> {
         (
             "spec.loadBalancing.zones",
             balancing.is_some_and(|it| it.zones == Some(api::Zones::PreferOwn)),
-        ),
-        (
-            "spec.circuitBreaker.maxConnections",
-            breaker.is_some_and(|it| it.max_connections.is_some()),
-        ),
-        (
-            "spec.circuitBreaker.maxPendingRequests",
-            breaker.is_some_and(|it| it.max_pending_requests.is_some()),
-        ),
-        (
-            "spec.circuitBreaker.maxRequestsPerConnection",
-            breaker.is_some_and(|it| it.max_requests_per_connection.is_some()),
         ),
     ])
 }

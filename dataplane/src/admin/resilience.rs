@@ -1,0 +1,196 @@
+//! What is spared, limited and left out at this moment, and why.
+//!
+//! Answers `/v1/circuit-breakers`, `/v1/rate-limits` and `/v1/endpoints` from one configuration and
+//! the state that outlives it. Nothing here changes anything, and no client is named: of limits
+//! that tell clients apart only the rule is shown.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use dataplane_config::{ClusterConfig, Limiter};
+use dataplane_resilience::circuit_breaker::Breaker;
+use dataplane_upstream::{Endpoint, since_start};
+use ir::policy::RateLimitKey;
+
+use super::Context;
+use super::answer::Answer;
+use super::config::Rows;
+use super::inventory::large;
+use super::path::Filter;
+
+/// `/v1/circuit-breakers`: what each backend carries, and whether its breakers let anything pass.
+pub(super) fn circuit_breakers(context: &Context, filter: Filter) -> Answer {
+    large(context, move |config, out| {
+        let now = since_start(Instant::now());
+        let of_routes = config.kept.breakers();
+        let wanted = config.snapshot.clusters.iter().filter(|cluster| {
+            let (namespace, name) = split(&cluster.key);
+            filter.takes(namespace, name)
+        });
+        let rows = filter.page(wanted).filter_map(|cluster| {
+            let held = config.clusters.get(&cluster.key)?;
+            let mut row = carried(held);
+            row["breaker"] = held
+                .breaker
+                .as_ref()
+                .map_or(Value::Null, |it| breaker(it, now));
+            let own = of_routes.iter().filter(|(_, key, _)| {
+                // A cluster without a port serves whatever port a route names.
+                let rest = key.strip_prefix(&*cluster.key);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            });
+            let own = own.map(|(route, _, it)| {
+                let mut row = breaker(it, now);
+                row["route"] = (&**route).into();
+                row
+            });
+            row["routes"] = own.collect();
+            Some(row)
+        });
+        serde_json::to_writer(out, &Rows::new(rows))
+    })
+}
+
+fn carried(held: &ClusterConfig) -> Value {
+    let cluster = &held.cluster;
+    let admission = cluster.admission();
+    json!({
+        "backend": &**cluster.key(),
+        "requests_active": admission.requests_active(),
+        "requests_pending": admission.requests_pending(),
+        "connections_active": admission.connections_active(),
+        "max_inflight_requests": cluster.source().max_inflight_requests,
+        "max_connections": cluster.source().policy.as_deref().and_then(|it| it.max_connections),
+        "max_pending_requests":
+            cluster.source().policy.as_deref().and_then(|it| it.max_pending_requests),
+        "endpoints_available": cluster.available(),
+        "endpoints_ejected": cluster.unwell(),
+        "panic": cluster.is_in_panic(),
+    })
+}
+
+fn breaker(breaker: &Breaker, now: Duration) -> Value {
+    let settings = breaker.settings();
+    json!({
+        "state": breaker.state(now).as_str(),
+        "count": breaker.count(),
+        "open_for_ms": millis(breaker.open_for(now)),
+        "failure_threshold": settings.failure_threshold,
+        "success_threshold": settings.success_threshold,
+        "open_time_ms": millis(settings.timeout),
+    })
+}
+
+/// `/v1/rate-limits`: every rule, and what is left where there is one bucket.
+pub(super) fn rate_limits(context: &Context, filter: Filter) -> Answer {
+    large(context, move |config, out| {
+        let now = since_start(Instant::now());
+        let mut all = config.kept.rate_limits();
+        all.sort_by(|(a, one), (b, other)| {
+            (one.scope(), a, one.name()).cmp(&(other.scope(), b, other.name()))
+        });
+        let wanted = all.iter().filter(|(object, _)| {
+            let (namespace, name) = split(object);
+            filter.takes(namespace, name)
+        });
+        let rows = filter
+            .page(wanted)
+            .map(|(object, limiter)| rate_limit(object, limiter, now));
+        serde_json::to_writer(out, &Rows::new(rows))
+    })
+}
+
+fn rate_limit(object: &str, limiter: &Limiter, now: Duration) -> Value {
+    let source = limiter.source();
+    let left = limiter.peek(now);
+    let key = match &source.key {
+        RateLimitKey::Route => "route".to_owned(),
+        RateLimitKey::SourceIp => "sourceIP".to_owned(),
+        RateLimitKey::Header(name) => format!("header {name}"),
+        RateLimitKey::Cookie(name) => format!("cookie {name}"),
+    };
+    json!({
+        "scope": limiter.scope(),
+        "object": object,
+        "name": limiter.name(),
+        "requests": source.requests,
+        "period_ms": millis(source.period),
+        "burst": limiter.burst(),
+        "key": key,
+        "queue": source.queue,
+        "dry_run": source.is_dry_run,
+        "sharers": limiter.sharers(),
+        "available_tokens": left.map(|left| left.remaining),
+        "full_after_ms": left.map(|left| millis(left.full_after)),
+        "waiting": limiter.waiting.current(),
+        "rejected": limiter.metrics.rejected.value(),
+        "would_reject": limiter.metrics.would_reject.value(),
+        "queued": limiter.metrics.queued.value(),
+    })
+}
+
+/// `/v1/endpoints`: every endpoint of every backend, its state and why.
+pub(super) fn endpoints(context: &Context, filter: Filter) -> Answer {
+    large(context, move |config, out| {
+        let now = since_start(Instant::now());
+        let wanted = config.snapshot.clusters.iter().filter(|cluster| {
+            let (namespace, name) = split(&cluster.key);
+            filter.takes(namespace, name)
+        });
+        let held = wanted.filter_map(|cluster| config.clusters.get(&cluster.key));
+        let all = held.flat_map(|held| {
+            let endpoints = held.cluster.endpoints().iter();
+            endpoints.map(move |endpoint| (held, endpoint))
+        });
+        let rows = filter.page(all).map(|(held, it)| endpoint(held, it, now));
+        serde_json::to_writer(out, &Rows::new(rows))
+    })
+}
+
+fn endpoint(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Value {
+    let load = endpoint.load();
+    let ejected_for = match held.cluster.is_watched() {
+        true => load.ejected_for(now),
+        false => Duration::ZERO,
+    };
+    let (failures, gateway_failures, ejections) = load.held_against();
+    let (state, why) = match () {
+        () if !endpoint.is_ready() => ("not_ready", "the control plane says that it is not ready"),
+        () if endpoint.weight() == 0 => ("unused", "its weight is 0"),
+        () if !ejected_for.is_zero() && held.cluster.is_in_panic() => (
+            "ejected_in_use",
+            "it keeps failing, but too few others are well",
+        ),
+        () if !ejected_for.is_zero() => ("ejected", "it keeps failing"),
+        () if ejections > 0 => (
+            "on_probation",
+            "it was left out and has not succeeded since",
+        ),
+        () => ("well", ""),
+    };
+    json!({
+        "backend": &**held.cluster.key(),
+        "address": endpoint.address().to_string(),
+        "state": state,
+        "why": why,
+        "ejected_for_ms": millis(ejected_for),
+        "ejections": ejections,
+        "failures_in_a_row": failures,
+        "gateway_failures_in_a_row": gateway_failures,
+        "latency_ms": load.latency().map(|latency| latency.as_secs_f64() * 1000.0),
+        "weight": endpoint.weight(),
+        "zone": endpoint.zone(),
+        "requests_active": load.requests_active(),
+        "connections_active": load.connections_active(),
+        "picks": load.picks(),
+    })
+}
+
+fn split(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or(("", key))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
