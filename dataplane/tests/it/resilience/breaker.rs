@@ -26,7 +26,7 @@ fn behind(breaker: BreakerThresholds) -> BackendPolicy {
 #[tokio::test]
 async fn a_breaker_opens_refuses_at_once_tries_and_closes() {
     let backend = Backend::http1("b").await;
-    let case = Case::new(&[backend.address()], behind(breaking(3, 2, 300)));
+    let case = Case::new(&[backend.address()], behind(breaking(3, 2, 1_500)));
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/?status=500", 2).await, [500; 2]);
     assert_eq!(case.statuses("/", 1).await, [200], "a row that was broken");
