@@ -23,6 +23,7 @@ use dataplane_config::RuntimeConfig;
 
 pub mod accept;
 mod datagrams;
+mod handshake;
 pub mod proxy_protocol;
 mod stream;
 pub mod worker;

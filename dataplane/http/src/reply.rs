@@ -138,11 +138,14 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
         Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::HeadTimeout | Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        // Outcomes of streams; no request ends with them.
+        // Outcomes of streams and handshakes; no request ends with them.
         Reason::IdleTimeout
         | Reason::AgeLimit
         | Reason::UnknownServerName
-        | Reason::BadClientHello => StatusCode::BAD_REQUEST,
+        | Reason::BadClientHello
+        | Reason::DownstreamTls
+        | Reason::ClientCertificate
+        | Reason::HandshakeTimeout => StatusCode::BAD_REQUEST,
         Reason::NoEndpoint
         | Reason::CircuitOpen
         | Reason::BackendOverload

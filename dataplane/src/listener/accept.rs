@@ -21,7 +21,7 @@ use dataplane_http::{Arrival, Io, Texts, TlsFacts, Worker, serve};
 use dataplane_resilience::admission::{ClientPlace, Clients, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
 use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
-use dataplane_tls::{Alpn, ClientFacts};
+use dataplane_tls::{Alpn, ClientFacts, TlsSession};
 use ir::Network;
 use ir::listener::TlsVersion;
 
@@ -150,6 +150,21 @@ fn accept_now(listener: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// What HTTP is told of a handshake.
+fn tls_facts(session: &TlsSession) -> TlsFacts {
+    let certificate = session.client_certificate.as_deref();
+    TlsFacts {
+        sni: session.sni.clone(),
+        listener: session.listener.clone(),
+        client: certificate.and_then(ClientFacts::read).map(Arc::new),
+        is_http2: session.alpn == Some(Alpn::H2),
+        version: match session.version {
+            TlsVersion::V1_2 => "TLSv1.2",
+            TlsVersion::V1_3 => "TLSv1.3",
+        },
     }
 }
 
@@ -288,30 +303,13 @@ impl Door {
         };
         let io = match &bind.tls {
             None => Io::Plain(tcp),
-            Some(tls) => match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
-                Ok(Ok(stream)) => {
-                    let session = stream.session();
-                    arrival.tls = Some(TlsFacts {
-                        sni: session.sni.clone(),
-                        listener: session.listener.clone(),
-                        client: session
-                            .client_certificate
-                            .as_deref()
-                            .and_then(ClientFacts::read)
-                            .map(Arc::new),
-                        is_http2: session.alpn == Some(Alpn::H2),
-                        version: match session.version {
-                            TlsVersion::V1_2 => "TLSv1.2",
-                            TlsVersion::V1_3 => "TLSv1.3",
-                        },
-                    });
-                    Io::Tls(Box::new(stream))
-                }
-                Ok(Err(error)) => {
-                    return debug!(%client, reason = error.reason(), "handshake failed");
-                }
-                Err(_) => return debug!(%client, "handshake took too long"),
-            },
+            Some(tls) => {
+                let Some(stream) = self.shake_hands(tls, tcp, client, bind).await else {
+                    return;
+                };
+                arrival.tls = Some(tls_facts(stream.session()));
+                Io::Tls(Box::new(stream))
+            }
         };
         serve(self.worker.clone(), io, arrival).await;
     }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tracing::debug;
 
 use dataplane_config::{Bind, ListenerConfig, Protocol};
@@ -39,7 +38,7 @@ impl Door {
             Ok(hello) => hello.server_name,
             Err(why) => {
                 debug!(%client, reason = %why.reason, "no ClientHello");
-                bind.metrics.stream_refused(why.reason);
+                bind.metrics.connection_refused(why.reason);
                 self.streams
                     .refused(client, None, began.elapsed(), why.reason);
                 if let Some(alert) = why.alert {
@@ -51,7 +50,7 @@ impl Door {
         let Some(listener) = bind.by_server_name(name.as_deref()).cloned() else {
             debug!(%client, ?name, "no listener serves the server name");
             let reason = Reason::UnknownServerName;
-            bind.metrics.stream_refused(reason);
+            bind.metrics.connection_refused(reason);
             self.streams
                 .refused(client, name.as_deref(), began.elapsed(), reason);
             // Not an alert: Gateway API asks for a closed connection, see `dataplane-stream`.
@@ -81,12 +80,8 @@ impl Door {
     ) {
         let Some(tls) = &bind.tls else { return };
         let mut arrival = self.arrival(&tcp, client);
-        let stream = match timeout(self.limits.handshake_timeout, tls.accept(tcp)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                return debug!(%client, reason = error.reason(), "handshake failed");
-            }
-            Err(_) => return debug!(%client, "handshake took too long"),
+        let Some(stream) = self.shake_hands(tls, tcp, client, &bind).await else {
+            return;
         };
         let session = stream.session();
         if session.listener != listener.listener.name {

@@ -8,11 +8,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dataplane_config::{Current, Reader, Store, UdpBind};
-use dataplane_telemetry::access_log::Writer;
+use dataplane_telemetry::access_log::{HandshakeRecord, Writer};
 use dataplane_telemetry::reason::Reason;
+use dataplane_tls::Seen;
 use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 
 use crate::batch::Moving;
@@ -65,6 +66,27 @@ impl Worker {
             took,
             reason,
         );
+    }
+
+    /// Writes the record of a TLS handshake that failed.
+    pub fn handshake_failed(
+        &self,
+        client: SocketAddr,
+        seen: &Seen,
+        took: Duration,
+        reason: Reason,
+        detail: &str,
+    ) {
+        self.log.write_handshake(&HandshakeRecord {
+            timestamp: SystemTime::now() - took,
+            duration: took,
+            listener: seen.listener.as_deref().unwrap_or_default(),
+            client,
+            reason,
+            detail,
+            snapshot_version: self.config().version().as_str(),
+            sni: seen.server_name.as_deref(),
+        });
     }
 
     /// The UDP socket of that address in the configuration of this moment.

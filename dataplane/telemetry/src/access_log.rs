@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 mod format;
 mod sink;
 
-pub use format::{ClientCertificate, Record, StreamRecord};
+pub use format::{ClientCertificate, HandshakeRecord, Record, StreamRecord};
 pub use sink::Sink;
 
 use format::JsonFormat;
@@ -175,6 +175,15 @@ impl Writer {
             ended.unwrap_or(record.timestamp),
             |format, out| format.write_stream(out, record),
         );
+    }
+
+    /// As [`Self::write`], for a TLS handshake that failed; that is its client's doing, so it may be
+    /// left out by sampling.
+    pub fn write_handshake(&self, record: &HandshakeRecord<'_>) {
+        let ended = record.timestamp.checked_add(record.duration);
+        self.add(false, ended.unwrap_or(record.timestamp), |format, out| {
+            format.write_handshake(out, record);
+        });
     }
 
     fn add(

@@ -84,6 +84,13 @@ reasons! {
     UnknownServerName, "unknown_server_name", "NR", Downstream;
     /// What should begin a TLS connection is not a ClientHello.
     BadClientHello, "bad_client_hello", "BR", Downstream;
+    /// A TLS handshake with a client failed: no common version or protocol, a broken message, or
+    /// an alert of the client.
+    DownstreamTls, "downstream_tls", "BR", Downstream;
+    /// A client showed no certificate by TLS where one is needed, or none that is trusted.
+    ClientCertificate, "client_certificate", "AD", Downstream;
+    /// A TLS handshake with a client did not end in time.
+    HandshakeTimeout, "handshake_timeout", "IT", Downstream;
 
     /// No endpoint of the cluster can take a request.
     NoEndpoint, "no_endpoint", "UH", Upstream;
@@ -225,14 +232,14 @@ mod tests {
             (
                 "BR",
                 Side::Downstream,
-                "bad_request upgrade_refused bad_client_hello",
+                "bad_request upgrade_refused bad_client_hello downstream_tls",
             ),
             ("RH", Side::Downstream, "head_too_large uri_too_long"),
             ("RB", Side::Downstream, "body_too_large"),
             (
                 "IT",
                 Side::Downstream,
-                "head_timeout body_timeout idle_timeout",
+                "head_timeout body_timeout idle_timeout handshake_timeout",
             ),
             ("MA", Side::Downstream, "age_limit"),
             ("DC", Side::Downstream, "client_aborted"),
@@ -250,7 +257,7 @@ mod tests {
             (
                 "AD",
                 Side::Downstream,
-                "authorization_denied address_denied",
+                "authorization_denied address_denied client_certificate",
             ),
             ("AF", Side::Internal, "authorization_failed"),
             ("IB", Side::Internal, "invalid_backend"),

@@ -18,6 +18,8 @@ use ir::listener::{ClientValidation, ClientValidationMode};
 
 use crate::support::{Gateway, at};
 
+mod refused;
+
 const NAMES: &[&str] = &["example.org", "second.org", "unknown.org", "*.wildcard.org"];
 
 /// One certificate for all of [`NAMES`], and listeners with these host names on one port.

@@ -27,5 +27,5 @@ pub use client::{
 pub use client_facts::ClientFacts;
 pub use client_hello::{Alert, ClientHello, HelloError, HelloReader};
 pub use provider::install_crypto_provider;
-pub use server::{HandshakeError, ServerTls};
+pub use server::{HandshakeError, Seen, ServerTls};
 pub use stream::{Alpn, ServerStream, TlsSession};

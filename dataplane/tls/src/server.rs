@@ -75,6 +75,17 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
+/// What was learnt of a client while it shook hands, also when nothing came of it.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// True once there was a ClientHello that could be read.
+    pub has_hello: bool,
+    /// The name it asks for.
+    pub server_name: Option<String>,
+    /// The listener that is to take it.
+    pub listener: Option<Arc<str>>,
+}
+
 /// TLS of all listeners that end it at one address and port.
 #[derive(Debug)]
 pub struct ServerTls {
@@ -139,17 +150,24 @@ impl ServerTls {
             })
     }
 
-    /// Shakes hands on `stream`. Dropping the future drops the connection.
-    pub async fn accept<S>(&self, stream: S) -> Result<ServerStream<S>, HandshakeError>
+    /// Shakes hands on `stream`, and notes in `seen` how far that went. Dropping the future drops
+    /// the connection.
+    pub async fn accept<S>(
+        &self,
+        stream: S,
+        seen: &mut Seen,
+    ) -> Result<ServerStream<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let sni = start.client_hello().server_name().map(str::to_owned);
-        let Some(listener) = self.by_server_name.best(sni.as_deref()) else {
+        seen.has_hello = true;
+        seen.server_name = start.client_hello().server_name().map(str::to_owned);
+        let Some(listener) = self.by_server_name.best(seen.server_name.as_deref()) else {
             refuse(start.io, Alert::UnrecognizedName).await;
-            return Err(HandshakeError::UnknownServerName(sni));
+            return Err(HandshakeError::UnknownServerName(seen.server_name.clone()));
         };
+        seen.listener = Some(listener.name.clone());
         if matches!(listener.clients, Clients::Nobody) {
             refuse(start.io, Alert::AccessDenied).await;
             return Err(HandshakeError::ClientCertificate(
@@ -157,7 +175,7 @@ impl ServerTls {
             ));
         }
         let mut tls = start.into_stream(listener.config.clone()).await?;
-        let mut session = session(&tls, &listener.name, sni);
+        let mut session = session(&tls, &listener.name, seen.server_name.clone());
         let chain = tls.get_ref().1.peer_certificates();
         match listener.clients.judge(chain, session.is_resumed) {
             Ok(client) => {

@@ -264,7 +264,7 @@ static CLIENTS: &[Row] = &[
     ),
     row(
         "runtimeTuning.downstreamTlsHandshakeTimeoutMs",
-        &[],
+        &["handshake_timeout"],
         "the connection is closed",
     ),
     row(

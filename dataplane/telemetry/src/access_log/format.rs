@@ -11,8 +11,10 @@ use jiff::Timestamp;
 
 use crate::reason::Reason;
 
+mod handshake;
 mod stream;
 
+pub use handshake::HandshakeRecord;
 pub use stream::StreamRecord;
 
 /// How much of a field from a client or backend is written; the rest is cut.

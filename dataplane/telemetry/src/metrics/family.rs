@@ -112,7 +112,7 @@ declare! {
         SENT: Counter "http_sent_bytes_total" ["listener", "route"]
             "Bytes of responses sent to clients.";
         OUTCOMES: Counter "http_outcomes_total" ["listener", "reason"]
-            "Requests ended, by outcome; the same names as `reason` in the access log.";
+            "Requests ended, and connections refused before there was one, by outcome; the same names as `reason` in the access log.";
         FLAGS: Counter "http_response_flags_total" ["listener", "flag"]
             "Requests ended out of order, by response flag of the access log.";
         INFLIGHT: Gauge "http_global_inflight_current" [] "Requests being served.";

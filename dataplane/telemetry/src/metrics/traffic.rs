@@ -154,8 +154,8 @@ impl ListenerMetrics {
         self.pauses[cause as usize].increment();
     }
 
-    /// Counts a connection that ended before a stream route could be looked for.
-    pub fn stream_refused(&self, reason: Reason) {
+    /// Counts a connection that ended before a request or a stream route could be looked for.
+    pub fn connection_refused(&self, reason: Reason) {
         self.count_outcome(reason);
     }
 

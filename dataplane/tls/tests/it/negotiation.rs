@@ -1,7 +1,7 @@
 //! Versions and protocols are agreed on within the listener's bounds, or not at all.
 
 use dataplane_testkit::client::tls::TlsClient;
-use dataplane_tls::Alpn;
+use dataplane_tls::{Alpn, Seen};
 use ir::listener::{ListenerProtocol, TlsVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -82,7 +82,14 @@ async fn tls_1_0_and_1_1_are_refused() {
     for minor in [1, 2] {
         let (mut near, far) = duplex(4096);
         near.write_all(&old_client_hello(minor)).await.unwrap();
-        assert_eq!(server.accept(far).await.unwrap_err().reason(), "protocol");
+        assert_eq!(
+            server
+                .accept(far, &mut Seen::default())
+                .await
+                .unwrap_err()
+                .reason(),
+            "protocol"
+        );
         let mut answer = Vec::new();
         near.read_to_end(&mut answer).await.unwrap();
         // A fatal alert, protocol_version.

@@ -2,7 +2,7 @@
 
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::tls::TlsClient;
-use dataplane_tls::HandshakeError;
+use dataplane_tls::{HandshakeError, Seen};
 use ir::Hostname;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -110,7 +110,7 @@ async fn bytes_that_are_no_client_hello_are_a_protocol_error() {
         let (mut near, far) = duplex(4096);
         near.write_all(bytes).await.unwrap();
         near.shutdown().await.unwrap();
-        let error = server.accept(far).await.unwrap_err();
+        let error = server.accept(far, &mut Seen::default()).await.unwrap_err();
         assert!(
             matches!(error, HandshakeError::Protocol(_) | HandshakeError::Io(_)),
             "{error:?}"

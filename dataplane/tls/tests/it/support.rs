@@ -6,7 +6,7 @@ use dataplane_testkit::certificate::{Authority, Identity};
 use dataplane_testkit::client::tls::{Agreed, TlsClient, agreed, alert};
 use dataplane_testkit::snapshot;
 use dataplane_testkit::within;
-use dataplane_tls::{HandshakeError, ServerTls, TlsSession};
+use dataplane_tls::{HandshakeError, Seen, ServerTls, TlsSession};
 use ir::listener::ListenerProtocol;
 use ir::{Hostname, Listener, Resources, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -73,7 +73,7 @@ pub(crate) async fn shake_hands(server: &ServerTls, client: &TlsClient, name: &s
 }
 
 async fn serve(server: &ServerTls, stream: DuplexStream) -> Result<TlsSession, HandshakeError> {
-    let mut stream = server.accept(stream).await?;
+    let mut stream = server.accept(stream, &mut Seen::default()).await?;
     let byte = stream.read_u8().await.map_err(HandshakeError::Io)?;
     stream.write_u8(byte).await.map_err(HandshakeError::Io)?;
     stream.shutdown().await.map_err(HandshakeError::Io)?;

@@ -226,3 +226,39 @@ fn the_clock_is_right_at_every_second_and_before_1970() {
     let far = text(at(u64::MAX / 2));
     assert!(far.starts_with("9999-12-"), "{far}");
 }
+
+#[test]
+fn a_failed_handshake_is_a_line_of_its_own() {
+    let full = HandshakeRecord {
+        timestamp: UNIX_EPOCH + Duration::from_millis(1_769_862_896_007),
+        duration: Duration::from_micros(12_345),
+        listener: "shop/web/https",
+        client: "203.0.113.9:4711".parse().unwrap(),
+        reason: Reason::ClientCertificate,
+        detail: "refused: \"UnknownIssuer\"",
+        snapshot_version: "v7",
+        sni: Some("shop.example"),
+    };
+    let parsed = |record: &HandshakeRecord<'_>| -> Value {
+        let mut out = Vec::new();
+        JsonFormat::default().write_handshake(&mut out, record);
+        serde_json::from_slice(out.strip_suffix(b"\n").unwrap()).unwrap()
+    };
+    let expected = json!({
+        "timestamp": "2026-01-31T12:34:56.007Z", "event": "tls_handshake", "protocol": "tls",
+        "listener": "shop/web/https", "client_ip": "203.0.113.9", "client_port": 4711,
+        "duration_ms": 12.345, "reason": "client_certificate", "response_flags": "AD",
+        "detail": "refused: \"UnknownIssuer\"", "snapshot_version": "v7", "sni": "shop.example",
+    });
+    assert_eq!(parsed(&full), expected);
+    let bare = HandshakeRecord {
+        listener: "",
+        detail: "",
+        sni: None,
+        ..full
+    };
+    let bare = parsed(&bare);
+    for name in ["listener", "detail", "sni"] {
+        assert_eq!(bare.get(name), None, "{name}");
+    }
+}
