@@ -5,6 +5,7 @@
 //! copy costs nothing and two views are compared by what they do not share. Nothing here judges an
 //! object: what is in the view may still be wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -208,6 +209,19 @@ watched_kinds! {
     namespaces: Namespace, Namespace, "Namespace";
 }
 
+impl ClusterView {
+    /// Labels of a namespace; every namespace has its name as one.
+    pub(crate) fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
+        let object = self.namespaces.get(namespace);
+        let mut labels = object
+            .and_then(|object| object.value.metadata.labels.clone())
+            .unwrap_or_default();
+        let name = "kubernetes.io/metadata.name".to_owned();
+        labels.entry(name).or_insert_with(|| namespace.to_owned());
+        labels
+    }
+}
+
 impl Kind {
     /// The kind of that name.
     pub fn parse(name: &str) -> Option<Self> {
@@ -387,8 +401,6 @@ pub type ObjectChange<'a, T> = (Option<&'a Arc<Object<T>>>, Option<&'a Arc<Objec
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use k8s_openapi::ByteString;
 
     use super::*;

@@ -138,6 +138,12 @@ impl Conditions {
         }
     }
 
+    /// The claim of that type, if somebody should look at it.
+    pub fn problem(&self, kind: ConditionType) -> Option<&Condition> {
+        let mut list = self.list.iter();
+        list.find(|known| known.kind == kind && known.is_problem())
+    }
+
     /// The finished list.
     pub fn finish(self) -> Vec<Condition> {
         self.list
@@ -162,9 +168,12 @@ pub struct ObjectStatus {
     /// About a route at each of its parents.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentStatus>,
-    /// About each listener of a Gateway.
+    /// About each listener of a Gateway or ListenerSet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
+    /// How many ListenerSets a Gateway that allows some has taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached_listener_sets: Option<usize>,
     /// Why it was left out, field by field.
     #[serde(
         skip_serializing_if = "Vec::is_empty",
@@ -186,6 +195,7 @@ impl ObjectStatus {
             conditions: Vec::new(),
             parents: Vec::new(),
             listeners: Vec::new(),
+            attached_listener_sets: None,
             violations: Vec::new(),
             warnings: Vec::new(),
         }
@@ -283,12 +293,15 @@ impl fmt::Display for ParentStatus {
     }
 }
 
-/// One listener of a Gateway (Gateway API `ListenerStatus`).
+/// One listener of a Gateway or ListenerSet (Gateway API `ListenerStatus`, `ListenerEntryStatus`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
-    /// Name of the listener within its Gateway.
+    /// Name of the listener within its Gateway or ListenerSet.
     pub name: String,
+    /// Its name in the snapshot.
+    #[serde(skip)]
+    pub id: Arc<str>,
     /// Kinds of routes that may attach.
     pub supported_kinds: Vec<&'static str>,
     /// How many routes did.

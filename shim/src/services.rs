@@ -263,20 +263,9 @@ impl Wanted {
 
 /// Name, port as written, port as bound and protocol of each port of a Gateway.
 fn ports(gateway: &str, translation: &Translation) -> Vec<(String, u16, u16, &'static str)> {
-    let Some(object) = translation.view().gateways.get(gateway) else {
-        return Vec::new();
-    };
     let bound = translation.bound_ports(gateway);
-    let mut ports: BTreeMap<(u16, &str), u16> = BTreeMap::new();
-    for listener in &object.value.spec.listeners {
-        let Ok(written) = u16::try_from(listener.port) else {
-            continue;
-        };
-        let protocol = if listener.protocol == "UDP" {
-            "UDP"
-        } else {
-            "TCP"
-        };
+    let mut ports: BTreeMap<(u16, &'static str), u16> = BTreeMap::new();
+    for (written, protocol) in translation.written_ports(gateway) {
         if let Some(bound) = bound.and_then(|bound| bound.get(&written)) {
             ports.insert((written, protocol), bound.get());
         }
@@ -284,10 +273,7 @@ fn ports(gateway: &str, translation: &Translation) -> Vec<(String, u16, u16, &'s
     let name = |written: u16, protocol: &str| format!("{}-{written}", protocol.to_lowercase());
     let ports = ports.into_iter();
     ports
-        .map(|((written, protocol), bound)| {
-            let protocol = if protocol == "UDP" { "UDP" } else { "TCP" };
-            (name(written, protocol), written, bound, protocol)
-        })
+        .map(|((written, protocol), bound)| (name(written, protocol), written, bound, protocol))
         .collect()
 }
 

@@ -19,6 +19,8 @@ mod gateway;
 mod grpc_route;
 mod http_route;
 mod listener;
+mod listener_name;
+mod listener_set;
 mod notes;
 mod own_policy;
 mod policy;
@@ -233,17 +235,9 @@ impl Scope<'_> {
             .any(|kind| kind.as_str() == self.kind)
     }
 
-    /// Labels of the route's namespace; every namespace has its name as one.
+    /// Labels of the route's namespace.
     fn namespace_labels(&self) -> BTreeMap<String, String> {
-        let object = self.view.namespaces.get(self.namespace);
-        let mut labels = object
-            .and_then(|object| object.value.metadata.labels.clone())
-            .unwrap_or_default();
-        let name = "kubernetes.io/metadata.name".to_owned();
-        labels
-            .entry(name)
-            .or_insert_with(|| self.namespace.to_owned());
-        labels
+        self.view.namespace_labels(self.namespace)
     }
 }
 
@@ -275,6 +269,8 @@ impl Translation {
         }
         let is_same = old.gateway_classes.is_same(&new.gateway_classes)
             && old.gateways.is_same(&new.gateways)
+            && old.listener_sets.is_same(&new.listener_sets)
+            && (new.listener_sets.is_empty() || old.namespaces.is_same(&new.namespaces))
             && old.secrets.is_same(&new.secrets)
             && old.config_maps.is_same(&new.config_maps)
             && !self.moves_gateways(old, &changed.services)
@@ -629,8 +625,8 @@ impl Translation {
         for status in &self.gateways.statuses {
             let mut status = status.clone();
             for listener in &mut status.listeners {
-                let name = format!("{}/{}", status.key, listener.name);
-                listener.attached_routes = self.attached.get(&*name).copied().unwrap_or_default();
+                let count = self.attached.get(&listener.id).copied();
+                listener.attached_routes = count.unwrap_or_default();
             }
             self.statuses
                 .insert((status.kind, status.key.clone()), Arc::new(status));

@@ -139,6 +139,12 @@ impl Composer {
             let addresses = self.addresses(&mut status, translation, known)?;
             fields.push(("addresses", addresses));
         }
+        let counted = status.attached_listener_sets;
+        // None are allowed any more: a count that stands there is over.
+        let is_over = counted.is_none() && before.get("attachedListenerSets").is_some();
+        if let Some(count) = counted.or_else(|| is_over.then_some(0)) {
+            fields.push(("attachedListenerSets", count.into()));
+        }
         fields.push(("conditions", merge(stands, &status.conditions)));
         if programmed(&original, None).is_some() {
             fields.push(("listeners", listeners(&status, before_listeners)));

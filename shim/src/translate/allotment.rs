@@ -61,16 +61,17 @@ pub fn service_key(gateway: &str) -> Arc<str> {
     .into()
 }
 
-/// Places for these Gateways, the oldest first.
+/// Places for these Gateways, the oldest first; `ports` tells which ports each of them has.
 pub(super) fn allot<'a>(
     gateways: impl Iterator<Item = &'a Arc<Object<Gateway>>>,
+    ports: &dyn Fn(&Object<Gateway>) -> BTreeSet<u16>,
     view: &ClusterView,
     settings: &Settings,
 ) -> BTreeMap<Arc<str>, Allotment> {
     match &settings.addressing {
         Addressing::Shared => BTreeMap::new(),
         Addressing::Pool(pool) => by_address(gateways, pool),
-        Addressing::Service { first, last } => by_port(gateways, view, (*first, *last)),
+        Addressing::Service { first, last } => by_port(gateways, ports, view, (*first, *last)),
     }
 }
 
@@ -108,6 +109,7 @@ fn by_address<'a>(
 
 fn by_port<'a>(
     gateways: impl Iterator<Item = &'a Arc<Object<Gateway>>>,
+    ports_of: &dyn Fn(&Object<Gateway>) -> BTreeSet<u16>,
     view: &ClusterView,
     (first, last): (NonZeroU16, NonZeroU16),
 ) -> BTreeMap<Arc<str>, Allotment> {
@@ -117,18 +119,13 @@ fn by_port<'a>(
     let mut allotted = BTreeMap::new();
     for gateway in &gateways {
         let service = view.services.get(&service_key(&gateway.key));
+        let known = ports_of(gateway);
         let mut ports = BTreeMap::new();
         for (written, bound) in service
             .into_iter()
             .flat_map(|service| mapped(&service.value))
         {
-            let is_written = gateway
-                .value
-                .spec
-                .listeners
-                .iter()
-                .any(|it| it.port == i32::from(written));
-            if is_written && range.contains(&bound.get()) && taken.insert(bound) {
+            if known.contains(&written) && range.contains(&bound.get()) && taken.insert(bound) {
                 ports.insert(written, bound);
             }
         }
@@ -137,10 +134,7 @@ fn by_port<'a>(
     let span = usize::from(last.get() - first.get()) + 1;
     for gateway in &gateways {
         let ports = allotted.entry(gateway.key.clone()).or_default();
-        for listener in &gateway.value.spec.listeners {
-            let Ok(written) = u16::try_from(listener.port) else {
-                continue;
-            };
+        for written in ports_of(gateway) {
             if written == 0 || ports.contains_key(&written) {
                 continue;
             }
@@ -222,6 +216,13 @@ mod tests {
         Arc::new(Object::new(gateway, Origin::default()))
     }
 
+    fn written(gateway: &Object<Gateway>) -> BTreeSet<u16> {
+        let listeners = gateway.value.spec.listeners.iter();
+        listeners
+            .filter_map(|it| u16::try_from(it.port).ok())
+            .collect()
+    }
+
     fn settings(addressing: Addressing) -> Settings {
         Settings {
             addressing,
@@ -248,7 +249,12 @@ mod tests {
             gateway("z", &[80]),
         ];
         let settings = settings(Addressing::Pool(pool.clone()));
-        let allotted = allot(gateways.iter(), &ClusterView::default(), &settings);
+        let allotted = allot(
+            gateways.iter(),
+            &written,
+            &ClusterView::default(),
+            &settings,
+        );
         let of = |key: &str| allotted[key].address.unwrap();
         assert_ne!(of("a/x"), of("a/y"));
         assert!(pool.contains(&of("a/z")), "it shares");
@@ -259,6 +265,7 @@ mod tests {
         let gateways = [gateway("x", &[80, 443]), gateway("y", &[80])];
         let allotted = allot(
             gateways.iter(),
+            &written,
             &ClusterView::default(),
             &ports(10_000, 10_001),
         );
@@ -291,7 +298,7 @@ mod tests {
         };
         view.insert(Object::new(service, Origin::default()).into());
         let gateways = [gateway("x", &[80]), gateway("y", &[80])];
-        let allotted = allot(gateways.iter(), &view, &ports(10_003, 10_004));
+        let allotted = allot(gateways.iter(), &written, &view, &ports(10_003, 10_004));
         let of = |key: &str| allotted[key].ports.as_ref().unwrap()[&80].get();
         assert_eq!((of("a/x"), of("a/y")), (10_004, 10_003));
     }

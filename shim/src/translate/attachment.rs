@@ -1,7 +1,7 @@
 //! Which listeners a route attaches to, and what each of its parents is told.
 //!
-//! Pure Gateway API: a parent reference names a Gateway and perhaps a listener or port of it; the
-//! listener decides by kind and namespace; host names must meet. What a route's rules are worth is
+//! Pure Gateway API: a parent reference names a Gateway or a ListenerSet and perhaps a listener or
+//! port of it, and one that names a Gateway does not mean its ListenerSets; the listener decides by kind and namespace; host names must meet. What a route's rules are worth is
 //! not looked at here.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use ir::Hostname;
 use ir::http_route::ParentRef;
 
-use super::gateway::{Parent, ParentListener};
+use super::gateway::{Parent, ParentListener, parent_key};
 use super::listener::RouteKind;
 use super::notes::Notes;
 use super::{GATEWAY_API, Scope};
@@ -25,7 +25,7 @@ pub(super) struct Attachment {
     pub(super) listeners: Vec<Arc<str>>,
     /// Listeners that took the route, serving or not, for `attachedRoutes`.
     pub(super) counted: BTreeSet<Arc<str>>,
-    /// Gateways the route names, there or not.
+    /// Gateways and ListenerSets the route names, there or not, by [`parent_key`].
     pub(super) gateways: BTreeSet<Arc<str>>,
 }
 
@@ -46,7 +46,8 @@ pub(super) fn attach(
         let Some(parent) = typed(reference, scope.namespace, &path, notes) else {
             continue;
         };
-        if parent.kind != "Gateway" || parent.group != GATEWAY_API {
+        let is_known = matches!(parent.kind.as_str(), "Gateway" | "ListenerSet");
+        if !is_known || parent.group != GATEWAY_API {
             let message = format!(
                 "{path}: parents of kind {} are not supported yet",
                 parent.kind
@@ -56,11 +57,12 @@ pub(super) fn attach(
                 .push((parent, Err(("NoMatchingParent", message))));
             continue;
         }
-        let key: Arc<str> = format!("{}/{}", parent.namespace, parent.name).into();
+        let key = parent_key(&parent.kind, &parent.namespace, &parent.name);
         attachment.gateways.insert(key.clone());
         let outcome = match scope.gateways.parents.get(&key) {
             None => {
-                let message = format!("{path}: there is no Gateway {key}");
+                let (kind, namespace, name) = (&parent.kind, &parent.namespace, &parent.name);
+                let message = format!("{path}: there is no {kind} {namespace}/{name}");
                 Err(("NoMatchingParent", message))
             }
             // Another controller answers for it.
@@ -123,6 +125,10 @@ fn take<'a>(
     hostnames: &[Hostname],
     scope: &Scope<'_>,
 ) -> Result<Vec<&'a ParentListener>, Refusal> {
+    if let Some(why) = &gateway.refusal {
+        let message = format!("{} is attached to no Gateway: {why}", gateway.title());
+        return Err(("NoMatchingParent", message));
+    }
     let named: Vec<_> = gateway
         .listeners
         .iter()
@@ -149,8 +155,8 @@ fn take<'a>(
         .collect();
     if allowed.is_empty() {
         let message = format!(
-            "no listener of Gateway {} takes a {} from namespace {}; see allowedRoutes of {}",
-            gateway.key,
+            "no listener of {} takes a {} from namespace {}; see allowedRoutes of {}",
+            gateway.title(),
             kind.as_str(),
             scope.namespace,
             sections(&named)
@@ -165,10 +171,10 @@ fn take<'a>(
     if taken.is_empty() {
         let names: Vec<_> = hostnames.iter().map(Hostname::as_str).collect();
         let message = format!(
-            "spec.hostnames {} meet no host name of the listeners {} of Gateway {}",
+            "spec.hostnames {} meet no host name of the listeners {} of {}",
             names.join(", "),
             sections(&named),
-            gateway.key
+            gateway.title()
         );
         return Err(("NoMatchingListenerHostname", message));
     }
@@ -185,8 +191,8 @@ fn no_listener(gateway: &Parent, parent: &ParentRef) -> String {
     }
     let all: Vec<_> = gateway.listeners.iter().collect();
     format!(
-        "Gateway {} has no listener{wanted}, it has {}",
-        gateway.key,
+        "{} has no listener{wanted}, it has {}",
+        gateway.title(),
         sections(&all)
     )
 }

@@ -1,10 +1,11 @@
 //! Listeners that cannot live beside each other (Gateway API `Gateway.spec.listeners`).
 //!
-//! Within one Gateway nobody wins: all listeners that are not distinct are left out. Between Gateways
-//! that share an address and port the older one keeps its place, because the younger must not be able
-//! to take traffic away from it.
+//! Within one Gateway nobody wins: all listeners that are not distinct are left out. Those of its
+//! ListenerSets come after them, the older set first, and none takes a place that is taken. Between
+//! Gateways that share an address and port the older one keeps its place, because the younger must
+//! not be able to take traffic away from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ir::Hostname;
@@ -52,12 +53,10 @@ pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
                 .set(kind, Truth::False, "NoConflicts", String::new());
         }
         let mut found = Vec::new();
-        let drafts = &candidate.drafts;
-        for (index, draft) in drafts.iter().enumerate() {
-            let others = drafts
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != index);
+        let own = candidate.drafts.iter().filter(|draft| draft.set.is_none());
+        let own: Vec<&Draft> = own.collect();
+        for (index, draft) in own.iter().enumerate() {
+            let others = own.iter().enumerate().filter(|(other, _)| *other != index);
             let conflicts: Vec<_> = others
                 .filter_map(|(_, other)| Some((clash(draft, other)?, other.section.clone())))
                 .collect();
@@ -74,43 +73,110 @@ pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {
             let message = format!("{whom} has {} on the same port", clash.what);
             mark(&mut candidate.drafts[index], clash.reason, message);
         }
+        among_sets(&mut candidate.drafts);
         note_overlaps(&mut candidate.drafts);
     }
+}
+
+/// Marks listeners of ListenerSets that are not distinct from one before them. Whom they meet is not
+/// said, because it may be an object that their owner is not to see.
+fn among_sets(drafts: &mut [Draft]) {
+    struct Taken {
+        protocol: ListenerProtocol,
+        hostnames: BTreeSet<String>,
+    }
+    let mut taken: BTreeMap<(u16, bool), Taken> = BTreeMap::new();
+    for draft in drafts {
+        let (Some(port), Some(protocol)) = (draft.bound_port, draft.protocol) else {
+            continue;
+        };
+        let hostname = host(draft).to_owned();
+        let place = (port.get(), protocol == ListenerProtocol::Udp);
+        let known = taken.entry(place).or_insert_with(|| Taken {
+            protocol,
+            hostnames: BTreeSet::new(),
+        });
+        let clash = if !share_a_socket(known.protocol, protocol) {
+            Some(PROTOCOL)
+        } else if !known.hostnames.contains(&hostname) {
+            None
+        } else if hostname.is_empty() {
+            Some(NO_HOSTNAME)
+        } else {
+            Some(HOSTNAME)
+        };
+        match clash.filter(|_| draft.set.is_some()) {
+            Some(Clash { reason, what }) => {
+                let whom = "another listener of the Gateway, which comes first,";
+                mark(draft, reason, format!("{whom} has {what} on the same port"));
+            }
+            None => drop(known.hostnames.insert(hostname)),
+        }
+    }
+}
+
+/// The host name of a listener; empty for every host.
+fn host(draft: &Draft) -> &str {
+    draft.hostname.as_ref().map_or("", Hostname::as_str)
 }
 
 /// Tells listeners whose host names overlap over TLS: clients that use a connection for several
 /// hosts are answered with 421 there (GEP-3567).
 fn note_overlaps(drafts: &mut [Draft]) {
-    let overlap = |a: &Draft, b: &Draft| match (&a.hostname, &b.hostname) {
-        (Some(a), Some(b)) => a.intersect(b).is_some(),
-        _ => true,
-    };
-    let mut found = Vec::new();
+    let mut by_host: BTreeMap<(u16, &str), Vec<usize>> = BTreeMap::new();
     for (index, draft) in drafts.iter().enumerate() {
-        let others = drafts
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index);
-        let others = others.map(|(_, other)| other).filter(|other| {
-            let both_tls = [draft, other]
-                .iter()
-                .all(|it| it.can_serve && it.tls.is_some());
-            both_tls && draft.bound_port == other.bound_port && overlap(draft, other)
-        });
-        let names: Vec<_> = others.map(|other| other.section.as_str()).collect();
-        if !names.is_empty() {
-            let message = format!(
-                "its host names overlap with listener {}",
-                names.join(", listener ")
-            );
-            found.push((index, message));
+        if let Some(port) = tls_port(draft) {
+            by_host.entry((port, host(draft))).or_default().push(index);
         }
     }
+    let mut overlaps: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let Some(port) = tls_port(draft) else {
+            continue;
+        };
+        let mut above = vec![host(draft).to_owned(), String::new()];
+        let mut rest = host(draft).trim_start_matches("*.");
+        while let Some((_, parent)) = rest.split_once('.') {
+            above.push(format!("*.{parent}"));
+            rest = parent;
+        }
+        for host in above {
+            for other in by_host.get(&(port, &*host)).into_iter().flatten() {
+                if *other != index {
+                    overlaps.entry(index).or_default().insert(*other);
+                    overlaps.entry(*other).or_default().insert(index);
+                }
+            }
+        }
+    }
+    let told = |index: usize, others: &BTreeSet<usize>| {
+        let others = others.iter().map(|other| &drafts[*other]);
+        let own = others.filter(|other| other.set == drafts[index].set);
+        let names: Vec<_> = own.map(|other| other.section.as_str()).collect();
+        if names.is_empty() {
+            "its host names overlap with another listener of the Gateway".to_owned()
+        } else {
+            format!(
+                "its host names overlap with listener {}",
+                names.join(", listener ")
+            )
+        }
+    };
+    let found: Vec<_> = overlaps
+        .iter()
+        .map(|(index, others)| (*index, told(*index, others)))
+        .collect();
     for (index, message) in found {
         let kind = ConditionType::OverlappingTLSConfig;
         let conditions = &mut drafts[index].conditions;
         conditions.set(kind, Truth::True, "OverlappingHostnames", message);
     }
+}
+
+/// The port of a listener that serves TLS.
+fn tls_port(draft: &Draft) -> Option<u16> {
+    let is_tls = draft.can_serve && draft.tls.is_some();
+    is_tls.then_some(draft.bound_port?.get())
 }
 
 /// Marks every listener that stands where one of an earlier Gateway stands already.

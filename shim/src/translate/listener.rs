@@ -1,4 +1,5 @@
-//! One listener of a Gateway on its own: protocol, port, host name, certificates, allowed routes.
+//! One listener of a Gateway or ListenerSet on its own: protocol, port, host name, certificates,
+//! allowed routes.
 //!
 //! [`super::gateway`] calls [`draft`] for each and then sees which drafts can live beside each other.
 //! A draft carries its conditions; a listener that cannot serve is left out, the others stay.
@@ -83,7 +84,19 @@ impl NamespaceRule {
 }
 
 impl Selector {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// From labels, and expressions as key, operator and values.
+    pub(super) fn new(
+        labels: BTreeMap<String, String>,
+        expressions: Vec<(String, String, Vec<String>)>,
+    ) -> Self {
+        Self {
+            labels,
+            expressions,
+        }
+    }
+
+    /// True for an object with those labels.
+    pub(super) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let equal = self
             .labels
             .iter()
@@ -107,6 +120,8 @@ impl Selector {
 /// A listener before it is known whether it can live beside the others.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
+    /// Key of the ListenerSet it is written in; absent for a listener of the Gateway itself.
+    pub(super) set: Option<Arc<str>>,
     pub(super) section: String,
     /// The port as written, which routes refer to; 0 when it is no port.
     pub(super) port: u16,
@@ -131,6 +146,18 @@ pub(super) struct Context<'a> {
     /// Where the Gateway listens.
     pub(super) allotment: &'a Allotment,
     pub(super) gateway: &'a Object<api::Gateway>,
+    /// The object it is written in.
+    pub(super) owner: Owner<'a>,
+}
+
+/// The object that references of a listener start from, and its conditions are about.
+#[derive(Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) kind: &'static str,
+    /// Key of the ListenerSet, if it is one.
+    pub(super) set: Option<&'a Arc<str>>,
+    pub(super) namespace: &'a str,
+    pub(super) generation: i64,
 }
 
 /// Reads the listener at `index` of its Gateway.
@@ -141,10 +168,11 @@ pub(super) fn draft(
     certificates: &mut Certificates,
 ) -> Draft {
     let path = format!("spec.listeners[{index}]");
-    let mut conditions = Conditions::new(context.gateway.generation());
+    let mut conditions = Conditions::new(context.owner.generation);
     conditions.hold(ConditionType::Accepted, "Accepted");
     conditions.hold(ConditionType::ResolvedRefs, "ResolvedRefs");
     let mut draft = Draft {
+        set: context.owner.set.cloned(),
         section: spec.name.clone(),
         port: u16::try_from(spec.port).unwrap_or_default(),
         bound_port: None,
@@ -295,12 +323,12 @@ fn read_allowed_routes(draft: &mut Draft, spec: &api::GatewayListeners, path: &s
                 return;
             };
             let expressions = selector.match_expressions.into_iter().flatten();
-            NamespaceRule::Selector(Selector {
-                labels: selector.match_labels.unwrap_or_default(),
-                expressions: expressions
+            NamespaceRule::Selector(Selector::new(
+                selector.match_labels.unwrap_or_default(),
+                expressions
                     .map(|e| (e.key, e.operator, e.values.unwrap_or_default()))
                     .collect(),
-            })
+            ))
         }
     };
 }
@@ -419,7 +447,7 @@ pub(super) struct Unusable {
     pub(super) former: Option<Arc<str>>,
 }
 
-/// The key of the Secret that a Gateway's reference leads to; `invalid` is the reason when it leads
+/// The key of the Secret that a reference of the owner leads to; `invalid` is the reason when it leads
 /// nowhere.
 pub(super) fn certificate(
     reference: SecretReference<'_>,
@@ -439,7 +467,11 @@ pub(super) fn certificate(
             "kind {kind} holds no certificate here, use a Secret"
         )));
     }
-    let own = context.gateway.namespace();
+    let Owner {
+        kind: owner,
+        namespace: own,
+        ..
+    } = context.owner;
     let namespace = reference.namespace.unwrap_or(own);
     let key = format!("{namespace}/{}", reference.name);
     let to = To {
@@ -448,7 +480,7 @@ pub(super) fn certificate(
         namespace,
         name: reference.name,
     };
-    if !context.grants.allow(From::gateway_api("Gateway", own), to) {
+    if !context.grants.allow(From::gateway_api(owner, own), to) {
         let message =
             format!("Secret {key} is in another namespace, which needs a ReferenceGrant there");
         return Err(unusable("RefNotPermitted", message));

@@ -12,14 +12,15 @@ use std::sync::Arc;
 use ir::stream_route::{StreamKind, StreamRoute};
 use ir::{Snapshot, Violation, Violations};
 
-use super::{Memos, Served, Translation, gateway};
+use super::listener_name::ListenerName;
+use super::{Memos, Served, Translation, gateway, listener_set};
 use crate::cluster_view::Kind;
 use crate::conditions::{ConditionType, Conditions, ObjectStatus};
 
 /// The kinds of parts that can be left out of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartKind {
-    /// A listener of a Gateway.
+    /// A listener of a Gateway or ListenerSet.
     Listener,
     /// An HTTPRoute.
     HttpRoute,
@@ -188,14 +189,16 @@ fn violation(refused: &Refused) -> Violation {
 }
 
 impl Served {
-    /// A listener that is not served: its own conditions, and the Gateway's.
+    /// A listener that is not served: its own conditions, and those of what it is written in.
     fn tell_gateway(&mut self, refused: &Refused) {
-        let Some((gateway, section)) = refused.part.key.rsplit_once('/') else {
+        let id = &refused.part.key;
+        let Some(name) = ListenerName::read(id) else {
             return;
         };
-        self.change(Kind::Gateway, gateway, |status| {
+        let (kind, owner) = name.owner();
+        self.change(kind, owner, |status| {
             let listeners = &mut status.listeners;
-            let Some(listener) = listeners.iter_mut().find(|known| known.name == section) else {
+            let Some(listener) = listeners.iter_mut().find(|known| known.id == *id) else {
                 return;
             };
             // Of the Gateway API's reasons for a listener that is not programmed, `Pending` is for
@@ -209,7 +212,29 @@ impl Served {
             conditions.fail(ConditionType::Accepted, accepted, see);
             conditions.fail(ConditionType::Programmed, programmed, &*refused.message);
             listener.conditions = conditions.finish();
-            gateway::summarize(status);
+            match kind {
+                Kind::ListenerSet => listener_set::summarize(status),
+                _ => gateway::summarize(status),
+            }
+        });
+        if kind == Kind::ListenerSet {
+            self.count_sets(name.gateway);
+        }
+    }
+
+    /// A ListenerSet may have lost its last listener: how many a Gateway has taken is counted anew.
+    fn count_sets(&mut self, gateway: &str) {
+        let is_taken = |status: &&Arc<ObjectStatus>| {
+            let first = status.listeners.first();
+            let name = first.and_then(|listener| ListenerName::read(&listener.id));
+            let accepted = status.condition(ConditionType::Accepted);
+            status.kind == Kind::ListenerSet
+                && name.is_some_and(|name| name.gateway == gateway)
+                && accepted.is_some_and(|condition| !condition.is_problem())
+        };
+        let count = self.statuses.values().filter(is_taken).count();
+        self.change(Kind::Gateway, gateway, |status| {
+            status.attached_listener_sets = status.attached_listener_sets.map(|_| count);
         });
     }
 
@@ -231,12 +256,13 @@ impl Served {
             status.violations.push(violation(refused));
         });
         for listener in attached.into_iter().flatten() {
-            let Some((gateway, section)) = listener.rsplit_once('/') else {
+            let Some(name) = ListenerName::read(listener) else {
                 continue;
             };
-            self.change(Kind::Gateway, gateway, |status| {
+            let (kind, owner) = name.owner();
+            self.change(kind, owner, |status| {
                 let listeners = status.listeners.iter_mut();
-                for listener in listeners.filter(|listener| listener.name == section) {
+                for listener in listeners.filter(|known| known.id == *listener) {
                     listener.attached_routes = listener.attached_routes.saturating_sub(1);
                 }
             });

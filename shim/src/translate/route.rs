@@ -13,6 +13,7 @@ use ir::{Hostname, Violations};
 
 use super::attachment::{Attachment, attach};
 use super::listener::RouteKind;
+use super::listener_name::gateway_of;
 use super::notes::Notes;
 use super::{Changed, Scope};
 use crate::cluster_view::{Object, Watched};
@@ -51,8 +52,7 @@ impl<R> Outcome<R> {
     /// Every Service it sends to from every Gateway that took it.
     pub(super) fn reached(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
         let listeners = self.attached.iter();
-        let gateways = listeners.filter_map(|name| name.rsplit_once('/'));
-        let gateways: BTreeSet<&str> = gateways.map(|(gateway, _)| gateway).collect();
+        let gateways: BTreeSet<&str> = listeners.map(|name| gateway_of(name)).collect();
         gateways.into_iter().flat_map(|gateway| {
             let services = self.reached.iter();
             services.map(move |service| (service.clone(), Arc::from(gateway)))

@@ -16,6 +16,7 @@ use ir::{Hostname, Violations};
 
 use super::Scope;
 use super::backend::{self, Reference};
+use super::gateway::parent_key;
 use super::http_route::weight;
 use super::listener::RouteKind;
 use super::notes::Notes;
@@ -122,7 +123,8 @@ fn passes_tls(parents: &[HttpRouteParentRefs], scope: &Scope<'_>) -> bool {
         .iter()
         .filter_map(|parent| {
             let namespace = parent.namespace.as_deref().unwrap_or(scope.namespace);
-            let key = format!("{namespace}/{}", parent.name);
+            let kind = parent.kind.as_deref().unwrap_or("Gateway");
+            let key = parent_key(kind, namespace, &parent.name);
             Some((parent, scope.gateways.parents.get(&*key)?))
         })
         .flat_map(|(parent, gateway)| {

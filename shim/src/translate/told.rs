@@ -33,7 +33,7 @@ impl Translation {
     pub fn own_gateways(&self) -> impl Iterator<Item = &Arc<str>> {
         let parents = self.gateways.parents.values();
         parents
-            .filter(|parent| parent.is_ours)
+            .filter(|parent| parent.is_ours && parent.kind == Kind::Gateway)
             .map(|parent| &parent.key)
     }
 
@@ -67,6 +67,12 @@ impl Translation {
     /// Ports that data planes bind for a Gateway with a Service, by ports as written.
     pub fn bound_ports(&self, gateway: &str) -> Option<&BTreeMap<u16, NonZeroU16>> {
         self.gateways.allotments.get(gateway)?.ports.as_ref()
+    }
+
+    /// Ports of a Gateway and its ListenerSets, as written, and what runs over them.
+    pub fn written_ports(&self, gateway: &str) -> impl Iterator<Item = (u16, &'static str)> {
+        let ports = self.gateways.ports.get(gateway);
+        ports.into_iter().flatten().copied()
     }
 
     /// The address of a Service in the cluster.

@@ -28,11 +28,13 @@ fn pool() -> Vec<Vec<AnyObject>> {
             "{name: b, port: 81, protocol: HTTP}, {name: c, port: 81, protocol: HTTP}",
             "{name: t, port: 9000, protocol: TCP}",
         ];
+        let sets = ["", "allowedListeners: {namespaces: {from: All}}, "];
         let variants = ["ours", "theirs"].iter().flat_map(|class| {
-            listeners.iter().map(move |listeners| {
+            listeners.iter().enumerate().map(move |(n, listeners)| {
+                let sets = sets[n % 2];
                 format!(
                     "{api}\nkind: Gateway\nmetadata: {{name: {gateway}, namespace: n1}}\n\
-                     spec: {{gatewayClassName: {class}, listeners: [{listeners}]}}"
+                     spec: {{gatewayClassName: {class}, {sets}listeners: [{listeners}]}}"
                 )
             })
         });
@@ -76,7 +78,8 @@ fn pool() -> Vec<Vec<AnyObject>> {
             ];
             let parents = [
                 "[{name: g1, namespace: n1}]",
-                "[{name: g1, namespace: n1, sectionName: b}, {name: g2, namespace: n1}]",
+                "[{name: g1, namespace: n1, sectionName: b}, {name: g2, namespace: n1}, \
+                 {kind: ListenerSet, name: l}]",
             ];
             let hosts = ["[]", "[a.example]", "[b.example, '*.example']"];
             for (kind, method) in [("HTTPRoute", ""), ("GRPCRoute", "")] {
@@ -111,6 +114,20 @@ fn pool() -> Vec<Vec<AnyObject>> {
             )
         };
         pool.push(vec![answer(200), answer(503), answer(99)]);
+        let set = |parent: &str, listener: &str| {
+            format!(
+                "{api}\nkind: ListenerSet\nmetadata: {{name: l, namespace: {namespace}}}\n\
+                 spec: {{parentRef: {{name: {parent}, namespace: n1}}, listeners: [{listener}]}}"
+            )
+        };
+        pool.push(vec![
+            set(
+                "g1",
+                "{name: x, port: 80, protocol: HTTP, hostname: b.example}",
+            ),
+            set("g2", "{name: x, port: 81, protocol: HTTP}"),
+            set("g2", "{name: x, port: 9000, protocol: TCP}"),
+        ]);
         policies(namespace, &mut pool);
         own_policies(namespace, &mut pool);
     }
@@ -213,6 +230,12 @@ fn object(text: &str) -> AnyObject {
             .map(AnyObject::GatewayClass),
     );
     all.extend(view.gateways.iter().cloned().map(AnyObject::Gateway));
+    all.extend(
+        view.listener_sets
+            .iter()
+            .cloned()
+            .map(AnyObject::ListenerSet),
+    );
     all.extend(view.http_routes.iter().cloned().map(AnyObject::HttpRoute));
     all.extend(view.grpc_routes.iter().cloned().map(AnyObject::GrpcRoute));
     all.extend(
@@ -341,7 +364,7 @@ fn a_translation_with_other_settings_starts_afresh() {
 fn a_snapshot_always_decodes() {
     let pool = pool();
     let (mut served, mut secured) = (0, 0);
-    for seed in 1..=16 {
+    for seed in 1..=48 {
         let mut dice = Dice::new(seed);
         let mut view = ClusterView::default();
         for _ in 0..200 {

@@ -15,6 +15,7 @@ mod folder;
 mod golden;
 mod herd;
 mod law;
+mod listener_sets;
 mod listeners;
 mod mutual_tls;
 mod own_policies;

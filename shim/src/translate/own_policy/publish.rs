@@ -9,6 +9,7 @@ use ir::http_route::{GrpcRule, HttpRule, Route};
 use ir::policy::{RoutePolicy, SecurityPolicy};
 use ir::{Cluster, Listener};
 
+use super::super::listener_name::gateway_of;
 use super::{OnRoute, OwnPolicies, route};
 use crate::cluster_view::Kind;
 
@@ -57,7 +58,7 @@ fn effective<R>(policies: &OwnPolicies, kind: Kind, found: &Route<R>) -> Option<
     let of_gateways = |pick: fn(&OnRoute) -> bool| {
         let mut listeners = found.listeners.iter();
         listeners.find_map(|name| {
-            let gateway = name.rsplit_once('/').map_or("", |(gateway, _)| gateway);
+            let gateway = gateway_of(name);
             let both = [policies.gateways.get(name), policies.gateways.get(gateway)];
             both.into_iter().flatten().find(|on| pick(on))
         })
@@ -132,13 +133,9 @@ fn add_cors(filters: &mut Vec<Filter>, cors: &Filter) {
 
 /// A listener as it is published: its own policy, or else its Gateway's.
 pub(in super::super) fn listener(policies: &OwnPolicies, found: &Arc<Listener>) -> Arc<Listener> {
-    let gateway = found
-        .name
-        .rsplit_once('/')
-        .map_or("", |(gateway, _)| gateway);
     let both = [
         policies.gateways.get(&found.name),
-        policies.gateways.get(gateway),
+        policies.gateways.get(gateway_of(&found.name)),
     ];
     let security = both
         .into_iter()

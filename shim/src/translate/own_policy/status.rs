@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::super::listener_name::gateway_of;
 use super::super::{Memos, backend};
 use super::target::Target;
 use super::{Family, Fault, Judged, OwnPolicies};
@@ -25,10 +26,8 @@ impl Reach {
     /// can be about.
     pub(in super::super) fn add<R>(&mut self, kind: Option<Kind>, memos: &Memos<R>) {
         for (key, outcome) in memos {
-            let gateways = outcome.attached.iter().filter_map(|listener| {
-                let (gateway, _) = listener.rsplit_once('/')?;
-                Some(Arc::from(gateway))
-            });
+            let listeners = outcome.attached.iter();
+            let gateways = listeners.map(|listener| Arc::from(gateway_of(listener)));
             let gateways: BTreeSet<Arc<str>> = gateways.collect();
             if let Some(found) = kind.and_then(|kind| self.routes.get_mut(&(kind, key.clone()))) {
                 found.extend(gateways.iter().cloned());
