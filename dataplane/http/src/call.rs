@@ -228,7 +228,8 @@ async fn once(
         .await?
     };
     if uploaded == Some(Uploaded::Whole) && answer.is_whole && receiver.is_reusable() {
-        channel.keep(&worker.pool, &way.peer, owner, settings);
+        let now = Instant::now().into_std();
+        channel.keep(&worker.pool, &way.peer, owner, settings, now);
     }
     Ok(answer)
 }

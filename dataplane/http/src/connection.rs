@@ -5,6 +5,8 @@
 //! the pause between requests are kept here; while a connection idles it holds no buffer. Nothing
 //! here knows routes.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -123,8 +125,20 @@ async fn serve_http1(
     let timer = Timer::new();
     let born = Instant::now();
     let mut served = 0_u32;
+    // Made once, because it would have to be entered in a list again for every request.
+    let mut drained = pin!(arrival.drain.cancelled());
     loop {
-        let head = match read_head(worker, io, &mut buf, arrival, &timer, served == 0).await {
+        let pause = match served {
+            0 => settings.first_byte_timeout,
+            _ => settings.keepalive_idle,
+        };
+        let idle = Idle {
+            is_tls: arrival.tls.is_some(),
+            timer: &timer,
+            pause,
+            drained: drained.as_mut(),
+        };
+        let head = match read_head(worker, io, &mut buf, idle).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Cleanly,
             Err(fault) => {
@@ -214,14 +228,22 @@ enum HeadFault {
     NoRoom,
 }
 
+/// What ends the wait for a request.
+struct Idle<'a, D> {
+    is_tls: bool,
+    timer: &'a Timer,
+    /// How long nothing may come.
+    pause: Duration,
+    /// Ready when the connection shall end.
+    drained: Pin<&'a mut D>,
+}
+
 /// Waits for the next request and reads its head; `None` when there is none any more.
 async fn read_head(
     worker: &Worker,
     io: &Duplex,
     buf: &mut BytesMut,
-    arrival: &Arrival,
-    timer: &Timer,
-    is_first: bool,
+    mut idle: Idle<'_, impl Future<Output = ()>>,
 ) -> Result<Option<h1::RequestHead>, HeadFault> {
     let settings = &worker.settings;
     let mut scan = 0;
@@ -242,12 +264,7 @@ async fn read_head(
         if buf.is_empty() {
             // Nothing of a request is here: an idle connection keeps no memory.
             *buf = BytesMut::new();
-            let pause = if is_first {
-                settings.first_byte_timeout
-            } else {
-                settings.keepalive_idle
-            };
-            if !wait_for_request(io, buf, arrival, timer, pause, settings.drain_idle).await {
+            if !wait_for_request(io, buf, &mut idle, settings.drain_idle).await {
                 return Ok(None);
             }
             continue;
@@ -278,26 +295,25 @@ async fn read_head(
 async fn wait_for_request(
     io: &Duplex,
     buf: &mut BytesMut,
-    arrival: &Arrival,
-    timer: &Timer,
-    pause: Duration,
+    idle: &mut Idle<'_, impl Future<Output = ()>>,
     drain_idle: Duration,
 ) -> bool {
+    let is_tls = idle.is_tls;
     let read = async {
         // Over TLS a record may be decrypted already, which the socket does not show.
-        if arrival.tls.is_none() {
+        if !is_tls {
             io.readable().await?;
             io.read(buf, READ_BYTES).await
         } else {
-            io.read(buf, 1024).await
+            poll_fn(|cx| io.poll_read_copied(cx, buf)).await
         }
     };
-    let mut read = std::pin::pin!(read);
+    let mut read = pin!(read);
     tokio::select! {
         biased;
         read = &mut read => return matches!(read, Ok(1..)),
-        () = arrival.drain.cancelled() => {}
-        () = timer.until(Instant::now() + pause) => return false,
+        () = idle.drained.as_mut() => {}
+        () = idle.timer.until(Instant::now() + idle.pause) => return false,
     }
     // A request may be on its way; it is still served, with the word that it is the last.
     matches!(timeout(drain_idle, read).await, Ok(Ok(1..)))

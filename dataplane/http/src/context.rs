@@ -27,6 +27,7 @@ pub(crate) struct Context<'c> {
     /// Cancelled when the client's connection shall end.
     pub(crate) drain: &'c CancellationToken,
     pub(crate) started: Instant,
+    /// The same on the clock on the wall, where somebody logs it.
     pub(crate) started_at: SystemTime,
     /// Whose request it is, as far as that is known: the connection's, or whom a trusted proxy
     /// speaks for.
@@ -80,13 +81,16 @@ pub(crate) struct Rated<'c> {
 }
 
 impl<'c> Context<'c> {
-    pub(crate) fn new(config: &'c RuntimeConfig, arrival: &'c Arrival) -> Self {
+    pub(crate) fn new(config: &'c RuntimeConfig, arrival: &'c Arrival, is_logged: bool) -> Self {
         Self {
             config,
             drain: &arrival.drain,
             client: arrival.client.ip(),
             started: Instant::now(),
-            started_at: SystemTime::now(),
+            started_at: match is_logged {
+                true => SystemTime::now(),
+                false => SystemTime::UNIX_EPOCH,
+            },
             listener: None,
             rule: None,
             prefix_len: None,

@@ -23,6 +23,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Watch {
     limits: Limits,
+    /// The clock is read once whenever the request gets a turn.
+    now: Cell<Instant>,
     /// The route's deadline for the whole request.
     total: Cell<Option<Instant>>,
     /// The route's deadline for this attempt.
@@ -53,10 +55,16 @@ pub(crate) enum Wait {
 }
 
 impl Watch {
-    /// A watch for one request; `due` is when all of it must be over. `is_told` says that whoever
-    /// wrote the route or made the call has said how long to wait for a response.
-    pub(crate) fn new(settings: &Settings, due: Option<Instant>, is_told: bool) -> Self {
+    /// A watch for one request; it is `now`, and `due` is when all of it must be over. `is_told` says
+    /// that whoever wrote the route or made the call has said how long to wait for a response.
+    pub(crate) fn new(
+        settings: &Settings,
+        now: Instant,
+        due: Option<Instant>,
+        is_told: bool,
+    ) -> Self {
         Self {
+            now: Cell::new(now),
             limits: Limits {
                 response_start: (!is_told).then_some(settings.response_start_timeout),
                 stream_idle: settings.stream_idle,
@@ -72,6 +80,16 @@ impl Watch {
         }
     }
 
+    /// Reads the clock, for all notes that are made in this turn.
+    pub(crate) fn tick(&self) {
+        self.now.set(Instant::now());
+    }
+
+    /// The time of this turn.
+    pub(crate) fn now(&self) -> std::time::Instant {
+        self.now.get().into_std()
+    }
+
     /// When the whole request must be over.
     pub(crate) fn due(&self) -> Option<std::time::Instant> {
         self.total.get().map(Instant::into_std)
@@ -79,7 +97,7 @@ impl Watch {
 
     /// Begins an attempt with a limit of its own, or a pause between two.
     pub(crate) fn start_attempt(&self, limit: Option<Duration>) {
-        self.attempt.set(limit.map(|limit| Instant::now() + limit));
+        self.attempt.set(limit.map(|limit| self.now.get() + limit));
         self.upstream.set(None);
         self.client_body.set(None);
         self.client_write.set(None);
@@ -87,7 +105,7 @@ impl Watch {
 
     /// Notes what the upstream side owes from now on.
     pub(crate) fn await_upstream(&self, wait: Wait) {
-        self.upstream.set(Some((Instant::now(), wait)));
+        self.upstream.set(Some((self.now.get(), wait)));
     }
 
     /// Notes that nothing is owed by the upstream side.
@@ -110,14 +128,14 @@ impl Watch {
 
     /// Notes whether the client owes body bytes from now on.
     pub(crate) fn await_client_body(&self, waiting: bool) {
-        self.client_body.set(waiting.then(Instant::now));
+        self.client_body.set(waiting.then_some(self.now.get()));
         // A slow upload must not count against the response.
         self.upload_moved();
     }
 
     /// Notes whether the client owes taking bytes from now on.
     pub(crate) fn await_client_write(&self, waiting: bool) {
-        self.client_write.set(waiting.then(Instant::now));
+        self.client_write.set(waiting.then_some(self.now.get()));
     }
 
     /// How long the endpoint has been waited for and nobody else.
@@ -129,7 +147,7 @@ impl Watch {
 
     /// The earliest note, and what it means when it is due.
     fn next(&self) -> (Instant, Reason) {
-        let far = Instant::now() + Duration::from_secs(3600);
+        let far = self.now.get() + Duration::from_secs(3600);
         let mut next = (far, Reason::Internal);
         let mut consider = |at: Option<Instant>, reason: Reason| {
             if let Some(at) = at.filter(|at| *at < next.0) {
@@ -166,17 +184,20 @@ impl Watch {
         next
     }
 
-    /// Waits until something is due, and says what; a client that `is_gone` is, too.
+    /// Waits until something is due, and says what; a client that `is_gone` is, too. Whoever polls
+    /// this [ticks](Self::tick) before the notes of that turn are made.
     pub(crate) async fn expired(&self, timer: &Timer, is_gone: impl Fn() -> bool) -> Reason {
         loop {
             // A note made meanwhile may be due earlier, hence never asleep for long.
             let (at, _) = self.next();
-            timer.until(at.min(Instant::now() + GLANCE)).await;
+            timer.until(at.min(self.now.get() + GLANCE)).await;
+            // By the same clock as the timer, or that would be early again and again.
+            self.tick();
             if is_gone() {
                 return Reason::ClientAborted;
             }
             let (at, reason) = self.next();
-            if at <= Instant::now() {
+            if at <= self.now.get() {
                 return reason;
             }
         }

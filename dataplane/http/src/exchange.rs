@@ -99,7 +99,7 @@ impl Channel {
         owner: Owner<'_>,
         settings: &Settings,
     ) -> Result<Self, Failure> {
-        match Self::kept(pool, peer, owner, settings) {
+        match Self::kept(pool, peer, owner, settings, Instant::now()) {
             Some(channel) => Ok(channel),
             None => Self::dialled(pool, peer, owner, settings).await,
         }
@@ -111,9 +111,10 @@ impl Channel {
         peer: &Peer,
         owner: Owner<'_>,
         settings: &Settings,
+        now: Instant,
     ) -> Option<Self> {
         if peer.protocol != Protocol::Http2
-            && let Some(kept) = pool.take_http1(peer.key, settings.upstream_idle_timeout)
+            && let Some(kept) = pool.take_http1(peer.key, settings.upstream_idle_timeout, now)
         {
             return Some(Self::kept_http1(kept));
         }
@@ -164,7 +165,8 @@ impl Channel {
         is_waiting: &Cell<bool>,
     ) -> Result<Self, Reason> {
         let started = Instant::now();
-        let kept = || pool.take_http1(peer.key, settings.upstream_idle_timeout);
+        let idle = settings.upstream_idle_timeout;
+        let kept = || pool.take_http1(peer.key, idle, Instant::now());
         if peer.protocol == Protocol::Http1 {
             let held = match owner.place(pool, peer.key, settings, kept).await? {
                 Ok(held) => held,
@@ -268,7 +270,14 @@ impl Channel {
     }
 
     /// Gives the connection back for the requests that follow.
-    pub(crate) fn keep(self, pool: &Pool, peer: &Peer, owner: Owner<'_>, settings: &Settings) {
+    pub(crate) fn keep(
+        self,
+        pool: &Pool,
+        peer: &Peer,
+        owner: Owner<'_>,
+        settings: &Settings,
+        now: Instant,
+    ) {
         // An HTTP/2 stream is given back by dropping it; its connection stays in the pool.
         let Kind::Http1(http1) = self.kind else {
             return;
@@ -285,9 +294,9 @@ impl Channel {
         };
         let admission = owner.cluster.admission();
         match admission.waiting() {
-            0 => pool.keep_http1(peer.key, kept, settings.upstream_idle_max),
+            0 => pool.keep_http1(peer.key, kept, settings.upstream_idle_max, now),
             waiting if pool.is_for_here(peer.key, waiting) => {
-                pool.keep_http1(peer.key, kept, settings.upstream_idle_max);
+                pool.keep_http1(peer.key, kept, settings.upstream_idle_max, now);
                 admission.wake();
             }
             // Other workers cannot use it, only its place.
@@ -458,6 +467,10 @@ impl Receiver<'_> {
                     let failure = Failure::new(Reason::UpstreamProtocol, Again::Never);
                     return Poll::Ready(Err(failure));
                 }
+            }
+            if buf.is_empty() && io.is_plain() {
+                // No buffer is held while nothing comes; if this fails, the read does too.
+                let _ = ready!(io.poll_readable(cx));
             }
             match ready!(io.poll_read(cx, buf, READ_BYTES)) {
                 Ok(0) | Err(_) => {

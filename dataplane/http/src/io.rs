@@ -4,23 +4,17 @@
 //! stream in two concurrent futures without a lock or a split allocation: a connection never
 //! leaves its worker thread, so a `RefCell` borrowed for the length of one poll is enough.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
 
-use dataplane_telemetry::metrics::Http2Limit;
 use dataplane_tls::{ClientStream, ServerStream};
-
-use crate::frame_guard::{FrameGuard, FrameLimits};
 
 /// A connection: plain TCP, or TLS from a client or to an endpoint.
 #[derive(Debug)]
@@ -116,6 +110,11 @@ impl Duplex {
         self.0.into_inner()
     }
 
+    /// True when all that may be read shows on the socket.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(&*self.0.borrow(), Io::Plain(_))
+    }
+
     /// Waits until bytes (or the end) may be read; holds no buffer meanwhile.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_readable(cx)).await
@@ -142,6 +141,19 @@ impl Duplex {
     ) -> Poll<io::Result<usize>> {
         buf.reserve(room);
         tokio_util::io::poll_read_buf(Pin::new(&mut *self.0.borrow_mut()), cx, buf)
+    }
+
+    /// As [`Self::poll_read`] of a little, with nothing held while there is nothing to be read.
+    pub(crate) fn poll_read_copied(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let mut piece = [0; 1024];
+        let mut read = ReadBuf::new(&mut piece);
+        ready!(Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut read))?;
+        buf.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 
     /// Writes all of `bytes`.
@@ -194,167 +206,5 @@ impl Duplex {
     /// Ends our direction; the peer sees the end of the stream after what was written.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
-    }
-}
-
-/// What [`Framed`] notes while h2 reads and writes; for the task that polls h2.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Notes(Rc<NoteCells>);
-
-#[derive(Debug, Default)]
-struct NoteCells {
-    /// Since when a write takes no byte.
-    stalled: Cell<Option<Instant>>,
-    /// Since when the client owes the rest of a head.
-    owes_head: Cell<Option<Instant>>,
-    /// The limit that the client broke.
-    broken: Cell<Option<Http2Limit>>,
-}
-
-impl Notes {
-    /// True while a write waits for the peer.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.0.stalled.get().is_some()
-    }
-
-    /// Waits until a write has waited for that long; to be polled behind h2, by its task.
-    pub(crate) async fn stalled_for(&self, limit: Duration) {
-        lasts(&self.0.stalled, limit).await;
-    }
-
-    /// Waits until the client breaks a limit on frames, or leaves a head unfinished for that long;
-    /// to be polled behind h2, by its task.
-    pub(crate) async fn limit_broken(&self, head_timeout: Duration) -> Http2Limit {
-        let mut slow = std::pin::pin!(lasts(&self.0.owes_head, head_timeout));
-        poll_fn(|cx| match self.0.broken.get() {
-            Some(limit) => Poll::Ready(limit),
-            None => slow.as_mut().poll(cx).map(|()| Http2Limit::Head),
-        })
-        .await
-    }
-}
-
-/// Waits until what is noted there has lasted for that long.
-async fn lasts(since: &Cell<Option<Instant>>, limit: Duration) {
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|cx| {
-        let Some(since) = since.get() else {
-            return Poll::Pending;
-        };
-        let due = since + limit;
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if timer.deadline() != due {
-            timer.as_mut().reset(due);
-        }
-        timer.as_mut().poll(cx)
-    })
-    .await;
-}
-
-/// Notes since when something lasts that may well not last.
-fn note(since: &Cell<Option<Instant>>, lasts: bool) {
-    if since.get().is_some() != lasts {
-        since.set(lasts.then(Instant::now));
-    }
-}
-
-/// The stream of an HTTP/2 connection: bytes that were read already are in front, and what passes
-/// is watched. Once a limit is broken nothing more is read.
-#[derive(Debug)]
-pub(crate) struct Framed {
-    prefix: Bytes,
-    io: Io,
-    guard: FrameGuard,
-    notes: Notes,
-}
-
-impl Framed {
-    pub(crate) fn new(prefix: Bytes, io: Io, limits: FrameLimits) -> Self {
-        Self {
-            prefix,
-            io,
-            guard: FrameGuard::new(limits, Instant::now()),
-            notes: Notes::default(),
-        }
-    }
-
-    /// Where it is noted what the peer owes and what it may not do.
-    pub(crate) fn notes(&self) -> Notes {
-        self.notes.clone()
-    }
-
-    fn received(&mut self, bytes: &[u8]) {
-        if let Err(limit) = self.guard.receive(bytes, Instant::now) {
-            self.notes.0.broken.set(Some(limit));
-        }
-        note(&self.notes.0.owes_head, self.guard.owes_head());
-    }
-}
-
-impl AsyncRead for Framed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.notes.0.broken.get().is_some() {
-            return Poll::Pending;
-        }
-        let before = buf.filled().len();
-        if self.prefix.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        } else {
-            let taken = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix.split_to(taken));
-        }
-        self.received(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Framed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        note(&self.notes.0.stalled, written.is_pending());
-        if let Poll::Ready(Ok(written)) = written {
-            self.guard.send(&buf[..written]);
-        }
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        note(&self.notes.0.stalled, written.is_pending());
-        if let Poll::Ready(Ok(mut left)) = written {
-            for buf in bufs {
-                let part = left.min(buf.len());
-                self.guard.send(&buf[..part]);
-                left -= part;
-            }
-        }
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Of TLS, which holds records back.
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        note(&self.notes.0.stalled, flushed.is_pending());
-        flushed
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -30,6 +30,7 @@ mod request_id;
 pub mod arrival;
 pub mod settings;
 pub mod overload;
+mod framed;
 pub mod io;
 pub mod frame_guard;
 pub mod path;

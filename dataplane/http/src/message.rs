@@ -88,10 +88,7 @@ impl Request {
         if parts.method == Method::CONNECT {
             return Err(Refusal::bad_request("CONNECT is not served"));
         }
-        if CONNECTION_FIELDS
-            .iter()
-            .any(|name| headers.contains_key(name))
-        {
+        if headers.keys().any(|name| CONNECTION_FIELDS.contains(name)) {
             return Err(Refusal::bad_request(
                 "a connection field in an HTTP/2 request",
             ));
@@ -170,6 +167,23 @@ impl Request {
         grpc_timeout(self.headers.get("grpc-timeout")?.as_bytes())
     }
 
+    /// Lets go of a head of unusual size, but for what is still asked for; the request must not be
+    /// sent again.
+    pub(crate) fn forget_large_head(&mut self) {
+        if self.headers.values().map(HeaderValue::len).sum::<usize>() <= USUAL_HEAD_BYTES {
+            return;
+        }
+        let all = std::mem::take(&mut self.headers);
+        for name in KEPT {
+            if let Some(value) = all.get(&name) {
+                // A copy: the value may be a part of all that came with it.
+                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                    self.headers.insert(name, value);
+                }
+            }
+        }
+    }
+
     /// Bytes of the head as it would be written in HTTP/1.1, without the hop-by-hop fields.
     pub(crate) fn head_bytes(&self) -> usize {
         let line = self.method.as_str().len() + self.target.as_str().len() + " HTTP/1.1\r\n".len();
@@ -207,6 +221,17 @@ pub(crate) struct Response {
     /// What is said about the body's length, which HEAD and 304 say without sending one.
     pub(crate) declared: BodyLength,
 }
+
+/// Fields that are asked for behind the head of the response: by the access log, and to tell whose
+/// limit has passed.
+const KEPT: [HeaderName; 4] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("grpc-timeout"),
+    header::USER_AGENT,
+    header::REFERER,
+];
+/// Larger heads are not held while their responses are on the way.
+const USUAL_HEAD_BYTES: usize = 4 * 1024;
 
 /// Fields that speak of a connection and have no place in HTTP/2 (RFC 9113 8.2.2).
 const CONNECTION_FIELDS: [HeaderName; 5] = [

@@ -66,7 +66,8 @@ impl Outbox {
         if !(self.gathered.is_empty() && self.piece.is_empty() && self.tail.is_empty()) {
             let (piece, tail) = (&mut self.piece, &mut self.tail);
             ready!(io.poll_write_all(cx, &mut self.gathered, piece, tail))?;
-            // It may be a part of a larger buffer, which is free with it.
+            // Large heads would be held for as long as the message lasts, and whole buffers for a piece.
+            self.gathered = BytesMut::new();
             self.piece = Bytes::new();
         }
         self.is_full = false;

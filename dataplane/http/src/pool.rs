@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dataplane_telemetry::Reason;
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use crate::held::Held;
@@ -34,10 +35,10 @@ pub(crate) struct PoolKey {
 /// The connections of one worker.
 #[derive(Default)]
 pub(crate) struct Pool {
-    http1: RefCell<HashMap<PoolKey, Vec<Idle>>>,
-    http2: RefCell<HashMap<PoolKey, Slot>>,
+    http1: RefCell<HashMap<PoolKey, Vec<Idle>, RandomState>>,
+    http2: RefCell<HashMap<PoolKey, Slot, RandomState>>,
     /// How many wait here for a connection that somebody gives up.
-    waiting: RefCell<HashMap<PoolKey, usize>>,
+    waiting: RefCell<HashMap<PoolKey, usize, RandomState>>,
     /// Counts connections that came back while others waited elsewhere.
     turns: Cell<usize>,
 }
@@ -128,11 +129,12 @@ pub(crate) struct Ticket<'a> {
 
 impl Pool {
     /// Takes the most recently used idle connection that is still open.
-    pub(crate) fn take_http1(&self, key: PoolKey, timeout: Duration) -> Option<Kept> {
+    pub(crate) fn take_http1(&self, key: PoolKey, timeout: Duration, now: Instant) -> Option<Kept> {
         let mut pool = self.http1.borrow_mut();
         let list = pool.get_mut(&key)?;
         while let Some(idle) = list.pop() {
-            if idle.since.elapsed() < timeout && is_quiet(&idle.kept.io) {
+            let age = now.saturating_duration_since(idle.since);
+            if age < timeout && is_quiet(&idle.kept.io) {
                 return Some(idle.kept);
             }
         }
@@ -141,7 +143,7 @@ impl Pool {
     }
 
     /// Keeps a connection, in place of the oldest when there are `max` already.
-    pub(crate) fn keep_http1(&self, key: PoolKey, kept: Kept, max: usize) {
+    pub(crate) fn keep_http1(&self, key: PoolKey, kept: Kept, max: usize, now: Instant) {
         if max == 0 {
             return;
         }
@@ -150,10 +152,7 @@ impl Pool {
         if list.len() >= max {
             list.remove(0);
         }
-        list.push(Idle {
-            kept,
-            since: Instant::now(),
-        });
+        list.push(Idle { kept, since: now });
     }
 
     /// Counts somebody here as waiting for a connection until the guard is dropped.

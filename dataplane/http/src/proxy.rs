@@ -50,7 +50,7 @@ pub(crate) async fn handle(
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
-    let mut ctx = Context::new(&config, arrival);
+    let mut ctx = Context::new(&config, arrival, worker.log.is_enabled());
     let ended = {
         let request = &mut request;
         let line = run(worker, arrival, timer, &mut ctx, request, body, responder);
@@ -250,7 +250,11 @@ fn watch(worker: &Worker, ctx: &Context<'_>, rule: &Rule, request: &Request) -> 
     };
     let due = limit.and_then(|limit| ctx.started.checked_add(limit));
     let is_told = rule.has_timeouts || call.is_some();
-    Watch::new(&worker.settings, due.map(Instant::from_std), is_told)
+    let now = match ctx.queued {
+        Duration::ZERO => Instant::from_std(ctx.started),
+        _ => Instant::now(),
+    };
+    Watch::new(&worker.settings, now, due.map(Instant::from_std), is_told)
 }
 
 /// What a request waits under: its deadlines, and a client that may go.
@@ -262,8 +266,10 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Waits for `work`, unless a deadline passes first or the client resets its connection.
+    /// Waits for `work`, unless a deadline passes first or the client resets its connection. The
+    /// clock is read whenever `work` gets a turn.
     async fn until_due<F: Future>(&self, mut work: Pin<&mut F>) -> Result<F::Output, Reason> {
+        self.watch.tick();
         if let Poll::Ready(done) = poll!(work.as_mut()) {
             return Ok(done);
         }
@@ -271,6 +277,7 @@ impl Waiting<'_> {
         // Work that always finds bytes uses up the task's budget, of which the timer needs none.
         let mut due = pin!(unconstrained(self.watch.expired(self.timer, is_gone)));
         poll_fn(|cx| {
+            self.watch.tick();
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
@@ -306,6 +313,7 @@ async fn keep_body(
             .interim(StatusCode::CONTINUE, &HeaderMap::new())
             .await?;
     }
+    waiting.watch.tick();
     waiting.watch.await_client_body(true);
     let read = {
         let reading = body.read_ahead(bytes, || waiting.watch.await_client_body(true));
@@ -323,7 +331,7 @@ async fn keep_body(
 async fn attempts(
     worker: &Worker,
     ctx: &mut Context<'_>,
-    request: &Request,
+    request: &mut Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
     waiting: &Waiting<'_>,
@@ -336,7 +344,6 @@ async fn attempts(
         if let Step::Reply(reply) = phase::upstream::pick(ctx) {
             return Ok(Step::Reply(reply));
         }
-        watch.start_attempt(ctx.rule.and_then(|rule| rule.backend_request_timeout));
         let ended = {
             let attempt = pin!(attempt(worker, ctx, request, body, responder, watch));
             waiting.until_due(attempt).await
@@ -494,7 +501,8 @@ async fn send_reply(
     let (mut response, body) = reply.into_parts(is_head_request);
     phase::filter::on_response(ctx, &mut response);
     phase::rate::stamp(ctx, &mut response.headers);
-    stamp(&mut response.headers, &worker.date());
+    let now = Instant::now().into_std();
+    stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
     responder.head(&mut response)?;
     let sending = async {
@@ -525,7 +533,8 @@ pub(crate) async fn refuse(
 ) -> Result<(), ClientError> {
     let (reason, status) = (reply.reason, reply.status);
     let (mut response, body): (Response, Bytes) = reply.into_parts(false);
-    stamp(&mut response.headers, &worker.date());
+    let now = Instant::now().into_std();
+    stamp(&mut response.headers, &worker.date(now));
     responder.close_after();
     let sent = match responder.head(&mut response) {
         Ok(()) => {

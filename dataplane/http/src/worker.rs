@@ -96,10 +96,10 @@ impl Worker {
     }
 
     /// The value of `Date` for this second.
-    pub(crate) fn date(&self) -> HeaderValue {
+    pub(crate) fn date(&self, now: Instant) -> HeaderValue {
         let mut date = self.date.borrow_mut();
-        if date.0.elapsed().as_millis() >= 500 {
-            *date = (Instant::now(), http_date());
+        if now.saturating_duration_since(date.0).as_millis() >= 500 {
+            *date = (now, http_date());
         }
         date.1.clone()
     }

@@ -155,6 +155,11 @@ struct Local {
 }
 
 impl Writer {
+    /// False when nothing is written, so that records need not be made.
+    pub const fn is_enabled(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
         let ended = record.timestamp.checked_add(record.latency);

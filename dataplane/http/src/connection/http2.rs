@@ -4,7 +4,8 @@
 //! limits and deadlines that it leaves to us, and the end of the connection, which is GOAWAY in
 //! every case in which the client may still read.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason as Code, RecvStream};
 use http::StatusCode;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use dataplane_telemetry::Reason;
@@ -23,7 +24,8 @@ use super::refused;
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
 use crate::downstream::{RequestBody, Responder};
-use crate::io::{Framed, Io};
+use crate::framed::Framed;
+use crate::io::Io;
 use crate::message::Request;
 use crate::overload::Weight;
 use crate::proxy;
@@ -31,6 +33,8 @@ use crate::reply::Reply;
 use crate::settings::Settings;
 use crate::worker::Worker;
 
+/// Timers that a connection keeps for its next streams.
+const TIMERS_MAX: usize = 8;
 /// What counts as giving a stream up early.
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
 
@@ -38,9 +42,9 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
 pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc<Arrival>) {
     let settings = Arc::clone(&worker.settings);
     let io = Framed::new(prefix, io, settings.h2_frames);
-    let notes = io.notes();
-    let handshake = builder(&settings).handshake::<_, Bytes>(io);
-    let Ok(Ok(mut connection)) = timeout(settings.head_timeout, handshake).await else {
+    let line = io.line();
+    let handshake = line.beside(builder(&settings).handshake::<_, Bytes>(io));
+    let Ok(Ok(Ok(mut connection))) = timeout(settings.head_timeout, handshake).await else {
         return;
     };
     let end_by_limit = |limit: Http2Limit| {
@@ -54,6 +58,9 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
     let mut last_active = born;
     let mut is_draining = false;
     let mut is_limited = false;
+    // Made once, because each would have to be entered in a list again for every stream.
+    let timer = Timer::new();
+    let mut drained = pin!(arrival.drain.cancelled());
     loop {
         let look_at = match settings.connection_age_max {
             // The client was told, and closes by itself or is closed.
@@ -64,8 +71,9 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
         let next = tokio::select! {
             biased;
             next = connection.accept() => next,
-            () = notes.stalled_for(settings.write_idle) => return,
-            limit = notes.limit_broken(settings.head_timeout), if !is_limited => {
+            _ = line.written() => return,
+            () = line.stalled_for(settings.write_idle) => return,
+            limit = line.limit_broken(settings.head_timeout), if !is_limited => {
                 is_limited = true;
                 end_by_limit(limit);
                 connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
@@ -77,14 +85,14 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
                 connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
                 continue;
             }
-            () = arrival.drain.cancelled(), if !is_draining => {
+            () = drained.as_mut(), if !is_draining => {
                 is_draining = true;
                 connection.graceful_shutdown();
                 continue;
             }
-            () = sleep_until(look_at) => {
+            () = timer.until(look_at) => {
                 let is_old = settings.connection_age_max.is_some_and(|max| born.elapsed() >= max);
-                if is_draining && streams.running.get() == 0 && !notes.is_stalled() {
+                if is_draining && streams.running.get() == 0 && !line.is_stalled() {
                     return;
                 }
                 if !is_draining && (streams.running.get() == 0 || is_old) {
@@ -151,6 +159,8 @@ struct Streams {
     /// By the client, within [`GIVEN_UP_WITHIN`].
     given_up: Cell<usize>,
     weight: Rc<Weight>,
+    /// Of streams that ended, for those that follow: they are armed already.
+    timers: RefCell<Vec<Timer>>,
 }
 
 impl Streams {
@@ -160,6 +170,18 @@ impl Streams {
             opened: Cell::default(),
             given_up: Cell::default(),
             weight,
+            timers: RefCell::default(),
+        }
+    }
+
+    fn timer(&self) -> Timer {
+        self.timers.borrow_mut().pop().unwrap_or_else(Timer::new)
+    }
+
+    fn keep_timer(&self, timer: Timer) {
+        let mut timers = self.timers.borrow_mut();
+        if timers.len() < TIMERS_MAX {
+            timers.push(timer);
         }
     }
 
@@ -220,9 +242,13 @@ impl Stream {
         let reply = match Request::from_h2(parts, ends) {
             Ok(request) if fields <= worker.settings.request_head.fields_max => {
                 let mut body = RequestBody::http2(stream);
-                let timer = Timer::new();
-                return proxy::handle(worker, arrival, &timer, request, &mut body, &mut responder)
-                    .await;
+                let streams = &self.running.0;
+                let timer = streams.timer();
+                let handling =
+                    proxy::handle(worker, arrival, &timer, request, &mut body, &mut responder);
+                let reason = handling.await;
+                streams.keep_timer(timer);
+                return reason;
             }
             Ok(_) => Reply::with_detail(
                 Reason::HeadTooLarge,

@@ -16,6 +16,8 @@ use super::hop_by_hop::is_allowed_in_trailers;
 const DECIMAL_DIGITS_MAX: usize = 20;
 /// Hexadecimal digits of a `usize`, and CRLF.
 const CHUNK_PREFIX_MAX: usize = 18;
+/// Bodies up to this size are usually written together with their head.
+const SMALL_BYTES_MAX: u64 = 4 * 1024;
 const LAST_CHUNK: &[u8] = b"0\r\n";
 const CRLF: &[u8] = b"\r\n";
 
@@ -44,7 +46,9 @@ pub fn encode_request_head(
     headers: &HeaderMap,
     framing: BodyLength,
 ) {
-    out.reserve(fields_len(headers) + path_and_query.as_str().len() + host.len() + 96);
+    out.reserve(
+        fields_len(headers) + path_and_query.as_str().len() + host.len() + 96 + small(framing),
+    );
     out.extend_from_slice(method.as_str().as_bytes());
     out.extend_from_slice(b" ");
     encode_target(out, path_and_query.as_str());
@@ -79,7 +83,7 @@ pub fn encode_response_head(
     framing: BodyLength,
     connection: Connection,
 ) {
-    out.reserve(fields_len(headers) + 160);
+    out.reserve(fields_len(headers) + 160 + small(framing));
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");
@@ -103,6 +107,14 @@ pub fn encode_response_head(
     };
     out.extend_from_slice(connection);
     out.extend_from_slice(CRLF);
+}
+
+/// Room for a body that is likely to be gathered behind its head.
+fn small(framing: BodyLength) -> usize {
+    match framing {
+        BodyLength::Length(length @ ..=SMALL_BYTES_MAX) => usize::try_from(length).unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// An upper bound close enough to allocate once.

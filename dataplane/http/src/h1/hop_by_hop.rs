@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName};
 /// Meant for the next hop alone (RFC 9110 7.6.1). HTTP2-Settings belongs to an upgrade to h2c, which is
 /// never passed on.
 static HOP_BY_HOP: [HeaderName; 7] = [
+    // First, for `strip_hop_by_hop`.
     CONNECTION,
     TE,
     TRANSFER_ENCODING,
@@ -31,12 +32,21 @@ static HOP_BY_HOP: [HeaderName; 7] = [
 /// senders to name fields meant for all recipients, and removing them on request lets a client hide
 /// credentials, framing or its origin from the backend.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = named_by_connection(headers) {
+    // One look at all names is cheaper than a search for each of these.
+    let mut found = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        if let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+            found[at] = true;
+        }
+    }
+    if found[0]
+        && let Some(named) = named_by_connection(headers)
+    {
         for name in named {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
 }

@@ -41,6 +41,9 @@ pub(crate) fn record(
         }
         (None, None) => {}
     }
+    if !writer.is_enabled() {
+        return;
+    }
     let field = |name: HeaderName| request.headers.get(name).map_or(&b""[..], |v| v.as_bytes());
     let was_dialled = !ctx.connect_time.is_zero();
     writer.write(&Record {

@@ -78,7 +78,7 @@ impl From<Failure> for Fault {
 pub(super) async fn attempt(
     worker: &Worker,
     ctx: &mut Context<'_>,
-    request: &Request,
+    request: &mut Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
     watch: &Watch,
@@ -100,11 +100,12 @@ pub(super) async fn attempt(
         Ok(peer) => peer,
         Err(reason) => return Attempted::failed(reason),
     };
+    watch.start_attempt(rule.backend_request_timeout);
     watch.await_upstream(Wait::ResponseStart);
     let began = ctx.is_watched().then(Instant::now);
     let owner = Owner::new(cluster, &endpoint);
     let settings = &worker.settings;
-    let opened = match Channel::kept(&worker.pool, &peer, owner, settings) {
+    let opened = match Channel::kept(&worker.pool, &peer, owner, settings, watch.now()) {
         Some(channel) => Ok(channel),
         None => {
             // Boxed, because most requests dial nobody and shall not carry the room for it.
@@ -136,7 +137,7 @@ pub(super) async fn attempt(
     let result = converse(&way, ctx, request, body, responder, &mut channel).await;
     let result = result.and_then(|done| {
         if done.is_reusable {
-            channel.keep(&worker.pool, &peer, owner, &worker.settings);
+            channel.keep(&worker.pool, &peer, owner, &worker.settings, watch.now());
         }
         done.unwanted
             .map_or(Ok(()), |pause| Err(Fault::Unwanted(pause)))
@@ -164,7 +165,7 @@ struct Way<'a> {
 async fn converse(
     way: &Way<'_>,
     ctx: &mut Context<'_>,
-    request: &Request,
+    request: &mut Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
     channel: &mut Channel,
@@ -222,7 +223,8 @@ async fn converse(
                     });
                 }
                 between.is_final.set(true);
-                begin_response(worker, ctx, &mut response, responder)?;
+                begin_response(worker, watch.now(), ctx, &mut response, responder)?;
+                request.forget_large_head();
                 {
                     let download = pin!(download(&mut receiver, responder, watch));
                     upload.beside(download).await??;
@@ -290,13 +292,14 @@ async fn discard(receiver: &mut Receiver<'_>) -> bool {
 /// Filters on the way back, then the head goes out.
 fn begin_response(
     worker: &Worker,
+    now: Instant,
     ctx: &mut Context<'_>,
     response: &mut Response,
     responder: &mut Responder<'_>,
 ) -> Result<(), ClientError> {
     phase::filter::on_response(ctx, response);
     phase::rate::stamp(ctx, &mut response.headers);
-    stamp(&mut response.headers, &worker.date());
+    stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
     responder.head(response)
 }

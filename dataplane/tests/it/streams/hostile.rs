@@ -297,7 +297,9 @@ async fn a_backend_that_fell_silent_ends_by_the_idle_limit_and_not_its_neighbour
             Err(_) => cut += 1,
         }
     }
-    assert_eq!((cut, greetings), (4, 4));
+    // By their weights half each, but not to the last one.
+    assert_eq!(cut + greetings, 8);
+    assert!((3..=5).contains(&cut), "{cut} of 8 were cut");
     assert!(
         super::scrape(&gateway)
             .await
