@@ -33,7 +33,7 @@ async fn a_breaker_opens_refuses_at_once_tries_and_closes() {
     assert_eq!(case.statuses("/?status=500", 3).await, [500; 3]);
     let refused = case.get("/").await;
     assert_eq!(refused.status, 503);
-    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.headers["retry-after"], "2");
     assert!(
         refused.text().contains("circuit_open"),
         "{}",
