@@ -77,7 +77,7 @@ impl Composer {
             return Composed::Same;
         }
         let after = match (id.0, status) {
-            (Kind::GatewayClass, Some(status)) => Ok(class(status, &before)),
+            (Kind::GatewayClass, Some(status)) => Ok(self.class(status, &before)),
             (Kind::Gateway | Kind::ListenerSet, Some(status)) => {
                 self.gateway(status, &before, translation, progress, known)
             }
@@ -109,6 +109,16 @@ impl Composer {
             Ok(after) if after == before => Composed::Same,
             Ok(after) => Composed::New(after),
         }
+    }
+
+    fn class(&self, status: &ObjectStatus, before: &Value) -> Value {
+        let features = features::supported(self.settings.has_services).into_iter();
+        let features = features.map(|name| json!({ "name": name })).collect();
+        let conditions = merge(before.get("conditions"), &status.conditions);
+        with(
+            before,
+            [("conditions", conditions), ("supportedFeatures", features)],
+        )
     }
 
     fn gateway(
@@ -289,20 +299,6 @@ fn with<'a>(before: &Value, fields: impl IntoIterator<Item = (&'a str, Value)>) 
         after.insert(field.to_owned(), value);
     }
     Value::Object(after)
-}
-
-fn class(status: &ObjectStatus, before: &Value) -> Value {
-    let features = features::supported().map(|name| json!({ "name": name }));
-    with(
-        before,
-        [
-            (
-                "conditions",
-                merge(before.get("conditions"), &status.conditions),
-            ),
-            ("supportedFeatures", features.collect()),
-        ],
-    )
 }
 
 /// Lets a claim to be programmed stand only where data planes bear it out.

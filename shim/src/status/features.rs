@@ -3,12 +3,20 @@
 //! The official conformance suite takes its tests from this list, so a name stands here once its
 //! tests pass.
 
-/// Every supported feature, sorted.
+use std::collections::BTreeSet;
+
+/// What is supported only where Gateways have Services, which carry labels and annotations.
+const WITH_SERVICES: &[&str] = &["GatewayInfrastructurePropagation"];
+
+/// Every other supported feature, sorted.
 pub const SUPPORTED: &[&str] = &[
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
     "GatewayFrontendClientCertificateValidation",
     "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
@@ -39,15 +47,18 @@ pub const SUPPORTED: &[&str] = &[
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteSchemeRedirect",
+    "ListenerSet",
     "ReferenceGrant",
     "TLSRoute",
     "TLSRouteModeMixed",
     "TLSRouteModeTerminate",
+    "UDPRoute",
 ];
 
-/// The same, one by one.
-pub fn supported() -> impl Iterator<Item = &'static str> {
-    SUPPORTED.iter().copied()
+/// What a class supports, sorted.
+pub fn supported(has_services: bool) -> BTreeSet<&'static str> {
+    let more = if has_services { WITH_SERVICES } else { &[] };
+    SUPPORTED.iter().chain(more).copied().collect()
 }
 
 #[cfg(test)]
