@@ -50,10 +50,7 @@ pub async fn run(
     overload::descriptors::raise_limit();
     let store = Arc::new(Store::with(
         bootstrap.listener_defaults.clone(),
-        Kept::new(
-            bootstrap.rate_limits.clone(),
-            bootstrap.xds.live_replicas.clone(),
-        ),
+        kept(&bootstrap)?,
     ));
     let status = Arc::new(Status::default());
     let readiness = Arc::new(Readiness::default());
@@ -146,6 +143,20 @@ pub async fn run(
     access_log.stop(LOG_PATIENCE);
     info!(whole, "stopped");
     Ok(whole)
+}
+
+/// What outlives configurations, empty.
+fn kept(bootstrap: &Bootstrap) -> anyhow::Result<Kept> {
+    let kept = Kept::new(
+        bootstrap.rate_limits.clone(),
+        bootstrap.xds.live_replicas.clone(),
+    );
+    match &bootstrap.session_secret {
+        Some(secret) => kept
+            .sealing_with(secret.expose().as_bytes())
+            .context("cannot seal sessions"),
+        None => Ok(kept),
+    }
 }
 
 fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<AccessLog> {

@@ -67,6 +67,8 @@ pub struct Bootstrap {
     pub listener_defaults: dataplane_config::ListenerDefaults,
     /// Limits of rate of the process, and of each listener and route.
     pub rate_limits: dataplane_config::ProcessLimits,
+    /// What persistent sessions are sealed under; `None` for a secret that ends with the process.
+    pub session_secret: Option<SecretText>,
     /// How the end is drained.
     pub drain: Drain,
     /// Where the last good configuration is kept; `None` keeps none.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ir::http_route::Timeouts;
 use ir::listener::{ListenerProtocol, ListenerTls, ProxyProtocol};
-use ir::policy::RoutePolicy;
+use ir::policy::{RoutePolicy, SessionPersistence};
 use ir::{Change, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute, Violation, Violations};
 
 use dataplane_resilience::circuit_breaker::Breaker;
@@ -33,6 +33,7 @@ use crate::runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
     RuntimeConfig,
 };
+use crate::sessions::{self, Place, SessionPolicy, path_of};
 use crate::streams::{Streams, UdpBind, server_names};
 
 /// Compiles `snapshot`, reusing all parts of `previous` that it leaves alone.
@@ -95,6 +96,15 @@ fn clusters(
                     limits: previous.kept.backend_limits(
                         &cluster.key,
                         cluster.security_policy.as_deref(),
+                        metrics,
+                    ),
+                    session: previous.kept.sessions(
+                        cluster.session_persistence.as_ref(),
+                        Place {
+                            kind: sessions::Kind::Cluster,
+                            name: &cluster.key,
+                            path: "/",
+                        },
                         metrics,
                     ),
                     tls: ClusterTls::compile(compiled.tls(), identities, known),
@@ -306,7 +316,8 @@ fn compile_http(
 ) -> Option<CompiledRoute<Rule>> {
     let hosts = hosts_on(route, listener)?;
     let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
-    let metrics = metrics.route(&route.key, &listener.name);
+    let registry = metrics;
+    let metrics = registry.route(&route.key, &listener.name);
     let access = AddressLists::compile(route.security_policy.as_deref());
     Some(CompiledRoute::http(route, &hosts, |index| {
         let rule = &route.rules[index];
@@ -318,6 +329,9 @@ fn compile_http(
             limits: &limits,
             filters: &rule.filters,
             backends: &rule.backends,
+            session: rule.session_persistence.as_ref(),
+            path: path_of(&rule.matches),
+            registry,
         };
         let base = parts.rule(RouteKind::Http, index, rule.name.clone(), metrics.clone());
         let timeouts = &rule.timeouts;
@@ -340,7 +354,8 @@ fn compile_grpc(
 ) -> Option<CompiledRoute<Rule>> {
     let hosts = hosts_on(route, listener)?;
     let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
-    let metrics = metrics.route(&route.key, &listener.name);
+    let registry = metrics;
+    let metrics = registry.route(&route.key, &listener.name);
     let access = AddressLists::compile(route.security_policy.as_deref());
     Some(CompiledRoute::grpc(route, &hosts, |index| {
         let rule = &route.rules[index];
@@ -352,6 +367,9 @@ fn compile_grpc(
             limits: &limits,
             filters: &rule.filters,
             backends: &rule.backends,
+            session: rule.session_persistence.as_ref(),
+            path: "/",
+            registry,
         };
         Arc::new(parts.rule(RouteKind::Grpc, index, rule.name.clone(), metrics.clone()))
     }))
@@ -371,6 +389,10 @@ struct Parts<'a> {
     limits: &'a Limits,
     filters: &'a [ir::Filter],
     backends: &'a [ir::http_route::BackendRef],
+    session: Option<&'a SessionPersistence>,
+    /// The path for which cookies are sent back.
+    path: &'a str,
+    registry: &'a Metrics,
 }
 
 impl Parts<'_> {
@@ -380,6 +402,27 @@ impl Parts<'_> {
         // By what it names and not by a key: of two ports of a Service each is a cluster.
         let is_resolved = !target.cluster_keys.is_empty();
         is_resolved.then(|| self.kept.breaker(self.route, &target.display, thresholds))
+    }
+
+    /// How the rule keeps clients at their endpoints, if it does.
+    fn session(
+        &self,
+        kind: RouteKind,
+        index: usize,
+        name: Option<&str>,
+    ) -> Option<Arc<SessionPolicy>> {
+        let source = self.session?;
+        // A rule with a name is the same one wherever it stands.
+        let name = match name {
+            Some(name) => format!("{kind:?}/{}/{name}", self.route),
+            None => format!("{kind:?}/{}/{index}", self.route),
+        };
+        let place = Place {
+            kind: sessions::Kind::Rule,
+            name: &name,
+            path: self.path,
+        };
+        self.kept.sessions(Some(source), place, self.registry)
     }
 
     fn rule(
@@ -394,10 +437,12 @@ impl Parts<'_> {
             cluster_keys: backend.target.cluster_keys.clone(),
             filters: Filters::compile(&backend.filters),
             breaker: self.breaker(&backend.target),
+            weight: backend.weight,
         });
         let choice = WeightedChoice::new(self.backends.iter().map(|backend| backend.weight));
         let none = RoutePolicy::default();
         let policy = self.policy.unwrap_or(&none);
+        let session = self.session(kind, index, name.as_deref());
         Rule {
             route: self.route.clone(),
             kind,
@@ -408,6 +453,7 @@ impl Parts<'_> {
             filters: Filters::compile(self.filters),
             backends: backends.collect(),
             choice,
+            session,
             request_timeout: policy.request_timeout,
             backend_request_timeout: policy.backend_request_timeout,
             has_timeouts: policy.request_timeout.is_some()

@@ -7,15 +7,17 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use ir::backend_policy::BreakerThresholds;
-use ir::policy::{RateLimit, SecurityPolicy};
+use ir::policy::{RateLimit, SecurityPolicy, SessionPersistence};
 
 use dataplane_resilience::circuit_breaker::{Breaker, Settings};
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_tls::{SealError, Sealer};
 
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
+use crate::sessions::{self, SessionPolicy};
 
 /// Entries from which on those are looked for that nobody holds.
 const SWEPT_FROM: usize = 64;
@@ -27,6 +29,7 @@ pub struct Kept {
     limiters: Mutex<Found<LimiterName, Limiter>>,
     shared: Arc<Shared>,
     limits: ProcessLimits,
+    sealer: OnceLock<Arc<Sealer>>,
 }
 
 /// Route and cluster.
@@ -73,6 +76,34 @@ impl Kept {
             limits,
             ..Self::default()
         }
+    }
+
+    /// Has sessions sealed under a secret that other replicas have too.
+    pub fn sealing_with(self, secret: &[u8]) -> Result<Self, SealError> {
+        let sealer = Sealer::new(secret, sessions::PURPOSE)?;
+        // There is none yet: it is made when the first session policy is compiled.
+        let _ = self.sealer.set(Arc::new(sealer));
+        Ok(self)
+    }
+
+    /// How sessions are kept for a policy; nothing where there is no secret to be had.
+    pub(crate) fn sessions(
+        &self,
+        source: Option<&SessionPersistence>,
+        place: sessions::Place<'_>,
+        metrics: &Metrics,
+    ) -> Option<Arc<SessionPolicy>> {
+        let source = source?;
+        let sealer = match self.sealer.get() {
+            Some(sealer) => sealer,
+            None => {
+                let sealer = Sealer::ephemeral(sessions::PURPOSE).ok()?;
+                metrics.sessions.is_ephemeral.set(1);
+                self.sealer.get_or_init(|| Arc::new(sealer))
+            }
+        };
+        let compiled = SessionPolicy::compile(source, place, sealer, &metrics.sessions);
+        Some(Arc::new(compiled))
     }
 
     /// Breakers that routes have of their own: route, cluster, breaker; in no order.

@@ -14,6 +14,7 @@ pub mod filters;
 pub mod access;
 pub mod kept;
 pub mod rate_limits;
+pub mod sessions;
 
 pub use access::AddressLists;
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
@@ -25,5 +26,6 @@ pub use runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
     RuntimeConfig,
 };
+pub use sessions::{Session, SessionPolicy, cluster_hash};
 pub use store::{Current, Reader, Store};
 pub use streams::{StreamBackend, StreamRule, Streams, UdpBind};

@@ -31,6 +31,7 @@ use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::Kept;
 use crate::rate_limits::Limits;
+use crate::sessions::SessionPolicy;
 use crate::streams::{Streams, UdpBind};
 
 /// One compiled configuration.
@@ -130,6 +131,8 @@ pub struct ClusterConfig {
     pub breaker: Option<Arc<Breaker>>,
     /// Limits of rate in front of it; all of them hold once it is chosen.
     pub limits: Limits,
+    /// Keeps clients at their endpoints, for rules that do not do so themselves.
+    pub session: Option<Arc<SessionPolicy>>,
 }
 
 /// One socket and the listeners that share it.
@@ -271,6 +274,8 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     /// Chooses among `backends`.
     pub choice: WeightedChoice,
+    /// Keeps clients at their backend and endpoint.
+    pub session: Option<Arc<SessionPolicy>>,
     /// From the request's head to the end of the response; `None` for no limit.
     pub request_timeout: Option<Duration>,
     /// One attempt; `None` for no limit.
@@ -309,4 +314,6 @@ pub struct Backend {
     pub filters: Filters,
     /// The route's own breaker in front of it.
     pub breaker: Option<Arc<Breaker>>,
+    /// Its share of the requests.
+    pub weight: u32,
 }

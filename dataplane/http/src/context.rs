@@ -20,6 +20,7 @@ use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::mirror;
 use crate::retry_policy::Policy;
+use crate::session::Bound;
 
 /// One request's facts.
 pub(crate) struct Context<'c> {
@@ -47,6 +48,8 @@ pub(crate) struct Context<'c> {
     pub(crate) cluster: Option<&'c ClusterConfig>,
     /// Of what the cluster's endpoints are chosen by, when that is a hash.
     pub(crate) hash: Option<u64>,
+    /// The session it belongs to, where clients are kept at their endpoints.
+    pub(crate) session: Option<Box<Bound<'c>>>,
     /// The endpoint of the last attempt.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// Endpoints that failed already.
@@ -100,6 +103,7 @@ impl<'c> Context<'c> {
             backend: None,
             cluster: None,
             hash: None,
+            session: None,
             endpoint: None,
             tried: Vec::new(),
             rates: Vec::new(),

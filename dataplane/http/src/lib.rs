@@ -11,6 +11,7 @@ mod phase;
 mod authorize;
 mod tunnel;
 mod context;
+mod session;
 mod mirror;
 mod call;
 mod edit;

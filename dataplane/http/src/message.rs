@@ -308,11 +308,16 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// The value of a cookie that the client sent (RFC 6265 4.2.1); of several, the first.
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    cookies(headers, name).next()
+}
+
+/// The values of all cookies of that name.
+pub(crate) fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
-        .find_map(|pair| {
+        .filter_map(move |pair| {
             pair.trim_ascii()
                 .strip_prefix(name.as_bytes())?
                 .strip_prefix(b"=")

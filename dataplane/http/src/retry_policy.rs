@@ -120,6 +120,7 @@ mod tests {
             retry_allowance: None,
             breaker: None,
             limits: dataplane_config::Limits::default(),
+            session: None,
         }
     }
 

@@ -18,6 +18,7 @@ use super::{AdminSettings, Bootstrap, Drain, Effective};
 use crate::overload;
 
 mod listener;
+mod session;
 
 /// Longest identity; it is carried in every message to the control plane.
 const NODE_ID_BYTES_MAX: usize = 253;
@@ -49,6 +50,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
         listener_defaults: listener::defaults(written),
         rate_limits: listener::rate_limits(written),
+        session_secret: session::secret(written),
         drain: drain(written),
         last_good: last_good(written),
         without_effect: std::mem::take(&mut written.without_effect),

@@ -366,6 +366,11 @@ keys! {
     H2_WINDOW_UPDATES "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame": FRAMES, "10",
         "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
 
+    SESSION_SECRET "sessionPersistence.secretKey": Kind::Secret, "",
+        "Secret of 16 characters or more under which persistent sessions are sealed, the same for all replicas; better kept in a file. Without one each process makes its own, and a session ends with it.";
+    SESSION_SECRET_FILE "sessionPersistence.secretKeyFile": Kind::Text, "",
+        "File that holds the secret, read at start; line ends around it do not count.";
+
     LAST_GOOD "lastGoodCache.enabled": Kind::Flag, "false",
         "Keeps the last good configuration on disk, without secrets, and serves it after a restart until the control plane sends one.";
     LAST_GOOD_PATH "lastGoodCache.path": Kind::Text, "/var/lib/nantian-gw/last-good",
@@ -454,8 +459,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.upstreamDscp",
     "runtimeTuning.upstreamTcpRecvBuf",
     "runtimeTuning.upstreamTcpFastOpen",
-    "sessionPersistence.secretKey",
-    "sessionPersistence.secretKeyFile",
     "xdsTransport.applyTimeoutMs",
     "xdsTransport.applyPollIntervalMs",
     "experimental.enableExperimentalGateway",

@@ -127,7 +127,14 @@ pub(crate) fn pick(
         // A stream has no fields.
         Some(HashKey::Header(_) | HashKey::Cookie(_)) | None => None,
     };
-    cluster.pick(&Ask { tried, hash }, Instant::now())
+    cluster.pick(
+        &Ask {
+            tried,
+            hash,
+            session: None,
+        },
+        Instant::now(),
+    )
 }
 
 /// Whether what is carried is TLS already, from client to backend.

@@ -16,6 +16,7 @@ mod mirror;
 mod overload;
 mod process;
 mod rate_limit;
+mod session;
 mod stream;
 mod traffic;
 mod xds;
@@ -34,6 +35,7 @@ pub use mirror::MirrorResult;
 pub use overload::{OverloadMetrics, OverloadScope};
 pub use process::ProcessMetrics;
 pub use rate_limit::RateLimitMetrics;
+pub use session::SessionMetrics;
 pub use stream::{DatagramDrop, OpenSession, StreamMetrics};
 pub use traffic::{
     AcceptPause, ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight,
@@ -66,6 +68,8 @@ pub struct Metrics {
     pub access_log: Arc<AccessLogMetrics>,
     /// The process's own log; shared with its writer thread.
     pub log: Arc<LogMetrics>,
+    /// Persistent sessions; shared with those who keep them.
+    pub sessions: Arc<SessionMetrics>,
     rate_limit_evictions: AtomicU64,
     shards: ShardCount,
     named: Mutex<Named>,
@@ -103,6 +107,7 @@ impl Metrics {
             process: ProcessMetrics::default(),
             access_log: Arc::default(),
             log: Arc::default(),
+            sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
             shards,
             named: Mutex::default(),
@@ -273,6 +278,7 @@ impl Metrics {
         mirror::encode(&mut out, &routes);
         backend::encode(&mut out, &backends);
         rate_limit::encode(&mut out, &rate_limits, self.rate_limit_evictions());
+        self.sessions.encode(&mut out);
         stream::encode(&mut out, &streams);
         self.xds.encode(&mut out);
         self.last_good.encode(&mut out);

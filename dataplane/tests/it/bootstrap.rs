@@ -423,6 +423,34 @@ fn the_token_comes_from_the_file_or_its_own_file_and_is_never_shown() {
 }
 
 #[test]
+fn the_secret_of_sessions_is_long_and_never_shown() {
+    const CANARY: &str = "canary-5c1f-canary-5c1f";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    fs::write(&path, format!("{CANARY}\n")).unwrap();
+    let file = format!("secretKeyFile: {}", path.display());
+    for written in [file, format!("secretKey: {CANARY}")] {
+        let text = format!("{LEAST}sessionPersistence: {{{written}}}\n");
+        let bootstrap = load(&text).unwrap();
+        for shown in [format!("{bootstrap:?}"), bootstrap.summary()] {
+            assert!(!shown.contains(CANARY), "{shown}");
+        }
+        assert_eq!(bootstrap.session_secret.unwrap().expose(), CANARY);
+    }
+    for broken in [
+        "secretKey: short".to_owned(),
+        "secretKeyFile: /nowhere/secret".to_owned(),
+        format!("secretKey: {CANARY}, secretKeyFile: {}", path.display()),
+    ] {
+        let error = load(&format!("{LEAST}sessionPersistence: {{{broken}}}\n")).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("sessionPersistence"), "{shown}");
+        assert!(!shown.contains(CANARY), "{shown}");
+    }
+    assert!(load(LEAST).unwrap().session_secret.is_none());
+}
+
+#[test]
 fn keys_of_earlier_data_planes_load_and_are_named() {
     let bootstrap = load(&format!(
         "{LEAST}
@@ -431,7 +459,6 @@ runtimeTuning:
   httpCache: {{enabled: true, maxSizeMb: 1}}
   upstreamTcpKeepalive: {{enabled: true}}
   httpCapacity: {{reusePort: null}}
-sessionPersistence: {{secretKeyFile: /x}}
 experimental: {{enableAiGateway: false}}
 accessLog: {{mode: text}}
 log: {{openTelemetry: {{enabled: false}}, level: ~}}
@@ -450,7 +477,6 @@ log: {{openTelemetry: {{enabled: false}}, level: ~}}
             "runtime.httpListenAddr",
             "runtimeTuning.httpCache",
             "runtimeTuning.httpCapacity.reusePort",
-            "sessionPersistence.secretKeyFile",
         ]
     );
     assert_eq!(bootstrap.log.filter, "info", "null counts as not set");

@@ -18,6 +18,7 @@ mod connections;
 mod flapping;
 mod outlier;
 mod rate;
+mod session;
 
 /// One route to one cluster, `shop/r` to `shop/b:80`, on one listener.
 struct Case {

@@ -17,6 +17,7 @@ mod listener;
 mod verify;
 mod certificate;
 mod server_name;
+pub mod seal;
 mod provider;
 
 pub use admin::{AdminTls, AdminTlsError};
@@ -27,5 +28,6 @@ pub use client::{
 pub use client_facts::ClientFacts;
 pub use client_hello::{Alert, ClientHello, HelloError, HelloReader};
 pub use provider::install_crypto_provider;
+pub use seal::{SealError, Sealer};
 pub use server::{HandshakeError, Seen, ServerTls};
 pub use stream::{Alpn, ServerStream, TlsSession};

@@ -47,8 +47,8 @@ fn pick(criterion: &mut Criterion) {
     let now = Instant::now();
     let hash = Cluster::hash(b"user-1");
     let ask = Ask {
-        tried: &[],
         hash: Some(hash),
+        ..Ask::default()
     };
     for (name, balancing) in [
         ("in_turn", Balancing::RoundRobin),

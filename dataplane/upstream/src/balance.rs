@@ -32,6 +32,8 @@ pub struct Ask<'a> {
     /// A hash of what the cluster hashes, see [`crate::Cluster::hash_key`]; without one any endpoint
     /// will do.
     pub hash: Option<u64>,
+    /// Where the requests of its session go; taken as long as that endpoint is there and well.
+    pub session: Option<SocketAddr>,
 }
 
 /// How positions are drawn.

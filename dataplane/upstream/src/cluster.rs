@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dataplane_resilience::outlier::Failure;
@@ -28,6 +28,8 @@ pub struct Cluster {
     tls: Tls,
     /// All with an address, ready or not, one per address, in the order of the control plane.
     endpoints: Box<[Arc<Endpoint>]>,
+    /// Places in `endpoints`; made when the first session comes.
+    by_address: OnceLock<HashMap<SocketAddr, usize>>,
     /// Those of `endpoints` that may be chosen: ready, and of a weight above 0.
     candidates: Box<[Arc<Endpoint>]>,
     /// Which of `candidates` are well.
@@ -75,6 +77,7 @@ impl Cluster {
             protocol,
             tls,
             endpoints: endpoints.into(),
+            by_address: OnceLock::new(),
             available: Available::all(candidates.len()),
             next_well: AtomicU64::new(u64::MAX),
             candidates,
@@ -92,10 +95,41 @@ impl Cluster {
     ///
     /// One that it has tried before is chosen only when there is no other.
     pub fn pick(&self, ask: &Ask<'_>, now: Instant) -> Option<Arc<Endpoint>> {
+        if let Some(address) = ask.session
+            && !ask.tried.contains(&address)
+            && let Some(held) = self.held(address, now)
+        {
+            held.load().picked();
+            return Some(Arc::clone(held));
+        }
         let at = self.choose(ask, now)?;
         let chosen = self.candidates.get(at)?;
         chosen.load().picked();
         Some(Arc::clone(chosen))
+    }
+
+    /// The endpoint of a session, if requests may go there: also one that takes no others, as while
+    /// it ends.
+    fn held(&self, address: SocketAddr, now: Instant) -> Option<&Arc<Endpoint>> {
+        let by_address = self.by_address.get_or_init(|| {
+            let places = self.endpoints.iter().enumerate();
+            places.map(|(at, it)| (it.address(), at)).collect()
+        });
+        let endpoint = self.endpoints.get(*by_address.get(&address)?)?;
+        let is_well = self.is_well(endpoint, since_start(now)) || self.is_in_panic();
+        (endpoint.is_ready() && is_well).then_some(endpoint)
+    }
+
+    fn is_well(&self, endpoint: &Endpoint, now: Duration) -> bool {
+        self.ejected_for(endpoint, now).is_zero()
+    }
+
+    /// How much longer an endpoint is left out because it kept failing.
+    fn ejected_for(&self, endpoint: &Endpoint, now: Duration) -> Duration {
+        match self.rules.outlier {
+            Some(_) => endpoint.load().ejected_for(now),
+            None => Duration::ZERO,
+        }
     }
 
     fn choose(&self, ask: &Ask<'_>, now: Instant) -> Option<usize> {
@@ -172,10 +206,7 @@ impl Cluster {
     fn look(&self, now: Duration) {
         let mut next_well = u64::MAX;
         for (at, endpoint) in self.candidates.iter().enumerate() {
-            let ejected_for = match self.rules.outlier {
-                Some(_) => endpoint.load().ejected_for(now),
-                None => Duration::ZERO,
-            };
+            let ejected_for = self.ejected_for(endpoint, now);
             let is_well = ejected_for.is_zero();
             if !is_well {
                 next_well = next_well.min(millis(now + ejected_for));

@@ -1,7 +1,6 @@
 //! Timeouts, retries and session persistence of a rule.
 //!
-//! What is valid is decided as the CRDs decide it. What the data plane does not apply yet is still
-//! carried, and a warning says so: [`WITHOUT_EFFECT_YET`] is the one list of that.
+//! What is valid is decided as the CRDs decide it.
 
 use std::time::Duration;
 
@@ -14,9 +13,6 @@ use ir::http_route::Timeouts;
 use ir::policy::{Retry, SessionCarrier, SessionPersistence};
 
 use super::notes::Notes;
-
-/// Fields of a rule that are carried to the data plane but not applied there yet.
-pub(super) const WITHOUT_EFFECT_YET: &[&str] = &["sessionPersistence"];
 
 /// Attempts after the first one when `retry.attempts` is not written.
 const RETRY_ATTEMPTS_DEFAULT: u32 = 1;
@@ -93,7 +89,6 @@ pub(super) fn session_persistence(
 ) -> Option<SessionPersistence> {
     let spec = spec?;
     let place = format!("{place}.sessionPersistence");
-    warn_without_effect("sessionPersistence", &place, notes);
     let lifetime = spec
         .cookie_config
         .as_ref()
@@ -153,11 +148,5 @@ fn duration_or_zero(text: Option<&str>, path: &str, notes: &mut Notes) -> Option
             );
             None
         }
-    }
-}
-
-fn warn_without_effect(field: &str, path: &str, notes: &mut Notes) {
-    if WITHOUT_EFFECT_YET.contains(&field) {
-        notes.warn(path, "is not applied by the data plane yet");
     }
 }

@@ -544,15 +544,12 @@ fn a_rule_whose_extension_is_missing_fails_and_its_neighbours_serve() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_a_warning() {
+fn session_persistence_of_a_rule_reaches_the_data_plane() {
     let rules =
         "\nrules:\n- sessionPersistence: {type: Header}\n  backendRefs: [{name: cart, port: 80}]";
     let translation = translated(&format!("{GATEWAY}{SERVICE}{}", route("one", rules)));
     let status = translation.status(Kind::HttpRoute, "shop/one").unwrap();
-    assert_eq!(
-        status.warnings,
-        ["spec.rules[0].sessionPersistence: is not applied by the data plane yet"]
-    );
+    assert_eq!(status.warnings, [""; 0]);
     assert!(
         translation
             .snapshot()

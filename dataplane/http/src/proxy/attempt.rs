@@ -299,6 +299,7 @@ fn begin_response(
 ) -> Result<(), ClientError> {
     phase::filter::on_response(ctx, response);
     phase::rate::stamp(ctx, &mut response.headers);
+    phase::upstream::stamp_session(ctx, &mut response.headers);
     stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
     responder.head(response)
@@ -316,6 +317,7 @@ async fn switch(
 ) -> Result<(), Fault> {
     phase::filter::on_response(ctx, &mut response);
     phase::rate::stamp(ctx, &mut response.headers);
+    phase::upstream::stamp_session(ctx, &mut response.headers);
     ctx.status = Some(response.status);
     responder.close_after();
     responder.head(&mut response)?;

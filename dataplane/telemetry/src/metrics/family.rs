@@ -172,6 +172,17 @@ declare! {
         RATE_QUEUED: Counter "http_rate_limit_queued_total" ["scope", "object", "limit"]
             "Requests that waited because a limit of rate says so.";
 
+        SESSIONS_ACTIVE: Gauge "session_persistence_active" []
+            "1 while a rule or a backend asks for persistent sessions.";
+        SESSIONS_EPHEMERAL: Gauge "session_persistence_ephemeral_secret" []
+            "1 while sessions are sealed under a secret that ends with the process and that no other replica has.";
+        SESSION_RULES: Gauge "session_persistence_route_rule_count" []
+            "Rules of routes that ask for persistent sessions, one for each listener they are on.";
+        SESSION_BACKENDS: Gauge "session_persistence_backend_count" []
+            "Backends that ask for persistent sessions.";
+        SESSIONS: Counter "session_persistence_sessions_total" ["outcome"]
+            "Sessions that began, requests that were kept at their endpoint, sessions that moved to another, values that were refused.";
+
         STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
             "TCP and TLS connections passed on as bytes, and UDP sessions, that are open.";
         STREAM_SESSIONS: Counter "stream_sessions_total" ["listener", "route", "reason"]

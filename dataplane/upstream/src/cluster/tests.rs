@@ -61,7 +61,10 @@ fn policy() -> BackendTls {
 }
 
 fn pick(cluster: &Cluster, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-    let ask = Ask { tried, hash: None };
+    let ask = Ask {
+        tried,
+        ..Ask::default()
+    };
     cluster.pick(&ask, Instant::now())
 }
 
@@ -457,7 +460,10 @@ fn whatever_the_way_an_ejected_endpoint_gets_nothing_until_its_time_is_over() {
             (0..2000_u32)
                 .filter(|key| {
                     let hash = Some(Cluster::hash(&key.to_le_bytes()));
-                    let ask = Ask { tried: &[], hash };
+                    let ask = Ask {
+                        hash,
+                        ..Ask::default()
+                    };
                     cluster.pick(&ask, now).unwrap().address() == ejected.address()
                 })
                 .count()
@@ -508,7 +514,10 @@ fn a_key_stays_with_its_endpoint_and_moves_only_when_that_is_gone() {
     let now = Instant::now();
     let at = |user: u32| {
         let hash = Some(Cluster::hash(&user.to_le_bytes()));
-        let ask = Ask { tried: &[], hash };
+        let ask = Ask {
+            hash,
+            ..Ask::default()
+        };
         cluster.pick(&ask, now).unwrap().address()
     };
     let before: Vec<_> = (0..500).map(at).collect();
@@ -530,8 +539,8 @@ fn with_a_bound_one_key_cannot_overload_its_endpoint() {
     let key = Balancing::ConsistentHash(HashKey::Hostname);
     let cluster = with(key, policy, 10);
     let ask = Ask {
-        tried: &[],
         hash: Some(Cluster::hash(b"hot")),
+        ..Ask::default()
     };
     let now = Instant::now();
     let held: Vec<_> = (0..200)

@@ -61,8 +61,8 @@ fn balancings() -> [Balancing; 4] {
 
 fn pick(cluster: &Cluster, random: &mut fastrand::Rng, now: Instant) -> Option<Arc<Endpoint>> {
     let ask = Ask {
-        tried: &[],
         hash: Some(random.u64(..)),
+        ..Ask::default()
     };
     cluster.pick(&ask, now)
 }

@@ -13,7 +13,6 @@ use ir::backend_policy::{
 use ir::cluster::{Balancing, HashKey};
 use ir::policy::{SecurityPolicy, SessionCarrier, SessionPersistence};
 
-use super::super::policy::WITHOUT_EFFECT_YET;
 use super::target::{Reference, Target};
 use super::{Fault, Payload, Read, broken, named, refused};
 use crate::cluster_view::Object;
@@ -69,12 +68,7 @@ fn only_services(reference: &Reference<'_>, namespace: &str) -> Result<Target, (
 /// What the data plane is told and does not act by. When it does, its line here goes.
 fn without_effect(spec: &crds::BackendLBPolicySpec) -> Vec<String> {
     let balancing = spec.load_balancing.as_ref();
-    let has_session = spec.session_persistence.is_some();
     named(&[
-        (
-            "spec.sessionPersistence",
-            has_session && WITHOUT_EFFECT_YET.contains(&"sessionPersistence"),
-        ),
         ("spec.healthCheck", spec.health_check.is_some()),
         (
             "spec.loadBalancing.zones",
@@ -214,14 +208,10 @@ pub(super) fn read_traffic(object: &Object<traffic::XBackendTrafficPolicy>) -> R
         };
         only_services(&reference, object.namespace())
     });
-    let has_session = spec.session_persistence.is_some();
     Read {
         payload: traffic_settings(spec).map(|settings| Payload::Traffic(Arc::new(settings))),
         targets: targets.collect(),
-        without_effect: named(&[(
-            "spec.sessionPersistence",
-            has_session && WITHOUT_EFFECT_YET.contains(&"sessionPersistence"),
-        )]),
+        without_effect: Vec::new(),
     }
 }
 
