@@ -20,11 +20,14 @@ pub(crate) struct Bound<'c> {
     policy: &'c SessionPolicy,
     /// What the client brought.
     held: Option<Session>,
+    /// When it brought it.
+    now: SystemTime,
 }
 
 impl<'c> Bound<'c> {
     /// Opens what the client brought.
-    pub(crate) fn begin(policy: &'c SessionPolicy, headers: &HeaderMap, now: SystemTime) -> Self {
+    pub(crate) fn begin(policy: &'c SessionPolicy, headers: &HeaderMap) -> Self {
+        let now = SystemTime::now();
         let mut is_refused = false;
         let mut open = |text: &[u8]| {
             let session = policy.read(text, now);
@@ -40,7 +43,7 @@ impl<'c> Bound<'c> {
         if held.is_none() && is_refused {
             policy.metrics.refused.increment();
         }
-        Self { policy, held }
+        Self { policy, held, now }
     }
 
     /// The backend of the session, if the rule still has it and requests may go there.
@@ -70,7 +73,6 @@ impl<'c> Bound<'c> {
         cluster: &Cluster,
         endpoint: SocketAddr,
         is_secured: bool,
-        now: SystemTime,
         headers: &mut HeaderMap,
     ) {
         let key = cluster_hash(cluster.key());
@@ -82,7 +84,7 @@ impl<'c> Bound<'c> {
         };
         count.increment();
         let held = self.held.as_ref();
-        if let Some((name, value)) = self.policy.write(held, key, endpoint, is_secured, now) {
+        if let Some((name, value)) = self.policy.write(held, key, endpoint, is_secured, self.now) {
             // Without room the client is balanced anew, which is no worse than before.
             let _ = headers.try_append(name, value);
         }

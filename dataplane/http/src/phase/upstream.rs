@@ -24,7 +24,7 @@ pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request) -> Step {
         return Step::reply(Reply::new(Reason::Internal));
     };
     if let Some(policy) = rule.session.as_deref() {
-        let bound = Bound::begin(policy, &request.headers, ctx.started_at);
+        let bound = Bound::begin(policy, &request.headers);
         ctx.session = Some(Box::new(bound));
     }
     let of_session = ctx.session.as_deref();
@@ -44,7 +44,7 @@ pub(crate) fn choose(ctx: &mut Context<'_>, request: &Request) -> Step {
                 .and_then(|key| hash(key, request, ctx.client));
             // A rule's own policy takes precedence over its backend's (GEP-1619).
             if let (None, Some(policy)) = (&ctx.session, config.session.as_deref()) {
-                let bound = Bound::begin(policy, &request.headers, ctx.started_at);
+                let bound = Bound::begin(policy, &request.headers);
                 ctx.session = Some(Box::new(bound));
             }
             Step::Continue
@@ -101,13 +101,7 @@ pub(crate) fn stamp_session(ctx: &Context<'_>, headers: &mut HeaderMap) {
         return;
     };
     let is_secured = ctx.listener.is_some_and(|it| it.listener.tls.is_some());
-    bound.stamp(
-        &config.cluster,
-        endpoint.address(),
-        is_secured,
-        ctx.started_at,
-        headers,
-    );
+    bound.stamp(&config.cluster, endpoint.address(), is_secured, headers);
 }
 
 /// The hash of what the cluster's policy names; nothing when the request does not have it.
