@@ -1,0 +1,201 @@
+//! Finds the strings in a JSON text, with where they stand.
+//!
+//! Redaction and token counting both look at what people wrote, and at nothing else: names of members,
+//! numbers, ids, images and schemas are not theirs. The text must be valid JSON; callers have read it
+//! before. Nothing recurses, so depth costs memory only, up to a limit.
+
+use std::ops::Range;
+
+use super::Text;
+
+/// Levels of nesting looked into; what lies deeper is not visited.
+pub const DEPTH_MAX: usize = 512;
+
+/// Where a string stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Name of the nearest member it is the value of, or in a list of; as it was written.
+    pub key: &'a str,
+    /// True inside the JSON schema of a tool or an answer.
+    pub is_schema: bool,
+}
+
+impl Place<'_> {
+    /// True for text that a person or a model wrote, as against ids, names and encoded bytes.
+    pub fn is_prose(&self, raw: &str) -> bool {
+        if self.is_schema {
+            return self.key == "description";
+        }
+        let is_structure = matches!(
+            self.key,
+            "model"
+                | "role"
+                | "type"
+                | "object"
+                | "id"
+                | "tool_call_id"
+                | "tool_use_id"
+                | "tool_name"
+                | "call_id"
+                | "item_id"
+                | "response_id"
+                | "previous_response_id"
+                | "file_id"
+                | "data"
+                | "file_data"
+                | "media_type"
+                | "format"
+                | "detail"
+                | "signature"
+                | "encrypted_content"
+                | "encoding_format"
+                | "finish_reason"
+                | "stop_reason"
+                | "tool_choice"
+                | "reasoning_effort"
+                | "effort"
+                | "verbosity"
+                | "service_tier"
+                | "system_fingerprint"
+                | "modalities"
+                | "include"
+                | "truncation"
+                | "status"
+                | "token"
+                | "images"
+                | "created_at"
+                | "done_reason"
+                | "keep_alive"
+                | "cache_control"
+                | "prompt_cache_key"
+        );
+        !is_structure && !raw.starts_with("data:") && !raw.is_empty()
+    }
+
+    /// True for a string that holds JSON of its own.
+    pub fn is_arguments(&self) -> bool {
+        matches!(self.key, "arguments" | "partial_json")
+    }
+}
+
+struct Level<'a> {
+    is_object: bool,
+    awaits_key: bool,
+    place: Place<'a>,
+}
+
+/// Calls `visit` for each string that is a value: its place, where its inside lies, and the text.
+pub fn strings<'a>(json: &'a str, mut visit: impl FnMut(Place<'a>, Range<usize>, Text<'a>)) {
+    let bytes = json.as_bytes();
+    let mut levels: Vec<Level<'a>> = Vec::with_capacity(16);
+    let mut too_deep = 0_usize;
+    let mut at = 0;
+    let mut place = Place {
+        key: "",
+        is_schema: false,
+    };
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'"' => {
+                let inside = at..end_of_string(bytes, at);
+                at = inside.end + 1;
+                let raw = json.get(inside.clone()).unwrap_or_default();
+                match levels.last_mut() {
+                    _ if too_deep > 0 => {}
+                    Some(level) if level.awaits_key => {
+                        level.awaits_key = false;
+                        place = Place {
+                            key: raw,
+                            is_schema: level.place.is_schema || is_schema(raw),
+                        };
+                    }
+                    _ => visit(place, inside, Text(raw.into())),
+                }
+            }
+            b'{' | b'[' if levels.len() == DEPTH_MAX => too_deep += 1,
+            b'{' | b'[' => levels.push(Level {
+                is_object: byte == b'{',
+                awaits_key: byte == b'{',
+                place,
+            }),
+            b'}' | b']' if too_deep > 0 => too_deep -= 1,
+            b'}' | b']' => {
+                levels.pop();
+            }
+            b',' if too_deep == 0 => {
+                if let Some(level) = levels.last_mut() {
+                    level.awaits_key = level.is_object;
+                    place = level.place;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_schema(key: &str) -> bool {
+    matches!(key, "parameters" | "input_schema" | "schema")
+}
+
+/// Where the string ends that has begun before `from`; the place of its closing quote.
+pub(crate) fn end_of_string(bytes: &[u8], mut from: usize) -> usize {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(from..).unwrap_or_default()) {
+        if bytes[from + found] == b'"' {
+            return from + found;
+        }
+        from += found + 2;
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prose(json: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        strings(json, |place, inside, text| {
+            assert_eq!(&json[inside], text.raw());
+            if place.is_prose(text.raw()) {
+                found.push(format!("{}={}", place.key, text.plain()));
+            }
+        });
+        found
+    }
+
+    #[test]
+    fn what_people_wrote_is_found_and_nothing_else() {
+        let json = r#"{"model":"gpt","messages":[{"role":"user","content":"hi \"you\""},
+            {"role":"user","content":[{"type":"text","text":"a"},
+              {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}},
+              {"type":"image","source":{"type":"base64","data":"AAAA"}}]},
+            {"role":"tool","tool_call_id":"c1","content":["x",{"y":"z"},"w"]}],
+            "tools":[{"type":"function","function":{"name":"f","parameters":{"description":"d",
+              "properties":{"city":{"enum":["Rome"],"description":"where"}}}}}],"n":1,"user":"u"}"#;
+        assert_eq!(
+            prose(json),
+            [
+                r#"content=hi "you""#,
+                "text=a",
+                "content=x",
+                "y=z",
+                "content=w",
+                "name=f",
+                "description=d",
+                "description=where",
+                "user=u",
+            ]
+        );
+    }
+
+    #[test]
+    fn depth_is_bounded_and_what_follows_is_still_seen() {
+        let deep = format!(
+            "{{\"a\":{}\"x\"{},\"b\":\"y\"}}",
+            "[".repeat(2000),
+            "]".repeat(2000)
+        );
+        assert_eq!(prose(&deep), ["b=y"]);
+    }
+}

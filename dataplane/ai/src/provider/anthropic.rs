@@ -1,0 +1,8 @@
+//! The dialect of Anthropic: messages, as providers answer and as clients read them.
+
+pub(crate) mod request;
+pub(crate) mod write_request;
+pub(crate) mod model;
+pub(crate) mod response;
+pub(crate) mod decoder;
+pub(crate) mod encoder;

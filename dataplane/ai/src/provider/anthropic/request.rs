@@ -1,0 +1,289 @@
+//! Requests in Anthropic's format, read for providers of another format.
+
+use serde_json::value::RawValue;
+
+use crate::chat::{
+    AnswerFormat, Media, Part, Reasoning, Request, Tool, ToolCall, ToolChoice, ToolResult, Turn,
+};
+use crate::failure::Failure;
+use crate::json::{self, Kind, Text};
+use crate::provider::fields::{Fields, magnitude, must_be};
+
+/// Reads a request for messages.
+pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
+    let mut fields = Fields::read(body, "")?;
+    let mut left_behind = Vec::new();
+    let messages = fields.list("messages")?;
+    if messages.is_empty() {
+        return Err(Failure::invalid("`messages` is missing or empty").about("messages"));
+    }
+    for name in ["mcp_servers", "container"] {
+        if fields.raw(name).is_some() {
+            let message = format!("this provider cannot do `{name}`");
+            return Err(Failure::unsupported(name, message));
+        }
+    }
+    let mut turns = Vec::with_capacity(messages.len() + 1);
+    if let Some(system) = fields.raw("system") {
+        turns.push(Turn::System(system_texts(system)?));
+    }
+    for message in messages {
+        turns.push(turn(message, &mut left_behind)?);
+    }
+    let (tool_choice, parallel_tool_calls) = tool_choice(&mut fields)?;
+    let thinking = thinking(&mut fields)?;
+    let (effort, format) = output_config(&mut fields)?;
+    let mut request = Request {
+        turns,
+        max_tokens: fields.number("max_tokens")?,
+        temperature: fields.number("temperature")?,
+        top_p: fields.number("top_p")?,
+        top_k: fields.number("top_k")?,
+        stop: fields.texts("stop_sequences")?,
+        tools: tools(&mut fields)?,
+        tool_choice,
+        parallel_tool_calls,
+        format,
+        reasoning: effort.or(thinking),
+        user: None,
+        is_stream: fields.bool("stream")?.unwrap_or(false),
+        ..Request::default()
+    };
+    if let Some(metadata) = fields.object("metadata")? {
+        request.user = Fields::read(metadata.get(), "metadata")?.text("user_id")?;
+    }
+    let _ = fields.raw("model");
+    left_behind.extend(fields.left());
+    left_behind.sort_unstable();
+    left_behind.dedup();
+    request.left_behind = left_behind;
+    Ok(request)
+}
+
+fn system_texts(system: &RawValue) -> Result<Vec<Text<'_>>, Failure> {
+    const WRONG: &str = "a string or a list of text blocks";
+    match json::kind(system) {
+        Kind::String => Ok(Text::of(system).into_iter().collect()),
+        Kind::Array => json::items(system)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|block| Fields::read(block.get(), "system[]")?.needed_text("text"))
+            .collect(),
+        _ => Err(must_be("system", WRONG)),
+    }
+}
+
+fn turn<'a>(message: &'a RawValue, left: &mut Vec<String>) -> Result<Turn<'a>, Failure> {
+    let mut fields = Fields::read(message.get(), "messages[]")?;
+    let role = fields.needed_text("role")?;
+    let parts = content(fields.raw("content"), left)?;
+    match role.raw() {
+        "user" => Ok(Turn::User(parts)),
+        "assistant" => Ok(Turn::Assistant(parts)),
+        "system" => {
+            let text = |part| match part {
+                Part::Text(text) => Ok(text),
+                _ => Err(must_be("messages[].content", "text in instructions")),
+            };
+            let texts: Result<_, Failure> = parts.into_iter().map(text).collect();
+            Ok(Turn::System(texts?))
+        }
+        other => {
+            let message = format!("`{other}` is not a role");
+            Err(Failure::invalid(message).about("messages[].role"))
+        }
+    }
+}
+
+fn content<'a>(
+    content: Option<&'a RawValue>,
+    left: &mut Vec<String>,
+) -> Result<Vec<Part<'a>>, Failure> {
+    let Some(content) = content else {
+        return Ok(Vec::new());
+    };
+    match json::kind(content) {
+        Kind::String => Ok(Text::of(content).map(Part::Text).into_iter().collect()),
+        Kind::Array => {
+            let mut parts = Vec::new();
+            for block in json::items(content).unwrap_or_default() {
+                parts.extend(part(block, left)?);
+            }
+            Ok(parts)
+        }
+        _ => Err(must_be(
+            "messages[].content",
+            "a string or a list of blocks",
+        )),
+    }
+}
+
+/// Nothing for thoughts, which only the model that had them understands.
+fn part<'a>(block: &'a RawValue, left: &mut Vec<String>) -> Result<Option<Part<'a>>, Failure> {
+    const PATH: &str = "messages[].content[]";
+    let mut fields = Fields::read(block.get(), PATH)?;
+    let kind = fields.needed_text("type")?;
+    Ok(Some(match kind.raw() {
+        "text" => Part::Text(fields.needed_text("text")?),
+        "image" => Part::Image(source(&mut fields)?),
+        "document" => match fields.object("source")? {
+            Some(source) if is_plain(source) => {
+                let mut source = Fields::read(source.get(), "messages[].content[].source")?;
+                Part::Text(source.needed_text("data")?)
+            }
+            Some(raw) => Part::Document(media(raw)?),
+            None => return Err(must_be("messages[].content[].source", "an object")),
+        },
+        "thinking" | "redacted_thinking" => {
+            left.push("messages[].content[].thinking".to_owned());
+            return Ok(None);
+        }
+        "tool_use" => {
+            let input = fields.object("input")?;
+            Part::ToolCall(ToolCall {
+                id: fields.needed_text("id")?,
+                name: fields.needed_text("name")?,
+                arguments: input.map_or("{}", RawValue::get).to_owned(),
+            })
+        }
+        "tool_result" => {
+            let is_error = fields.bool("is_error")?.unwrap_or(false);
+            Part::ToolResult(ToolResult {
+                id: fields.needed_text("tool_use_id")?,
+                name: None,
+                content: content(fields.raw("content"), left)?,
+                is_error,
+            })
+        }
+        other => {
+            let message = format!("blocks of type `{other}` are not supported by this provider");
+            return Err(Failure::unsupported(PATH, message));
+        }
+    }))
+}
+
+fn is_plain(source: &RawValue) -> bool {
+    Fields::read(source.get(), "")
+        .and_then(|mut source| source.text("type"))
+        .is_ok_and(|kind| kind.is_some_and(|kind| kind.raw() == "text"))
+}
+
+fn source<'a>(fields: &mut Fields<'a>) -> Result<Media<'a>, Failure> {
+    let source = fields.object("source")?;
+    media(source.ok_or_else(|| must_be("messages[].content[].source", "an object"))?)
+}
+
+fn media(source: &RawValue) -> Result<Media<'_>, Failure> {
+    const PATH: &str = "messages[].content[].source";
+    let mut source = Fields::read(source.get(), PATH)?;
+    let kind = source.needed_text("type")?;
+    match kind.raw() {
+        "base64" => Ok(Media::Base64 {
+            media_type: source.needed_text("media_type")?,
+            data: source.needed_text("data")?,
+        }),
+        "url" => Ok(Media::Url(source.needed_text("url")?)),
+        other => {
+            let message = format!("sources of type `{other}` are not supported by this provider");
+            Err(Failure::unsupported(PATH, message))
+        }
+    }
+}
+
+fn tools<'a>(fields: &mut Fields<'a>) -> Result<Vec<Tool<'a>>, Failure> {
+    let mut tools = Vec::new();
+    for raw in fields.list("tools")? {
+        let mut tool = Fields::read(raw.get(), "tools[]")?;
+        if let Some(kind) = tool.text("type")?
+            && kind.raw() != "custom"
+        {
+            let message = format!("tools of type `{}` run at Anthropic only", kind.raw());
+            return Err(Failure::unsupported("tools[].type", message));
+        }
+        tools.push(Tool {
+            name: tool.needed_text("name")?,
+            description: tool.text("description")?,
+            schema: tool.object("input_schema")?,
+            is_strict: tool.bool("strict")?,
+        });
+    }
+    Ok(tools)
+}
+
+type Choice<'a> = (Option<ToolChoice<'a>>, Option<bool>);
+
+fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Choice<'a>, Failure> {
+    let Some(choice) = fields.object("tool_choice")? else {
+        return Ok((None, None));
+    };
+    let mut choice = Fields::read(choice.get(), "tool_choice")?;
+    let kind = choice.needed_text("type")?;
+    let made = match kind.raw() {
+        "auto" => ToolChoice::Auto,
+        "any" => ToolChoice::Any,
+        "none" => ToolChoice::None,
+        "tool" => ToolChoice::Named(choice.needed_text("name")?),
+        other => {
+            let message = format!("`{other}` is not a choice of tools");
+            return Err(Failure::invalid(message).about("tool_choice.type"));
+        }
+    };
+    let is_single = choice.bool("disable_parallel_tool_use")?;
+    Ok((
+        Some(made),
+        is_single.filter(|single| *single).map(|_| false),
+    ))
+}
+
+fn thinking(fields: &mut Fields<'_>) -> Result<Option<Reasoning>, Failure> {
+    let Some(thinking) = fields.object("thinking")? else {
+        return Ok(None);
+    };
+    let mut thinking = Fields::read(thinking.get(), "thinking")?;
+    let kind = thinking.needed_text("type")?;
+    if kind.raw() != "enabled" {
+        return Ok(None);
+    }
+    let budget = thinking.number("budget_tokens")?.map_or(0.0, magnitude);
+    Ok(Some(match budget {
+        ..2048.0 => Reasoning::Low,
+        ..8192.0 => Reasoning::Medium,
+        _ => Reasoning::High,
+    }))
+}
+
+type Output<'a> = (Option<Reasoning>, AnswerFormat<'a>);
+
+fn output_config<'a>(fields: &mut Fields<'a>) -> Result<Output<'a>, Failure> {
+    let mut format = fields.object("output_format")?;
+    let mut effort = None;
+    if let Some(config) = fields.object("output_config")? {
+        let mut config = Fields::read(config.get(), "output_config")?;
+        format = config.object("format")?.or(format);
+        effort = match config.text("effort")? {
+            None => None,
+            Some(word) => Some(match word.raw() {
+                "low" => Reasoning::Low,
+                "medium" => Reasoning::Medium,
+                "high" => Reasoning::High,
+                "xhigh" => Reasoning::XHigh,
+                "max" => Reasoning::Max,
+                other => {
+                    let message = format!("`{other}` is not an effort");
+                    return Err(Failure::invalid(message).about("output_config.effort"));
+                }
+            }),
+        };
+    }
+    let Some(format) = format else {
+        return Ok((effort, AnswerFormat::Text));
+    };
+    let schema = Fields::read(format.get(), "output_config.format")?.object("schema")?;
+    let schema = schema.ok_or_else(|| must_be("output_config.format.schema", "an object"))?;
+    let format = AnswerFormat::JsonSchema {
+        name: None,
+        schema,
+        is_strict: Some(true),
+    };
+    Ok((effort, format))
+}

@@ -1,0 +1,126 @@
+//! Members of a request with the type they must have, and what a client is told when they have not.
+
+use serde_json::value::RawValue;
+
+use crate::failure::Failure;
+use crate::json::{self, Kind, Members, Text};
+
+/// An object whose faults name the member they are about.
+pub(super) struct Fields<'a> {
+    members: Members<'a>,
+    path: &'static str,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads an object; `path` is how messages name it.
+    pub(super) fn read(raw: &'a str, path: &'static str) -> Result<Self, Failure> {
+        match Members::read(raw) {
+            Ok(members) => Ok(Self { members, path }),
+            Err(error) => Err(wrong(path, "an object").because(&error)),
+        }
+    }
+
+    pub(super) fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
+        self.members.take(name)
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<Text<'a>>, Failure> {
+        self.of_kind(name, Kind::String, "a string")
+            .map(|raw| raw.and_then(Text::of))
+    }
+
+    pub(super) fn needed_text(&mut self, name: &str) -> Result<Text<'a>, Failure> {
+        self.text(name)?.ok_or_else(|| {
+            Failure::invalid(format!("`{}` is missing", self.path_of(name)))
+                .about(&self.path_of(name))
+        })
+    }
+
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<&'a RawValue>, Failure> {
+        self.of_kind(name, Kind::Number, "a number")
+    }
+
+    pub(super) fn bool(&mut self, name: &str) -> Result<Option<bool>, Failure> {
+        let raw = self.of_kind(name, Kind::Bool, "true or false")?;
+        Ok(raw.map(|raw| raw.get() == "true"))
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<&'a RawValue>, Failure> {
+        self.of_kind(name, Kind::Object, "an object")
+    }
+
+    pub(super) fn list(&mut self, name: &str) -> Result<Vec<&'a RawValue>, Failure> {
+        let raw = self.of_kind(name, Kind::Array, "a list")?;
+        Ok(raw.and_then(json::items).unwrap_or_default())
+    }
+
+    pub(super) fn texts(&mut self, name: &str) -> Result<Vec<Text<'a>>, Failure> {
+        let texts = self.list(name)?.into_iter().map(Text::of);
+        let texts: Option<Vec<_>> = texts.collect();
+        texts.ok_or_else(|| wrong(&self.path_of(name), "a list of strings").failure())
+    }
+
+    /// Names of the members that nobody has asked for.
+    pub(super) fn left(&self) -> impl Iterator<Item = String> {
+        self.members.left().map(str::to_owned)
+    }
+
+    fn of_kind(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        expected: &'static str,
+    ) -> Result<Option<&'a RawValue>, Failure> {
+        match self.members.take(name) {
+            Some(raw) if json::kind(raw) != kind => {
+                Err(wrong(&self.path_of(name), expected).failure())
+            }
+            raw => Ok(raw),
+        }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        match self.path {
+            "" => name.to_owned(),
+            path => format!("{path}.{name}"),
+        }
+    }
+}
+
+struct Wrong {
+    path: String,
+    expected: &'static str,
+}
+
+/// `path` is not what it must be.
+fn wrong(path: &str, expected: &'static str) -> Wrong {
+    Wrong {
+        path: path.to_owned(),
+        expected,
+    }
+}
+
+impl Wrong {
+    fn failure(self) -> Failure {
+        let Self { path, expected } = self;
+        Failure::invalid(format!("`{path}` must be {expected}")).about(&path)
+    }
+
+    fn because(self, error: &serde_json::Error) -> Failure {
+        if self.path.is_empty() {
+            return Failure::invalid(format!("the body is not a JSON object: {error}"));
+        }
+        let Self { path, expected } = self;
+        Failure::invalid(format!("`{path}` must be {expected}: {error}")).about(&path)
+    }
+}
+
+/// A value is not what it must be.
+pub(super) fn must_be(path: &str, expected: &'static str) -> Failure {
+    wrong(path, expected).failure()
+}
+
+/// A number for comparing; what is forwarded is always its spelling.
+pub(super) fn magnitude(raw: &RawValue) -> f64 {
+    raw.get().parse().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,15 @@
+//! The rules of conversion between dialects, as tables.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test reports a broken assumption by panicking"
+)]
+
+mod pass_through;
+mod requests_from_anthropic;
+mod requests_to_anthropic;
+mod requests_to_ollama;
+mod responses;
+mod streams;
+mod support;
