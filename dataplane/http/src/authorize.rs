@@ -6,7 +6,7 @@
 //! service says about header fields is checked here, and fields of framing are never taken from it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
@@ -84,7 +84,7 @@ pub(crate) async fn ask(
         AuthProtocol::Grpc { allowed } => over_grpc(
             request,
             arrival,
-            ctx.client,
+            ctx,
             allowed,
             &filter.authority,
             &forwarded,
@@ -192,7 +192,7 @@ fn over_http(
 fn over_grpc(
     request: &Request,
     arrival: &Arrival,
-    client: IpAddr,
+    ctx: &Context<'_>,
     allowed: &[HeaderName],
     authority: &str,
     forwarded: &Bytes,
@@ -213,19 +213,16 @@ fn over_grpc(
             .or_insert_with(|| value.into_owned());
     }
     let check = Check {
-        source: match arrival.client.ip() == client {
+        source: match arrival.client.ip() == ctx.client {
             true => arrival.client,
             // A proxy in front tells no port.
-            false => SocketAddr::new(client, 0),
+            false => SocketAddr::new(ctx.client, 0),
         },
         destination: arrival.bind,
         method: request.method.as_str().to_owned(),
         path: request.target.as_str().to_owned(),
         host: request.authority.as_str().to_owned(),
-        scheme: match arrival.tls {
-            Some(_) => "https",
-            None => "http",
-        },
+        scheme: ctx.scheme(arrival).as_str(),
         protocol: match request.version {
             Version::HTTP_2 => "HTTP/2",
             Version::HTTP_10 => "HTTP/1.0",

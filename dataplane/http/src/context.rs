@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrival::Arrival;
 use crate::edit::Edit;
+use crate::forwarded::{Front, Scheme};
 use crate::mirror;
 use crate::retry_policy::Policy;
 use crate::session::Bound;
@@ -33,6 +34,8 @@ pub(crate) struct Context<'c> {
     /// Whose request it is, as far as that is known: the connection's, or whom a trusted proxy
     /// speaks for.
     pub(crate) client: IpAddr,
+    /// Where it came to, if a trusted proxy in front took it.
+    pub(crate) front: Front,
     pub(crate) listener: Option<&'c ListenerConfig>,
     pub(crate) rule: Option<&'c Rule>,
     /// Bytes of the path that a prefix match covered, for prefix rewrites.
@@ -89,6 +92,7 @@ impl<'c> Context<'c> {
             config,
             drain: &arrival.drain,
             client: arrival.client.ip(),
+            front: Front::default(),
             started: Instant::now(),
             started_at: match is_logged {
                 true => SystemTime::now(),
@@ -118,6 +122,14 @@ impl<'c> Context<'c> {
             status: None,
             reason: Reason::Ok,
         }
+    }
+
+    /// The scheme that the client spoke, to us or to a trusted proxy in front.
+    pub(crate) fn scheme(&self, arrival: &Arrival) -> Scheme {
+        self.front.scheme.unwrap_or(match arrival.tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        })
     }
 
     /// The breaker that the chosen backend is behind: the route's own, or the cluster's.

@@ -41,6 +41,25 @@ pub(crate) struct Origin {
     pub(crate) port: Option<u16>,
 }
 
+/// Where the client's own connection ended, as far as a trusted proxy says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Front {
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) port: Option<u16>,
+}
+
+impl Origin {
+    /// What of it redirects are written by.
+    pub(crate) fn front(&self, scheme: Scheme) -> Front {
+        // Of a proxy that ends TLS the usual port is meant, not ours behind it.
+        let is_told = self.scheme.is_some() || self.host.is_some();
+        Front {
+            scheme: self.scheme,
+            port: self.port.or_else(|| is_told.then(|| scheme.port())),
+        }
+    }
+}
+
 /// The scheme of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {

@@ -115,11 +115,11 @@ async fn run(
     if let Step::Reply(reply) = phase::route::listener(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
+    phase::client::identify(ctx, request, arrival, worker);
     if let Step::Reply(reply) = phase::path::normalise(ctx, request, arrival) {
         responder.close_after();
         return Ok(Step::Reply(reply));
     }
-    phase::client::identify(ctx, request, arrival, worker);
     let found = phase::route::rule(ctx, request);
     // Those that no route takes count too.
     if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Entry).await? {

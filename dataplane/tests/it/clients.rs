@@ -8,8 +8,11 @@ use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, SnapshotBuilder, eventually};
 use ir::Snapshot;
+use ir::filter::{Filter, Redirect};
 use ir::http_route::{TextMatch, ValueMatch};
-use ir::listener::{ForwardedFields, ListenerProtocol, ListenerSettings, TrustedProxies};
+use ir::listener::{
+    EscapedSlashes, ForwardedFields, ListenerProtocol, ListenerSettings, TrustedProxies,
+};
 
 use crate::support::{Gateway, at};
 
@@ -291,4 +294,75 @@ async fn a_hash_of_the_source_is_one_of_the_client_behind_the_proxy() {
         chosen.extend(of_one);
     }
     assert_eq!(chosen.len(), 3, "clients differ");
+}
+
+#[tokio::test]
+async fn redirects_keep_the_scheme_and_port_that_a_trusted_proxy_was_asked_by() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let escaped = |mut settings: ListenerSettings| {
+        settings.escaped_slashes = Some(EscapedSlashes::Redirect);
+        settings
+    };
+    let with = |version: &str, settings: ListenerSettings| {
+        let mut next = snapshot(port, &backend, escaped(settings));
+        next.version = ir::Version::new(version);
+        let mut route = (**next.http_routes.get("shop/r").unwrap()).clone();
+        route.rules[0].filters = vec![Filter::Redirect(Redirect {
+            scheme: None,
+            hostname: None,
+            path: None,
+            port: None,
+            status: 301,
+        })];
+        next.http_routes.insert(route);
+        next
+    };
+    let ours = format!("http://shop.example:{port}/p");
+    let https = "https://shop.example/p";
+    let rows: [(&str, &str); 8] = [
+        ("", &ours),
+        ("x-forwarded-proto: https\r\n", https),
+        // The last member is the one that the proxy next to us wrote.
+        ("x-forwarded-proto: http, https\r\n", https),
+        (
+            "x-forwarded-proto: https, http\r\n",
+            "http://shop.example/p",
+        ),
+        (
+            "x-forwarded-proto: https\r\nx-forwarded-port: 8443\r\n",
+            "https://shop.example:8443/p",
+        ),
+        ("x-forwarded-proto: gopher\r\n", &ours),
+        ("x-forwarded-port: 0\r\n", &ours),
+        ("forwarded: proto=https\r\n", &ours),
+    ];
+    let location = async |fields: &str| {
+        let response = ask(port, fields).await;
+        assert_eq!(response.status, 301);
+        response.header("location").to_owned()
+    };
+    let gateway = Gateway::serving(&with("v1", trusting(1, &["127.0.0.0/8"]))).await;
+    for (fields, expected) in rows {
+        assert_eq!(location(fields).await, expected, "{fields}");
+    }
+    // The same for a redirect to the normal form of a path.
+    let mut client = Http1Client::connect(at(port)).await.unwrap();
+    let request = "GET /a%2Fb HTTP/1.1\r\nhost: shop.example\r\nx-forwarded-proto: https\r\n\r\n";
+    client.send_bytes(request.as_bytes()).await.unwrap();
+    let response = client.read_response(&http::Method::GET).await.unwrap();
+    assert_eq!(response.header("location"), "https://shop.example/a/b");
+    // What a stranger says changes nothing.
+    gateway
+        .apply(&with("v2", trusting(1, &["192.0.2.0/24"])))
+        .await;
+    for (fields, _) in rows {
+        assert_eq!(location(fields).await, ours, "{fields}");
+    }
+    // RFC 7239 where that is what proxies write.
+    let mut settings = trusting(1, &[]);
+    settings.forwarded_fields = Some(ForwardedFields::Forwarded);
+    gateway.apply(&with("v3", settings)).await;
+    let said = "forwarded: for=203.0.113.7;proto=https\r\nx-forwarded-proto: http\r\n";
+    assert_eq!(location(said).await, https);
 }

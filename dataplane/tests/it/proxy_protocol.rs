@@ -183,3 +183,74 @@ async fn the_header_comes_before_tls() {
     let mut client = Http1Client::over(stream);
     assert_eq!(client.get("a.example.com", "/").await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn connections_are_counted_by_the_client_that_the_header_names() {
+    let backend = Backend::http1("b").await;
+    let (http, tcp) = (free_port(), free_port());
+    let mut snapshot = snapshot(http, &backend, required(&["127.0.0.0/8"]));
+    let mut bytes = dataplane_testkit::snapshot::listener(
+        "infra/gw/tcp",
+        tcp,
+        ir::listener::ListenerProtocol::Tcp,
+    );
+    bytes.settings.proxy_protocol = required(&["127.0.0.0/8"]);
+    snapshot.listeners.insert(bytes);
+    snapshot
+        .stream_routes
+        .insert(dataplane_testkit::snapshot::stream_route(
+            ir::stream_route::StreamKind::Tcp,
+            "tcp/shop/b",
+            "infra/gw/tcp",
+            &[],
+            &[("shop/b:80", 1)],
+        ));
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.client_connections_max = Some(2);
+    })
+    .await;
+    let ask = async |client: &mut Http1Client| client.get("x.example.com", "/").await;
+    for (net, port) in [(1, http), (2, tcp)] {
+        let mut held = Vec::new();
+        // All come from one balancer, which is not what is counted.
+        for host in 1..=4 {
+            let header = format!("PROXY TCP4 10.1.{net}.{host} 10.0.0.1 5000 80\r\n");
+            for _ in 0..2 {
+                let mut client = connect(at(port), header.as_bytes()).await;
+                assert_eq!(ask(&mut client).await.unwrap().status, 200, "{host}");
+                held.push(client);
+            }
+            let mut third = connect(at(port), header.as_bytes()).await;
+            assert!(ask(&mut third).await.is_err(), "{host}");
+        }
+        // Of a /64 all are one client, in whichever form it is written.
+        for (address, comes_in) in [
+            ("0::1", true),
+            ("0:0::2", true),
+            ("0:0:0:0:0:3", false),
+            ("1::3", true),
+        ] {
+            let header = format!("PROXY TCP6 2001:db8:{net}:{address} 2001:db8::99 5000 80\r\n");
+            let mut client = connect(at(port), header.as_bytes()).await;
+            assert_eq!(ask(&mut client).await.is_ok(), comes_in, "{address}");
+            held.push(client);
+        }
+        // One that speaks for itself is counted as itself.
+        for comes_in in [true, true, false] {
+            let mut client = connect(at(port), LOCAL_V2).await;
+            assert_eq!(ask(&mut client).await.is_ok(), comes_in);
+            held.push(client);
+        }
+        // Who leaves makes room.
+        drop(held);
+        dataplane_testkit::until(dataplane_testkit::DEADLINE, async || {
+            let mut one = connect(at(port), LOCAL_V2).await;
+            let mut two = connect(at(port), LOCAL_V2).await;
+            ask(&mut one).await.is_ok() && ask(&mut two).await.is_ok()
+        })
+        .await;
+    }
+    let mut text = String::new();
+    gateway.metrics.encode_text(&mut text);
+    assert!(text.contains("limit=\"client\"}"), "{text}");
+}

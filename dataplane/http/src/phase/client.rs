@@ -1,6 +1,6 @@
 //! Whose request it is: the client's address, the fields that tell backends of it, the request's id.
 //!
-//! Comes before the rule is looked for, so that rules, filters and services see fields that can be
+//! Comes before path and rule are looked at, so that rules, filters and services see fields that can be
 //! believed. What a stranger says is removed or written over; whom to believe is said by the
 //! listener. How fields are read and written stands in `forwarded` and `request_id`.
 
@@ -46,9 +46,11 @@ pub(crate) fn identify(
             _ => Chain::by_x_forwarded(peer, &clients.trusted, &request.headers),
         };
         ctx.client = chain.client().unwrap_or(peer);
-        forward(clients.fields, request, arrival, &chain);
+        let scheme = chain.origin.scheme.unwrap_or(ctx.scheme(arrival));
+        ctx.front = chain.origin.front(scheme);
+        forward(clients.fields, request, arrival, &chain, ctx);
     } else {
-        introduce(clients.fields, request, arrival);
+        introduce(clients.fields, request, arrival, ctx.scheme(arrival));
     }
     if clients.request_ids != RequestIds::Off {
         let takes_over = is_trusted || clients.request_ids == RequestIds::Any;
@@ -67,15 +69,8 @@ fn has_sound_id(headers: &HeaderMap) -> bool {
     }
 }
 
-fn scheme(arrival: &Arrival) -> Scheme {
-    match arrival.tls {
-        Some(_) => Scheme::Https,
-        None => Scheme::Http,
-    }
-}
-
 /// The fields of a client that speaks for itself; nothing it says of itself is believed.
-fn introduce(fields: ForwardedFields, request: &mut Request, arrival: &Arrival) {
+fn introduce(fields: ForwardedFields, request: &mut Request, arrival: &Arrival, scheme: Scheme) {
     let host = request.authority.to_header_value();
     let headers = &mut request.headers;
     if matches!(fields, ForwardedFields::XForwarded | ForwardedFields::Both) {
@@ -88,7 +83,7 @@ fn introduce(fields: ForwardedFields, request: &mut Request, arrival: &Arrival) 
     }
     if matches!(fields, ForwardedFields::Forwarded | ForwardedFields::Both) {
         let client = arrival.client.ip().to_canonical();
-        let element = forwarded::direct(client, scheme(arrival), &host);
+        let element = forwarded::direct(client, scheme, &host);
         headers.insert(header::FORWARDED, element);
     } else {
         headers.remove(header::FORWARDED);
@@ -99,10 +94,15 @@ fn introduce(fields: ForwardedFields, request: &mut Request, arrival: &Arrival) 
 }
 
 /// The fields of a client that a trusted proxy speaks for.
-fn forward(fields: ForwardedFields, request: &mut Request, arrival: &Arrival, chain: &Chain) {
-    let said = &chain.origin;
-    let scheme = said.scheme.unwrap_or_else(|| scheme(arrival));
-    let host = said.host.clone();
+fn forward(
+    fields: ForwardedFields,
+    request: &mut Request,
+    arrival: &Arrival,
+    chain: &Chain,
+    ctx: &Context<'_>,
+) {
+    let scheme = ctx.scheme(arrival);
+    let host = chain.origin.host.clone();
     let host = host.unwrap_or_else(|| request.authority.to_header_value());
     let headers = &mut request.headers;
     remove_x_forwarded(headers);
@@ -113,10 +113,8 @@ fn forward(fields: ForwardedFields, request: &mut Request, arrival: &Arrival, ch
     if matches!(fields, ForwardedFields::XForwarded | ForwardedFields::Both) {
         headers.insert(FOR, chain.to_x_forwarded());
         headers.insert(PROTO, HeaderValue::from_static(scheme.as_str()));
-        let port = match said.port {
+        let port = match ctx.front.port {
             Some(port) => port.into(),
-            // Of a proxy that ends TLS the usual port is meant, not ours behind it.
-            None if said.scheme.is_some() || said.host.is_some() => scheme.port().into(),
             None => arrival.written().port.clone(),
         };
         headers.insert(PORT, port);

@@ -16,6 +16,7 @@ use dataplane_telemetry::metrics::MirrorResult;
 use crate::arrival::Arrival;
 use crate::call::Way;
 use crate::context::Context;
+use crate::forwarded::Scheme;
 use crate::h1::Authority;
 use crate::message::{Request, Response};
 use crate::mirror;
@@ -163,14 +164,14 @@ fn redirected(
     request: &Request,
     arrival: &Arrival,
 ) -> Reply {
-    let scheme = match arrival.tls {
-        Some(_) => ir::filter::Scheme::Https,
-        None => ir::filter::Scheme::Http,
-    };
+    let ours = || ctx.listener.map_or(0, |l| l.listener.public_port().get());
     let origin = Origin {
-        scheme,
+        scheme: match ctx.scheme(arrival) {
+            Scheme::Https => ir::filter::Scheme::Https,
+            Scheme::Http => ir::filter::Scheme::Http,
+        },
         host: request.authority.host(),
-        listener_port: ctx.listener.map_or(0, |l| l.listener.public_port().get()),
+        listener_port: ctx.front.port.unwrap_or_else(ours),
         path: request.target.path(),
         query: request.target.query(),
         prefix_len: ctx.prefix_len,

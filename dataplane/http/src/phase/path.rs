@@ -1,7 +1,7 @@
 //! The path of a request in its normal form, as the listener wants it.
 //!
-//! Comes between listener and rule, so that what is matched is what is forwarded. What the normal
-//! form is stands in `path`.
+//! Comes between client and rule, so that what is matched is what is forwarded. What the normal form
+//! is stands in `path`.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,6 +11,7 @@ use ir::listener::EscapedSlashes;
 
 use crate::arrival::Arrival;
 use crate::context::Context;
+use crate::forwarded::Scheme;
 use crate::message::Request;
 use crate::path::{EscapedSlash, Rules, has_escaped_slash};
 use crate::phase::Step;
@@ -33,7 +34,7 @@ pub(crate) fn normalise(ctx: &Context<'_>, request: &mut Request, arrival: &Arri
         merge_slashes: listener.merge_slashes,
     };
     match request.normalise(rules) {
-        Ok(()) if redirects => Step::reply(redirected(request, arrival)),
+        Ok(()) if redirects => Step::reply(redirected(request, ctx.scheme(arrival))),
         Ok(()) => Step::Continue,
         Err(refusal) => Step::reply(Reply::with_detail(
             Reason::BadRequest,
@@ -44,13 +45,10 @@ pub(crate) fn normalise(ctx: &Context<'_>, request: &mut Request, arrival: &Arri
 }
 
 /// An absolute URL, because a path may begin with two slashes, which would be read as a host.
-fn redirected(request: &Request, arrival: &Arrival) -> Reply {
-    let scheme = match arrival.tls {
-        Some(_) => "https",
-        None => "http",
-    };
+fn redirected(request: &Request, scheme: Scheme) -> Reply {
     let location = format!(
-        "{scheme}://{}{}",
+        "{}://{}{}",
+        scheme.as_str(),
         request.authority.as_str(),
         request.target
     );

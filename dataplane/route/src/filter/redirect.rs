@@ -24,11 +24,11 @@ pub struct Redirect {
 /// What a redirect takes from the request it answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Scheme of the listener.
+    /// Scheme that the client spoke.
     pub scheme: Scheme,
     /// Host without port; empty when the request names none.
     pub host: &'a str,
-    /// Port of the listener, as the Gateway has it.
+    /// Port that the client came to: the listener's, as the Gateway has it, or a proxy's in front.
     pub listener_port: u16,
     /// Path.
     pub path: &'a str,
