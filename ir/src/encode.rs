@@ -12,6 +12,7 @@ mod filter;
 mod listener;
 mod policy;
 mod route;
+mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use prost_types::{ListValue, Struct, Value};
 pub use self::cluster::{cluster, secret};
 pub use self::listener::listener;
 pub use self::route::{grpc_route, http_route, stream_route};
+pub use self::weight::growth;
 
 use crate::delta::{Delta, Edits};
 use crate::snapshot::Workload;

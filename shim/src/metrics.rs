@@ -50,6 +50,8 @@ pub struct Metrics {
     pub build_seconds: Histogram,
     /// Objects left out because a data plane refuses them.
     pub quarantined: Gauge,
+    /// How large the snapshot that was made last is as a message.
+    pub snapshot_bytes: Gauge,
     /// Resources in the current snapshot, by type.
     pub resource_count: Family<ResourceLabel, Gauge>,
     /// Objects watched.
@@ -107,6 +109,7 @@ impl Default for Metrics {
             last_build_success: Gauge::default(),
             build_seconds: seconds(),
             quarantined: Gauge::default(),
+            snapshot_bytes: Gauge::default(),
             resource_count: Family::default(),
             watched_objects: Gauge::default(),
             kinds_missing: Gauge::default(),
@@ -246,6 +249,11 @@ impl Metrics {
             "quarantined_objects",
             "Objects left out of the snapshot because a data plane refuses them",
             self.quarantined.clone(),
+        );
+        registry.register(
+            "snapshot_bytes",
+            "Size of the snapshot that was made last, as a message; see translatorLimits.maxSnapshotBytes",
+            self.snapshot_bytes.clone(),
         );
         registry.register(
             "resource_count",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ir::Snapshot;
+use ir::encode::growth;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ pub struct State {
     pub translation: Translation,
     /// What data planes refuse.
     pub quarantine: Vec<Kept>,
+    /// How large the snapshot is as a message.
+    pub bytes: u64,
     /// How often the files have changed; what else changes is the doing of data planes and time.
     pub edits: u64,
 }
@@ -94,9 +97,12 @@ impl Pipeline {
             keep_former_certificates(before.translation.view(), &mut files.view);
             let translation = translate(&files.view, &settings, Some(&before.translation));
             let (refused, kept) = quarantine.settle(translation.wanted());
+            let translation = translation.without(&refused);
+            let growth = growth(before.translation.snapshot(), translation.snapshot());
             State {
                 files,
-                translation: translation.without(&refused),
+                bytes: before.bytes.saturating_add_signed(growth),
+                translation,
                 quarantine: kept,
                 edits,
             }
@@ -122,7 +128,10 @@ impl Pipeline {
         let snapshot = state.translation.snapshot().clone();
         // Conditions first: whoever sees the new version can look up why it is as it is.
         self.state.send_replace(Arc::clone(&state));
-        if let Some(excess) = excess(&snapshot, &self.limits) {
+        self.metrics
+            .snapshot_bytes
+            .set(i64::try_from(state.bytes).unwrap_or(i64::MAX));
+        if let Some(excess) = excess(&snapshot, state.bytes, &self.limits) {
             self.metrics.build_failures.inc();
             self.metrics.last_build_success.set(0);
             error!(%excess, "the snapshot is too large, the one before stays");
@@ -162,7 +171,16 @@ impl Pipeline {
 }
 
 /// What is too much about a snapshot.
-fn excess(snapshot: &Snapshot, limits: &TranslatorLimits) -> Option<String> {
+fn excess(snapshot: &Snapshot, bytes: u64, limits: &TranslatorLimits) -> Option<String> {
+    if let Some(limit) = limits.max_snapshot_bytes
+        && bytes > limit as u64
+    {
+        return Some(format!(
+            "{bytes} bytes are more than translatorLimits.maxSnapshotBytes {limit}, {}; take \
+             something out, or raise it together with xdsTransport.maxMessageBytes of all data planes",
+            heaviest(snapshot)
+        ));
+    }
     let objects = snapshot.listeners.len()
         + snapshot.http_routes.len()
         + snapshot.grpc_routes.len()
@@ -187,6 +205,25 @@ fn excess(snapshot: &Snapshot, limits: &TranslatorLimits) -> Option<String> {
             limits.max_snapshot_endpoints,
         )
     })
+}
+
+/// Where most of a large snapshot comes from: authorities are copied to each port that is reached by
+/// them.
+fn heaviest(snapshot: &Snapshot) -> String {
+    let authorities = |cluster: &ir::Cluster| -> usize {
+        let tls = cluster.tls.as_deref();
+        tls.map_or(0, |tls| tls.ca_pems.iter().map(String::len).sum())
+    };
+    let all: usize = snapshot.clusters.iter().map(|it| authorities(it)).sum();
+    let largest = snapshot.clusters.iter().max_by_key(|it| authorities(it));
+    match largest.filter(|it| authorities(it) > 0) {
+        Some(cluster) => format!(
+            "{all} of them authorities of BackendTLSPolicies, {} for {} alone",
+            authorities(cluster),
+            cluster.key
+        ),
+        None => "none of them authorities of BackendTLSPolicies".to_owned(),
+    }
 }
 
 async fn until(time: Option<Instant>) {

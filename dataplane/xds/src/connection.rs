@@ -234,7 +234,17 @@ fn describe(status: &tonic::Status) -> String {
         .unwrap_or_default();
     let parts = [code.description(), message, cause.as_str()];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    parts.join(": ")
+    parts.join(": ") + size_hint(status)
+}
+
+/// What to look at when a message of the control plane is larger than we take (tonic's own words).
+fn size_hint(status: &tonic::Status) -> &'static str {
+    let is_ours =
+        status.code() == Code::OutOfRange && status.message().contains("length too large");
+    match is_ours {
+        true => "; make the configuration smaller, or raise xdsTransport.maxMessageBytes",
+        false => "",
+    }
 }
 
 #[cfg(test)]

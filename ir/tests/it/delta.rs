@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ir::delta::{Delta, Edits, apply, diff};
-use ir::{ContentHash, Snapshot, TypeVersions, Version, content_hash, decode};
+use ir::{ContentHash, Snapshot, TypeVersions, Version, content_hash, decode, encode};
 use proptest::prelude::*;
+use prost::Message as _;
 
 use crate::{arbitrary, text};
 
@@ -22,6 +23,29 @@ proptest! {
         let applied = apply(&old, &delta).map_err(|v| TestCaseError::fail(v.to_string()))?;
         prop_assert_eq!(&applied, &new);
         prop_assert!(diff(&applied, &new).is_empty());
+    }
+
+    #[test]
+    fn growth_adds_up_and_is_never_less_than_what_is_sent(
+        old in arbitrary::snapshot("v1"),
+        new in arbitrary::snapshot("v1"),
+    ) {
+        let bare = |snapshot: &Snapshot| Snapshot {
+            version: snapshot.version.clone(),
+            generated_at: snapshot.generated_at,
+            workloads: snapshot.workloads.clone(),
+            required_features: snapshot.required_features.clone(),
+            compatibility_profile: snapshot.compatibility_profile.clone(),
+            traceparent: snapshot.traceparent.clone(),
+            ..Snapshot::default()
+        };
+        let sent = |snapshot: &Snapshot| i64::try_from(encode::snapshot(snapshot).encoded_len()).unwrap();
+        let nothing = Snapshot::default();
+        let (first, both) = (encode::growth(&nothing, &old), encode::growth(&nothing, &new));
+        prop_assert_eq!(first + encode::growth(&old, &new), both);
+        let resources = sent(&new) - sent(&bare(&new));
+        prop_assert!(both >= resources, "{} of {}", both, resources);
+        prop_assert!(both <= resources * 2 + 64, "{} of {}", both, resources);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Cluster {
 }
 
 /// Bounds of a translation; absent means none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TranslatorLimits {
     /// Objects of all kinds.
     pub max_input_objects: Option<usize>,
@@ -40,6 +40,22 @@ pub struct TranslatorLimits {
     pub max_snapshot_objects: Option<usize>,
     /// Endpoints of a snapshot.
     pub max_snapshot_endpoints: Option<usize>,
+    /// Bytes of a snapshot as a message.
+    pub max_snapshot_bytes: Option<usize>,
+}
+
+/// What data planes take unless they are told otherwise (`xdsTransport.maxMessageBytes`).
+const SNAPSHOT_BYTES: usize = 96 << 20;
+
+impl Default for TranslatorLimits {
+    fn default() -> Self {
+        Self {
+            max_input_objects: None,
+            max_snapshot_objects: None,
+            max_snapshot_endpoints: None,
+            max_snapshot_bytes: Some(SNAPSHOT_BYTES),
+        }
+    }
 }
 
 /// One of several replicas serves, the one that holds the Lease.
@@ -117,6 +133,7 @@ pub(super) struct RawLimits {
     max_input_objects: usize,
     max_snapshot_objects: usize,
     max_snapshot_endpoints: usize,
+    max_snapshot_bytes: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -171,6 +188,10 @@ impl RawCluster {
                 max_input_objects: limit(self.limits.max_input_objects),
                 max_snapshot_objects: limit(self.limits.max_snapshot_objects),
                 max_snapshot_endpoints: limit(self.limits.max_snapshot_endpoints),
+                max_snapshot_bytes: match self.limits.max_snapshot_bytes {
+                    None => default.limits.max_snapshot_bytes,
+                    Some(given) => limit(given),
+                },
             },
             leader_election: self.election.check()?,
             addresses: self.addresses.check()?,

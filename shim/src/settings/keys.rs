@@ -168,6 +168,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "--source kube: a snapshot with more endpoints than this is not published; 0 = no limit",
     ),
     (
+        "translatorLimits.maxSnapshotBytes",
+        "100663296",
+        "a snapshot that is larger as a message is not published; no more than xdsTransport.maxMessageBytes of the data planes; 0 = no limit",
+    ),
+    (
         "leaderElection.enabled",
         "true",
         "--source kube: of several replicas only the one that holds the Lease serves",

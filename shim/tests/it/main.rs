@@ -23,6 +23,7 @@ mod pings;
 mod quarantine;
 mod scale;
 mod serve;
+mod size;
 mod standalone;
 mod streams;
 mod support;

@@ -347,6 +347,7 @@ async fn a_message_past_the_limit_ends_the_stream_and_nothing_else() {
     assert_eq!(control_plane.opened().await.version, "1");
     let error = client.status.report().last_error.unwrap();
     assert!(error.contains("limit"), "{error}");
+    assert!(error.contains("xdsTransport.maxMessageBytes"), "{error}");
     control_plane.push(snapshot("3")).await;
     control_plane.acked("3").await;
 }
