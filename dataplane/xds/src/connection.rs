@@ -239,9 +239,8 @@ fn describe(status: &tonic::Status) -> String {
 
 /// What to look at when a message of the control plane is larger than we take (tonic's own words).
 fn size_hint(status: &tonic::Status) -> &'static str {
-    let is_ours =
-        status.code() == Code::OutOfRange && status.message().contains("length too large");
-    match is_ours {
+    let words = ["length too large", "exceeded while decompressing"];
+    match words.iter().any(|words| status.message().contains(words)) {
         true => "; make the configuration smaller, or raise xdsTransport.maxMessageBytes",
         false => "",
     }

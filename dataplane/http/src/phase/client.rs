@@ -46,7 +46,7 @@ pub(crate) fn identify(
             _ => Chain::by_x_forwarded(peer, &clients.trusted, &request.headers),
         };
         ctx.client = chain.client().unwrap_or(peer);
-        let scheme = chain.origin.scheme.unwrap_or(ctx.scheme(arrival));
+        let scheme = chain.origin.scheme.unwrap_or_else(|| ctx.scheme(arrival));
         ctx.front = chain.origin.front(scheme);
         forward(clients.fields, request, arrival, &chain, ctx);
     } else {
