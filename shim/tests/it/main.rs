@@ -13,6 +13,7 @@ mod demo;
 mod files;
 mod folder;
 mod golden;
+mod grpc_runtime;
 mod herd;
 mod law;
 mod listener_sets;
