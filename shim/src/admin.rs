@@ -2,7 +2,7 @@
 //!
 //! `control_plane.rs` starts [`run`] on a bound socket. Requests are small and have deadlines, the
 //! number of connections is bounded, and everything but the health paths asks for the token when
-//! one is set. What the answers say is in [`answers`].
+//! one is set. What the answers say is in [`answers`], and for users in `docs/reference/admin.md`.
 
 mod answers;
 mod snapshot_view;
@@ -59,6 +59,28 @@ pub struct Admin {
     /// Set once the shim stops.
     pub shutdown: CancellationToken,
 }
+
+/// A path and what answers it.
+type Path = (&'static str, fn(&Admin) -> Answer);
+
+/// What anybody may see.
+const OPEN: &[Path] = &[("/livez", Admin::liveness), ("/readyz", Admin::readiness)];
+
+/// The paths of document 001 and those of the Go control plane.
+const PATHS: &[Path] = &[
+    ("/metrics", Admin::metrics),
+    ("/api/v1/config/snapshot/version", Admin::snapshot_version),
+    ("/api/v1/config/snapshot", Admin::snapshot),
+    ("/v1/snapshot", Admin::snapshot),
+    ("/api/v1/clients", Admin::clients),
+    ("/api/v1/status", Admin::status),
+    ("/v1/snapshot-sync", Admin::snapshot_sync),
+    ("/v1/summary", Admin::summary),
+    ("/v1/nodes", Admin::node_list),
+];
+
+/// Before the name of one data plane.
+const NODE: &str = "/v1/nodes/";
 
 /// Serves until the shutdown.
 pub async fn run(admin: Admin, listener: TcpListener) {
@@ -176,29 +198,23 @@ impl Admin {
 
     fn route(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        match path {
-            "/livez" => return Answer::text(StatusCode::OK, "ok\n"),
-            "/readyz" => return self.readiness(),
-            _ => {}
+        let of = |paths: &[Path]| {
+            paths
+                .iter()
+                .find(|(known, _)| *known == path)
+                .map(|it| it.1)
+        };
+        if let Some(answer) = of(OPEN) {
+            return answer(self);
         }
         if !self.is_allowed(request) {
             let message = "send `Authorization: Bearer` with the token of adminAuth";
             return Answer::error(StatusCode::UNAUTHORIZED, message);
         }
-        // The paths of document 001 and those of the Go control plane.
-        match path {
-            "/metrics" => self.metrics(),
-            "/api/v1/config/snapshot/version" => self.snapshot_version(),
-            "/api/v1/config/snapshot" | "/v1/snapshot" => self.snapshot(),
-            "/api/v1/clients" => self.clients(),
-            "/api/v1/status" => self.status(),
-            "/v1/snapshot-sync" => self.snapshot_sync(),
-            "/v1/summary" => self.summary(),
-            "/v1/nodes" => self.node_list(),
-            _ => match path.strip_prefix("/v1/nodes/") {
-                Some(node_id) => self.node(node_id),
-                None => Answer::error(StatusCode::NOT_FOUND, "no such path"),
-            },
+        match (of(PATHS), path.strip_prefix(NODE)) {
+            (Some(answer), _) => answer(self),
+            (None, Some(node_id)) => self.node(node_id),
+            (None, None) => Answer::error(StatusCode::NOT_FOUND, "no such path"),
         }
     }
 
@@ -214,5 +230,30 @@ impl Admin {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map_or("", |(_, given)| given.trim());
         bool::from(token.expose().as_bytes().ct_eq(given.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_path_and_no_other() {
+        let page = include_str!("../../docs/reference/admin.md");
+        let mut parts = page.split("\n## ");
+        let part = parts.find(|part| part.starts_with("The shim\n"));
+        let rows = part
+            .unwrap()
+            .lines()
+            .filter(|line| line.starts_with("| `/"));
+        let documented: BTreeSet<_> = rows
+            .filter_map(|row| row.split('|').nth(1))
+            .flat_map(|cell| cell.split('`').filter(|text| text.starts_with('/')))
+            .map(|path| path.split('{').next().unwrap_or(path))
+            .collect();
+        let known = OPEN.iter().chain(PATHS).map(|(path, _)| *path);
+        assert_eq!(documented, known.chain([NODE]).collect());
     }
 }

@@ -55,7 +55,7 @@ struct Serve {
     /// The API server to follow with --source kube [default: $KUBECONFIG, or the pod's own].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Settings (YAML, camelCase keys such as grpcRuntime.keepaliveTime).
+    /// Settings (YAML); every key, its default and its meaning: docs/reference/shim.md.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where data planes connect [default: 127.0.0.1:18080].

@@ -8,6 +8,7 @@
 mod cluster;
 mod duration;
 mod keys;
+mod reference;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +23,7 @@ use self::cluster::{RawAddresses, RawCluster, RawElection, RawLimits, RawRunner}
 use self::duration::DurationText;
 pub use self::keys::KEYS;
 use self::keys::with_nearest;
+pub use self::reference::reference_page;
 
 /// The settings, checked.
 #[derive(Clone, Debug)]

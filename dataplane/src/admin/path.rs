@@ -1,7 +1,8 @@
 //! What a request's path and query ask for.
 //!
 //! The paths of the documents (`/api/v1/…`) and those of the contract (`/v1/…`) are the same ones.
-//! Nothing here looks at any state.
+//! `docs/reference/admin.md` tells what each answers; a test keeps the two together. Nothing here
+//! looks at any state.
 
 use std::borrow::Cow;
 
@@ -33,43 +34,61 @@ pub(super) enum Target {
     Backend(String),
 }
 
+/// The paths that name no object.
+const FIXED: &[(&str, Target)] = &[
+    ("/livez", Target::Livez),
+    ("/readyz", Target::Readyz),
+    ("/metrics", Target::Metrics),
+    ("/v1/config/version", Target::ConfigVersion),
+    ("/v1/xds/status", Target::XdsStatus),
+    ("/v1/snapshot", Target::Snapshot),
+    ("/v1/config/snapshot", Target::Snapshot),
+    ("/v1/summary", Target::Summary),
+    ("/v1/node", Target::Summary),
+    ("/v1/overload", Target::Overload),
+    ("/v1/circuit-breakers", Target::CircuitBreakers),
+    ("/v1/rate-limits", Target::RateLimits),
+    ("/v1/endpoints", Target::Endpoints),
+    ("/v1/traffic", Target::Traffic),
+    ("/v1/log/level", Target::LogLevel),
+    ("/v1/listeners", Target::Listeners),
+    ("/v1/listener-statuses", Target::ListenerStatuses),
+    ("/v1/routes", Target::Routes),
+    ("/v1/backends", Target::Backends),
+];
+
+/// Reads the name of an object out of a path.
+type ReadName = fn(&str) -> Option<Target>;
+
+/// The paths that name an object behind their prefix.
+const NAMED: &[(&str, ReadName)] = &[
+    ("/v1/listeners/", |name| {
+        Some(Target::Listener(decode(name)))
+    }),
+    ("/v1/listener-statuses/", |name| {
+        Some(Target::ListenerStatus(decode(name)))
+    }),
+    ("/v1/routes/", |rest| {
+        let (kind, key) = rest.split_once('/')?;
+        Some(Target::Route(decode(kind), decode(key)))
+    }),
+    ("/v1/backends/", |key| Some(Target::Backend(decode(key)))),
+];
+
 impl Target {
     /// The target of a path; nothing when there is no such path.
     pub(super) fn of(path: &str) -> Option<Self> {
-        match path {
-            "/livez" => return Some(Self::Livez),
-            "/readyz" => return Some(Self::Readyz),
-            "/metrics" => return Some(Self::Metrics),
-            _ => {}
+        let is_versioned = |path: &&str| path.starts_with("/v1/");
+        let path = path
+            .strip_prefix("/api")
+            .filter(is_versioned)
+            .unwrap_or(path);
+        let whole = path.strip_suffix('/').filter(is_versioned).unwrap_or(path);
+        if let Some((_, target)) = FIXED.iter().find(|(fixed, _)| *fixed == whole) {
+            return Some(target.clone());
         }
-        let path = path.strip_prefix("/api").unwrap_or(path);
-        let path = path.strip_prefix("/v1/")?;
-        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
-        let target = match (first, rest) {
-            ("config", "version") => Self::ConfigVersion,
-            ("xds", "status") => Self::XdsStatus,
-            ("snapshot", "") | ("config", "snapshot") => Self::Snapshot,
-            ("summary" | "node", "") => Self::Summary,
-            ("overload", "") => Self::Overload,
-            ("circuit-breakers", "") => Self::CircuitBreakers,
-            ("rate-limits", "") => Self::RateLimits,
-            ("endpoints", "") => Self::Endpoints,
-            ("traffic", "") => Self::Traffic,
-            ("log", "level") => Self::LogLevel,
-            ("listeners", "") => Self::Listeners,
-            ("listeners", name) => Self::Listener(decode(name)),
-            ("listener-statuses", "") => Self::ListenerStatuses,
-            ("listener-statuses", name) => Self::ListenerStatus(decode(name)),
-            ("routes", "") => Self::Routes,
-            ("routes", rest) => {
-                let (kind, key) = rest.split_once('/')?;
-                Self::Route(decode(kind), decode(key))
-            }
-            ("backends", "") => Self::Backends,
-            ("backends", key) => Self::Backend(decode(key)),
-            _ => return None,
-        };
-        Some(target)
+        let mut named = NAMED.iter();
+        named.find_map(|(prefix, read)| read(path.strip_prefix(prefix)?))
     }
 
     /// The label of the metric; from this list and never from a request.
@@ -180,7 +199,35 @@ fn hex(byte: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// The paths in the first column of the page's tables about the data plane.
+    fn documented() -> BTreeSet<&'static str> {
+        let page = include_str!("../../../docs/reference/admin.md");
+        let mut parts = page.split("\n## ");
+        let part = parts.find(|part| part.starts_with("The data plane\n"));
+        let rows = part
+            .unwrap()
+            .lines()
+            .filter(|line| line.starts_with("| `/"));
+        rows.filter_map(|row| row.split('|').nth(1))
+            .flat_map(|cell| cell.split('`').filter(|text| text.starts_with('/')))
+            .collect()
+    }
+
+    #[test]
+    fn the_page_names_every_path_and_every_path_of_the_page_is_one() {
+        let fixed = FIXED.iter().map(|(path, _)| *path);
+        let named = NAMED
+            .iter()
+            .map(|(prefix, _)| Target::of(&format!("{prefix}kind/name")).unwrap().label());
+        assert_eq!(documented(), fixed.chain(named).collect());
+        for path in documented() {
+            assert!(Target::of(path).is_some(), "{path}");
+        }
+    }
 
     #[test]
     fn both_families_of_paths_lead_to_the_same() {
@@ -193,6 +240,9 @@ mod tests {
             ("/api/v1/config/snapshot", Some(Target::Snapshot)),
             ("/v1/snapshot", Some(Target::Snapshot)),
             ("/v1/node", Some(Target::Summary)),
+            ("/v1/node/", Some(Target::Summary)),
+            ("/api/v1", None),
+            ("/livez/", None),
             ("/v1/listeners", Some(Target::Listeners)),
             (
                 "/v1/listeners/ns/gw/http",

@@ -10,6 +10,11 @@ use crate::nodes::{Node, rfc3339};
 use crate::quarantine::Kept;
 
 impl Admin {
+    /// Answering is the proof.
+    pub(super) fn liveness(&self) -> Answer {
+        Answer::text(StatusCode::OK, "ok\n")
+    }
+
     /// Ready once there is something to serve and, unless told otherwise, somebody to serve it to.
     pub(super) fn readiness(&self) -> Answer {
         let unavailable = |reason: &str| Answer::text(StatusCode::SERVICE_UNAVAILABLE, reason);

@@ -1,7 +1,8 @@
 //! The table of all settings: key, default, meaning.
 //!
-//! The only place where a key is documented. A test reads the table as a settings file and finds
-//! every default in it; `settings.rs` suggests keys from it when one is misspelt.
+//! The only place where a key is documented; `docs/reference/shim.md` is made from it. A test reads
+//! the table as a settings file and finds every default in it; `settings.rs` suggests keys from it
+//! when one is misspelt.
 
 /// Every key, its default as it would be written in the file, and what it means.
 pub const KEYS: &[(&str, &str, &str)] = &[
@@ -160,12 +161,12 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     (
         "translatorLimits.maxSnapshotObjects",
         "0",
-        "--source kube: a snapshot with more resources than this is not published; 0 = no limit",
+        "a snapshot with more resources than this is not published; 0 = no limit",
     ),
     (
         "translatorLimits.maxSnapshotEndpoints",
         "0",
-        "--source kube: a snapshot with more endpoints than this is not published; 0 = no limit",
+        "a snapshot with more endpoints than this is not published; 0 = no limit",
     ),
     (
         "translatorLimits.maxSnapshotBytes",
@@ -205,7 +206,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     (
         "addresses.strategy",
         "pool",
-        "--source kube: pool = Gateways are bound to addresses of addresses.pool; service = a Service for each Gateway",
+        "--source kube: where Gateways listen; pool = on the addresses of addresses.pool, service = behind a Service for each Gateway",
     ),
     (
         "addresses.pool",
@@ -235,7 +236,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     (
         "statusAddress",
         "\"\"",
-        "shown as the address of a Gateway that is bound to all addresses",
+        "--source kube: shown as the address of a Gateway that is bound to all addresses",
     ),
 ];
 

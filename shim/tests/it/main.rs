@@ -22,6 +22,7 @@ mod mutual_tls;
 mod own_policies;
 mod pings;
 mod quarantine;
+mod reference;
 mod scale;
 mod serve;
 mod size;

@@ -1,0 +1,33 @@
+//! The page of the settings is the table of the settings, and is named where users look.
+
+use std::path::Path;
+
+use shim::settings::reference_page;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+#[test]
+fn the_page_of_settings_is_current() {
+    let path = Path::new(ROOT).join("docs/reference/shim.md");
+    let page = reference_page();
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == page,
+        "docs/reference/shim.md is stale; run UPDATE_REFERENCE=1 cargo test -p shim and commit \
+         the page"
+    );
+}
+
+#[test]
+fn the_help_and_the_readme_name_the_page() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_nantian-shim"))
+        .args(["serve", "--help"])
+        .output()
+        .unwrap();
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    for text in [String::from_utf8(help.stdout).unwrap(), readme] {
+        assert!(text.contains("docs/reference/shim.md"), "{text}");
+    }
+}
