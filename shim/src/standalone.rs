@@ -2,7 +2,10 @@
 //!
 //! The only file that may import the data plane. `cli.rs` calls [`run`]: it starts the control plane
 //! on a free loopback port, the data plane against it, and prints what is served and what is wrong;
-//! afterwards every change is one line. Nothing is configured differently from two processes.
+//! afterwards every change is one line. Settings are the defaults of two processes, but for these:
+//! connections end neither by age nor by number of requests, bodies have no limit, there is no access
+//! log, the drain takes 10 s at most, the control plane is ready without a data plane, and refused
+//! objects are tried again after 5 s.
 
 mod table;
 
