@@ -1,8 +1,9 @@
 //! What the pages name exists: paths of the tree, definitions in them, and linked files.
 //!
 //! A page writes `path/of/file.rs` or `path/of/file.rs::name` in backticks; `::name` alone belongs to
-//! the last path named before it on the same line. Fenced blocks are not looked at. Whether a page
-//! tells the truth about what it names is for its readers to see.
+//! the last path named before it on the same line. Fenced blocks are not looked at. The page of the
+//! request line names every phase. Whether a page tells the truth about what it names is for its
+//! readers to see.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,18 @@ const DEFINERS: &[&str] = &[
     "macro_rules! ",
 ];
 
+/// The page that follows a request, and the folder of the phases it meets.
+const REQUEST_PAGE: &str = "docs/request.md";
+const PHASES: &str = "dataplane/http/src/phase";
+
 pub(crate) fn check(root: &Path, faults: &mut Faults) {
+    let names = names_in(&read(&root.join(REQUEST_PAGE)));
+    for phase in unnamed(&phases(root), &names) {
+        faults.push(format!(
+            "{REQUEST_PAGE}: does not name the phase `{phase}`, give it a row where \
+             dataplane/http/src/proxy.rs calls it"
+        ));
+    }
     for page in pages(root) {
         let text = read(&page);
         for name in names_in(&text) {
@@ -50,6 +62,19 @@ pub(crate) fn check(root: &Path, faults: &mut Faults) {
             }
         }
     }
+}
+
+/// The files of the phases, as pages name them.
+fn phases(root: &Path) -> Vec<String> {
+    let files = files_below(&root.join(PHASES), "rs");
+    let names = files.iter().filter_map(|file| file.strip_prefix(root).ok());
+    names.map(|name| name.display().to_string()).collect()
+}
+
+/// Those of `files` that no name leads to.
+fn unnamed<'a>(files: &'a [String], names: &[Name]) -> Vec<&'a String> {
+    let is_named = |file: &&String| names.iter().any(|name| name.path == **file);
+    files.iter().filter(|file| !is_named(file)).collect()
 }
 
 /// Every page of the tree, those at its top included.
@@ -216,6 +241,17 @@ mod tests {
         ] {
             assert!(fault_of(root, &wrong).is_some(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_phase_that_the_page_leaves_out_is_found() {
+        let files = ["a/b.rs".to_owned(), "a/c.rs".to_owned()];
+        let names = names_in("| `ir/x.rs` | `a/b.rs` |");
+        assert_eq!(unnamed(&files, &names), [&files[0], &files[1]]);
+        let names = [name("a/b.rs", &["run"])];
+        assert_eq!(unnamed(&files, &names), [&files[1]]);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        assert!(phases(&root).contains(&format!("{PHASES}/route.rs")));
     }
 
     #[test]
