@@ -19,6 +19,7 @@ use ir::listener::{ClientValidation, ClientValidationMode};
 use crate::support::{Gateway, at};
 
 mod refused;
+mod stop;
 
 const NAMES: &[&str] = &["example.org", "second.org", "unknown.org", "*.wildcard.org"];
 

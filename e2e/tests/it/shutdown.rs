@@ -44,7 +44,7 @@ async fn a_data_plane_drains_under_load_and_exits_with_0() {
         .await
         .unwrap();
     answers(address, "one").await;
-    let load = Load::start(address, "any.test", "/", 3, 2);
+    let load = Load::start(address, "any.test", "/", 5, 3);
     load.advance(300).await;
     let mut slow = slow_request(address, 2500).await;
     until(START_LIMIT, || async {
@@ -86,7 +86,7 @@ async fn a_data_plane_asked_twice_ends_at_once() {
 async fn standalone_drains_under_load_and_exits_with_0() {
     let mut it = small_gateway(80).await.serve(&[80]).await.unwrap();
     let address = it.ports.address(80);
-    let load = Load::start(address, "any.test", "/", 3, 2);
+    let load = Load::start(address, "any.test", "/", 5, 3);
     load.advance(300).await;
     let mut slow = slow_request(address, 2000).await;
     load.advance(50).await;
