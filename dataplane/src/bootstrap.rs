@@ -5,7 +5,7 @@
 //! table in [`keys`]. What a listener or route does is not here: that comes from the control plane.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -140,6 +140,25 @@ impl Bootstrap {
             file: path.map(Path::to_owned),
             faults: written.faults,
         })
+    }
+
+    /// Reads every file that is named, as `--check` does; while running, one may still come.
+    pub fn check_files(&self) -> Result<(), BootstrapError> {
+        let control_plane = self.xds.tls.iter().flat_map(|files| {
+            let identity = files.identity.iter();
+            identity
+                .flat_map(|(certificate, key)| [certificate, key])
+                .chain([&files.ca])
+        });
+        let admin = self.admin.tls.iter();
+        let admin = admin.flat_map(|(certificate, key)| [certificate, key]);
+        for path in control_plane.chain(admin) {
+            fs::read(path).map_err(|source| BootstrapError::Read {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// Every key with its value and who set it, a line each; what `--check` prints.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 for a clean stop, 1 when something failed or requests were cut at the end of the
 //! drain time, 2 for a command line or bootstrap file that cannot be used.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,11 +34,7 @@ struct Arguments {
     check: bool,
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command line's answer"
-)]
+#[expect(clippy::print_stderr, reason = "the command line's answer")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let failed = |code: u8, message: String| {
@@ -57,7 +54,11 @@ fn main() -> ExitCode {
         Err(error) => return failed(2, format!("log.level: {error}")),
     };
     if arguments.check {
-        println!("{}", bootstrap.summary());
+        if let Err(error) = bootstrap.check_files() {
+            return failed(2, error.to_string());
+        }
+        // Whoever has read enough may close its end.
+        drop(writeln!(io::stdout(), "{}", bootstrap.summary()));
         return ExitCode::SUCCESS;
     }
     for key in &bootstrap.without_effect {

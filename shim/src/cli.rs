@@ -3,6 +3,7 @@
 //! `main.rs` calls [`run`] and exits with the code it gives. Flags win over the settings file. Each
 //! command is a few lines that call the module which does it.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +51,7 @@ struct Serve {
     #[arg(long, value_enum, default_value_t = Source::Files)]
     source: Source,
     /// Folders or files with the manifests (*.yaml, *.yml, *.json).
-    #[arg(required_if_eq("source", "files"), value_name = "DIR")]
+    #[arg(value_name = "DIR")]
     folders: Vec<PathBuf>,
     /// The API server to follow with --source kube [default: $KUBECONFIG, or the pod's own].
     #[arg(long, value_name = "FILE")]
@@ -94,7 +95,8 @@ struct StandaloneArgs {
     /// Added to the ports of listeners below 1024, to serve port 80 without being root.
     #[arg(long, default_value_t = 0, value_name = "N")]
     port_offset: u16,
-    /// Bind this port for listeners that say another one; can be given several times.
+    /// Bind this port for listeners that say another one, and for backends of --demo; can be given
+    /// several times.
     #[arg(long, value_name = "WRITTEN=BOUND", value_parser = port_pair)]
     map_port: Vec<(u16, u16)>,
     /// Serve only Gateways of classes with this controllerName [default: all Gateways].
@@ -158,6 +160,11 @@ impl Serve {
         };
         let source = match self.source {
             Source::Files => {
+                anyhow::ensure!(
+                    !self.folders.is_empty(),
+                    "--source files needs a DIR with manifests; without one, data planes would be \
+                     told to serve nothing"
+                );
                 must_exist(&self.folders)?;
                 control_plane::Source::Files(self.folders)
             }
@@ -214,7 +221,6 @@ impl StandaloneArgs {
 }
 
 impl Check {
-    #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
     fn run(self) -> anyhow::Result<ExitCode> {
         must_exist(&self.folders)?;
         let files = FileSource::new(self.folders).current();
@@ -229,11 +235,14 @@ impl Check {
             Which::Problems
         };
         let report = Report::new(&files, &translation, which);
-        print!("{report}");
         if report.has_problems() {
+            say(&report.to_string())?;
             return Ok(ExitCode::FAILURE);
         }
-        println!("{} objects, no problems", files.view.len());
+        say(&format!(
+            "{report}{} objects, no problems\n",
+            files.view.len()
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -266,6 +275,16 @@ fn port_pair(text: &str) -> Result<(u16, u16), String> {
     match pair {
         Some((written, bound)) if written > 0 && bound > 0 => Ok((written, bound)),
         _ => Err("write the port of the manifest and the port to bind, as in 80=8080".to_owned()),
+    }
+}
+
+/// Writes to standard output; whoever has read enough of it may close it.
+fn say(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -328,7 +347,7 @@ fn start_log(filter: Option<&str>, command: &Command) {
     let filter = filter.map_or_else(|| EnvFilter::new(default), EnvFilter::new);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .init();
 }
 

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 
 use anyhow::Context;
 use futures_util::{SinkExt, StreamExt};
@@ -23,6 +24,8 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::translate::PortMap;
+
 /// Names and ports of the backends; `examples/quickstart/backends.yaml` points at them.
 pub const BACKENDS: [(&str, u16); 2] = [("echo-1", 3001), ("echo-2", 3002)];
 
@@ -31,9 +34,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 type Reply = Response<BoxBody<Bytes, Infallible>>;
 
-/// Binds both backends and serves them in the background until the shutdown.
-pub async fn start(shutdown: &CancellationToken) -> anyhow::Result<()> {
+/// Binds both backends, at their ports or where `ports` leads, and serves them in the background
+/// until the shutdown.
+pub async fn start(shutdown: &CancellationToken, ports: &PortMap) -> anyhow::Result<()> {
     for (name, port) in BACKENDS {
+        let port = ports.bound(port).map_or(port, NonZeroU16::get);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!(

@@ -181,13 +181,18 @@ impl FileSource {
     /// Looks at every file again; reads those whose time or length changed.
     pub fn rescan(&mut self) -> Refreshed {
         let mut found = BTreeSet::new();
+        let mut unlisted = Vec::new();
         let faults = std::mem::take(&mut self.root_faults);
         for root in self.roots.clone() {
             if let Err(error) = list(&root, 0, &mut found) {
                 self.root_faults.push(fault(
                     &root.to_string_lossy(),
-                    format!("cannot be listed: {error}; check that it exists and can be read"),
+                    format!(
+                        "cannot be listed: {error}; what it held serves on, check that it exists and \
+                         can be read"
+                    ),
                 ));
+                unlisted.push(root);
             }
         }
         let mut changed = faults != self.root_faults;
@@ -195,6 +200,7 @@ impl FileSource {
             .files
             .keys()
             .filter(|path| !found.contains(*path))
+            .filter(|path| !unlisted.iter().any(|root| path.starts_with(root)))
             .cloned()
             .collect();
         for path in gone {
@@ -254,11 +260,14 @@ impl FileSource {
         }
     }
 
+    /// A file that cannot be read keeps what it last held.
     fn unreadable(&self, path: &Path, reason: &str) -> FileState {
+        let known = self.files.get(path);
         FileState {
+            objects: known.map(|known| known.objects.clone()).unwrap_or_default(),
             faults: vec![fault(
                 &self.shown(path),
-                format!("cannot be read: {reason}"),
+                format!("cannot be read, what it held serves on: {reason}"),
             )],
             ..FileState::default()
         }

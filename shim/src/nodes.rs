@@ -65,6 +65,8 @@ pub struct Node {
     pub error_detail: String,
     /// Faults of its last refusal, one by one.
     pub violations: Vec<NodeViolation>,
+    /// Its last refusal, also once it has acknowledged something since.
+    pub last_nack: Option<LastNack>,
     /// What it said last in a status report.
     pub message: String,
     /// Numbers of its last status report.
@@ -93,6 +95,20 @@ pub struct Node {
     /// When it was heard of last.
     #[serde(serialize_with = "as_rfc3339")]
     pub last_seen_at: SystemTime,
+}
+
+/// A refusal, as it came.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastNack {
+    /// The version that was refused.
+    pub version: String,
+    /// The reason.
+    pub error_detail: String,
+    /// Faults, one by one.
+    pub violations: Vec<NodeViolation>,
+    /// When it came.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub at: SystemTime,
 }
 
 /// One fault of a refused snapshot.
@@ -308,6 +324,12 @@ impl Lease<'_> {
                     message: bounded(&violation.message),
                 })
                 .collect();
+            node.last_nack = Some(LastNack {
+                version: node.pushed_version.clone(),
+                error_detail: node.error_detail.clone(),
+                violations: node.violations.clone(),
+                at: SystemTime::now(),
+            });
         });
         self.nodes.tell();
     }
@@ -360,6 +382,7 @@ impl Node {
             supported_features: Vec::new(),
             subscriptions: Vec::new(),
             compatibility_profile: String::new(),
+            last_nack: None,
             full_pushes: 0,
             delta_pushes: 0,
             acks: 0,

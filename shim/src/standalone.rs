@@ -60,7 +60,7 @@ pub struct Standalone {
 /// Runs until the shutdown, or until either half fails.
 pub async fn run(standalone: Standalone, shutdown: CancellationToken) -> anyhow::Result<()> {
     if standalone.is_demo {
-        demo::start(&shutdown).await?;
+        demo::start(&shutdown, &standalone.ports).await?;
     }
     // The control plane outlives the data plane, which drains first.
     let control_shutdown = CancellationToken::new();
@@ -71,6 +71,10 @@ pub async fn run(standalone: Standalone, shutdown: CancellationToken) -> anyhow:
         control_shutdown.clone(),
     )
     .await?;
+    // A data plane that came before the first snapshot would be told to come back later.
+    let mut snapshots = control_plane.store.subscribe();
+    let first = snapshots.wait_for(Option::is_some);
+    drop(tokio::time::timeout(LOOK, first).await);
     let data_plane = start_data_plane(
         control_plane.grpc_addr,
         standalone.admin_addr,
@@ -172,6 +176,10 @@ struct Screen<'a> {
     control_plane: &'a ControlPlane,
     admin_addr: SocketAddr,
     problems: Vec<String>,
+    /// Objects of kinds that are not read.
+    skipped: Vec<String>,
+    /// The version that was printed last.
+    version: String,
     /// [`State::edits`] of what was printed last.
     edits: u64,
 }
@@ -182,6 +190,8 @@ impl<'a> Screen<'a> {
             control_plane,
             admin_addr,
             problems: Vec::new(),
+            skipped: Vec::new(),
+            version: String::new(),
             edits: 0,
         }
     }
@@ -207,16 +217,13 @@ impl<'a> Screen<'a> {
             }
             // Conditions come first; the snapshot follows within the same update, if it differs.
             let next = tokio::time::timeout(Duration::from_millis(50), snapshots.changed()).await;
-            let published = match next {
-                Ok(Ok(())) => snapshots.borrow_and_update().clone(),
-                _ => None,
-            };
-            if published.is_some() {
+            if matches!(next, Ok(Ok(()))) {
                 let served = self.wait_until_served();
                 drop(tokio::time::timeout(LOOK, served).await);
             }
+            snapshots.mark_unchanged();
             let state = state.borrow_and_update().clone();
-            self.print_change(published.as_deref(), &state);
+            self.print_change(&state);
         }
         // The data plane drains; `run` waits for it.
         std::future::pending::<()>().await;
@@ -264,12 +271,18 @@ impl<'a> Screen<'a> {
         }
         self.problems = problem_lines(&report);
         self.problems.extend(refusals);
+        self.skipped = report.skipped.iter().map(ToString::to_string).collect();
+        published
+            .snapshot
+            .version
+            .as_str()
+            .clone_into(&mut self.version);
         self.edits = state.edits;
     }
 
     /// One line for the change, and one for each problem that is new.
     #[expect(clippy::print_stdout, reason = "the change is what the command shows")]
-    fn print_change(&mut self, published: Option<&Published>, state: &State) {
+    fn print_change(&mut self, state: &State) {
         let report = Report::new(&state.files, &state.translation, Which::Problems);
         let mut problems = problem_lines(&report);
         problems.extend(self.refusals());
@@ -278,10 +291,13 @@ impl<'a> Screen<'a> {
             return;
         }
         self.edits = state.edits;
-        let what = published.map_or_else(
-            || "nothing new to serve".to_owned(),
-            |published| table::summary(&published.snapshot),
-        );
+        let what = match self.control_plane.store.current() {
+            Some(now) if now.snapshot.version.as_str() != self.version => {
+                now.snapshot.version.as_str().clone_into(&mut self.version);
+                table::summary(&now.snapshot)
+            }
+            _ => "nothing new to serve".to_owned(),
+        };
         let count = match problems.len() {
             0 => "nothing is wrong".to_owned(),
             1 => "1 problem".to_owned(),
@@ -294,6 +310,11 @@ impl<'a> Screen<'a> {
             }
         }
         self.problems = problems;
+        let skipped: Vec<_> = report.skipped.iter().map(ToString::to_string).collect();
+        for line in skipped.iter().filter(|line| !self.skipped.contains(line)) {
+            println!("  skipped: {line}");
+        }
+        self.skipped = skipped;
     }
 
     /// What the data plane refused, with its reasons, as long as it is not what is left out.

@@ -452,7 +452,7 @@ fn given_up(
 /// What a fault on the client's side becomes.
 fn client_fault(
     ctx: &mut Context<'_>,
-    responder: &Responder<'_>,
+    responder: &mut Responder<'_>,
     error: ClientError,
 ) -> Result<Step, ClientError> {
     ctx.reason = match error {
@@ -463,6 +463,8 @@ fn client_fault(
     };
     match error {
         ClientError::Malformed(_) | ClientError::TooLarge if !responder.has_head() => {
+            // Where the next request would begin is not known.
+            responder.close_after();
             Ok(Step::reply(Reply::new(ctx.reason)))
         }
         error => Err(error),

@@ -113,7 +113,11 @@ impl Written {
                 let disagrees = before.is_some_and(|before| before.value != self.value(key));
                 if disagrees {
                     let name = key.name;
-                    let message = format!("another spelling of {name} says otherwise, keep one");
+                    let message = if path == name {
+                        "an earlier spelling of it says otherwise, keep one".to_owned()
+                    } else {
+                        format!("another spelling of {name} says otherwise, keep one")
+                    };
                     self.fault(path, message);
                 }
             }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::Subscriber;
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
@@ -124,7 +124,8 @@ pub enum InitError {
 #[error("log filter {filter:?} is not valid; write levels per module as in `info,hyper=warn`")]
 pub struct FilterError {
     filter: String,
-    source: ParseError,
+    /// Absent where a word that should be a level is none.
+    source: Option<ParseError>,
 }
 
 /// Sets up the log of this process.
@@ -177,13 +178,26 @@ impl LogHandle {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
+    // A misspelt level would be taken for a module's name, and let everything of it through.
+    let is_level = |word: &str| word.is_empty() || word.parse::<LevelFilter>().is_ok();
+    let is_module = |word: &str| word.contains(['=', ':', '[', '_']);
+    if !filter
+        .split(',')
+        .map(str::trim)
+        .all(|word| is_level(word) || is_module(word))
+    {
+        return Err(FilterError {
+            filter: filter.to_owned(),
+            source: None,
+        });
+    }
     // The filter can come from the admin API: values are compared as text, never as patterns.
     EnvFilter::builder()
         .with_regex(false)
         .parse(filter)
         .map_err(|source| FilterError {
             filter: filter.to_owned(),
-            source,
+            source: Some(source),
         })
 }
 

@@ -575,6 +575,11 @@ fn check_says_what_is_in_effect_or_what_is_wrong() {
     for (broken, told) in [
         ("log: {levl: x}\n", "did you mean log.level?"),
         ("log: {level: 'info,=='}\n", "is not valid"),
+        ("log: {level: ifno}\n", "is not valid"),
+        (
+            "adminTls: {certPath: /nowhere/a.crt, keyPath: /nowhere/a.key}\n",
+            "/nowhere/a.crt",
+        ),
     ] {
         let bad = written(&format!("{LEAST}{broken}"));
         let output = run(&["--check", "--config", bad.1.to_str().unwrap()]);
@@ -582,6 +587,12 @@ fn check_says_what_is_in_effect_or_what_is_wrong() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(told), "{text}");
     }
+    let tls = "xdsTls: {enabled: true, caPath: /nowhere/ca.crt}";
+    let missing = written(&LEAST.replace("xdsTls: {enabled: false}", tls));
+    let output = run(&["--check", "--config", missing.1.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cannot read /nowhere/ca.crt"), "{text}");
     assert_eq!(run(&["--no-such-flag"]).status.code(), Some(2));
     for flag in ["--help", "--version"] {
         let output = run(&[flag]);

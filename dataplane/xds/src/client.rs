@@ -232,7 +232,8 @@ impl Client {
     }
 
     fn note_disconnected(&self, reason: String, was_active: bool, is_first: bool) {
-        // Said aloud once, however often the dial fails after that.
+        // Said aloud once, however often the dial fails after that. A stream that ended is no news
+        // for an operator as long as the next dial succeeds.
         match (is_first, was_active, self.session.held()) {
             (false, ..) => debug!(reason, "control plane still out of reach"),
             (true, _, None) => warn!(
@@ -244,9 +245,9 @@ impl Client {
                 reason,
                 "control plane out of reach; the held configuration serves, dialling again"
             ),
-            (true, true, Some(_)) => warn!(
+            (true, true, Some(_)) => info!(
                 reason,
-                "control plane lost; the held configuration serves on, dialling again"
+                "the stream ended; the held configuration serves on, dialling again"
             ),
         }
         if was_active {

@@ -361,7 +361,8 @@ impl<U> Session<U> {
             was_active,
             is_first: !self.is_lost,
         }));
-        self.is_lost = true;
+        // A stream that ends is no loss yet: control planes end old ones, and the next dial tells.
+        self.is_lost |= !was_active;
     }
 
     /// When the present connection has been silent for too long. Not while reading is paused.

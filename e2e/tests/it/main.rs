@@ -14,6 +14,7 @@ mod faults;
 mod gateway_api_examples;
 mod isolation;
 mod kinds;
+mod quickstart;
 mod shutdown;
 mod streams;
 mod support;

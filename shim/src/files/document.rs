@@ -46,6 +46,8 @@ impl Document<'_> {
 
 /// Documents nested deeper than this in Lists of Lists are refused.
 const LIST_DEPTH_MAX: usize = 4;
+/// Brackets open at once, beyond which a document is not parsed.
+const BRACKETS_MAX: usize = 2000;
 
 /// Every document of `text`; what cannot be read is a fault.
 pub(super) fn documents<'a>(
@@ -59,6 +61,16 @@ pub(super) fn documents<'a>(
             file: file.clone(),
             line,
         };
+        if is_too_deep(part) {
+            faults.push(Fault {
+                file: file.clone(),
+                line,
+                object: String::new(),
+                path: String::new(),
+                message: format!("opens more than {BRACKETS_MAX} brackets within one another"),
+            });
+            continue;
+        }
         match serde_yaml::from_str::<Value>(part) {
             Ok(Value::Null) => {}
             Ok(value) => {
@@ -74,6 +86,20 @@ pub(super) fn documents<'a>(
         }
     }
     documents
+}
+
+/// True when so many brackets are open at once that parsing, whose time grows with the square of
+/// that, would keep everything else waiting. Brackets in quotes count too; no manifest has so many.
+fn is_too_deep(text: &str) -> bool {
+    let mut open = 0_usize;
+    text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open > BRACKETS_MAX
+    })
 }
 
 /// The documents of `text`, each with the number of its first line that says something.

@@ -125,6 +125,7 @@ async fn clients_show_what_each_data_plane_holds_and_refused() {
     let server = start(None, false).await;
     let (lease, _) = server.nodes.connect("dp-1").unwrap();
     lease.acked("v1");
+    lease.update(|node| node.pushed_version = "v2".to_owned());
     lease.refused(
         "no such listener",
         &[NodeViolation {
@@ -141,6 +142,17 @@ async fn clients_show_what_each_data_plane_holds_and_refused() {
     assert_eq!(client["error_detail"], "no such listener");
     assert_eq!(client["violations"][0]["path"], "listeners[0]");
     assert_eq!((&client["acks"], &client["nacks"]), (&1.into(), &1.into()));
+    // The refusal can be looked up when what was at fault is left out, and the rest serves.
+    lease.acked("v3");
+    let clients = server.json("/api/v1/clients").await;
+    let client = &clients[0];
+    assert_eq!(client["error_detail"], "");
+    assert_eq!(client["last_nack"]["version"], "v2");
+    assert_eq!(client["last_nack"]["error_detail"], "no such listener");
+    assert_eq!(
+        client["last_nack"]["violations"][0]["message"],
+        "is unknown"
+    );
     drop(lease);
     let node = server.json("/v1/nodes/dp-1").await;
     assert_eq!(

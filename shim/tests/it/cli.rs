@@ -53,7 +53,9 @@ fn wrong_usage_exits_with_2_and_says_why() {
     let settings = folder.path().join("settings.yaml");
     std::fs::write(&settings, "grpcRuntime: {snapshotAckTimout: 1s}").unwrap();
     let settings = settings.to_str().unwrap();
-    let rows: [(&[&str], &str); 6] = [
+    let rows: [(&[&str], &str); 8] = [
+        (&["serve"], "DIR"),
+        (&["serve", "--source", "files"], "DIR"),
         (&["check"], "DIR"),
         (&["chek", "."], "check"),
         (&["check", "/nowhere/at/all"], "/nowhere/at/all"),

@@ -367,3 +367,36 @@ async fn one_edit_among_three_thousand_files_is_seen_soon() {
     // Generous, for a busy machine; what is expected is below 25 ms.
     assert!(each < Duration::from_millis(250), "{each:?}");
 }
+
+#[test]
+fn a_folder_that_is_away_for_a_while_serves_on_and_is_followed_once_it_is_back() {
+    let folder = Folder::new();
+    folder.write("live/a.yaml", &route("one", ""));
+    let (live, away) = (folder.path().join("live"), folder.path().join("away"));
+    let mut source = FileSource::new([live.clone()]);
+
+    fs::rename(&live, &away).unwrap();
+    source.rescan();
+    let files = source.current();
+    assert!(has_route(&files, "shop/one"));
+    assert_eq!(files.faults.len(), 1);
+    let told = files.faults[0].to_string();
+    assert!(told.contains("what it held serves on"), "{told}");
+
+    folder.write("away/a.yaml", &route("two", ""));
+    fs::rename(&away, &live).unwrap();
+    source.rescan();
+    let files = source.current();
+    assert!(has_route(&files, "shop/two") && !has_route(&files, "shop/one"));
+    assert_eq!(*files.faults, []);
+}
+
+#[test]
+fn a_document_with_thousands_of_open_brackets_is_refused_before_it_costs_time() {
+    let deep = format!("a: {}", "[".repeat(100_000));
+    let files = read(&format!("{deep}\n---\n{}", route("one", "")));
+    assert_eq!(files.faults.len(), 1);
+    let told = files.faults[0].to_string();
+    assert!(told.contains("brackets within one another"), "{told}");
+    assert!(has_route(&files, "shop/one"));
+}
