@@ -130,8 +130,7 @@ impl AnswerStream {
     /// came late. A frame that was cut off is neither.
     fn rest(&mut self, frame: Frame, out: &mut Vec<Bytes>) {
         let is_blank = frame.raw.iter().all(u8::is_ascii_whitespace);
-        let is_whole = serde_json::from_slice::<serde::de::IgnoredAny>(&frame.data).is_ok()
-            || frame.data.trim_ascii() == b"[DONE]";
+        let is_whole = is_json(&frame.data) || frame.data.trim_ascii() == b"[DONE]";
         if self.seen.is_over() {
             if is_blank && self.encoder.is_none() {
                 out.push(frame.raw);
@@ -215,19 +214,23 @@ impl AnswerStream {
                 }
             }),
             None => {
+                let mut unread = None;
                 decoder.frame(&frame, &mut |step| {
                     has_usage |= matches!(step, Step::Usage(_));
                     has_choice |= !matches!(step, Step::Usage(_) | Step::Start { .. });
-                    seen.step(&step);
+                    match step {
+                        // A server may write what is not known here; what is no JSON is not passed on.
+                        Step::Failed(failure) if failure.reason == FailureReason::BadAnswer => {
+                            unread = Some(failure);
+                        }
+                        step => seen.step(&step),
+                    }
                 });
-                // The provider's own error is in the client's format; a frame that cannot be read is not
-                // passed on.
-                let is_own = |failure: &Failure| failure.reason == FailureReason::Provider;
-                if let Some(failure) = &seen.failure
-                    && !is_own(failure)
+                if let Some(failure) = unread
+                    && !is_json(&frame.data)
                 {
-                    let failure = failure.clone();
                     out.push(failure.frame(self.client));
+                    seen.failure = Some(failure);
                     return;
                 }
                 let is_hidden =
@@ -258,6 +261,10 @@ impl AnswerStream {
             out.push(Bytes::from(std::mem::take(&mut self.written)));
         }
     }
+}
+
+fn is_json(data: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok()
 }
 
 /// True for the chunk that OpenAI adds for usage: it has an empty list of choices.

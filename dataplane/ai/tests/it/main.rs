@@ -6,6 +6,7 @@
     reason = "a test reports a broken assumption by panicking"
 )]
 
+mod hostile;
 mod pass_through;
 mod requests_from_anthropic;
 mod requests_to_anthropic;
@@ -13,3 +14,4 @@ mod requests_to_ollama;
 mod responses;
 mod streams;
 mod support;
+mod tokens;

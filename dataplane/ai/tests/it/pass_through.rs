@@ -94,6 +94,21 @@ fn frames_pass_untouched_and_usage_is_hidden_from_who_did_not_ask() {
 }
 
 #[test]
+fn frames_that_are_not_known_here_pass_and_what_is_no_json_does_not() {
+    let odd = "data: {\"choices\":[{\"index\":\"first\",\"delta\":7}],\"x\":1.0}\n\n";
+    let text = format!("{odd}{DONE}");
+    let (found, ended) = streamed(stream(Chat, OpenAi, false), &[text.as_bytes()]);
+    assert_eq!(found, text);
+    assert!(ended.failure().is_none());
+    let (found, ended) = streamed(stream(Chat, OpenAi, false), &[b"data: <html>\n\n"]);
+    assert!(
+        !found.contains("html") && found.contains("\"error\""),
+        "{found}"
+    );
+    assert!(ended.failure().is_some());
+}
+
+#[test]
 fn usage_on_a_frame_with_choices_stays() {
     let text = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\ndata: [DONE]\n\n";
     let (found, _) = streamed(stream(Chat, OpenAi, false), &[text.as_bytes()]);
