@@ -9,6 +9,7 @@ pub mod scenario;
 pub mod gateway;
 pub mod load;
 pub mod manifest;
+pub mod kube_api;
 pub mod api_server;
 pub mod admin;
 pub mod ports;

@@ -62,6 +62,7 @@ pub fn start(
         view: ClusterView::default(),
         sources: HashMap::new(),
         faults: BTreeMap::new(),
+        forbidden: BTreeMap::new(),
         secrets: Secrets::new(client.clone(), changes.clone()),
         known: Arc::clone(&known),
         metrics: Arc::clone(&metrics),
@@ -103,6 +104,8 @@ struct Collector {
     view: ClusterView,
     sources: HashMap<Source, Kept>,
     faults: BTreeMap<(Source, Arc<str>), Fault>,
+    /// Kinds that may not be listed.
+    forbidden: BTreeMap<Source, Fault>,
     secrets: Secrets,
     known: Arc<Known>,
     metrics: Arc<Metrics>,
@@ -201,7 +204,8 @@ impl Collector {
 
     /// What there is now; the last view within the limits when the present one is not.
     fn current(&mut self) -> Files {
-        let mut faults: Vec<_> = self.faults.values().cloned().collect();
+        let faults = self.forbidden.values().chain(self.faults.values());
+        let mut faults: Vec<_> = faults.cloned().collect();
         let count = self.view.len();
         let view = match self.max_input_objects {
             Some(limit) if count > limit => {
@@ -245,12 +249,13 @@ impl Collector {
                 }
                 false
             }
+            Change::Forbidden(source, said) => self.forbid(source, &said),
             Change::Gone(source) => {
+                let mut changed = self.forbidden.remove(&source).is_some();
                 let Some(kept) = self.sources.remove(&source) else {
-                    return false;
+                    return changed;
                 };
                 info!(kind = %source, "is not installed any more, its objects are gone");
-                let mut changed = false;
                 for key in kept.keys {
                     changed |= self.remove(&source, &key);
                 }
@@ -266,7 +271,10 @@ impl Collector {
                 kept.is_done = true;
                 let seen = kept.seen.take().unwrap_or_default();
                 let gone: Vec<_> = kept.keys.difference(&seen).cloned().collect();
-                let mut changed = false;
+                let mut changed = self.forbidden.remove(&source).is_some();
+                if changed {
+                    info!(kind = %source, "may be listed now");
+                }
                 for key in gone {
                     changed |= self.remove(&source, &key);
                     self.forget(&source, &key);
@@ -280,6 +288,34 @@ impl Collector {
             }
             Change::Secret(change) => self.secrets.take_in(change, &mut self.view),
         }
+    }
+
+    /// A kind may not be listed. What is known of it stays as it is. At start, routes and listeners
+    /// that nobody may see are not served and all others are; without what says where requests go
+    /// and who may come in, nothing is handed out.
+    fn forbid(&mut self, source: Source, said: &str) -> bool {
+        let can_lack = discovery::can_lack(&source.kind);
+        let kept = self.sources.entry(source.clone()).or_default();
+        let outcome = match (kept.is_done, can_lack) {
+            (true, _) => "what was known of it serves on",
+            (false, true) => "its objects are not served, all others are",
+            (false, false) => "nothing is served before it may",
+        };
+        kept.is_done |= can_lack;
+        let message = format!(
+            "may not be listed, so {outcome}; grant the shim what manifests/base/rbac.yaml names: \
+             {said}"
+        );
+        error!(kind = %source, %message, "the API server refuses");
+        let fault = Fault {
+            file: "".into(),
+            line: 0,
+            object: source.to_string(),
+            path: String::new(),
+            message,
+        };
+        self.forbidden.insert(source, fault);
+        true
     }
 
     fn forget(&mut self, source: &Source, key: &Arc<str>) {

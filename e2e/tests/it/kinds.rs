@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 }
 
 /// The server with our definitions in it; nothing where there is no server.
-fn server() -> Option<&'static ApiServer> {
+pub(crate) fn server() -> Option<&'static ApiServer> {
     let server = ApiServer::shared()?;
     let folder = root().join("manifests/crds");
     let folder = folder.to_str().unwrap();

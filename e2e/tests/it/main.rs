@@ -8,6 +8,7 @@
 mod api_server;
 mod backend_tls_example;
 mod bad_input;
+mod bad_objects;
 mod client_certificates;
 mod cluster;
 mod faults;

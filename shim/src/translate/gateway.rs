@@ -305,6 +305,7 @@ fn candidate<'a>(
         }
     }
     let (addresses, address_fault) = addresses(object, context.allotment, context.settings);
+    let address_fault = parameters_fault(&object.value).or(address_fault);
     Candidate {
         object,
         sets,
@@ -314,6 +315,17 @@ fn candidate<'a>(
         address_fault,
         backend_identity: backend_identity::asked(context, certificates),
     }
+}
+
+/// There is no kind of parameters that we know, and what they ask for cannot be told.
+fn parameters_fault(gateway: &Gateway) -> AddressFault {
+    let infrastructure = gateway.spec.infrastructure.as_ref()?;
+    let reference = infrastructure.parameters_ref.as_ref()?;
+    let message = format!(
+        "spec.infrastructure.parametersRef: kind {} of group {:?} is not known here, remove it",
+        reference.kind, reference.group
+    );
+    Some((ConditionType::Accepted, "InvalidParameters", message))
 }
 
 type AddressFault = Option<(ConditionType, &'static str, String)>;
@@ -610,7 +622,14 @@ pub(super) fn summarize(status: &mut ObjectStatus) {
         return;
     };
     let generation = first.observed_generation;
-    let is_address = |c: &&Condition| matches!(c.reason, "UnsupportedAddress" | "AddressNotUsable");
+    let is_address = |c: &&Condition| {
+        let of_the_whole = [
+            "UnsupportedAddress",
+            "AddressNotUsable",
+            "InvalidParameters",
+        ];
+        of_the_whole.contains(&c.reason)
+    };
     let address_fault = status.conditions.iter().find(is_address);
     let address_fault = address_fault.map(|c| (c.kind, c.reason, c.message.clone()));
     let is_reference =

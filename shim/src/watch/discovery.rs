@@ -64,6 +64,22 @@ const KINDS: &[(&str, &str, &[&str])] = &[
 /// Kinds without which there is no gateway; others may well be missing.
 const NEEDED: &[&str] = &["GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant"];
 
+/// True for kinds whose objects can stay unseen without changing what others mean: more is open or
+/// reachable in none of the cases.
+pub(super) fn can_lack(kind: &str) -> bool {
+    const KINDS: &[&str] = &[
+        "ListenerSet",
+        "GRPCRoute",
+        "TLSRoute",
+        "TCPRoute",
+        "UDPRoute",
+        "ServiceImport",
+        "BackendLBPolicy",
+        "XBackendTrafficPolicy",
+    ];
+    KINDS.contains(&kind)
+}
+
 /// Starts and ends reflectors as kinds come and go; runs until dropped.
 pub(super) async fn run(client: Client, changes: Sender<Change>, metrics: Arc<Metrics>) {
     let look = Arc::new(Notify::new());

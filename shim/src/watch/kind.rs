@@ -100,6 +100,8 @@ pub(super) enum Change {
     Installed(Vec<Source>),
     /// This kind is not installed any more.
     Gone(Source),
+    /// It is, and may not be listed: in the API server's words.
+    Forbidden(Source, String),
     /// All objects of the kind follow.
     ListBegins(Source),
     /// One object, of a list or changed.
@@ -117,6 +119,7 @@ pub(super) async fn follow(client: Client, source: Source, changes: Sender<Chang
     let api = Api::<DynamicObject>::all_with(client, &source.resource());
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
     let mut pause = Pause::default();
+    let mut is_told = false;
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(event) => {
@@ -136,13 +139,35 @@ pub(super) async fn follow(client: Client, source: Source, changes: Sender<Chang
                 return;
             }
             Err(error) => {
+                if let Some(said) = forbidden(&error)
+                    && !std::mem::replace(&mut is_told, true)
+                {
+                    let change = Change::Forbidden(source.clone(), said);
+                    if changes.send(change).await.is_err() {
+                        return;
+                    }
+                }
                 pause.after(&source, &error).await;
                 continue;
             }
         };
+        is_told &= !matches!(change, Change::ListEnds(_));
         if changes.send(change).await.is_err() {
             return;
         }
+    }
+}
+
+/// What the API server said when the kind may not be listed or watched.
+fn forbidden(error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 403 =>
+        {
+            Some(status.message.clone())
+        }
+        _ => None,
     }
 }
 

@@ -79,14 +79,15 @@ impl Known {
         self.changed.notify_one();
     }
 
-    /// Notes what the API server answered to a write.
+    /// Notes what the API server answered to a write, unless the watch has brought something newer
+    /// meanwhile: with an old version every write after it would be refused.
     pub fn note(&self, kind: Kind, key: &Arc<str>, written: &DynamicObject) {
-        if let Some(entry) = self.lock().objects.get_mut(&(kind, key.clone())) {
-            entry.resource_version = written
-                .metadata
-                .resource_version
-                .clone()
-                .unwrap_or_default();
+        let version = written.metadata.resource_version.clone();
+        let version = version.unwrap_or_default();
+        if let Some(entry) = self.lock().objects.get_mut(&(kind, key.clone()))
+            && !is_older(&version, &entry.resource_version)
+        {
+            entry.resource_version = version;
             entry.status = status_of(written);
         }
     }
@@ -137,6 +138,15 @@ impl Known {
     }
 }
 
+/// True when the version is known to be older: they are numbers that grow (Kubernetes API concepts,
+/// "Resource versions"); of others nothing can be said.
+fn is_older(version: &str, than: &str) -> bool {
+    let number = |text: &str| text.parse::<u128>().ok();
+    number(version)
+        .zip(number(than))
+        .is_some_and(|(version, than)| version < than)
+}
+
 fn is_written(source: &Source, object: &DynamicObject) -> bool {
     match source.kind.as_str() {
         "Service" => {
@@ -150,4 +160,43 @@ fn is_written(source: &Source, object: &DynamicObject) -> bool {
 fn status_of(object: &DynamicObject) -> Arc<str> {
     let status = object.data.get("status");
     status.map_or_else(|| "".into(), |status| status.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(version: &str, reason: &str) -> DynamicObject {
+        DynamicObject {
+            types: None,
+            metadata: ObjectMeta {
+                name: Some("r".to_owned()),
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            },
+            data: json!({ "status": { "reason": reason } }),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_overtaken_changes_nothing() {
+        let known = Known::default();
+        let source = Source {
+            group: "gateway.networking.k8s.io".into(),
+            version: "v1".into(),
+            kind: "HTTPRoute".to_owned(),
+            plural: "httproutes".to_owned(),
+        };
+        let key: Arc<str> = "r".into();
+        known.put(&source, &key, &object("99", "first"));
+        for (answered, expected) in [("100", "100"), ("9", "100"), ("101", "101"), ("x", "x")] {
+            known.note(Kind::HttpRoute, &key, &object(answered, answered));
+            let entry = known.get(Kind::HttpRoute, &key).unwrap();
+            assert_eq!(entry.resource_version, expected);
+            assert_eq!(*entry.status, *json!({ "reason": expected }).to_string());
+        }
+    }
 }
