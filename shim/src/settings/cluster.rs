@@ -1,7 +1,8 @@
 //! The part of the settings that `--source kube` reads: pace, limits, election, addresses.
 //!
-//! The limits of a snapshot count for folders too. `settings.rs` parses it with the rest and hands it on as [`Cluster`]. Keys of the Go control plane
-//! keep their names; defaults differ where the table says so.
+//! The limits of a snapshot count for folders too. `settings.rs` parses it with the rest and hands it
+//! on as [`Cluster`]. Keys of the Go control plane keep their names; defaults differ where the table
+//! says so.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
