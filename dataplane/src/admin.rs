@@ -143,6 +143,8 @@ pub struct AdminState {
     pub log: Option<LogHandle>,
     /// Identity towards the control plane.
     pub node_id: String,
+    /// Limits of HTTP, to be shown.
+    pub http: Arc<dataplane_http::Settings>,
 }
 
 /// What all handlers share.

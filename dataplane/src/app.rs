@@ -25,6 +25,7 @@ use dataplane_xds::Status;
 use crate::admin::{self, AdminState, Readiness};
 use crate::apply::Applier;
 use crate::bootstrap::Bootstrap;
+use crate::health::Checks;
 use crate::last_good::{self, Keeper};
 use crate::listener::worker::{Shared, Workers};
 use crate::listener::{Listeners, accept};
@@ -83,6 +84,7 @@ pub async fn run(
             readiness: readiness.clone(),
             log,
             node_id: bootstrap.node_id.clone(),
+            http: shared.http.clone(),
         },
         admin_stop.clone(),
     )
@@ -107,6 +109,7 @@ pub async fn run(
         listeners.clone(),
         readiness.clone(),
         keeper.clone(),
+        Checks::new(bootstrap.health, shared.http.clone()),
     );
     if let Some(found) = bootstrap.last_good.as_deref().and_then(last_good::load)
         && let Err(rejection) = applier.restore(found).await
@@ -151,6 +154,7 @@ fn kept(bootstrap: &Bootstrap) -> anyhow::Result<Kept> {
         bootstrap.rate_limits.clone(),
         bootstrap.xds.live_replicas.clone(),
     );
+    let kept = kept.in_zone(&bootstrap.zone);
     match &bootstrap.session_secret {
         Some(secret) => kept
             .sealing_with(secret.expose().as_bytes())

@@ -16,6 +16,7 @@ use dataplane_xds::status::Detail;
 use dataplane_xds::{Apply, Rejection, Status, Update};
 
 use crate::admin::Readiness;
+use crate::health::Checks;
 use crate::last_good::{Found, Keeper};
 use crate::listener::Listeners;
 
@@ -28,6 +29,7 @@ pub struct Applier {
     listeners: Arc<tokio::sync::Mutex<Listeners>>,
     readiness: Arc<Readiness>,
     keeper: Arc<Keeper>,
+    checks: Checks,
     /// What serves is from disk and lacks its secrets.
     is_from_disk: bool,
 }
@@ -41,6 +43,7 @@ impl Applier {
         listeners: Arc<tokio::sync::Mutex<Listeners>>,
         readiness: Arc<Readiness>,
         keeper: Arc<Keeper>,
+        checks: Checks,
     ) -> Self {
         Self {
             store,
@@ -49,6 +52,7 @@ impl Applier {
             listeners,
             readiness,
             keeper,
+            checks,
             is_from_disk: false,
         }
     }
@@ -64,6 +68,7 @@ impl Applier {
         listeners.commit(prepared).await;
         drop(listeners);
         self.is_from_disk = true;
+        self.checks.update(&previous, &next);
         self.report(&previous, &next);
         self.readiness.serving_from_disk(&found.withheld);
         let metrics = &self.metrics.last_good;
@@ -112,6 +117,7 @@ impl Applier {
         listeners.commit(prepared).await;
         drop(listeners);
         stages.ended(ApplyStage::Commit);
+        self.checks.update(&previous, &next);
         self.complete(&previous, &next);
         info!(version = %next.version(), listeners = next.binds.len(), "configuration applied");
         Ok(next.version().clone())

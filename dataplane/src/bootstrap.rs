@@ -14,7 +14,7 @@ use std::time::Duration;
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
 
-use crate::overload;
+use crate::{health, overload};
 
 pub mod error;
 pub mod keys;
@@ -67,6 +67,10 @@ pub struct Bootstrap {
     pub listener_defaults: dataplane_config::ListenerDefaults,
     /// Limits of rate of the process, and of each listener and route.
     pub rate_limits: dataplane_config::ProcessLimits,
+    /// Topology zone of this data plane; empty when nobody says so.
+    pub zone: String,
+    /// Health checks of endpoints.
+    pub health: health::Settings,
     /// What persistent sessions are sealed under; `None` for a secret that ends with the process.
     pub session_secret: Option<SecretText>,
     /// How the end is drained.

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod last_good;
 pub mod bootstrap;
 pub mod overload;
+pub mod health;
 
 /// What [`app::run`] counts into; whoever runs it makes one.
 pub use dataplane_telemetry::metrics::Metrics;

@@ -89,8 +89,12 @@ pub struct Endpoint {
     pub port: NonZeroU16,
     /// Ready in its EndpointSlice.
     pub is_ready: bool,
+    /// Not ready because it ends, and still serving (EndpointSlice `serving` and `terminating`).
+    pub is_ending: bool,
     /// Topology zone; empty when unknown.
     pub zone: String,
+    /// Zones whose traffic it is meant for; empty for that of its own zone.
+    pub zone_hints: Vec<String>,
     /// Share among the cluster's endpoints; 1 unless the control plane says otherwise.
     pub weight: u32,
 }

@@ -85,7 +85,7 @@ fn clusters(
             Change::Upsert(cluster) => {
                 let before = clusters.get(&cluster.key);
                 let known = before.map(|config| &config.cluster);
-                let compiled = Cluster::compile(cluster, known);
+                let compiled = Cluster::compile_in(previous.kept.zone(), cluster, known);
                 let known = before.map(|config| &config.tls);
                 let thresholds = cluster.policy.as_deref().and_then(|it| it.breaker.as_ref());
                 let known_breaker = before.and_then(|config| config.breaker.as_ref());

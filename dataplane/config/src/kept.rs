@@ -30,6 +30,8 @@ pub struct Kept {
     shared: Arc<Shared>,
     limits: ProcessLimits,
     sealer: OnceLock<Arc<Sealer>>,
+    /// Where this data plane is; empty when nobody says so.
+    zone: Box<str>,
 }
 
 /// Route and cluster.
@@ -76,6 +78,19 @@ impl Kept {
             limits,
             ..Self::default()
         }
+    }
+
+    /// For a data plane in that zone.
+    pub fn in_zone(self, zone: &str) -> Self {
+        Self {
+            zone: zone.into(),
+            ..self
+        }
+    }
+
+    /// The zone of this data plane; empty when nobody says so.
+    pub fn zone(&self) -> &str {
+        &self.zone
     }
 
     /// Has sessions sealed under a secret that other replicas have too.

@@ -66,6 +66,8 @@ pub(crate) struct Context<'c> {
     pub(crate) pass: Option<Pass<'c>>,
     /// What the head of its response says of the endpoint, when somebody wants to know.
     pub(crate) answered: Option<Outcome>,
+    /// That response is one of gRPC, and somebody wants to know how it ends.
+    pub(crate) answers_grpc: bool,
     /// How it ended was told.
     pub(crate) is_judged: bool,
     /// Something of the request may have left for the endpoint of the last attempt.
@@ -115,6 +117,7 @@ impl<'c> Context<'c> {
             attempts: 0,
             pass: None,
             answered: None,
+            answers_grpc: false,
             is_judged: false,
             request_sent: false,
             retry: None,

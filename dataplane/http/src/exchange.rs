@@ -32,10 +32,9 @@ mod http1;
 mod http2;
 mod owner;
 
-pub(crate) use dial::Peer;
+pub(crate) use dial::{Peer, Spoken, dial};
 pub(crate) use owner::Owner;
 
-use dial::{Spoken, dial};
 use http1::Http1;
 use http2::{Http2, last_frame};
 

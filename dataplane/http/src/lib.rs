@@ -6,6 +6,7 @@
 //! filter does is decided by the engines this crate calls.
 
 pub mod connection;
+pub mod probe;
 mod proxy;
 mod phase;
 mod authorize;

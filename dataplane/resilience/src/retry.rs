@@ -80,6 +80,11 @@ impl RetryBudget {
             .is_ok()
     }
 
+    /// Whether any was ever taken.
+    pub fn is_used(&self) -> bool {
+        self.paid_until.load(Ordering::Relaxed) > 0
+    }
+
     /// How many retries could be taken at this moment.
     pub fn left(&self, allowance: Allowance) -> u64 {
         let owed = self.owed.load(Ordering::Relaxed);

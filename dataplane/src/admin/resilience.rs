@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use dataplane_config::{ClusterConfig, Limiter};
 use dataplane_resilience::circuit_breaker::Breaker;
+use dataplane_resilience::health_check::Record;
 use dataplane_upstream::{Endpoint, since_start};
 use ir::policy::RateLimitKey;
 
@@ -65,7 +66,8 @@ fn carried(held: &ClusterConfig) -> Value {
         "max_pending_requests":
             cluster.source().policy.as_deref().and_then(|it| it.max_pending_requests),
         "endpoints_available": cluster.available(),
-        "endpoints_ejected": cluster.unwell(),
+        "endpoints_ejected": cluster.ejected(Instant::now()),
+        "endpoints_unwell": cluster.unwell(),
         "panic": cluster.is_in_panic(),
     })
 }
@@ -155,10 +157,21 @@ fn endpoint(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Value {
         false => Duration::ZERO,
     };
     let (failures, gateway_failures, ejections) = load.held_against();
+    let checks = load.checks();
+    let fault = checks.fault().map(|fault| fault.to_string());
+    let unchecked = match &fault {
+        Some(fault) => format!("it does not pass its health checks: {fault}"),
+        None => "it has not passed enough health checks yet".to_owned(),
+    };
+    let crowded = format!("{unchecked}; but too few others are well");
+    let is_in_panic = held.cluster.is_in_panic();
     let (state, why) = match () {
+        () if endpoint.is_ending() => ("ending", "it ends, and keeps its sessions until then"),
         () if !endpoint.is_ready() => ("not_ready", "the control plane says that it is not ready"),
         () if endpoint.weight() == 0 => ("unused", "its weight is 0"),
-        () if !ejected_for.is_zero() && held.cluster.is_in_panic() => (
+        () if checks.is_unwell() && is_in_panic => ("unhealthy_in_use", &*crowded),
+        () if checks.is_unwell() => ("unhealthy", &*unchecked),
+        () if !ejected_for.is_zero() && is_in_panic => (
             "ejected_in_use",
             "it keeps failing, but too few others are well",
         ),
@@ -178,6 +191,8 @@ fn endpoint(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Value {
         "ejections": ejections,
         "failures_in_a_row": failures,
         "gateway_failures_in_a_row": gateway_failures,
+        "health_check": health_check(checks),
+        "health_check_fault": fault,
         "latency_ms": load.latency().map(|latency| latency.as_secs_f64() * 1000.0),
         "weight": endpoint.weight(),
         "zone": endpoint.zone(),
@@ -185,6 +200,14 @@ fn endpoint(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Value {
         "connections_active": load.connections_active(),
         "picks": load.picks(),
     })
+}
+
+fn health_check(checks: &Record) -> &'static str {
+    match (checks.is_checked(), checks.is_unwell()) {
+        (false, _) => "none",
+        (true, false) => "passing",
+        (true, true) => "failing",
+    }
 }
 
 fn split(key: &str) -> (&str, &str) {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane_resilience::admission::Gate;
+use dataplane_resilience::health_check;
 use dataplane_resilience::pressure::Thresholds;
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
@@ -15,7 +16,7 @@ use ir::SecretText;
 use super::keys as key;
 use super::written::{Origin, Written};
 use super::{AdminSettings, Bootstrap, Drain, Effective};
-use crate::overload;
+use crate::{health, overload};
 
 mod listener;
 mod session;
@@ -51,6 +52,8 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         listener_defaults: listener::defaults(written),
         rate_limits: listener::rate_limits(written),
         session_secret: session::secret(written),
+        zone: written.text(&key::ZONE).unwrap_or_default(),
+        health: health(written),
         drain: drain(written),
         last_good: last_good(written),
         without_effect: std::mem::take(&mut written.without_effect),
@@ -385,6 +388,18 @@ fn workers(written: &Written) -> usize {
     match to_usize(written.number(&key::WORKERS)) {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
+    }
+}
+
+fn health(written: &Written) -> health::Settings {
+    health::Settings {
+        checks_all: written.flag(&key::HEALTH_ALL),
+        defaults: health_check::Settings {
+            interval: written.duration(&key::HEALTH_INTERVAL),
+            timeout: written.duration(&key::HEALTH_TIMEOUT),
+            unhealthy_threshold: to_u32(written.number(&key::HEALTH_UNHEALTHY)),
+            healthy_threshold: to_u32(written.number(&key::HEALTH_HEALTHY)),
+        },
     }
 }
 

@@ -121,6 +121,9 @@ keys! {
     ADMIN_ADDR "adminAddr": Kind::Address, "127.0.0.1:19080" env "NANTIAN_GW_ADMIN_ADDR",
         "Where the admin API listens; an address that is not loopback needs a token.";
 
+    ZONE "zone": Kind::Text, "" env "NANTIAN_GW_ZONE",
+        "Topology zone of this data plane, such as `eu-1a`, for clusters that prefer endpoints of their own zone; of the pod's label `topology.kubernetes.io/zone` by the downward API.";
+
     LOG_LEVEL "log.level": Kind::Text, "info", "Levels per module, as in `info,hyper=warn`.";
     LOG_FORMAT "log.format": Kind::Choice(&["json", "text"]), "json", "What a line looks like.";
     LOG_SOURCE "log.addSource": Kind::Flag, "false", "Adds file and line.";
@@ -366,6 +369,19 @@ keys! {
     H2_WINDOW_UPDATES "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame": FRAMES, "10",
         "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
 
+    HEALTH_ALL "runtimeTuning.activeHealthCheckEnabled": Kind::Flag, "false",
+        "Endpoints of every backend without checks of its own are asked for a TCP connection.";
+    HEALTH_INTERVAL "runtimeTuning.activeHealthCheckIntervalMs": WAIT, "5000",
+        "Between two health checks of one endpoint, a tenth more or less, unless the policy says otherwise.";
+    HEALTH_TIMEOUT "runtimeTuning.activeHealthCheckTimeoutMs": WAIT, "1000",
+        "How long a health check may take, unless the policy says otherwise.";
+    HEALTH_UNHEALTHY "runtimeTuning.activeHealthCheckUnhealthyThreshold":
+        number(Unit::Count, 1, 1000, Zero::Default), "2",
+        "Health checks in a row that must fail before an endpoint is left out, unless the policy says otherwise.";
+    HEALTH_HEALTHY "runtimeTuning.activeHealthCheckHealthyThreshold":
+        number(Unit::Count, 1, 1000, Zero::Default), "2",
+        "Health checks in a row that must pass before it is used again, unless the policy says otherwise.";
+
     SESSION_SECRET "sessionPersistence.secretKey": Kind::Secret, "",
         "Secret of 16 characters or more under which persistent sessions are sealed, the same for all replicas; better kept in a file. Without one each process makes its own, and a session ends with it.";
     SESSION_SECRET_FILE "sessionPersistence.secretKeyFile": Kind::Text, "",
@@ -450,10 +466,6 @@ pub static WITHOUT_EFFECT: &[&str] = &[
     "runtimeTuning.streamUpstreamPoolIdleTimeoutMs",
     "runtimeTuning.workStealing",
     "runtimeTuning.httpCache",
-    "runtimeTuning.activeHealthCheckEnabled",
-    "runtimeTuning.activeHealthCheckIntervalMs",
-    "runtimeTuning.activeHealthCheckTimeoutMs",
-    "runtimeTuning.activeHealthCheckUnhealthyThreshold",
     "runtimeTuning.downstreamTcpFastopen",
     "runtimeTuning.downstreamDscp",
     "runtimeTuning.upstreamDscp",

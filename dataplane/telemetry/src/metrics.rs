@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 mod admin;
 mod backend;
 mod last_good;
+mod live;
 mod mirror;
 mod overload;
 mod process;
@@ -31,6 +32,7 @@ pub use backend::{BackendConnection, BackendMetrics};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use last_good::LastGoodMetrics;
+pub use live::{Live, LiveBackend, LiveRateLimit};
 pub use mirror::MirrorResult;
 pub use overload::{OverloadMetrics, OverloadScope};
 pub use process::ProcessMetrics;
@@ -68,6 +70,7 @@ pub struct Metrics {
     pub access_log: Arc<AccessLogMetrics>,
     /// The process's own log; shared with its writer thread.
     pub log: Arc<LogMetrics>,
+    retry_totals: Arc<backend::RetryTotals>,
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
     rate_limit_evictions: AtomicU64,
@@ -107,6 +110,7 @@ impl Metrics {
             process: ProcessMetrics::default(),
             access_log: Arc::default(),
             log: Arc::default(),
+            retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
             shards,
@@ -177,7 +181,7 @@ impl Metrics {
         if let Some(known) = named.backends.get(name) {
             return Arc::clone(known);
         }
-        let made = Arc::new(BackendMetrics::new(name));
+        let made = Arc::new(BackendMetrics::new(name, &self.retry_totals));
         named.backends.insert(name.into(), Arc::clone(&made));
         made
     }
@@ -249,6 +253,11 @@ impl Metrics {
 
     /// Appends all families in the text format of [`CONTENT_TYPE`].
     pub fn encode_text(&self, out: &mut String) {
+        self.encode_text_with(&Live::default(), out);
+    }
+
+    /// The same, with what is true at this moment.
+    pub fn encode_text_with(&self, live: &Live, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.
         let (listeners, routes, backends, streams, rate_limits) = {
             let named = self.named();
@@ -277,6 +286,12 @@ impl Metrics {
         self.overload.encode(&mut out);
         mirror::encode(&mut out, &routes);
         backend::encode(&mut out, &backends);
+        live.encode(&mut out);
+        let totals = &self.retry_totals;
+        out.family(&family::BUDGET_ALLOWED)
+            .sample(&[], totals.allowed.value());
+        out.family(&family::BUDGET_REJECTED)
+            .sample(&[], totals.rejected.value());
         rate_limit::encode(&mut out, &rate_limits, self.rate_limit_evictions());
         self.sessions.encode(&mut out);
         stream::encode(&mut out, &streams);

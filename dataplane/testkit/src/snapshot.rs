@@ -212,7 +212,9 @@ pub fn cluster(key: &str, protocol: ClusterProtocol, endpoints: &[SocketAddr]) -
         address: EndpointAddress::Ip(address.ip()),
         port: NonZeroU16::new(address.port()).expect("a bound socket has a port"),
         is_ready: true,
+        is_ending: false,
         zone: String::new(),
+        zone_hints: Vec::new(),
         weight: 1,
     };
     Cluster {

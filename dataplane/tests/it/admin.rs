@@ -46,6 +46,7 @@ impl Admin {
             readiness: Arc::new(Readiness::default()),
             log: None,
             node_id: "dp-test".to_owned(),
+            http: Arc::default(),
         };
         change(&mut settings, &mut state);
         let stop = CancellationToken::new();

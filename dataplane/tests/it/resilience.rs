@@ -16,6 +16,7 @@ mod admin;
 mod breaker;
 mod connections;
 mod flapping;
+mod health;
 mod outlier;
 mod rate;
 mod session;

@@ -19,7 +19,9 @@ fn cluster(endpoints: u32, balancing: Balancing, weight: impl Fn(u32) -> u32) ->
         address: ir::cluster::EndpointAddress::Ip(IpAddr::V4((0x0a00_0000 + at).into())),
         port: NonZeroU16::MIN,
         is_ready: true,
+        is_ending: false,
         zone: String::new(),
+        zone_hints: Vec::new(),
         weight: weight(at),
     });
     let source = ir::Cluster {

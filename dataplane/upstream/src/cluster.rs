@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use dataplane_resilience::health_check::{self, Fault};
 use dataplane_resilience::outlier::Failure;
 use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
 
@@ -19,6 +20,7 @@ use crate::admission::{Admission, Limits};
 use crate::balance::{Ask, Available, Balancer, Turn, hash};
 use crate::endpoint::{Endpoint, EndpointLoad, Protocol, Tls, identity};
 use crate::health::{Outcome, Rules, since_start};
+use crate::near::Near;
 
 /// A group of endpoints that serve the same thing.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub struct Cluster {
     endpoints: Box<[Arc<Endpoint>]>,
     /// Places in `endpoints`; made when the first session comes.
     by_address: OnceLock<HashMap<SocketAddr, usize>>,
-    /// Those of `endpoints` that may be chosen: ready, and of a weight above 0.
+    /// Those of `endpoints` that may be chosen; see [`candidates`].
     candidates: Box<[Arc<Endpoint>]>,
     /// Which of `candidates` are well.
     available: Available,
@@ -38,6 +40,7 @@ pub struct Cluster {
     next_well: AtomicU64,
     rules: Rules,
     balancer: Balancer,
+    near: Option<Near>,
     turn: Arc<Turn>,
     admission: Arc<Admission>,
     unresolved: usize,
@@ -48,28 +51,37 @@ impl Cluster {
     ///
     /// When nothing has changed the answer is `previous` itself.
     pub fn compile(source: &Arc<ir::Cluster>, previous: Option<&Arc<Self>>) -> Arc<Self> {
+        Self::compile_in("", source, previous)
+    }
+
+    /// The same for a data plane in that zone; in none when it is empty.
+    pub fn compile_in(
+        zone: &str,
+        source: &Arc<ir::Cluster>,
+        previous: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
         let previous = previous.filter(|previous| previous.source.key == source.key);
         if let Some(previous) = previous
             && (Arc::ptr_eq(&previous.source, source) || previous.source == *source)
         {
             return Arc::clone(previous);
         }
-        Arc::new(Self::build(source, previous))
+        Arc::new(Self::build(zone, source, previous))
     }
 
-    fn build(source: &Arc<ir::Cluster>, previous: Option<&Arc<Self>>) -> Self {
+    fn build(zone: &str, source: &Arc<ir::Cluster>, previous: Option<&Arc<Self>>) -> Self {
         let protocol = protocol(source);
         let tls = tls(source);
         let (endpoints, unresolved) = compile_endpoints(source, protocol, &tls, previous);
-        let candidates: Box<[Arc<Endpoint>]> = endpoints
-            .iter()
-            .filter(|endpoint| endpoint.is_ready() && endpoint.weight() > 0)
-            .cloned()
-            .collect();
+        let candidates = candidates(&endpoints);
         let drawn: Vec<_> = candidates
             .iter()
             .map(|endpoint| (endpoint.address(), endpoint.weight()))
             .collect();
+        let near = match source.policy.as_deref() {
+            Some(policy) if policy.prefers_own_zone => Near::compile(zone, source, &drawn),
+            _ => None,
+        };
         let turn = previous.map_or_else(first_turn, |previous| Arc::clone(&previous.turn));
         let admission = previous.map(|previous| Arc::clone(&previous.admission));
         let cluster = Self {
@@ -83,6 +95,7 @@ impl Cluster {
             candidates,
             rules: Rules::compile(source.policy.as_deref()),
             balancer: Balancer::compile(&source.balancing, &drawn),
+            near,
             turn,
             admission: admission.unwrap_or_default(),
             unresolved,
@@ -117,11 +130,12 @@ impl Cluster {
         });
         let endpoint = self.endpoints.get(*by_address.get(&address)?)?;
         let is_well = self.is_well(endpoint, since_start(now)) || self.is_in_panic();
-        (endpoint.is_ready() && is_well).then_some(endpoint)
+        let serves = endpoint.is_ready() || endpoint.is_ending();
+        (serves && is_well).then_some(endpoint)
     }
 
     fn is_well(&self, endpoint: &Endpoint, now: Duration) -> bool {
-        self.ejected_for(endpoint, now).is_zero()
+        !endpoint.load().check.is_unwell() && self.ejected_for(endpoint, now).is_zero()
     }
 
     /// How much longer an endpoint is left out because it kept failing.
@@ -145,16 +159,16 @@ impl Cluster {
         let is_new = |at: usize| ask.tried.is_empty() || !ask.tried.contains(&self.address(at));
         let admits = |at: usize| is_well(at) && is_new(at);
         let load = |at: usize| self.load(at);
-        let drawn = match &self.balancer {
-            Balancer::ByHash(_) => {
-                let admits = |at: usize| admits(at) && self.has_room(at);
-                self.balancer.choose(&self.turn, ask.hash, load, admits)
-            }
-            balancer => {
-                let admits = |at: usize| admits(at) && self.is_warm(at, now);
-                balancer.choose(&self.turn, ask.hash, load, admits)
-            }
+        let fits = |at: usize| {
+            admits(at)
+                && match &self.balancer {
+                    Balancer::ByHash(_) => self.has_room(at),
+                    _ => self.is_warm(at, now),
+                }
         };
+        let near = self.near.as_ref().filter(|near| near.is_meant());
+        let near = near.and_then(|near| near.choose(&self.turn, ask.hash, load, fits));
+        let drawn = near.or_else(|| self.balancer.choose(&self.turn, ask.hash, load, fits));
         // Seldom: nothing was drawn that fits, so whatever fits is taken from a random place on.
         let start = || fastrand::usize(..all.max(1));
         let search = |fits: &dyn Fn(usize) -> bool| {
@@ -185,6 +199,39 @@ impl Cluster {
         Some(lasts)
     }
 
+    /// Notes how a health check of an endpoint ended; true when the endpoint turned, either way.
+    pub fn checked(
+        &self,
+        endpoint: &Endpoint,
+        result: Result<(), Fault>,
+        settings: &health_check::Settings,
+        now: Instant,
+    ) -> bool {
+        let turned = endpoint.load().check.checked(result, settings);
+        if turned {
+            self.look(since_start(now));
+        }
+        turned
+    }
+
+    /// Looks at every endpoint anew, after something else than a request or a check of this very
+    /// configuration has changed what is known of them.
+    pub fn refresh(&self, now: Instant) {
+        self.look(since_start(now));
+    }
+
+    /// Endpoints that are left out because they kept failing.
+    pub fn ejected(&self, now: Instant) -> usize {
+        let now = since_start(now);
+        let is_ejected = |it: &&Arc<Endpoint>| !self.ejected_for(it, now).is_zero();
+        self.candidates.iter().filter(is_ejected).count()
+    }
+
+    /// Whether requests go to this endpoint of it at the moment, as far as its state says.
+    pub fn uses(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        endpoint.is_ready() && (self.is_well(endpoint, since_start(now)) || self.is_in_panic())
+    }
+
     /// Whether outcomes matter: nothing is held against endpoints otherwise.
     pub fn is_watched(&self) -> bool {
         self.rules.outlier.is_some()
@@ -207,8 +254,8 @@ impl Cluster {
         let mut next_well = u64::MAX;
         for (at, endpoint) in self.candidates.iter().enumerate() {
             let ejected_for = self.ejected_for(endpoint, now);
-            let is_well = ejected_for.is_zero();
-            if !is_well {
+            let is_well = self.is_well(endpoint, now);
+            if !ejected_for.is_zero() {
                 next_well = next_well.min(millis(now + ejected_for));
             }
             if self.available.set(at, is_well) && is_well {
@@ -216,6 +263,9 @@ impl Cluster {
             }
         }
         self.next_well.store(next_well, Ordering::Relaxed);
+        if let Some(near) = &self.near {
+            near.look(|at| self.available.contains(at));
+        }
     }
 
     fn address(&self, at: usize) -> SocketAddr {
@@ -333,6 +383,19 @@ impl Cluster {
     /// How many endpoints are left out because they are names.
     pub fn unresolved(&self) -> usize {
         self.unresolved
+    }
+}
+
+/// Those that may be chosen: ready ones, and where there are none, those that serve until they end.
+fn candidates(endpoints: &[Arc<Endpoint>]) -> Box<[Arc<Endpoint>]> {
+    let those = |fits: fn(&Endpoint) -> bool| -> Box<[Arc<Endpoint>]> {
+        let weighted = endpoints.iter().filter(|it| it.weight() > 0);
+        weighted.filter(|it| fits(it)).cloned().collect()
+    };
+    let ready = those(Endpoint::is_ready);
+    match ready.is_empty() {
+        true => those(Endpoint::is_ending),
+        false => ready,
     }
 }
 

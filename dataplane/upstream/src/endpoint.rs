@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ir::cluster::{BackendTls, SubjectAltName};
 
-use dataplane_resilience::outlier;
+use dataplane_resilience::{health_check, outlier};
 
 /// Which HTTP is spoken to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,7 @@ pub struct Endpoint {
     id: u64,
     weight: u32,
     is_ready: bool,
+    is_ending: bool,
     zone: Box<str>,
     load: Arc<EndpointLoad>,
 }
@@ -67,6 +68,7 @@ impl Endpoint {
             id,
             weight: source.weight,
             is_ready: source.is_ready,
+            is_ending: source.is_ending,
             zone,
             load,
         }
@@ -93,6 +95,11 @@ impl Endpoint {
         self.is_ready
     }
 
+    /// Not ready because it ends, and still serving.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
     /// Topology zone; empty when unknown.
     pub fn zone(&self) -> &str {
         &self.zone
@@ -109,6 +116,7 @@ impl Endpoint {
             && self.address == other.address
             && self.weight == other.weight
             && self.is_ready == other.is_ready
+            && self.is_ending == other.is_ending
             && self.zone == other.zone
             && Arc::ptr_eq(&self.load, &other.load)
     }
@@ -182,6 +190,8 @@ pub struct EndpointLoad {
     latency: AtomicU64,
     /// What was held against it.
     pub(crate) record: outlier::Record,
+    /// What its health checks found.
+    pub(crate) check: health_check::Record,
     /// Since when it may be chosen, in milliseconds of [`crate::health::since_start`]; 0 for ever.
     well_since: AtomicU64,
 }
@@ -242,6 +252,16 @@ impl EndpointLoad {
     /// How much longer it is left out because it kept failing.
     pub fn ejected_for(&self, now: Duration) -> Duration {
         self.record.ejected_for(now)
+    }
+
+    /// What its health checks found; nothing when none are made.
+    pub fn checks(&self) -> &health_check::Record {
+        &self.check
+    }
+
+    /// Nothing is known from checks any more, because none are made.
+    pub fn forget_checks(&self) {
+        self.check.forget();
     }
 
     /// Notes that it may be chosen from now on, after it was new or unwell.

@@ -6,6 +6,7 @@
 //! `http/src/exchange.rs`.
 
 pub mod cluster;
+mod near;
 mod balance;
 pub mod endpoint;
 mod health;

@@ -148,7 +148,9 @@ fn endpoint(item: wire::BackendEndpoint, at: &At<'_>, report: &mut Report) -> Op
         address: address?,
         port: port?,
         is_ready: item.healthy,
+        is_ending: item.ending,
         zone: item.zone,
+        zone_hints: item.zone_hints,
         weight: weight?,
     })
 }

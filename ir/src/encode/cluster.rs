@@ -68,6 +68,8 @@ fn endpoint(endpoint: &Endpoint) -> wire::BackendEndpoint {
         port: u32::from(endpoint.port.get()),
         healthy: endpoint.is_ready,
         zone: endpoint.zone.clone(),
+        ending: endpoint.is_ending,
+        zone_hints: endpoint.zone_hints.clone(),
         // The usual share is left out, so that it costs nothing on the wire.
         weight: if endpoint.weight == 1 {
             0

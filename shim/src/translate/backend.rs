@@ -301,15 +301,23 @@ fn endpoints_of(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
         .filter_map(|endpoint| {
             // Only the first address of an endpoint has a meaning (EndpointSlice API).
             let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-            let ready = endpoint
-                .conditions
-                .as_ref()
-                .and_then(|conditions| conditions.ready);
+            let conditions = endpoint.conditions.as_ref();
+            let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
+            let is_ending = conditions
+                .is_some_and(|it| it.terminating.unwrap_or(false) && it.serving.unwrap_or(false));
+            let hints = endpoint.hints.as_ref();
+            let zones = hints.and_then(|hints| hints.for_zones.as_ref());
             Some(Endpoint {
                 address: EndpointAddress::Ip(ip),
                 port: number,
-                is_ready: ready.unwrap_or(true),
+                is_ready: ready,
+                is_ending: is_ending && !ready,
                 zone: endpoint.zone.clone().unwrap_or_default(),
+                zone_hints: zones
+                    .into_iter()
+                    .flatten()
+                    .map(|zone| zone.name.clone())
+                    .collect(),
                 weight: 1,
             })
         })

@@ -77,8 +77,11 @@ fn render(snapshot: &ir::Snapshot) -> String {
             rule.filters
                 .iter()
                 .for_each(|f| writeln!(text, "    do {f:?}").unwrap());
+            told(&mut text, "  session", rule.session_persistence.as_ref());
             backends(&mut text, &rule.backends);
         }
+        told(&mut text, "policy", route.policy.as_ref());
+        told(&mut text, "security", route.security_policy.as_ref());
     }
     for route in snapshot.grpc_routes.iter() {
         let hosts = names(&route.hostnames);
@@ -135,12 +138,34 @@ fn render(snapshot: &ir::Snapshot) -> String {
                 endpoint.zone
             )
             .unwrap();
+            if endpoint.is_ending || !endpoint.zone_hints.is_empty() {
+                let (ending, hints) = (endpoint.is_ending, &endpoint.zone_hints);
+                writeln!(text, "    ending {ending} hints {hints:?}").unwrap();
+            }
         }
+        if cluster.balancing != ir::cluster::Balancing::RoundRobin {
+            told(&mut text, "balancing", Some(&cluster.balancing));
+        }
+        told(
+            &mut text,
+            "inflight",
+            cluster.max_inflight_requests.as_ref(),
+        );
+        told(&mut text, "session", cluster.session_persistence.as_ref());
+        told(&mut text, "policy", cluster.policy.as_ref());
+        told(&mut text, "security", cluster.security_policy.as_ref());
     }
     for secret in snapshot.secrets.iter() {
         writeln!(text, "secret {}", secret.key).unwrap();
     }
     text
+}
+
+/// What a policy says, where one does.
+fn told(text: &mut String, name: &str, said: Option<&impl std::fmt::Debug>) {
+    if let Some(said) = said {
+        writeln!(text, "  {name} {said:?}").unwrap();
+    }
 }
 
 fn backends(text: &mut String, backends: &[ir::http_route::BackendRef]) {

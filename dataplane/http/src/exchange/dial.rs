@@ -5,6 +5,7 @@
 //! pingora-core's, TLS is that of `dataplane-tls`; whoever calls [`dial`] bounds it in time.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,8 +82,30 @@ impl Peer {
         self
     }
 
+    /// A port of its own for health checks, in plain text: HTTP/1.1, or HTTP/2 for gRPC.
+    pub(crate) fn beside(mut self, port: NonZeroU16, kind: RouteKind) -> Self {
+        self.address.set_port(port.get());
+        self.tls = None;
+        self.protocol = match kind {
+            RouteKind::Grpc => Protocol::Http2,
+            RouteKind::Http => Protocol::Http1,
+        };
+        self
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether a connection comes up; it is closed again.
+    pub(crate) async fn connect(&self) -> Result<(), Reason> {
+        let connected = l4::ext::connect(&self.address, None).await;
+        connected.map(drop).map_err(|error| of_error(&error))
+    }
+
     /// True when the connection is under TLS.
-    pub(super) fn is_secured(&self) -> bool {
+    pub(crate) fn is_secured(&self) -> bool {
         self.tls.is_some()
     }
 }
@@ -101,13 +124,13 @@ fn of_error(error: &pingora_core::Error) -> Reason {
 
 /// What a new connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spoken {
+pub(crate) enum Spoken {
     Http1,
     Http2,
 }
 
 /// Makes a connection; the error says what an attempt without one ends as.
-pub(super) async fn dial(peer: &Peer) -> Result<(Io, Spoken), Reason> {
+pub(crate) async fn dial(peer: &Peer) -> Result<(Io, Spoken), Reason> {
     let tcp: TcpStream = l4::ext::connect(&peer.address, None)
         .await
         .map_err(|error| of_error(&error))?;

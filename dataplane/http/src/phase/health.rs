@@ -20,6 +20,7 @@ use crate::reply::Reply;
 pub(crate) fn enter(ctx: &mut Context<'_>) -> Step {
     ctx.pass = None;
     ctx.answered = None;
+    ctx.answers_grpc = false;
     ctx.is_judged = false;
     let Some(breaker) = ctx.breaker() else {
         return Step::Continue;
@@ -53,11 +54,22 @@ pub(crate) fn answered(ctx: &mut Context<'_>, response: &Response, began: Option
     }
     let outcome = outcome_of(response);
     ctx.answered = Some(outcome);
+    ctx.answers_grpc = is_grpc(&response.headers);
     if let (Some(endpoint), Some(began)) = (&ctx.endpoint, began) {
         endpoint.load().answered_in(began.elapsed());
     }
     if ctx.pass.as_ref().is_some_and(|pass| pass.is_trial()) {
         tell_breaker(ctx, outcome, Instant::now());
+    }
+}
+
+/// Notes the trailers of a response: a call over gRPC mostly says there how it ended.
+pub(crate) fn trailed(ctx: &mut Context<'_>, trailers: &HeaderMap) {
+    if !ctx.answers_grpc || ctx.answered != Some(Outcome::Success) {
+        return;
+    }
+    if let Some(outcome) = of_grpc_status(trailers) {
+        ctx.answered = Some(outcome);
     }
 }
 
@@ -157,14 +169,21 @@ fn outcome_of(response: &Response) -> Outcome {
 }
 
 fn of_grpc(headers: &HeaderMap) -> Option<Outcome> {
+    is_grpc(headers).then(|| of_grpc_status(headers)).flatten()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What `grpc-status` says, in a head or in trailers.
+fn of_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
     const UNKNOWN: &[u8] = b"2";
     const INTERNAL: &[u8] = b"13";
     const UNAVAILABLE: &[u8] = b"14";
     const DATA_LOSS: &[u8] = b"15";
-    let status = headers.get("grpc-status")?.as_bytes();
-    let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
-    match status {
-        _ if !kind.starts_with(b"application/grpc") => None,
+    match headers.get("grpc-status")?.as_bytes() {
         UNAVAILABLE => Some(Outcome::GatewayFailure),
         UNKNOWN | INTERNAL | DATA_LOSS => Some(Outcome::ServerError),
         _ => None,

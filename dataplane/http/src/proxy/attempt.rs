@@ -226,7 +226,7 @@ async fn converse(
                 begin_response(worker, watch.now(), ctx, &mut response, responder)?;
                 request.forget_large_head();
                 {
-                    let download = pin!(download(&mut receiver, responder, watch));
+                    let download = pin!(download(ctx, &mut receiver, responder, watch));
                     upload.beside(download).await??;
                 }
                 let is_reusable = upload.is_done() && receiver.is_reusable();
@@ -398,6 +398,7 @@ async fn upload(
 
 /// The endpoint's body to the client.
 async fn download(
+    ctx: &mut Context<'_>,
     receiver: &mut Receiver<'_>,
     responder: &mut Responder<'_>,
     watch: &Watch,
@@ -413,7 +414,14 @@ async fn download(
                 unless_gone(responder, |cx| receiver.poll_frame(cx)).await?
             }
         };
-        let ends = matches!(frame, Frame::End);
+        let ends = match &frame {
+            Frame::Data(_) => false,
+            Frame::Trailers(trailers) => {
+                phase::health::trailed(ctx, trailers);
+                false
+            }
+            Frame::End => true,
+        };
         if ends {
             watch.upstream_done();
         }

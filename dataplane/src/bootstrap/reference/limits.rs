@@ -296,6 +296,16 @@ static CLIENTS: &[Row] = &[
 
 static BACKENDS: &[Row] = &[
     row(
+        "runtimeTuning.activeHealthCheckIntervalMs",
+        &["backend_health_checks_total"],
+        "the endpoint is asked again",
+    ),
+    row(
+        "runtimeTuning.activeHealthCheckTimeoutMs",
+        &["backend_health_checks_total"],
+        "the check has failed",
+    ),
+    row(
         "runtimeProtection.httpBackendCircuitBreakerMaxRequests",
         &["backend_overload", BACKEND],
         "503 with `Retry-After`",

@@ -11,10 +11,18 @@ use super::family;
 use super::instrument::{Counter, Gauge};
 use crate::reason::Reason;
 
+/// Retries of all backends, also of those that are gone.
+#[derive(Debug, Default)]
+pub(super) struct RetryTotals {
+    pub(super) allowed: Counter,
+    pub(super) rejected: Counter,
+}
+
 /// The counters of one backend.
 #[derive(Debug)]
 pub struct BackendMetrics {
     name: Arc<str>,
+    totals: Arc<RetryTotals>,
     active: Gauge,
     connections: Counter,
     retries: Counter,
@@ -22,13 +30,16 @@ pub struct BackendMetrics {
     ejections: Counter,
     circuits_opened: Counter,
     circuit_refusals: Counter,
+    checks_passed: Counter,
+    checks_failed: Counter,
     /// By [`Reason::index`]; made at the first error.
     errors: OnceLock<Box<[Counter; Reason::COUNT]>>,
 }
 
 impl BackendMetrics {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, totals: &Arc<RetryTotals>) -> Self {
         Self {
+            totals: Arc::clone(totals),
             name: name.into(),
             active: Gauge::default(),
             connections: Counter::default(),
@@ -37,6 +48,8 @@ impl BackendMetrics {
             ejections: Counter::default(),
             circuits_opened: Counter::default(),
             circuit_refusals: Counter::default(),
+            checks_passed: Counter::default(),
+            checks_failed: Counter::default(),
             errors: OnceLock::new(),
         }
     }
@@ -66,11 +79,13 @@ impl BackendMetrics {
     /// Counts an attempt that follows another by a retry policy.
     pub fn retried(&self) {
         self.retries.increment();
+        self.totals.allowed.increment();
     }
 
     /// Counts an attempt that was not made because the budget for retries is used up.
     pub fn retry_denied(&self) {
         self.retries_denied.increment();
+        self.totals.rejected.increment();
     }
 
     /// Counts an endpoint that is left out because it kept failing.
@@ -86,6 +101,14 @@ impl BackendMetrics {
     /// Counts an attempt that a breaker did not let begin.
     pub fn circuit_refused(&self) {
         self.circuit_refusals.increment();
+    }
+
+    /// Counts a health check of one of its endpoints.
+    pub fn health_checked(&self, has_passed: bool) {
+        match has_passed {
+            true => self.checks_passed.increment(),
+            false => self.checks_failed.increment(),
+        }
     }
 
     /// Connections open now.
@@ -136,6 +159,14 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
     let mut samples = out.family(&family::CIRCUIT_REFUSED);
     for backend in all {
         samples.sample(&[&backend.name], backend.circuit_refusals.value());
+    }
+    let mut samples = out.family(&family::BACKEND_CHECKS);
+    for backend in all {
+        let (passed, failed) = (backend.checks_passed.value(), backend.checks_failed.value());
+        if passed + failed > 0 {
+            samples.sample(&[&backend.name, "passed"], passed);
+            samples.sample(&[&backend.name, "failed"], failed);
+        }
     }
     let mut samples = out.family(&family::BACKEND_ERRORS);
     for backend in all {

@@ -160,9 +160,38 @@ declare! {
             "Times a circuit breaker in front of a backend opened.";
         CIRCUIT_REFUSED: Counter "http_circuit_breaker_rejected_backend_total" ["backend"]
             "Attempts that an open circuit breaker did not let begin.";
+        BACKEND_CHECKS: Counter "backend_health_checks_total" ["backend", "result"]
+            "Health checks of endpoints that ended, `passed` or `failed`.";
         BACKEND_ERRORS: Counter "backend_connection_errors_total" ["backend", "reason"]
             "Connections to endpoints of a backend that failed or broke, by outcome.";
 
+        BACKEND_HEALTH: Gauge "backend_health_status" ["backend", "endpoint"]
+            "1 while requests may go to the endpoint: it is ready, passes its health checks and is not left out for its failures; 0 otherwise.";
+        EJECTED: Gauge "endpoint_passive_ejected_current" []
+            "Endpoints that are left out because they kept failing.";
+        BACKEND_INFLIGHT_MAX: Gauge "http_circuit_breaker_backend_max_inflight_requests" []
+            "How many it may have unless its policy says otherwise; 0 for no limit.";
+        BACKEND_INFLIGHT: Gauge "http_circuit_breaker_backend_inflight_current" ["backend"]
+            "Requests that a backend has at the moment.";
+        CIRCUIT_STATE: Gauge "http_circuit_breaker_state" ["backend"]
+            "0 closed, 1 half-open, 2 open; of the breakers that backends have.";
+        BUDGET_ENABLED: Gauge "http_retry_budget_enabled" []
+            "1 while retries of backends without a budget of their own have that of the process.";
+        BUDGET_RATIO: Gauge "http_retry_budget_ratio_percent" []
+            "Its retries in a hundred requests.";
+        BUDGET_BURST: Gauge "http_retry_budget_burst" [] "Its retries in 10 s besides.";
+        BUDGET_LEFT: Gauge "http_retry_budget_available_tokens" ["backend"]
+            "Retries that a backend with a budget could take at this moment, where some were taken.";
+        RATE_PER_SECOND: Gauge "http_rate_limit_requests_per_second" ["scope", "object", "limit"]
+            "Requests in a second that a limit lets pass, rounded up.";
+        RATE_BURST: Gauge "http_rate_limit_burst" ["scope", "object", "limit"]
+            "How many of them may come at once.";
+        RATE_LEFT: Gauge "http_rate_limit_available_tokens" ["scope", "object", "limit"]
+            "Requests that a limit would let pass at this moment; of limits that do not tell clients apart.";
+        BUDGET_ALLOWED: Counter "http_retry_budget_allowed_total" []
+            "Attempts that followed others by a retry policy.";
+        BUDGET_REJECTED: Counter "http_retry_budget_rejected_total" []
+            "Attempts that were not made because the budget was used up, or the backend not well.";
         RATE_EVICTED: Counter "http_rate_limit_keys_evicted_total" []
             "Clients that limits of rate forgot although something was held against them, because there were too many at once.";
         RATE_REJECTED: Counter "http_rate_limit_rejected_total" ["scope", "object", "limit"]

@@ -187,3 +187,29 @@ async fn without_a_policy_nothing_is_held_against_an_endpoint() {
     assert_eq!(bad.requests(), 15);
     assert_eq!(metric(&gateway, EJECTIONS), 0);
 }
+
+#[tokio::test]
+async fn calls_that_end_badly_in_their_trailers_leave_their_endpoint_out() {
+    let (a, b) = (Backend::http2("a").await, Backend::http2("b").await);
+    for (status, is_left_out) in [(14, true), (13, true), (5, false), (0, false)] {
+        let mut case = Case::new(&[a.address(), b.address()], ejecting(3));
+        case.cluster.protocol = ClusterProtocol::H2c;
+        let gateway = case.serve().await;
+        let client = Http2Client::connect(at(case.port)).await.unwrap();
+        for _ in 0..12 {
+            let call = Request::post(format!("http://x/?grpc_status={status}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(Bytes::from_static(&[0, 0, 0, 0, 1, b'x']))
+                .unwrap();
+            let response = client.send(call).await.unwrap();
+            assert_eq!(response.trailer("grpc-status"), status.to_string());
+        }
+        // Half of them may be left out, which is one.
+        assert_eq!(
+            metric(&gateway, EJECTIONS),
+            u64::from(is_left_out),
+            "{status}"
+        );
+    }
+}

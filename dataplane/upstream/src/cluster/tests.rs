@@ -19,7 +19,9 @@ fn endpoint(address: &str) -> ir::Endpoint {
         address: EndpointAddress::Ip(address.ip()),
         port: NonZeroU16::new(address.port()).unwrap(),
         is_ready: true,
+        is_ending: false,
         zone: String::new(),
+        zone_hints: Vec::new(),
         weight: 1,
     }
 }

@@ -12,20 +12,22 @@ use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome, since_start};
 use ir::backend_policy::{BackendPolicy, OutlierDetection};
 use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey};
 
-const SEEDS: u64 = 300;
+pub(crate) const SEEDS: u64 = 300;
 
-fn endpoints(count: u8, weight: impl Fn(u8) -> u32) -> Vec<ir::Endpoint> {
+pub(crate) fn endpoints(count: u8, weight: impl Fn(u8) -> u32) -> Vec<ir::Endpoint> {
     let endpoint = |at: u8| ir::Endpoint {
         address: EndpointAddress::Ip([10, 0, 0, at + 1].into()),
         port: NonZeroU16::new(80).unwrap(),
         is_ready: true,
+        is_ending: false,
         zone: String::new(),
+        zone_hints: Vec::new(),
         weight: weight(at),
     };
     (0..count).map(endpoint).collect()
 }
 
-fn cluster(
+pub(crate) fn cluster(
     endpoints: Vec<ir::Endpoint>,
     balancing: Balancing,
     policy: BackendPolicy,
@@ -50,7 +52,7 @@ fn cluster(
     }
 }
 
-fn balancings() -> [Balancing; 4] {
+pub(crate) fn balancings() -> [Balancing; 4] {
     [
         Balancing::RoundRobin,
         Balancing::LeastRequest,

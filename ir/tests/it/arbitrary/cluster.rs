@@ -73,12 +73,16 @@ pub(super) fn endpoint() -> impl Strategy<Value = Endpoint> {
         any::<IpAddr>().prop_map(EndpointAddress::Ip),
         exact_hostname().prop_map(EndpointAddress::Name),
     ];
-    (address, port(), any::<bool>(), any_text(), 1..=1_000_000u32).prop_map(
-        |(address, port, is_ready, zone, weight)| Endpoint {
+    let zones = (any_text(), vec(any_text(), 0..3));
+    let states = (any::<bool>(), any::<bool>());
+    (address, port(), states, zones, 1..=1_000_000u32).prop_map(
+        |(address, port, (is_ready, is_ending), (zone, zone_hints), weight)| Endpoint {
             address,
             port,
             is_ready,
+            is_ending,
             zone,
+            zone_hints,
             weight,
         },
     )

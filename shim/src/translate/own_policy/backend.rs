@@ -14,7 +14,7 @@ use ir::cluster::{Balancing, HashKey};
 use ir::policy::{SecurityPolicy, SessionCarrier, SessionPersistence};
 
 use super::target::{Reference, Target};
-use super::{Fault, Payload, Read, broken, named, refused};
+use super::{Fault, Payload, Read, broken, refused};
 use crate::cluster_view::Object;
 
 /// What `minRetriesPerSecond` is when it is not written.
@@ -51,7 +51,7 @@ pub(super) fn read(object: &Object<BackendLBPolicy>) -> Read {
     Read {
         payload,
         targets: targets.collect(),
-        without_effect: without_effect(spec),
+        without_effect: Vec::new(),
     }
 }
 
@@ -63,18 +63,6 @@ fn only_services(reference: &Reference<'_>, namespace: &str) -> Result<Target, (
             Err((target, Fault::new("InvalidKind", message)))
         }
     }
-}
-
-/// What the data plane is told and does not act by. When it does, its line here goes.
-fn without_effect(spec: &crds::BackendLBPolicySpec) -> Vec<String> {
-    let balancing = spec.load_balancing.as_ref();
-    named(&[
-        ("spec.healthCheck", spec.health_check.is_some()),
-        (
-            "spec.loadBalancing.zones",
-            balancing.is_some_and(|it| it.zones == Some(api::Zones::PreferOwn)),
-        ),
-    ])
 }
 
 fn settings(spec: &crds::BackendLBPolicySpec) -> BackendSettings {
