@@ -253,10 +253,10 @@ fn question(service: &str) -> Bytes {
         message.put_u8(SERVICE);
         let mut len = service.len();
         while len >= 0x80 {
-            message.put_u8((len & 0x7f) as u8 | 0x80);
+            message.put_u8(low_bits(len) | 0x80);
             len >>= 7;
         }
-        message.put_u8((len & 0x7f) as u8);
+        message.put_u8(low_bits(len));
         message.put_slice(service.as_bytes());
     }
     let mut framed = BytesMut::with_capacity(5 + message.len());
@@ -264,6 +264,11 @@ fn question(service: &str) -> Bytes {
     framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     framed.put_slice(&message);
     framed.freeze()
+}
+
+/// The lowest seven.
+fn low_bits(number: usize) -> u8 {
+    u8::try_from(number & 0x7f).unwrap_or(0x7f)
 }
 
 /// `status` of a `HealthCheckResponse` in its frame; 0 (UNKNOWN) when it is absent.
