@@ -36,7 +36,8 @@ struct Text {
     held: String,
     /// Characters of a find that is still going on are dropped.
     is_swallowing: bool,
-    /// The last frame that carried it, around its text.
+    /// The last frame that carried it: its event, and what stood around its text.
+    event: Bytes,
     before: String,
     after: String,
 }
@@ -47,6 +48,27 @@ struct Name {
     key: String,
     outer: u64,
     inner: u64,
+}
+
+/// Which texts end with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Nothing,
+    /// Those of the frame's choice or block.
+    OfIndex,
+    All,
+}
+
+impl Ends {
+    /// What a member `type` tells, in Anthropic's words and those of OpenAI's responses.
+    fn or_by(self, kind: &str) -> Self {
+        match kind {
+            "content_block_stop" => Self::OfIndex,
+            "message_delta" | "message_stop" | "error" => Self::All,
+            _ if kind.starts_with("response.") && !kind.ends_with(".delta") => Self::All,
+            _ => self,
+        }
+    }
 }
 
 impl StreamRedactor {
@@ -103,25 +125,21 @@ impl StreamRedactor {
         };
         let (outer, inner) = indices(json);
         let mut edits = Vec::new();
-        let mut is_last = false;
+        let mut ends = Ends::Nothing;
         strings(json, |place, inside, text| match place.key {
-            "finish_reason" => is_last = true,
-            "type" => {
-                is_last |= matches!(
-                    text.raw(),
-                    "content_block_stop" | "message_delta" | "message_stop" | "error"
-                )
-            }
+            "finish_reason" => ends = Ends::OfIndex,
+            "type" => ends = ends.or_by(text.raw()),
             "content" | "reasoning_content" | "refusal" | "text" | "thinking" | "partial_json"
-            | "arguments" => {
+            | "arguments" | "delta" => {
                 edits.push((place.key, inside, text.plain().into_owned()));
             }
             _ => {}
         });
-        let is_stop = json.contains("\"content_block_stop\"");
-        if is_last && edits.iter().all(|(_, _, text)| text.is_empty()) {
-            let is_it = |name: &Name| !is_stop || name.outer == outer;
-            self.let_go(is_it, out);
+        let is_last = ends != Ends::Nothing;
+        let has_text = edits.iter().any(|(_, _, text)| !text.is_empty());
+        // A last piece of text goes out with what is held of it.
+        if is_last && !(has_text && ends == Ends::OfIndex) {
+            self.let_go(|name| ends == Ends::All || name.outer == outer, out);
         }
         if edits.is_empty() {
             out.push(frame.raw);
@@ -144,6 +162,7 @@ impl StreamRedactor {
                 held + &plain
             };
             let free = self.advance(text, whole, is_last);
+            self.texts[text].event = frame.event.clone();
             self.texts[text].before = json[..inside.start].to_owned();
             self.texts[text].after = json[inside.end..].to_owned();
             if free != plain {
@@ -176,6 +195,7 @@ impl StreamRedactor {
             context: String::new(),
             held: String::new(),
             is_swallowing: false,
+            event: Bytes::new(),
             before: String::new(),
             after: String::new(),
         });
@@ -251,13 +271,7 @@ impl StreamRedactor {
             let mut json = text.before.clone();
             escape_into(&mut json, &free);
             json.push_str(&text.after);
-            let is_anthropic = json.contains("\"content_block_delta\"");
-            let event: &[u8] = if is_anthropic {
-                b"content_block_delta"
-            } else {
-                b""
-            };
-            out.push(sse(event, &json));
+            out.push(sse(&text.event, &json));
         }
     }
 }

@@ -376,6 +376,45 @@ fn blocks_of_anthropic_are_kept_apart() {
     assert_eq!(texts[1], r#"{"to":"[EMAIL]","phone":5552345678}"#);
 }
 
+#[test]
+fn responses_and_several_choices_are_kept_apart() {
+    let redactor = all(Mask);
+    let run = |frames: &[&str]| {
+        let mut stream = redactor.stream(Vault::default());
+        let mut out = Vec::new();
+        for frame in frames {
+            stream.push(Bytes::copy_from_slice(frame.as_bytes()), &mut out);
+        }
+        stream.end(&mut out);
+        String::from_utf8(out.concat()).unwrap()
+    };
+    let found = run(&[
+        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"to ann@exam\"}\n\n",
+        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"ple.com\"}\n\n",
+        "event: response.output_text.done\ndata: {\"type\":\"response.output_text.done\",\"text\":\"to ann@example.com\"}\n\n",
+        "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[{\"content\":[{\"text\":\"to ann@example.com\"}]}]}}\n\n",
+    ]);
+    assert!(!found.contains("ann@"), "{found}");
+    assert_eq!(found.matches("to [EMAIL]").count(), 2, "{found}");
+    assert!(found.contains("\"delta\":\"to \""), "{found}");
+    assert!(found.contains("event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"[EMAIL]\"}"), "{found}");
+
+    let choice = |index: u32, delta: &str, finish: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{{delta}}},\"finish_reason\":{finish}}}]}}\n\n"
+        )
+    };
+    let found = run(&[
+        &choice(0, "\"content\":\"ann@exam\"", "null"),
+        &choice(1, "\"content\":\"bye\"", "\"stop\""),
+        &choice(0, "\"content\":\"ple.com\"", "\"stop\""),
+    ]);
+    assert!(
+        found.contains("[EMAIL]") && !found.contains("ann") && !found.contains("ple"),
+        "{found}"
+    );
+}
+
 /// Numbers by chance that anyone can make again.
 struct Dice(u64);
 
