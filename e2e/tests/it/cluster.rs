@@ -514,3 +514,85 @@ async fn an_api_server_may_go_and_a_kind_may_go_and_come_back() {
     }
     place.wait("grpcroute", "r", has_status).await;
 }
+
+/// A kubeconfig for the shim's service account, which has the rights of `manifests/base/rbac.yaml`
+/// after `edit` has changed them; names are made the place's own.
+fn account(place: &Place<'_>, edit: impl Fn(&str) -> String) -> std::path::PathBuf {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base/rbac.yaml");
+    let text = std::fs::read_to_string(file).unwrap();
+    let text = edit(&text).replace("nantian-gw", &place.namespace);
+    place.server.apply(&text).unwrap();
+    let account = format!("{}-shim", place.namespace);
+    let arguments = ["create", "token", &account, "-n", &place.namespace];
+    let token = place.server.kubectl(&arguments, "").unwrap();
+    assert!(token.is_success, "{}", token.stderr);
+    let known = std::fs::read_to_string(place.server.kubeconfig()).unwrap();
+    let lines = known.lines().map(|line| match line.starts_with("users:") {
+        true => format!(
+            "users: [{{name: u, user: {{token: {}}}}}]",
+            token.stdout.trim()
+        ),
+        false => line.to_owned(),
+    });
+    let path = place.settings.path().join("kubeconfig");
+    std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn the_rights_of_the_manifest_are_enough() {
+    let Some(server) = ApiServer::shared() else {
+        return;
+    };
+    let place = Place::new(server, "rights", ALONE);
+    let kubeconfig = account(&place, str::to_owned);
+    let settings = place.settings.path().join("shim.yaml");
+    let shim = ControlPlane::follow(&kubeconfig, &settings, free_address())
+        .await
+        .unwrap();
+    let _data_plane = DataPlane::spawn(shim.grpc, None, |_| ()).unwrap();
+    let port = free_port();
+    place.gateway(port);
+    place.route("one.test");
+    wait_sent_to(port, "one.test").await;
+    place.programmed().await;
+    let faults = shim.admin.told_all().await;
+    assert!(
+        !faults.iter().any(|it| it.contains("may not be listed")),
+        "{faults:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_kind_that_may_not_be_listed_is_named_and_the_others_are_served() {
+    let Some(server) = ApiServer::shared() else {
+        return;
+    };
+    let place = Place::new(server, "rightless", ALONE);
+    let kinds = "[gatewayclasses, gateways, listenersets, httproutes, grpcroutes, tcproutes, \
+                 udproutes, referencegrants, backendtlspolicies]";
+    let some = |text: &str| text.replacen("resources: [\"*\"]", &format!("resources: {kinds}"), 1);
+    let kubeconfig = account(&place, some);
+    let settings = place.settings.path().join("shim.yaml");
+    let shim = ControlPlane::follow(&kubeconfig, &settings, free_address())
+        .await
+        .unwrap();
+    let _data_plane = DataPlane::spawn(shim.grpc, None, |_| ()).unwrap();
+    let port = free_port();
+    place.gateway(port);
+    place.route("one.test");
+    wait_sent_to(port, "one.test").await;
+    let is_named = |told: &[String]| {
+        let mut told = told.iter();
+        told.any(|it| it.contains("TLSRoute") && it.contains("may not be listed"))
+    };
+    let told = shim.admin.told_all().await;
+    assert!(is_named(&told), "{told:?}");
+    // It is made good as soon as it may be.
+    account(&place, str::to_owned);
+    let end = Instant::now() + LIMIT;
+    while is_named(&shim.admin.told_all().await) {
+        assert!(Instant::now() < end, "the right did not help");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
