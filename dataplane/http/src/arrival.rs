@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
-use dataplane_tls::ClientFacts;
+use dataplane_tls::{Admission, ClientFacts};
 
 /// What is known about a connection when it comes.
 #[derive(Clone, Debug)]
@@ -76,4 +76,6 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// Who the client is, when it showed a certificate that is trusted.
     pub client: Option<Arc<ClientFacts>>,
+    /// By what it was let in.
+    pub admission: Option<Admission>,
 }

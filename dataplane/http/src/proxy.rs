@@ -115,6 +115,12 @@ async fn run(
     if let Step::Reply(reply) = phase::route::listener(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
+    if arrival.tls.is_some()
+        && let Step::Reply(reply) = phase::route::admission(ctx, arrival)
+    {
+        responder.close_after();
+        return Ok(Step::Reply(reply));
+    }
     phase::client::identify(ctx, request, arrival, worker);
     if let Step::Reply(reply) = phase::path::normalise(ctx, request, arrival) {
         responder.close_after();

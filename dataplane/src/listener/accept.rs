@@ -21,7 +21,7 @@ use dataplane_http::{Arrival, Io, Texts, TlsFacts, Worker, serve};
 use dataplane_resilience::admission::{ClientPlace, Clients, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
 use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
-use dataplane_tls::{Alpn, ClientFacts, TlsSession};
+use dataplane_tls::{Admission, Alpn, ClientFacts, TlsSession};
 use ir::Network;
 use ir::listener::TlsVersion;
 
@@ -154,12 +154,13 @@ fn accept_now(listener: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// What HTTP is told of a handshake.
-fn tls_facts(session: &TlsSession) -> TlsFacts {
+fn tls_facts(session: &TlsSession, admission: Option<Admission>) -> TlsFacts {
     let certificate = session.client_certificate.as_deref();
     TlsFacts {
         sni: session.sni.clone(),
         listener: session.listener.clone(),
         client: certificate.and_then(ClientFacts::read).map(Arc::new),
+        admission,
         is_http2: session.alpn == Some(Alpn::H2),
         version: match session.version {
             TlsVersion::V1_2 => "TLSv1.2",
@@ -304,10 +305,11 @@ impl Door {
         let io = match &bind.tls {
             None => Io::Plain(tcp),
             Some(tls) => {
-                let Some(stream) = self.shake_hands(tls, tcp, client, bind).await else {
+                let Some(mut stream) = self.shake_hands(tls, tcp, client, bind).await else {
                     return;
                 };
-                arrival.tls = Some(tls_facts(stream.session()));
+                let admission = stream.take_admission();
+                arrival.tls = Some(tls_facts(stream.session(), admission));
                 Io::Tls(Box::new(stream))
             }
         };

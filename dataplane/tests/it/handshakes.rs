@@ -18,6 +18,7 @@ use ir::listener::{ClientValidation, ClientValidationMode};
 
 use crate::support::{Gateway, at};
 
+mod changed;
 mod refused;
 mod stop;
 

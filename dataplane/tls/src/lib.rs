@@ -12,6 +12,7 @@ pub mod client;
 pub mod server;
 pub mod client_hello;
 pub mod stream;
+mod admission;
 mod client_facts;
 mod listener;
 mod verify;
@@ -21,6 +22,7 @@ pub mod seal;
 mod provider;
 
 pub use admin::{AdminTls, AdminTlsError};
+pub use admission::Admission;
 pub use certificate::CertificateFacts;
 pub use client::{
     BackendTrust, ClientIdentity, ClientStream, ClientTls, ClientTlsError, ConnectError, Offer,

@@ -93,6 +93,13 @@ impl TlsListener {
     }
 }
 
+impl TlsListener {
+    /// True when `other` asks the same of its clients.
+    pub(crate) fn asks_the_same(&self, other: &Self) -> bool {
+        self.tls.client_validation == other.tls.client_validation
+    }
+}
+
 /// The certificates a listener names, in its order of preference.
 fn certificates(
     listener: &Listener,

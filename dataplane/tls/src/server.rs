@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::admission::Admission;
 use crate::certificate::CertificateFacts;
 use crate::listener::{Compiled, TlsListener};
 use crate::server_name::NameTable;
@@ -150,6 +151,13 @@ impl ServerTls {
             })
     }
 
+    /// Whether a client that was let in then would be let in now, for the same client. One whose
+    /// listener is gone is left to whoever routes its requests.
+    pub fn admits(&self, admission: &Admission) -> bool {
+        let now = self.listeners.get(admission.listener());
+        now.is_none_or(|now| admission.holds_at(now))
+    }
+
     /// Shakes hands on `stream`, and notes in `seen` how far that went. Dropping the future drops
     /// the connection.
     pub async fn accept<S>(
@@ -180,7 +188,8 @@ impl ServerTls {
         match listener.clients.judge(chain, session.is_resumed) {
             Ok(client) => {
                 session.client_certificate = client.map(Arc::from);
-                Ok(ServerStream::new(tls, session))
+                let admission = Admission::new(listener.clone(), chain);
+                Ok(ServerStream::new(tls, session).admitted(admission))
             }
             Err(reason) => {
                 // The client is told by close_notify; that it may not hear it changes nothing.

@@ -14,6 +14,8 @@ use ir::listener::TlsVersion;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use crate::admission::Admission;
+
 /// An application protocol agreed on by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpn {
@@ -44,11 +46,28 @@ pub struct TlsSession {
 pub struct ServerStream<S> {
     tls: TlsStream<S>,
     session: TlsSession,
+    admission: Option<Admission>,
 }
 
 impl<S> ServerStream<S> {
     pub(crate) fn new(tls: TlsStream<S>, session: TlsSession) -> Self {
-        Self { tls, session }
+        Self {
+            tls,
+            session,
+            admission: None,
+        }
+    }
+
+    pub(crate) fn admitted(self, admission: Admission) -> Self {
+        Self {
+            admission: Some(admission),
+            ..self
+        }
+    }
+
+    /// Takes out by what the client was let in, where a listener of the configuration did that.
+    pub fn take_admission(&mut self) -> Option<Admission> {
+        self.admission.take()
     }
 
     /// What was agreed on in the handshake.

@@ -40,6 +40,19 @@ pub(crate) fn listener(ctx: &mut Context<'_>, request: &Request, arrival: &Arriv
     Step::Continue
 }
 
+/// Sends away who was let in by another authority, or without being asked for a certificate, and
+/// would not be by now: it has to come in again.
+pub(crate) fn admission(ctx: &Context<'_>, arrival: &Arrival) -> Step {
+    let bind = ctx.config.binds.get(&arrival.bind);
+    if let Some(admission) = arrival.tls.as_ref().and_then(|tls| tls.admission.as_ref())
+        && let Some(tls) = bind.and_then(|bind| bind.tls.as_ref())
+        && !tls.admits(admission)
+    {
+        return Step::reply(Reply::new(Reason::MisdirectedRequest));
+    }
+    Step::Continue
+}
+
 /// Notes the rule in the context.
 pub(crate) fn rule(ctx: &mut Context<'_>, request: &Request) -> Step {
     let Some(listener) = ctx.listener else {

@@ -1,0 +1,169 @@
+//! Connections that stand when a listener begins to ask something else of its clients.
+
+use dataplane_testkit::Backend;
+use dataplane_testkit::SnapshotBuilder;
+use dataplane_testkit::certificate::Authority;
+use dataplane_testkit::client::http1::Http1Client;
+use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::client::tls::TlsClient;
+use dataplane_testkit::snapshot::free_port;
+use ir::Snapshot;
+use ir::listener::{ClientValidation, ClientValidationMode};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{NAMES, coalescing};
+use crate::support::{Gateway, at};
+use ClientValidationMode::{AllowInsecureFallback, AllowValidOnly, RejectAll};
+
+const HOST: &str = "example.org";
+const LISTENER: &str = "infra/gw/one";
+
+/// The listener asks for certificates of these authorities, or for none.
+fn asking(
+    base: &Snapshot,
+    version: &str,
+    asked: Option<(ClientValidationMode, &[&Authority])>,
+) -> Snapshot {
+    let change = |snapshot: &mut Snapshot| {
+        let mut listener = (**snapshot.listeners.get(LISTENER).unwrap()).clone();
+        listener.tls.as_mut().unwrap().client_validation =
+            asked.map(|(mode, authorities)| ClientValidation {
+                ca_pems: authorities.iter().map(|it| it.pem().to_owned()).collect(),
+                mode,
+            });
+        snapshot.listeners.insert(listener);
+    };
+    SnapshotBuilder::from(base, version).with(change).build()
+}
+
+/// One connection of each protocol.
+struct Kept<S>(Http1Client<S>, Http2Client);
+
+async fn keep(tls: &TlsClient, port: u16) -> Kept<impl AsyncRead + AsyncWrite + Unpin> {
+    let h1 = tls.clone().alpn(&["http/1.1"]);
+    let h2 = tls.clone().alpn(&["h2"]);
+    let h1 = h1.connect(at(port), HOST).await.unwrap();
+    let h2 = h2.connect(at(port), HOST).await.unwrap();
+    Kept(Http1Client::over(h1), Http2Client::over(h2).await.unwrap())
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
+    /// What both are answered.
+    async fn status(&mut self) -> u16 {
+        let one = self.0.get(HOST, "/").await.unwrap();
+        let two = self.1.get(HOST, "/").await.unwrap();
+        assert_eq!(one.status, two.status);
+        let is_sent_away = one.status == 421;
+        assert_eq!(one.header("connection") == "close", is_sent_away);
+        one.status.as_u16()
+    }
+}
+
+#[tokio::test]
+async fn who_would_not_be_let_in_any_more_is_sent_away() {
+    let backend = Backend::http1("b").await;
+    let authority = Authority::new("test");
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let known = TlsClient::trusting(&authority).identity(&ours.client("known"));
+    let anonymous = TlsClient::trusting(&authority);
+    let (by_ours, by_both, by_other) = ([&ours], [&ours, &other], [&other]);
+    // before, client, after -> what a connection that stands gets
+    type Asked<'a> = Option<(ClientValidationMode, &'a [&'a Authority])>;
+    let rows: [(&str, Asked<'_>, &TlsClient, Asked<'_>, u16); 10] = [
+        (
+            "one more authority",
+            Some((AllowValidOnly, &by_ours)),
+            &known,
+            Some((AllowValidOnly, &by_both)),
+            200,
+        ),
+        (
+            "another authority",
+            Some((AllowValidOnly, &by_ours)),
+            &known,
+            Some((AllowValidOnly, &by_other)),
+            421,
+        ),
+        (
+            "one less, not its own",
+            Some((AllowValidOnly, &by_both)),
+            &known,
+            Some((AllowValidOnly, &by_ours)),
+            200,
+        ),
+        (
+            "one less, its own",
+            Some((AllowValidOnly, &by_both)),
+            &known,
+            Some((AllowValidOnly, &by_other)),
+            421,
+        ),
+        (
+            "asked from now on",
+            None,
+            &anonymous,
+            Some((AllowValidOnly, &by_ours)),
+            421,
+        ),
+        (
+            "invited from now on",
+            None,
+            &anonymous,
+            Some((AllowInsecureFallback, &by_ours)),
+            200,
+        ),
+        (
+            "must, not may",
+            Some((AllowInsecureFallback, &by_ours)),
+            &anonymous,
+            Some((AllowValidOnly, &by_ours)),
+            421,
+        ),
+        (
+            "must, not may, and has",
+            Some((AllowInsecureFallback, &by_ours)),
+            &known,
+            Some((AllowValidOnly, &by_ours)),
+            200,
+        ),
+        // It would be let in, but as somebody else.
+        (
+            "unknown from now on",
+            Some((AllowInsecureFallback, &by_ours)),
+            &known,
+            Some((AllowInsecureFallback, &by_other)),
+            421,
+        ),
+        (
+            "nobody",
+            Some((AllowInsecureFallback, &by_ours)),
+            &known,
+            Some((RejectAll, &[])),
+            421,
+        ),
+    ];
+    let port = free_port();
+    let base = coalescing(port, &authority, &[("one", &[HOST])])
+        .route("shop/r", "", "/", "shop/b:80")
+        .cluster("shop/b:80", &[backend.address()])
+        .build();
+    let gateway = Gateway::serving(&base).await;
+    for (index, (what, before, client, after, expected)) in rows.into_iter().enumerate() {
+        gateway
+            .apply(&asking(&base, &format!("before{index}"), before))
+            .await;
+        let mut kept = keep(client, port).await;
+        assert_eq!(kept.status().await, 200, "{what}");
+        let changed = asking(&base, &format!("after{index}"), after);
+        gateway.apply(&changed).await;
+        assert_eq!(kept.status().await, expected, "{what}");
+        if expected == 200 {
+            // Another certificate of the gateway is no reason to go.
+            let renewed = SnapshotBuilder::from(&changed, &format!("renewed{index}"))
+                .certificate("infra/cert", &authority.server(NAMES))
+                .build();
+            gateway.apply(&renewed).await;
+            assert_eq!(kept.status().await, 200, "{what}");
+        }
+    }
+}
