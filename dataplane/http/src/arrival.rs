@@ -77,5 +77,5 @@ pub struct TlsFacts {
     /// Who the client is, when it showed a certificate that is trusted.
     pub client: Option<Arc<ClientFacts>>,
     /// By what it was let in.
-    pub admission: Option<Admission>,
+    pub admission: Option<Box<Admission>>,
 }

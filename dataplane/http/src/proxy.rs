@@ -102,6 +102,22 @@ async fn caught<T>(line: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     ended.ok()
 }
 
+/// Who asks, and for which path; a refusal ends the connection.
+fn introduced(
+    worker: &Worker,
+    arrival: &Arrival,
+    ctx: &mut Context<'_>,
+    request: &mut Request,
+) -> Step {
+    if arrival.tls.is_some()
+        && let Step::Reply(reply) = phase::route::admission(ctx, arrival)
+    {
+        return Step::Reply(reply);
+    }
+    phase::client::identify(ctx, request, arrival, worker);
+    phase::path::normalise(ctx, request, arrival)
+}
+
 /// The line itself. `Continue` means that the backend's response went out whole.
 async fn run(
     worker: &Rc<Worker>,
@@ -115,14 +131,7 @@ async fn run(
     if let Step::Reply(reply) = phase::route::listener(ctx, request, arrival) {
         return Ok(Step::Reply(reply));
     }
-    if arrival.tls.is_some()
-        && let Step::Reply(reply) = phase::route::admission(ctx, arrival)
-    {
-        responder.close_after();
-        return Ok(Step::Reply(reply));
-    }
-    phase::client::identify(ctx, request, arrival, worker);
-    if let Step::Reply(reply) = phase::path::normalise(ctx, request, arrival) {
+    if let Step::Reply(reply) = introduced(worker, arrival, ctx, request) {
         responder.close_after();
         return Ok(Step::Reply(reply));
     }

@@ -160,7 +160,7 @@ fn tls_facts(session: &TlsSession, admission: Option<Admission>) -> TlsFacts {
         sni: session.sni.clone(),
         listener: session.listener.clone(),
         client: certificate.and_then(ClientFacts::read).map(Arc::new),
-        admission,
+        admission: admission.map(Box::new),
         is_http2: session.alpn == Some(Alpn::H2),
         version: match session.version {
             TlsVersion::V1_2 => "TLSv1.2",

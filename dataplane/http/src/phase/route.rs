@@ -44,7 +44,10 @@ pub(crate) fn listener(ctx: &mut Context<'_>, request: &Request, arrival: &Arriv
 /// would not be by now: it has to come in again.
 pub(crate) fn admission(ctx: &Context<'_>, arrival: &Arrival) -> Step {
     let bind = ctx.config.binds.get(&arrival.bind);
-    if let Some(admission) = arrival.tls.as_ref().and_then(|tls| tls.admission.as_ref())
+    if let Some(admission) = arrival
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.admission.as_deref())
         && let Some(tls) = bind.and_then(|bind| bind.tls.as_ref())
         && !tls.admits(admission)
     {
