@@ -188,7 +188,7 @@ async fn serve_request(
             let reply = refused(refusal);
             let refusing = Box::pin(proxy::refuse(worker, arrival, &mut responder, reply));
             let _ = refusing.await;
-            linger(io, buf).await;
+            linger(io).await;
             return Some(Ended::Cleanly);
         }
     };
@@ -199,7 +199,7 @@ async fn serve_request(
         return Some(Ended::Cut);
     }
     if !responder.keeps_alive() || !(body.is_done() || Box::pin(finish_body(&mut body)).await) {
-        linger(io, buf).await;
+        linger(io).await;
         return Some(Ended::Cleanly);
     }
     None
@@ -350,27 +350,15 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
     let told = proxy::refuse(worker, arrival, &mut responder, reply).await;
     // There is no room to read what still comes either.
     if told.is_ok() && reason != Reason::Overload {
-        linger(io, &mut BytesMut::new()).await;
+        linger(io).await;
     }
 }
 
-/// Ends our direction and drops what still comes for a moment, so that the answer is not lost to a
-/// reset caused by unread bytes (RFC 9112 9.6).
-async fn linger(io: &Duplex, buf: &mut BytesMut) {
-    let drop_rest = async {
-        if io.shutdown().await.is_err() {
-            return;
-        }
-        let mut dropped = 0_u64;
-        while dropped < DRAIN_BYTES_MAX {
-            buf.clear();
-            match io.read(buf, READ_BYTES).await {
-                Ok(bytes @ 1..) => dropped += bytes as u64,
-                _ => return,
-            }
-        }
-    };
-    let _ = timeout(DRAIN_TIME_MAX, drop_rest).await;
+/// Ends our direction and drops what still comes for a moment, so that the answer is not lost.
+async fn linger(io: &Duplex) {
+    if let Ok(Ok(())) = timeout(DRAIN_TIME_MAX, io.shutdown()).await {
+        io.drop_rest().await;
+    }
 }
 
 #[cfg(test)]

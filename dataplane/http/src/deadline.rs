@@ -19,6 +19,19 @@ use crate::settings::Settings;
 /// How long a note may stay unseen.
 const GLANCE: Duration = Duration::from_secs(1);
 
+/// How long a client that has closed its sending half is taken to wait for an endpoint that is silent.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
+
+/// What is seen of the client while a request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// Nothing that speaks against its waiting.
+    Waits,
+    /// The end of what it sends: it may have gone, or have no more to say.
+    Ended,
+    Gone,
+}
+
 /// What a request waits for at the moment, and since when.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -32,6 +45,8 @@ pub(crate) struct Watch {
     client_body: Cell<Option<Instant>>,
     client_write: Cell<Option<Instant>>,
     upstream: Cell<Option<(Instant, Wait)>>,
+    /// When it was seen that the client sends no more.
+    ended: Cell<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +92,7 @@ impl Watch {
             client_body: Cell::new(None),
             client_write: Cell::new(None),
             upstream: Cell::new(None),
+            ended: Cell::new(None),
         }
     }
 
@@ -184,17 +200,31 @@ impl Watch {
         next
     }
 
-    /// Waits until something is due, and says what; a client that `is_gone` is, too. Whoever polls
+    /// True when a client that sends no more has waited for long, and for nobody but the endpoint.
+    /// What the endpoint sends is written to the client, which shows better whether it is there.
+    fn is_left(&self) -> bool {
+        let ended = self.ended.get().unwrap_or(self.now.get());
+        self.ended.set(Some(ended));
+        match self.upstream.get() {
+            None | Some((_, Wait::Tunnel)) => false,
+            Some(_) if self.client_write.get().is_some() => false,
+            Some((since, _)) => self.now.get() >= ended.max(since) + HALF_CLOSED_MAX,
+        }
+    }
+
+    /// Waits until something is due, and says what; a client that has gone is, too. Whoever polls
     /// this [ticks](Self::tick) before the notes of that turn are made.
-    pub(crate) async fn expired(&self, timer: &Timer, is_gone: impl Fn() -> bool) -> Reason {
+    pub(crate) async fn expired(&self, timer: &Timer, client: impl Fn() -> Client) -> Reason {
         loop {
             // A note made meanwhile may be due earlier, hence never asleep for long.
             let (at, _) = self.next();
             timer.until(at.min(self.now.get() + GLANCE)).await;
             // By the same clock as the timer, or that would be early again and again.
             self.tick();
-            if is_gone() {
-                return Reason::ClientAborted;
+            match client() {
+                Client::Gone => return Reason::ClientAborted,
+                Client::Ended if self.is_left() => return Reason::ClientAborted,
+                Client::Ended | Client::Waits => {}
             }
             let (at, reason) = self.next();
             if at <= self.now.get() {

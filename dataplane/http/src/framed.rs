@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use dataplane_telemetry::metrics::Http2Limit;
 
 use crate::frame_guard::{FrameGuard, FrameLimits};
-use crate::io::Io;
+use crate::io::{Io, drop_rest};
 
 /// What is gathered of small frames before it is written without being asked to.
 const GATHERED_MAX: usize = 16 * 1024;
@@ -95,6 +95,15 @@ impl Line {
             }
         })
         .await
+    }
+
+    /// Drops what still comes behind the end of h2's connection, see [`drop_rest`].
+    pub(crate) async fn linger(&self) {
+        let poll_read = |cx: &mut Context<'_>, piece: &mut ReadBuf<'_>| {
+            let mut way = self.0.way.borrow_mut();
+            Pin::new(&mut way.io).poll_read(cx, piece)
+        };
+        drop_rest(poll_read).await;
     }
 
     fn poll_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,12 +9,21 @@ use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use dataplane_tls::{ClientStream, ServerStream};
+
+/// Bytes that are dropped of a peer that does not stop to send.
+const DROPPED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long it may be silent meanwhile.
+const DROPPED_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// How long all of it may take.
+const DROPPED_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A connection: plain TCP, or TLS from a client or to an endpoint.
 #[derive(Debug)]
@@ -95,6 +104,29 @@ impl AsyncWrite for Io {
             Self::TlsToEndpoint(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         }
     }
+}
+
+/// Reads and drops what still comes behind our end, so that what was written is not lost to the
+/// reset that unread bytes cause (RFC 9112 9.6).
+///
+/// Ends with the peer's own end, when it is silent for a moment, or when it had enough time.
+pub(crate) async fn drop_rest(
+    mut poll_read: impl FnMut(&mut Context<'_>, &mut ReadBuf<'_>) -> Poll<io::Result<()>>,
+) {
+    let dropping = async {
+        let mut piece = vec![0; 16 * 1024];
+        let mut dropped = 0;
+        while dropped < DROPPED_BYTES_MAX {
+            let mut piece = ReadBuf::new(&mut piece);
+            let read = poll_fn(|cx| poll_read(cx, &mut piece));
+            match timeout(DROPPED_SILENCE_MAX, read).await {
+                Ok(Ok(())) if !piece.filled().is_empty() => dropped += piece.filled().len(),
+                _ => return,
+            }
+        }
+    };
+    // Boxed, because only the end of a connection needs the room.
+    let _ = timeout(DROPPED_TIME_MAX, Box::pin(dropping)).await;
 }
 
 /// A stream that one task may read and write in two futures at once.
@@ -188,13 +220,21 @@ impl Duplex {
         Pin::new(&mut *io).poll_flush(cx)
     }
 
-    /// True when the peer has reset the connection. An end of its stream alone says nothing: a
-    /// client may have closed its sending half and wait for the answer.
+    /// True when the peer has reset the connection. An end of its stream alone says less: see
+    /// [`Self::has_ended`].
     pub(crate) fn is_reset(&self) -> bool {
         let io = self.0.borrow();
         let is_error = std::pin::pin!(io.tcp().ready(Interest::ERROR));
         let ready = is_error.poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(_)))
+    }
+
+    /// True when the peer has ended its direction, whatever of it is still to be read.
+    pub(crate) fn has_ended(&self) -> bool {
+        let io = self.0.borrow();
+        let is_readable = std::pin::pin!(io.tcp().ready(Interest::READABLE));
+        let ready = is_readable.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Makes the peer see a reset instead of an end when this is dropped.
@@ -206,5 +246,10 @@ impl Duplex {
     /// Ends our direction; the peer sees the end of the stream after what was written.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
+    }
+
+    /// Drops what still comes, see [`drop_rest`].
+    pub(crate) async fn drop_rest(&self) {
+        drop_rest(|cx, piece| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, piece)).await;
     }
 }

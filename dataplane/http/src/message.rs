@@ -224,9 +224,10 @@ pub(crate) struct Response {
 
 /// Fields that are asked for behind the head of the response: by the access log, and to tell whose
 /// limit has passed.
-const KEPT: [HeaderName; 4] = [
+const KEPT: [HeaderName; 5] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("grpc-timeout"),
+    header::CONTENT_TYPE,
     header::USER_AGENT,
     header::REFERER,
 ];

@@ -10,6 +10,7 @@ pub(crate) mod limit;
 pub(crate) mod rate;
 pub(crate) mod filter;
 pub(crate) mod upstream;
+pub(crate) mod hops;
 pub(crate) mod health;
 pub(crate) mod retry;
 pub(crate) mod log;

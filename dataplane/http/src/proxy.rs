@@ -22,7 +22,7 @@ use dataplane_telemetry::Reason;
 
 use crate::arrival::Arrival;
 use crate::context::Context;
-use crate::deadline::{Timer, Watch};
+use crate::deadline::{Client, Timer, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Failure};
 use crate::h1::{BodyLength, Frame};
@@ -151,6 +151,9 @@ async fn run(
         return Ok(Step::reply(Reply::new(Reason::Internal)));
     };
     if let Step::Reply(reply) = phase::route::admit(rule, request) {
+        return Ok(Step::Reply(reply));
+    }
+    if let Step::Reply(reply) = phase::hops::count(request) {
         return Ok(Step::Reply(reply));
     }
     if let Some(max) = rule.keepalive_requests_max {
@@ -288,9 +291,9 @@ impl Waiting<'_> {
         if let Poll::Ready(done) = poll!(work.as_mut()) {
             return Ok(done);
         }
-        let is_gone = || self.client.is_some_and(Duplex::is_reset);
+        let client = || self.client.map_or(Client::Waits, client);
         // Work that always finds bytes uses up the task's budget, of which the timer needs none.
-        let mut due = pin!(unconstrained(self.watch.expired(self.timer, is_gone)));
+        let mut due = pin!(unconstrained(self.watch.expired(self.timer, client)));
         poll_fn(|cx| {
             self.watch.tick();
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -299,6 +302,17 @@ impl Waiting<'_> {
             due.as_mut().poll(cx).map(Err)
         })
         .await
+    }
+}
+
+/// What the client's connection shows of it.
+fn client(io: &Duplex) -> Client {
+    if io.is_reset() {
+        Client::Gone
+    } else if io.has_ended() {
+        Client::Ended
+    } else {
+        Client::Waits
     }
 }
 

@@ -2,8 +2,9 @@
 //! up or holds on to something.
 //!
 //! [`client`] has the rude clients, [`origin`] the rude origins, [`duration`] what must not last,
-//! [`control`] configuration and drain under traffic, [`upstream_http2`] HTTP/2 towards origins. HTTP/2 that no library would send is written
-//! by hand with [`frames`].
+//! [`control`] configuration and drain under traffic, [`upstream_http2`] HTTP/2 towards origins,
+//! [`versions`] what the versions of HTTP say differently, [`endings`] how connections end. HTTP/2 that
+//! no library would send is written by hand with [`frames`].
 
 use std::net::SocketAddr;
 
@@ -11,6 +12,8 @@ use dataplane_testkit::SnapshotBuilder;
 
 mod client;
 mod origin;
+mod versions;
+mod endings;
 mod duration;
 mod control;
 mod flood;

@@ -111,7 +111,7 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
                 }
                 return;
             }
-            None => return,
+            None => break,
         };
         last_active = Instant::now();
         if streams.are_mostly_given_up(settings.h2_early_resets_max) && !is_limited {
@@ -132,6 +132,11 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
             running: Running::enter(&streams),
         };
         tokio::task::spawn_local(stream.serve(request, respond));
+    }
+    drop(connection);
+    // What a client still sends, if only windows for what it reads, must not cost it the rest of that.
+    if !is_limited {
+        line.linger().await;
     }
 }
 

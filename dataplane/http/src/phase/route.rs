@@ -61,9 +61,14 @@ pub(crate) fn rule(ctx: &mut Context<'_>, request: &Request) -> Step {
     let Some(listener) = ctx.listener else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
+    // What OPTIONS asks of the server as a whole belongs to the rules for all paths.
+    let (path, is_whole) = match request.target.path() {
+        "*" => ("/", true),
+        path => (path, false),
+    };
     let view = View {
         host: host(request),
-        path: request.target.path(),
+        path,
         query: request.target.query(),
         method: &request.method,
         headers: &request.headers,
@@ -71,7 +76,7 @@ pub(crate) fn rule(ctx: &mut Context<'_>, request: &Request) -> Step {
     let Some(found) = listener.table.lookup(&view) else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
-    ctx.prefix_len = found.prefix_len;
+    ctx.prefix_len = found.prefix_len.filter(|_| !is_whole);
     ctx.rule = Some(found.rule);
     Step::Continue
 }
