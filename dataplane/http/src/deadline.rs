@@ -203,12 +203,13 @@ impl Watch {
     /// True when a client that sends no more has waited for long, and for nobody but the endpoint.
     /// What the endpoint sends is written to the client, which shows better whether it is there.
     fn is_left(&self) -> bool {
-        let ended = self.ended.get().unwrap_or(self.now.get());
+        let now = self.now.get();
+        let ended = self.ended.get().unwrap_or(now);
         self.ended.set(Some(ended));
         match self.upstream.get() {
             None | Some((_, Wait::Tunnel)) => false,
             Some(_) if self.client_write.get().is_some() => false,
-            Some((since, _)) => self.now.get() >= ended.max(since) + HALF_CLOSED_MAX,
+            Some((since, _)) => now >= ended.max(since) + HALF_CLOSED_MAX,
         }
     }
 

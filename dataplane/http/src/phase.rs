@@ -30,4 +30,12 @@ impl Step {
     pub(crate) fn reply(reply: Reply) -> Self {
         Self::Reply(Box::new(reply))
     }
+
+    /// What comes next decides, unless this ends the request.
+    pub(crate) fn and_then(self, next: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Continue => next(),
+            reply => reply,
+        }
+    }
 }

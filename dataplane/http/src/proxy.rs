@@ -150,10 +150,8 @@ async fn run(
     let Some(rule) = ctx.rule else {
         return Ok(Step::reply(Reply::new(Reason::Internal)));
     };
-    if let Step::Reply(reply) = phase::route::admit(rule, request) {
-        return Ok(Step::Reply(reply));
-    }
-    if let Step::Reply(reply) = phase::hops::count(request) {
+    let admitted = phase::route::admit(rule, request).and_then(|| phase::hops::count(request));
+    if let Step::Reply(reply) = admitted {
         return Ok(Step::Reply(reply));
     }
     if let Some(max) = rule.keepalive_requests_max {
