@@ -612,6 +612,7 @@ fn udp_binds(
             let bind = UdpBind {
                 address,
                 listener: listener.name.clone(),
+                access: config.access.clone(),
                 streams: config
                     .streams
                     .clone()

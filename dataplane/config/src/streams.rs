@@ -16,6 +16,8 @@ use dataplane_route::stream_match::{CompiledStream, ListenerFacts, StreamTable};
 use dataplane_telemetry::metrics::{ListenerMetrics, Metrics, StreamMetrics};
 use dataplane_upstream::weighted::WeightedChoice;
 
+use crate::access::AddressLists;
+
 /// The stream routes of one listener.
 #[derive(Clone)]
 pub struct Streams {
@@ -57,6 +59,8 @@ pub struct UdpBind {
     pub address: SocketAddr,
     /// The listener's name.
     pub listener: Arc<str>,
+    /// Clients that may not come in; absent for none.
+    pub access: Option<Arc<AddressLists>>,
     /// Its routes.
     pub streams: Streams,
     /// Figures of the listener.

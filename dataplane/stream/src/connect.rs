@@ -52,9 +52,14 @@ pub(crate) fn choose<'a>(
     let position = rule.choice.next().ok_or(Reason::InvalidBackend)?;
     story.backend = Some(position);
     let backend = rule.backends.get(position).ok_or(Reason::InvalidBackend)?;
-    config
+    let cluster = config
         .cluster_by_keys(&backend.cluster_keys)
-        .ok_or(Reason::InvalidBackend)
+        .ok_or(Reason::InvalidBackend)?;
+    let access = cluster.access.as_ref();
+    if access.is_some_and(|lists| !lists.admit(story.client.ip())) {
+        return Err(Reason::AddressDenied);
+    }
+    Ok(cluster)
 }
 
 /// How bytes go to the endpoints of a cluster; `secret` is that of the certificate they are shown.

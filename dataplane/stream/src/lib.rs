@@ -16,6 +16,7 @@ pub mod tcp;
 pub mod server_name;
 pub mod udp;
 mod connect;
+mod admission;
 mod connection;
 mod copy;
 mod proxy_header;

@@ -27,6 +27,7 @@ use tracing::debug;
 
 use dataplane_telemetry::metrics::{DatagramDrop, StreamMetrics};
 use dataplane_telemetry::reason::Reason;
+use ir::Version;
 
 use crate::batch::{self, Arrived, BATCH, Headers, Moving, Wildcard};
 use crate::udp_session::{Ended, Flow, Id, Limits as SessionLimits, Sessions};
@@ -36,6 +37,7 @@ mod answer;
 mod begin;
 pub mod flood;
 mod replies;
+mod review;
 
 use begin::Session;
 use flood::{Limits, ListenerLimits};
@@ -107,6 +109,8 @@ struct Port {
     replies: RefCell<Replies>,
     /// The task of the socket, to be woken when something is to be sent.
     task: RefCell<Option<Waker>>,
+    /// The configuration that sessions were last looked at with.
+    reviewed: RefCell<Option<Version>>,
     /// When everything ends that is left; set once no session begins any more.
     ends_at: Cell<Option<Duration>>,
 }
@@ -127,6 +131,7 @@ impl Port {
         let settings = &worker.settings.udp;
         let sessions = Sessions::new(SessionLimits {
             idle: settings.idle,
+            leaving_idle: settings.idle.min(DRAIN_IDLE),
             sessions: settings.listener_sessions_max.unwrap_or(usize::MAX),
             queue: settings.queue,
             queue_bytes: QUEUE_BYTES_MAX,
@@ -141,6 +146,7 @@ impl Port {
             sessions: RefCell::new(sessions),
             replies: RefCell::new(Replies::new(wildcard)),
             task: RefCell::default(),
+            reviewed: RefCell::default(),
             ends_at: Cell::default(),
         })
     }
@@ -159,6 +165,7 @@ impl Port {
 
     /// Does all there is to do; ready when nothing will ever be to do again.
     fn turn(self: &Rc<Self>, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        let is_reviewed = self.review();
         let mut batches = 0;
         while let Poll::Ready(ready) = self.socket.poll_recv_ready(cx) {
             if ready.is_err() {
@@ -175,7 +182,7 @@ impl Port {
             }
         }
         self.flush(cx);
-        if batches > 0 {
+        if batches > 0 || is_reviewed {
             let soonest = self.next_look();
             if soonest < timer.deadline() {
                 timer.as_mut().reset(soonest);
@@ -205,10 +212,14 @@ impl Port {
     fn expire(&self) {
         let now = self.limits.now();
         loop {
-            let Some(ended) = self.sessions.borrow_mut().expire(now) else {
+            let mut sessions = self.sessions.borrow_mut();
+            let overdue = sessions.overdue(now).map(|it| (it, Reason::Draining));
+            let ended = overdue.or_else(|| Some((sessions.expire(now)?, Reason::IdleTimeout)));
+            drop(sessions);
+            let Some((ended, reason)) = ended else {
                 return;
             };
-            self.tell(ended, Reason::IdleTimeout);
+            self.tell(ended, reason);
         }
     }
 
@@ -237,6 +248,8 @@ impl Port {
     }
 
     fn tell(&self, ended: Ended<Session>, reason: Reason) {
+        let metrics = &ended.load.story.metrics;
+        metrics.datagrams_wait_no_more(ended.waited);
         ended.load.end(reason, &self.worker.log);
     }
 

@@ -9,12 +9,21 @@
 //!
 //! When there is no room, a session gives way whose client was not heard again since it was
 //! answered, the one that is silent for longest. A client that forges its source never gets that
-//! far, so a flood of forged sources displaces itself and not those that talk.
+//! far, so a flood of forged sources displaces itself and not those that talk. A source that has
+//! more than its share gives way before all others, and to others only: nobody can fill a socket
+//! alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+mod sources;
+
+pub(crate) use sources::source_of;
+use sources::{Source, Sources};
+
+/// The part of all sessions that a source may have while others want room.
+const SHARE: usize = 8;
 /// End of a list.
 const NONE: u32 = u32::MAX;
 
@@ -30,6 +39,8 @@ pub(crate) struct Flow {
 pub(crate) struct Limits {
     /// How long neither side may send anything.
     pub(crate) idle: Duration,
+    /// The same of a session that is to leave.
+    pub(crate) leaving_idle: Duration,
     /// Sessions at once.
     pub(crate) sessions: usize,
     /// Datagrams of one session that may wait.
@@ -50,6 +61,8 @@ pub(crate) struct Id {
 pub(crate) struct Ended<T> {
     pub(crate) flow: Flow,
     pub(crate) load: T,
+    /// Datagrams that still waited.
+    pub(crate) waited: usize,
 }
 
 /// The queue is full.
@@ -63,10 +76,11 @@ pub(crate) struct Sessions<T> {
     by_flow: HashMap<Flow, u32>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
-    /// Those whose client was not heard again since it was answered; the most silent one first.
-    fresh: List,
-    /// The others.
-    settled: List,
+    /// By [`Group`]; the most silent one first.
+    lists: [List; 3],
+    sources: Sources,
+    /// When those that are to leave must be gone, the next one first.
+    deadlines: VecDeque<(Duration, Id)>,
     queued_bytes: usize,
 }
 
@@ -81,8 +95,9 @@ struct Session<T> {
     flow: Flow,
     standing: Standing,
     last: Duration,
-    before: u32,
-    behind: u32,
+    /// Neighbours in the list of all, and among those of its source.
+    links: [Links; 2],
+    source: u32,
     queue: VecDeque<Box<[u8]>>,
     load: T,
 }
@@ -96,10 +111,45 @@ enum Standing {
     Answered,
     /// And after that the client was heard again.
     Settled,
+    /// It ends when it falls silent, or at its deadline.
+    Leaving,
+}
+
+/// The list a session is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    /// Its client was not heard again since it was answered.
+    Fresh,
+    Settled,
+    Leaving,
+}
+
+impl Standing {
+    fn group(self) -> Group {
+        match self {
+            Self::New | Self::Answered => Group::Fresh,
+            Self::Settled => Group::Settled,
+            Self::Leaving => Group::Leaving,
+        }
+    }
+}
+
+/// Which of the two lists of a session.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    All,
+    Source,
+}
+
+/// Neighbours in a list.
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    before: u32,
+    behind: u32,
 }
 
 /// Sessions in the order in which they fell silent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct List {
     first: u32,
     last: u32,
@@ -113,8 +163,9 @@ impl<T> Sessions<T> {
             by_flow: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            fresh: List::EMPTY,
-            settled: List::EMPTY,
+            lists: [List::EMPTY; 3],
+            sources: Sources::default(),
+            deadlines: VecDeque::new(),
             queued_bytes: 0,
         }
     }
@@ -137,34 +188,52 @@ impl<T> Sessions<T> {
     /// The session of a datagram that its client has sent now.
     pub(crate) fn heard(&mut self, flow: &Flow, now: Duration) -> Option<Id> {
         let at = *self.by_flow.get(flow)?;
-        self.unlink(at);
-        let slot = &mut self.slots[at as usize];
-        let session = slot.session.as_mut()?;
-        if session.standing == Standing::Answered {
-            session.standing = Standing::Settled;
-        }
-        session.last = now;
-        let generation = slot.generation;
-        self.link(at);
+        self.touch(at, now, |standing| match standing {
+            Standing::Answered => Standing::Settled,
+            other => other,
+        });
+        let generation = self.slots[at as usize].generation;
         Some(Id { at, generation })
     }
 
     /// Notes that the endpoint has sent something now; true for its first time.
     pub(crate) fn answered(&mut self, id: Id, now: Duration) -> bool {
-        if self.session(id).is_none() {
+        let Some(session) = self.session(id) else {
             return false;
-        }
-        self.unlink(id.at);
-        let mut is_first = false;
-        if let Some(session) = self.session_mut(id) {
-            session.last = now;
-            is_first = session.standing == Standing::New;
-            if is_first {
-                session.standing = Standing::Answered;
-            }
-        }
-        self.link(id.at);
+        };
+        let is_first = session.standing == Standing::New;
+        self.touch(id.at, now, |standing| match standing {
+            Standing::New => Standing::Answered,
+            other => other,
+        });
         is_first
+    }
+
+    /// Lets a session go: it ends once it falls silent, and at `until` in any case, which never is
+    /// sooner than what was said before.
+    pub(crate) fn leave(&mut self, id: Id, now: Duration, until: Duration) {
+        let stays = |session: &Session<T>| session.standing != Standing::Leaving;
+        if self.session(id).is_some_and(stays) {
+            self.touch(id.at, now, |_| Standing::Leaving);
+            if self.deadlines.len() > self.slots.len() * 2 {
+                let mut deadlines = std::mem::take(&mut self.deadlines);
+                deadlines.retain(|(_, id)| self.session(*id).is_some());
+                self.deadlines = deadlines;
+            }
+            self.deadlines.push_back((until, id));
+        }
+    }
+
+    /// All that there are.
+    pub(crate) fn ids(&self) -> Vec<Id> {
+        let slots = (0..).zip(&self.slots);
+        let taken = slots.filter(|(_, slot)| slot.session.is_some());
+        taken
+            .map(|(at, slot)| Id {
+                at,
+                generation: slot.generation,
+            })
+            .collect()
     }
 
     /// Begins a session; nothing when there is no room, or the flow has one already.
@@ -191,8 +260,8 @@ impl<T> Sessions<T> {
             flow,
             standing: Standing::New,
             last: now,
-            before: NONE,
-            behind: NONE,
+            links: [Links::NONE; 2],
+            source: self.sources.enter(source_of(flow.client.ip())),
             queue: VecDeque::new(),
             load,
         });
@@ -202,9 +271,26 @@ impl<T> Sessions<T> {
         Some(Id { at, generation })
     }
 
-    /// Ends the session that may best give way to another one; nothing when none may.
-    pub(crate) fn make_room(&mut self) -> Option<Ended<T>> {
-        self.take(self.fresh.first)
+    /// Ends the session that may best give way to one of `client`; nothing when none may.
+    pub(crate) fn make_room(&mut self, client: IpAddr) -> Option<Ended<T>> {
+        let share = (self.len() / SHARE).max(1);
+        let has_more = |source: &Source| source.count as usize > share;
+        let own = self.sources.of(source_of(client));
+        if let Some(own) = own.filter(has_more) {
+            return self.take(own.first_fresh());
+        }
+        let own = own.map_or(0, |own| own.count);
+        // It must have more than the newcomer's source will have, or they would take turns.
+        let largest = self.sources.largest();
+        let largest = largest.filter(|largest| largest.count > own + 1);
+        if let Some(largest) = largest.filter(has_more) {
+            return self.take(largest.most_silent());
+        }
+        let fresh = self.lists[Group::Fresh as usize].first;
+        match fresh {
+            NONE => self.take(largest?.most_silent()),
+            fresh => self.take(fresh),
+        }
     }
 
     /// Ends a session.
@@ -215,22 +301,37 @@ impl<T> Sessions<T> {
 
     /// Ends a session that has been silent for too long; to be called until there is none.
     pub(crate) fn expire(&mut self, now: Duration) -> Option<Ended<T>> {
-        let (at, last) = self.most_silent()?;
-        if last + self.limits.idle > now {
-            return None;
-        }
+        let groups = [Group::Leaving, Group::Fresh, Group::Settled];
+        let mut firsts = groups
+            .into_iter()
+            .filter_map(|group| self.silent_since(group));
+        let (at, _) = firsts.find(|(_, ends)| *ends <= now)?;
         self.take(at)
     }
 
-    /// When [`Self::expire`] may next have something to do.
+    /// Ends a session that should have left by now; to be called until there is none.
+    pub(crate) fn overdue(&mut self, now: Duration) -> Option<Ended<T>> {
+        let (_, id) = *self.deadlines.front().filter(|(until, _)| *until <= now)?;
+        // Those that have ended are taken out of the front with them.
+        self.take(id.at)
+    }
+
+    /// When [`Self::expire`] or [`Self::overdue`] may next have something to do.
     pub(crate) fn next_expiry(&self) -> Option<Duration> {
-        let (_, last) = self.most_silent()?;
-        Some(last + self.limits.idle)
+        let groups = [Group::Leaving, Group::Fresh, Group::Settled];
+        let silent = groups
+            .into_iter()
+            .filter_map(|group| self.silent_since(group));
+        let silent = silent.map(|(_, ends)| ends);
+        silent
+            .chain(self.deadlines.front().map(|(until, _)| *until))
+            .min()
     }
 
     /// Ends any session; nothing when none is left.
     pub(crate) fn end_any(&mut self) -> Option<Ended<T>> {
-        let (at, _) = self.most_silent()?;
+        let mut firsts = self.lists.iter().map(|list| list.first);
+        let at = firsts.find(|first| *first != NONE)?;
         self.take(at)
     }
 
@@ -289,80 +390,150 @@ impl<T> Sessions<T> {
         self.slots.get_mut(at as usize)?.session.as_mut()
     }
 
-    /// The session that is silent for longest, and since when.
-    fn most_silent(&self) -> Option<(u32, Duration)> {
-        let last = |at: u32| {
-            let session = self.slots.get(at as usize)?.session.as_ref()?;
-            Some((at, session.last))
+    /// The most silent session of a group, and when it ends if it stays so.
+    fn silent_since(&self, group: Group) -> Option<(u32, Duration)> {
+        let at = self.lists[group as usize].first;
+        let session = self.slots.get(at as usize)?.session.as_ref()?;
+        let idle = match group {
+            Group::Leaving => self.limits.leaving_idle,
+            Group::Fresh | Group::Settled => self.limits.idle,
         };
-        let fresh = last(self.fresh.first);
-        let settled = last(self.settled.first);
-        match (fresh, settled) {
-            (Some(fresh), Some(settled)) if settled.1 < fresh.1 => Some(settled),
-            (fresh, settled) => fresh.or(settled),
-        }
+        Some((at, session.last + idle))
     }
 
     fn take(&mut self, at: u32) -> Option<Ended<T>> {
-        self.at(at)?;
-        self.unlink(at);
+        let group = self.at(at)?.standing.group();
+        self.unlink(at, group);
         let session = self.slots[at as usize].session.take()?;
         self.free.push(at);
+        if group != Group::Leaving {
+            self.sources.leave(session.source);
+        }
+        while let Some((_, id)) = self.deadlines.front()
+            && self.session(*id).is_none()
+        {
+            self.deadlines.pop_front();
+        }
         self.by_flow.remove(&session.flow);
         let waiting: usize = session.queue.iter().map(|datagram| datagram.len()).sum();
         self.queued_bytes -= waiting;
         Some(Ended {
             flow: session.flow,
             load: session.load,
+            waited: session.queue.len(),
         })
     }
 
-    /// Puts a session at the end of the list that it belongs to.
-    fn link(&mut self, at: u32) {
-        let is_settled = |session: &mut Session<T>| session.standing == Standing::Settled;
-        let Some(is_settled) = self.at(at).map(is_settled) else {
-            return;
-        };
-        let last = self.list(is_settled).last;
-        if let Some(session) = self.at(at) {
-            (session.before, session.behind) = (last, NONE);
-        }
-        if let Some(last) = self.at(last) {
-            last.behind = at;
-        }
-        let list = self.list(is_settled);
-        list.last = at;
-        if list.first == NONE {
-            list.first = at;
-        }
-    }
-
-    /// Takes a session out of its list; its standing must still be the one it was put there with.
-    fn unlink(&mut self, at: u32) {
+    /// Notes that a session was heard now, and how far it has come by that.
+    fn touch(&mut self, at: u32, now: Duration, next: impl Fn(Standing) -> Standing) {
         let Some(session) = self.at(at) else { return };
-        let (before, behind) = (session.before, session.behind);
-        let is_settled = session.standing == Standing::Settled;
-        if let Some(session) = self.at(before) {
-            session.behind = behind;
+        let (before, after) = (session.standing, next(session.standing));
+        session.last = now;
+        session.standing = after;
+        let (before, after) = (before.group(), after.group());
+        let source = session.source;
+        if before == after && self.is_last(at, before, source) {
+            return;
         }
-        if let Some(session) = self.at(behind) {
-            session.before = before;
+        self.unlink(at, before);
+        if before != after && after == Group::Leaving {
+            self.sources.leave(source);
         }
-        let list = self.list(is_settled);
-        if list.first == at {
-            list.first = behind;
-        }
-        if list.last == at {
-            list.last = before;
+        self.link(at);
+    }
+
+    /// True when a session is at the end of its lists already.
+    fn is_last(&mut self, at: u32, group: Group, source: u32) -> bool {
+        self.lists[group as usize].last == at
+            && (group == Group::Leaving
+                || self
+                    .sources
+                    .at(source)
+                    .is_some_and(|source| source.lists[group as usize].last == at))
+    }
+
+    /// Puts a session at the end of the lists that it belongs to.
+    fn link(&mut self, at: u32) {
+        let Some(session) = self.at(at) else { return };
+        let (group, source) = (session.standing.group() as usize, session.source);
+        push(&mut self.slots, &mut self.lists[group], Of::All, at);
+        if group != Group::Leaving as usize
+            && let Some(source) = self.sources.at(source)
+        {
+            push(&mut self.slots, &mut source.lists[group], Of::Source, at);
         }
     }
 
-    fn list(&mut self, is_settled: bool) -> &mut List {
-        match is_settled {
-            true => &mut self.settled,
-            false => &mut self.fresh,
+    /// Takes a session out of the lists of the group that it was put there with.
+    fn unlink(&mut self, at: u32, group: Group) {
+        let Some(session) = self.at(at) else { return };
+        let (group, source) = (group as usize, session.source);
+        pull(&mut self.slots, &mut self.lists[group], Of::All, at);
+        if group != Group::Leaving as usize
+            && let Some(source) = self.sources.at(source)
+        {
+            pull(&mut self.slots, &mut source.lists[group], Of::Source, at);
         }
     }
+}
+
+fn links<T>(slots: &mut [Slot<T>], of: Of, at: u32) -> Option<&mut Links> {
+    let session = slots.get_mut(at as usize)?.session.as_mut()?;
+    Some(&mut session.links[of as usize])
+}
+
+/// Puts a session at the end of a list.
+fn push<T>(slots: &mut [Slot<T>], list: &mut List, of: Of, at: u32) {
+    if let Some(links) = links(slots, of, at) {
+        (links.before, links.behind) = (list.last, NONE);
+    }
+    if let Some(last) = links(slots, of, list.last) {
+        last.behind = at;
+    }
+    list.last = at;
+    if list.first == NONE {
+        list.first = at;
+    }
+}
+
+/// Takes a session out of the list that it is in.
+fn pull<T>(slots: &mut [Slot<T>], list: &mut List, of: Of, at: u32) {
+    let Some(Links { before, behind }) = links(slots, of, at).copied() else {
+        return;
+    };
+    if let Some(links) = links(slots, of, before) {
+        links.behind = behind;
+    }
+    if let Some(links) = links(slots, of, behind) {
+        links.before = before;
+    }
+    if list.first == at {
+        list.first = behind;
+    }
+    if list.last == at {
+        list.last = before;
+    }
+}
+
+impl Source {
+    fn first_fresh(&self) -> u32 {
+        self.lists[Group::Fresh as usize].first
+    }
+
+    /// The one that may best give way: of those that never came back, if there are any.
+    fn most_silent(&self) -> u32 {
+        match self.first_fresh() {
+            NONE => self.lists[Group::Settled as usize].first,
+            fresh => fresh,
+        }
+    }
+}
+
+impl Links {
+    const NONE: Self = Self {
+        before: NONE,
+        behind: NONE,
+    };
 }
 
 impl List {

@@ -74,6 +74,7 @@ pub struct Metrics {
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
     rate_limit_evictions: AtomicU64,
+    datagrams: Arc<stream::DatagramTotals>,
     shards: ShardCount,
     named: Mutex<Named>,
 }
@@ -113,6 +114,7 @@ impl Metrics {
             retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
+            datagrams: Arc::default(),
             shards,
             named: Mutex::default(),
         })
@@ -145,7 +147,8 @@ impl Metrics {
         if let Some(known) = named.streams.get(&key) {
             return Arc::clone(known);
         }
-        let made = Arc::new(StreamMetrics::new(route, listener, self.shards));
+        let all = self.datagrams.clone();
+        let made = Arc::new(StreamMetrics::new(route, listener, self.shards, all));
         named.streams.insert(key, Arc::clone(&made));
         made
     }
@@ -294,7 +297,7 @@ impl Metrics {
             .sample(&[], totals.rejected.value());
         rate_limit::encode(&mut out, &rate_limits, self.rate_limit_evictions());
         self.sessions.encode(&mut out);
-        stream::encode(&mut out, &streams);
+        stream::encode(&mut out, &streams, &self.datagrams);
         self.xds.encode(&mut out);
         self.last_good.encode(&mut out);
         self.access_log.encode(&mut out);

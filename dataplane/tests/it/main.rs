@@ -7,6 +7,7 @@
 )]
 
 mod binary;
+mod own_network;
 mod support;
 
 mod addresses;

@@ -50,7 +50,7 @@ impl Limits {
 /// What a cluster carries now.
 #[derive(Debug, Default)]
 pub struct Admission {
-    requests: Count,
+    requests: Arc<Count>,
     connections: Arc<Count>,
     pending: Count,
     /// Those of the pending that wait for others to give up a connection.
@@ -62,6 +62,11 @@ impl Admission {
     /// One more request, unless the limit is reached.
     pub fn request(&self, limits: &Limits) -> Option<Place<'_>> {
         self.requests.enter(limits.requests)
+    }
+
+    /// As [`Self::request`], for what outlives the borrow.
+    pub fn request_owned(&self, limits: &Limits) -> Option<OwnedPlace> {
+        self.requests.enter_owned(limits.requests)
     }
 
     /// One more request without a connection, unless the limit is reached.

@@ -420,12 +420,12 @@ const DROPPED: &str = "udp_datagrams_dropped_total";
 static UDP: &[Row] = &[
     row(
         "runtimeProtection.udpGlobalSessionLimit",
-        &["overload", DROPPED],
-        "the most silent session ends whose client was not heard again since it was answered; where there is none, the datagram is dropped",
+        &["overload", DROPPED, "udp_overload_rejected_total"],
+        "the most silent session ends of a client address that has more than an eighth; else the most silent one whose client was not heard again since it was answered; where there is none, the datagram is dropped",
     ),
     row(
         "runtimeProtection.udpListenerSessionLimit",
-        &["overload", DROPPED],
+        &["overload", DROPPED, "udp_overload_rejected_total"],
         "the same",
     ),
     row(
@@ -455,12 +455,12 @@ static UDP: &[Row] = &[
     ),
     row(
         "runtimeTuning.udpSessionIdleTimeoutMs",
-        &["idle_timeout"],
+        &["idle_timeout", "udp_session_idle_evictions_total"],
         "the session ends; the next datagram of its client begins another one",
     ),
     row(
         "runtimeTuning.udpSessionQueueDatagrams",
-        &[DROPPED],
+        &[DROPPED, "udp_session_queue_overflow_dropped_total"],
         "the datagram is dropped",
     ),
 ];

@@ -4,12 +4,12 @@
 //! One task per session, which ends with it. It takes what its socket has, puts it before the
 //! socket of the listener and wakes that one's task, which sends for all sessions at once.
 
-use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
+use tokio::task::yield_now;
 
 use dataplane_telemetry::metrics::DatagramDrop;
 use dataplane_upstream::Outcome;
@@ -18,46 +18,69 @@ use super::{BATCHES_MAX, Port, nothing_there};
 use crate::batch::{self, BATCH};
 use crate::udp_session::{Flow, Id};
 
+/// What wakes a session: an ICMP error comes without anything to read.
+const WATCHED: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// An endpoint cannot be reached.
 struct Unreachable;
+
+/// What is to be done behind a batch.
+enum Next {
+    /// There may be more.
+    Again,
+    /// Nothing is left.
+    Wait,
+}
 
 impl Port {
     /// Carries answers until the endpoint cannot be reached any more.
     pub(super) async fn answer(self: Rc<Self>, id: Id, flow: Flow, upstream: Rc<UdpSocket>) {
-        let Unreachable = poll_fn(|cx| self.poll_answers(cx, id, flow, &upstream)).await;
+        while let Ok(ready) = upstream.ready(WATCHED).await {
+            match self.take_ready(id, flow, &upstream, ready) {
+                Ok(Next::Wait) => {}
+                // Others have their turn.
+                Ok(Next::Again) => yield_now().await,
+                Err(Unreachable) => break,
+            }
+        }
         self.end_unreachable(id);
     }
 
-    fn poll_answers(
+    /// Takes what is there, at most a few batches.
+    fn take_ready(
         &self,
-        cx: &mut Context<'_>,
         id: Id,
         flow: Flow,
         upstream: &UdpSocket,
-    ) -> Poll<Unreachable> {
+        ready: Ready,
+    ) -> Result<Next, Unreachable> {
         for _ in 0..BATCHES_MAX {
-            if ready!(upstream.poll_recv_ready(cx)).is_err() {
-                return Poll::Ready(Unreachable);
-            }
             match self.take_answers(id, flow, upstream) {
                 Ok(BATCH) => {}
-                Ok(_) => drop(upstream.try_io(Interest::READABLE, nothing_there)),
-                Err(Unreachable) => return Poll::Ready(Unreachable),
+                // The kernel keeps an error that it met behind a datagram for the next call.
+                Ok(1..) if ready.is_error() => {}
+                Ok(_) => {
+                    drop(upstream.try_io(WATCHED, nothing_there));
+                    return Ok(Next::Wait);
+                }
+                // A router has asked for shorter packets; the kernel cuts the next ones.
+                Err(error) if batch::is_too_long(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Unreachable),
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Ok(Next::Again)
     }
 
     /// Takes one batch; says how many datagrams there were.
-    fn take_answers(&self, id: Id, flow: Flow, upstream: &UdpSocket) -> Result<usize, Unreachable> {
+    fn take_answers(&self, id: Id, flow: Flow, upstream: &UdpSocket) -> io::Result<usize> {
         let mut moving = self.worker.moving();
         let moving = &mut *moving;
         let socket = batch::descriptor(upstream);
         let arrived = match moving.headers.receive(socket, &mut moving.buffers) {
             Ok(arrived) => arrived,
             Err(error) if batch::would_block(&error) => return Ok(0),
-            Err(_) => return Err(Unreachable),
+            Err(error) => return Err(error),
         };
         let mut replies = self.replies.borrow_mut();
         let (mut datagrams, mut bytes, mut dropped) = (0, 0, 0);

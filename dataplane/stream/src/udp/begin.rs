@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
@@ -29,6 +29,7 @@ use dataplane_upstream::endpoint::{ConnectionToEndpoint, RequestToEndpoint};
 use dataplane_upstream::{Endpoint, Outcome, Tls};
 
 use super::{Port, Undelivered};
+use crate::admission;
 use crate::batch::{self, Arrived, Moving};
 use crate::connect;
 use crate::log::Story;
@@ -44,7 +45,7 @@ pub(super) struct Session {
     sender: Option<Task>,
     _open: (OpenSession, BackendConnection),
     _load: (ConnectionToEndpoint, RequestToEndpoint),
-    _places: Places,
+    _places: (Places, admission::Places),
 }
 
 /// Places of a session within the limits: of its listener, of all UDP, of the process.
@@ -93,6 +94,10 @@ impl Port {
         }
         let bind = self.worker.udp_bind(self.address);
         let bind = bind.ok_or(DatagramDrop::Unroutable)?;
+        let access = bind.access.as_ref();
+        if access.is_some_and(|lists| !lists.admit(flow.client.ip())) {
+            return Err(DatagramDrop::Denied);
+        }
         if bind.streams.lookup(None).is_none() {
             return Err(DatagramDrop::Unroutable);
         }
@@ -102,7 +107,7 @@ impl Port {
         {
             return Err(DatagramDrop::Rate);
         }
-        let places = self.places().ok_or(DatagramDrop::Sessions)?;
+        let places = self.places(flow).ok_or(DatagramDrop::Sessions)?;
         let session = self.connected(&bind, flow, places)?;
         let upstream = session.upstream.clone();
         let begun = self.sessions.borrow_mut().begin(flow, now, session);
@@ -115,7 +120,7 @@ impl Port {
     }
 
     /// A place within every limit, for which another session may have to give way.
-    fn places(&self) -> Option<Places> {
+    fn places(&self, flow: Flow) -> Option<Places> {
         if self.limits.level.get() == Level::Closed {
             return None;
         }
@@ -125,7 +130,7 @@ impl Port {
             &self.limits.process,
         ];
         if self.sessions.borrow().is_full() || gates.iter().any(|gate| gate.is_full()) {
-            let gone = self.sessions.borrow_mut().make_room()?;
+            let gone = self.sessions.borrow_mut().make_room(flow.client.ip())?;
             self.tell(gone, Reason::Overload);
         }
         let [listener, all, process] = gates.map(|gate| gate.enter());
@@ -147,10 +152,12 @@ impl Port {
         let name = bind.listener.clone();
         let mut story = Story::new("udp", flow.client, name, version, metrics);
         story.rule = Some(rule.clone());
-        let found = connect::choose(&config, rule, &mut story)
-            .and_then(|cluster| Ok((cluster, self.reach(cluster, &mut story)?)));
+        let found = connect::choose(&config, rule, &mut story).and_then(|cluster| {
+            let within = admission::enter(cluster)?;
+            Ok((cluster, within, self.reach(cluster, &mut story)?))
+        });
         match found {
-            Ok((cluster, (endpoint, upstream))) => Ok(Session {
+            Ok((cluster, within, (endpoint, upstream))) => Ok(Session {
                 story: Box::new(story),
                 upstream: Rc::new(upstream),
                 answers: None,
@@ -161,13 +168,16 @@ impl Port {
                     endpoint.load().request_started(),
                 ),
                 endpoint,
-                _places: places,
+                _places: (places, within),
             }),
             Err(reason) => {
                 drop(open);
                 story.end(reason, &self.worker.log);
                 Err(match reason {
-                    Reason::Overload => DatagramDrop::Sessions,
+                    Reason::Overload | Reason::BackendOverload | Reason::CircuitOpen => {
+                        DatagramDrop::Sessions
+                    }
+                    Reason::AddressDenied => DatagramDrop::Denied,
                     _ => DatagramDrop::Unroutable,
                 })
             }
@@ -205,8 +215,7 @@ impl Port {
             if failure == Reason::Overload {
                 break;
             }
-            let (outcome, now) = (Outcome::GatewayFailure, Instant::now());
-            cluster.cluster.report(&endpoint, outcome, now);
+            admission::report(cluster, &endpoint, Outcome::GatewayFailure);
             tried.push(address);
         }
         Err(failure)
@@ -227,9 +236,7 @@ impl Port {
         if outcome == Outcome::GatewayFailure {
             cluster.metrics.connection_failed(Reason::ConnectFailed);
         }
-        cluster
-            .cluster
-            .report(&session.endpoint, outcome, Instant::now());
+        admission::report(cluster, &session.endpoint, outcome);
     }
 
     /// Ends a session whose endpoint cannot be reached, as ICMP has said.
@@ -261,18 +268,25 @@ impl Port {
         let Moving {
             buffers, outgoing, ..
         } = moving;
-        let mut datagrams = range.clone().map(|at| buffers.datagram(at, &arrived[at]));
         let waits = sessions.waiting(id).is_some();
         let session = sessions.load(id).ok_or(Undelivered::Unreachable)?;
         let socket = batch::descriptor(&session.upstream);
-        let sent = match waits {
-            true => Err(io::ErrorKind::WouldBlock.into()),
-            false if range.len() == 1 => {
+        let mut send_now = || {
+            let mut datagrams = range.clone().map(|at| buffers.datagram(at, &arrived[at]));
+            if range.len() == 1 {
                 let one = datagrams.next().unwrap_or_default();
                 let sent = send(socket, one, MsgFlags::MSG_DONTWAIT);
-                sent.map(|_| 1).map_err(io::Error::from)
+                return sent.map(|_| 1).map_err(io::Error::from);
             }
-            false => outgoing.send(socket, datagrams),
+            outgoing.send(socket, datagrams)
+        };
+        let sent = match waits {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            // The first word may be of an earlier datagram, for which a router had no room.
+            false => match send_now() {
+                Err(error) if batch::is_too_long(&error) => send_now(),
+                sent => sent,
+            },
         };
         match sent {
             Ok(count) => {
@@ -291,7 +305,11 @@ impl Port {
                 }
                 let kept = sessions.keep(id, datagram);
                 kept.map_err(|Full| Undelivered::Dropped(DatagramDrop::Queue))?;
-                if let Some(session) = sessions.load(id).filter(|it| it.sender.is_none()) {
+                let session = sessions.load(id);
+                if let Some(session) = &session {
+                    session.story.metrics.datagram_waits();
+                }
+                if let Some(session) = session.filter(|it| it.sender.is_none()) {
                     let task = self.clone().send_waiting(id, session.upstream.clone());
                     session.sender = Some(Task(spawn_local(task).abort_handle()));
                 }
@@ -326,7 +344,12 @@ impl Port {
             };
             let bytes = datagram.len() as u64;
             let socket = batch::descriptor(upstream);
-            match send(socket, datagram, MsgFlags::MSG_DONTWAIT) {
+            let send_now = || send(socket, datagram, MsgFlags::MSG_DONTWAIT);
+            let sent = match send_now() {
+                Err(Errno::EMSGSIZE) => send_now(),
+                sent => sent,
+            };
+            match sent {
                 Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
@@ -336,6 +359,7 @@ impl Port {
                     let Some(session) = sessions.load(id) else {
                         return Ok(());
                     };
+                    session.story.metrics.datagrams_wait_no_more(1);
                     match sent {
                         Ok(_) => session.received(1, bytes),
                         Err(_) => session.story.metrics.datagram_dropped(DatagramDrop::Size),

@@ -13,6 +13,7 @@ use dataplane_resilience::pressure::SharedLevel;
 use dataplane_resilience::token_bucket::{Bucket, Keyed, Rate};
 
 use crate::settings::UdpSettings;
+use crate::udp_session::source_of;
 
 /// Sources whose buckets are remembered at once.
 const SOURCES_MAX: usize = 65_536;
@@ -126,17 +127,9 @@ fn of_all(limited: Option<&(Rate, Bucket)>, now: Duration) -> bool {
 
 fn of_source(limited: Option<&(Rate, Sources)>, source: IpAddr, now: Duration) -> bool {
     limited.is_none_or(|(rate, sources)| {
-        let key = sources.hasher.hash_one(client_of(source));
+        let key = sources.hasher.hash_one(source_of(source));
         sources.buckets.take(key, rate, 1, now).is_ok()
     })
-}
-
-/// What stands for one client: an IPv4 address, or the first half of an IPv6 one.
-fn client_of(source: IpAddr) -> u128 {
-    match source {
-        IpAddr::V4(source) => u128::from(source.to_bits()),
-        IpAddr::V6(source) => source.to_bits() >> 64 << 64,
-    }
 }
 
 impl Default for Sources {

@@ -10,6 +10,8 @@ use super::*;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 1_000;
+/// How long those that are to leave may go on.
+const DRAIN: Duration = Duration::from_millis(700);
 
 /// What is known of a session by somebody who writes everything down.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ struct Known {
     order: u64,
     is_answered: bool,
     is_settled: bool,
+    /// When it must be gone, once it is to leave.
+    until: Option<Duration>,
     queue: VecDeque<Vec<u8>>,
 }
 
@@ -40,6 +44,7 @@ impl Simulation {
         let mut random = SmallRng::seed_from_u64(seed);
         let limits = Limits {
             idle: Duration::from_millis(random.random_range(1..2_000)),
+            leaving_idle: Duration::from_millis(random.random_range(1..500)),
             sessions: random.random_range(1..40),
             queue: random.random_range(0..6),
             queue_bytes: random.random_range(0..4_000),
@@ -65,6 +70,7 @@ impl Simulation {
                 80..85 => self.let_go(),
                 85..88 => self.late_news_of_the_dead(),
                 88 => self.idle_changes(),
+                89 => self.leaves(),
                 _ => self.time_passes(),
             }
             self.check();
@@ -83,7 +89,8 @@ impl Simulation {
             true => self.random.random_range(0..30),
             false => self.random.random(),
         };
-        let client = (Ipv4Addr::from_bits(host), 53).into();
+        let port = self.random.random_range(0..3);
+        let client = (Ipv4Addr::from_bits(host), port).into();
         let local = match self.random.random_range(0..3) {
             0 => None,
             n => Some(Ipv4Addr::new(10, 0, 0, n).into()),
@@ -115,11 +122,12 @@ impl Simulation {
             self.model.len() == self.limits.sessions
         );
         if self.sessions.is_full() {
-            let fresh = self.model.iter().filter(|(_, known)| !known.is_settled);
-            let oldest = fresh.min_by_key(|(_, known)| known.order);
-            let oldest = oldest.map(|(flow, _)| *flow);
-            let gone = self.sessions.make_room();
-            assert_eq!(gone.as_ref().map(|gone| gone.flow), oldest);
+            let may_go = self.may_give_way(flow);
+            let gone = self.sessions.make_room(flow.client.ip());
+            match &gone {
+                Some(gone) => assert!(may_go.contains(&gone.flow), "{gone:?} {may_go:?}"),
+                None => assert!(may_go.is_empty(), "{may_go:?}"),
+            }
             let Some(gone) = gone else {
                 assert!(self.sessions.begin(flow, self.now, 0).is_none());
                 return;
@@ -136,6 +144,7 @@ impl Simulation {
             order: 0,
             is_answered: false,
             is_settled: false,
+            until: None,
             queue: VecDeque::new(),
         };
         self.model.insert(flow, known);
@@ -148,6 +157,7 @@ impl Simulation {
         let known = self.model.get_mut(&flow).unwrap();
         let is_first = !known.is_answered;
         known.is_answered = true;
+        let is_first = is_first && known.until.is_none();
         assert_eq!(self.sessions.answered(known.id, self.now), is_first);
         self.touch(&flow);
     }
@@ -207,13 +217,74 @@ impl Simulation {
 
     fn time_passes(&mut self) {
         self.now += Duration::from_millis(self.random.random_range(0..300));
-        while let Some(ended) = self.sessions.expire(self.now) {
-            let silent = self.now - self.model[&ended.flow].last;
-            assert!(silent >= self.limits.idle, "{silent:?}");
+        while let Some(ended) = self.sessions.overdue(self.now) {
+            let until = self.model[&ended.flow].until;
+            assert!(until.is_some_and(|until| until <= self.now), "{until:?}");
             self.forget(ended);
         }
-        let oldest = self.model.values().map(|known| known.last).min();
-        assert!(oldest.is_none_or(|last| last + self.limits.idle > self.now));
+        while let Some(ended) = self.sessions.expire(self.now) {
+            let ends = self.ends(&self.model[&ended.flow]);
+            assert!(ends <= self.now, "{ends:?}");
+            self.forget(ended);
+        }
+        let next = self.model.values().map(|known| self.ends(known)).min();
+        assert!(next.is_none_or(|next| next > self.now));
+    }
+
+    /// When a session ends if nobody says anything any more.
+    fn ends(&self, known: &Known) -> Duration {
+        match known.until {
+            Some(until) => until.min(known.last + self.limits.leaving_idle),
+            None => known.last + self.limits.idle,
+        }
+    }
+
+    fn leaves(&mut self) {
+        let Some(flow) = self.any() else { return };
+        let until = self.now + DRAIN;
+        self.sessions.leave(self.model[&flow].id, self.now, until);
+        if self.model[&flow].until.is_none() {
+            self.touch(&flow);
+            self.model.get_mut(&flow).unwrap().until = Some(until);
+        }
+    }
+
+    /// Those of which one gives way to a newcomer: one, or one of each source that has the most.
+    fn may_give_way(&self, newcomer: Flow) -> Vec<Flow> {
+        let stays = self.model.iter().filter(|(_, known)| known.until.is_none());
+        let mut by_source: BTreeMap<u128, Vec<(&Flow, &Known)>> = BTreeMap::new();
+        for (flow, known) in stays {
+            let source = by_source.entry(source_of(flow.client.ip())).or_default();
+            source.push((flow, known));
+        }
+        let fresh = |all: &[(&Flow, &Known)]| {
+            let fresh = all.iter().filter(|(_, known)| !known.is_settled);
+            let oldest = fresh.min_by_key(|(_, known)| known.order);
+            oldest.map(|(flow, _)| **flow)
+        };
+        let any = |all: &[(&Flow, &Known)]| {
+            let oldest = all.iter().min_by_key(|(_, known)| known.order);
+            fresh(all).or(oldest.map(|(flow, _)| **flow))
+        };
+        let share = (self.model.len() / SHARE).max(1);
+        let own = by_source.get(&source_of(newcomer.client.ip()));
+        let own = own.map(Vec::as_slice).unwrap_or_default();
+        if own.len() > share {
+            return fresh(own).into_iter().collect();
+        }
+        let most = by_source.values().map(Vec::len).max().unwrap_or_default();
+        let of_largest = by_source.values().filter(|all| all.len() == most);
+        let of_largest = || of_largest.clone().filter_map(|all| any(all)).collect();
+        let may_take = most > own.len() + 1;
+        if may_take && most > share {
+            return of_largest();
+        }
+        let all: Vec<_> = by_source.values().flatten().copied().collect();
+        match fresh(&all) {
+            Some(fresh) => vec![fresh],
+            None if may_take => of_largest(),
+            None => Vec::new(),
+        }
     }
 
     fn forget(&mut self, ended: Ended<u32>) {
@@ -233,8 +304,8 @@ impl Simulation {
             "memory grows"
         );
         assert!(self.sessions.queued_bytes <= self.limits.queue_bytes);
-        let next = self.model.values().map(|known| known.last).min();
-        let next = next.map(|last| last + self.limits.idle);
+        let next = self.model.values().map(|known| self.ends(known)).min();
+        assert!(self.sessions.deadlines.len() <= 2 * self.limits.sessions + 1);
         assert_eq!(self.sessions.next_expiry(), next);
         let Some(flow) = self.any() else { return };
         let known = &self.model[&flow];
@@ -254,6 +325,7 @@ fn sessions_are_what_the_model_says() {
 fn a_flood_of_new_sources_displaces_itself_and_not_those_that_talk() {
     let limits = Limits {
         idle: Duration::from_secs(60),
+        leaving_idle: Duration::from_secs(2),
         sessions: 1_000,
         queue: 4,
         queue_bytes: 1 << 20,
@@ -271,7 +343,8 @@ fn a_flood_of_new_sources_displaces_itself_and_not_those_that_talk() {
     }
     for host in 100..100_100 {
         if sessions.is_full() {
-            assert!(sessions.make_room().is_some_and(|gone| gone.load >= 100));
+            let gone = sessions.make_room(flow(host).client.ip());
+            assert!(gone.is_some_and(|gone| gone.load >= 100));
         }
         let id = sessions.begin(flow(host), now, host).unwrap();
         assert!(sessions.answered(id, now));
@@ -281,4 +354,46 @@ fn a_flood_of_new_sources_displaces_itself_and_not_those_that_talk() {
         assert_eq!(sessions.load(id), Some(&mut host.clone()));
     }
     assert_eq!((sessions.len(), sessions.slots.len()), (1_000, 1_000));
+}
+
+#[test]
+fn a_source_that_has_everything_gives_way_to_others_and_not_to_itself() {
+    let limits = Limits {
+        idle: Duration::from_secs(60),
+        leaving_idle: Duration::from_secs(2),
+        sessions: 100,
+        queue: 4,
+        queue_bytes: 1 << 20,
+    };
+    let mut sessions = Sessions::new(limits);
+    let flow = |host: u32, port: u16| Flow {
+        client: (Ipv4Addr::from_bits(host), port).into(),
+        local: None,
+    };
+    let now = Duration::from_secs(1);
+    let talk = |sessions: &mut Sessions<u32>, flow: Flow| {
+        if sessions.is_full() && sessions.make_room(flow.client.ip()).is_none() {
+            return false;
+        }
+        let id = sessions.begin(flow, now, 0).unwrap();
+        sessions.answered(id, now);
+        assert_eq!(sessions.heard(&flow, now), Some(id));
+        true
+    };
+    for port in 0..100 {
+        assert!(talk(&mut sessions, flow(1, port)));
+    }
+    assert!(!talk(&mut sessions, flow(1, 100)), "all of it talks");
+    // Whoever else comes is let in, and stays although many more come.
+    for host in 2..90 {
+        assert!(talk(&mut sessions, flow(host, 0)), "{host}");
+    }
+    for host in 2..90 {
+        assert!(sessions.heard(&flow(host, 0), now).is_some(), "{host}");
+    }
+    let left = |sessions: &mut Sessions<u32>| {
+        let ports = (0..100).filter(|port| sessions.heard(&flow(1, *port), now).is_some());
+        ports.count()
+    };
+    assert_eq!((left(&mut sessions), sessions.len()), (12, 100));
 }

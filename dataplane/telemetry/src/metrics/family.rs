@@ -226,6 +226,24 @@ declare! {
             "Datagrams of UDP sessions given to clients.";
         DATAGRAMS_DROPPED: Counter "udp_datagrams_dropped_total" ["listener", "route", "limit"]
             "Datagrams that were dropped, by what they met.";
+        UDP_OVERLOAD_REJECTED: Counter "udp_overload_rejected_total" []
+            "Datagrams that were dropped because no UDP session could begin for them: too many are there, or their backend takes no more.";
+        UDP_ACTIVE: Gauge "udp_sessions_active_current" []
+            "UDP sessions that are open.";
+        UDP_ACTIVE_LISTENER: Gauge "udp_sessions_active_listener_current" ["listener"]
+            "The same by listener.";
+        UDP_QUEUED: Gauge "udp_session_queue_depth_current" []
+            "Datagrams of UDP sessions that wait for the kernel to take them.";
+        UDP_QUEUED_LISTENER: Gauge "udp_session_queue_depth_listener_current" ["listener"]
+            "The same by listener.";
+        UDP_QUEUE_DROPPED: Counter "udp_session_queue_overflow_dropped_total" []
+            "Datagrams that were dropped because such a queue was full.";
+        UDP_QUEUE_DROPPED_LISTENER: Counter "udp_session_queue_overflow_dropped_listener_total" ["listener"]
+            "The same by listener.";
+        UDP_IDLE_EVICTIONS: Counter "udp_session_idle_evictions_total" []
+            "UDP sessions that ended because neither side has sent anything for a while.";
+        UDP_IDLE_EVICTIONS_LISTENER: Counter "udp_session_idle_evictions_listener_total" ["listener"]
+            "The same by listener.";
 
         XDS_CONNECTED: Gauge "xds_connected" []
             "1 while the configuration stream to the control plane is up.";

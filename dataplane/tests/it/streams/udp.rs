@@ -17,7 +17,10 @@ use tokio::time::timeout;
 use super::settled;
 use crate::support::{Gateway, at};
 
-const LISTENER: &str = "infra/gw/udp";
+mod fragments;
+mod sessions;
+
+pub(super) const LISTENER: &str = "infra/gw/udp";
 const ROUTE: &str = "udp/app/dns";
 
 /// One UDP listener whose route goes to these clusters by weight.
@@ -83,7 +86,8 @@ fn figures(gateway: &Gateway) -> String {
 /// The value of a series; 0 when it is not there.
 fn figure(gateway: &Gateway, series: &str) -> u64 {
     let text = figures(gateway);
-    let line = text.lines().find(|line| line.contains(series));
+    let mut samples = text.lines().filter(|line| !line.starts_with('#'));
+    let line = samples.find(|line| line.contains(series));
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
