@@ -60,7 +60,9 @@ impl Port {
                 // The kernel keeps an error that it met behind a datagram for the next call.
                 Ok(1..) if ready.is_error() => {}
                 Ok(_) => {
-                    drop(upstream.try_io(WATCHED, nothing_there));
+                    // One by one: of several at once tokio forgets none.
+                    drop(upstream.try_io(Interest::READABLE, nothing_there));
+                    drop(upstream.try_io(Interest::ERROR, nothing_there));
                     return Ok(Next::Wait);
                 }
                 // A router has asked for shorter packets; the kernel cuts the next ones.
