@@ -286,9 +286,9 @@ keys! {
     LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
         "Connections of one such listener's socket; further ones are closed.";
     UDP_SESSIONS_MAX "runtimeProtection.udpGlobalSessionLimit": LIMIT, "16384",
-        "UDP sessions of the whole process, within `httpGlobalConnectionLimit`; where the limit of open files allows fewer connections, at most half of those. Beyond it a session gives way whose client was not heard again since it was answered; when there is none, new sessions are refused. What one client address (IPv6: one /64) has beyond an eighth gives way to others first.";
+        "UDP sessions of the whole process, within `httpGlobalConnectionLimit`; where the limit of open files allows fewer connections, at most half of those. Beyond it a session gives way whose client was not heard again since it was answered; when there is none, new sessions are refused.";
     LISTENER_UDP_SESSIONS_MAX "runtimeProtection.udpListenerSessionLimit": LIMIT, "8192",
-        "UDP sessions of one listener's address, with the same consequence.";
+        "UDP sessions of one listener's address, with the same consequence. What one client address (IPv6: one /64) has beyond an eighth gives way to others first.";
     LISTENER_UDP_SESSION_RATE "runtimeProtection.udpListenerSessionsPerSecond": LIMIT, "10000",
         "UDP sessions that one listener's address begins in a second; further datagrams of new clients are dropped.";
     SOURCE_UDP_SESSION_RATE "runtimeProtection.udpSourceSessionsPerSecond": LIMIT, "0",

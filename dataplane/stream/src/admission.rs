@@ -6,10 +6,11 @@
 
 use std::time::Instant;
 
+use tracing::info;
+
 use dataplane_config::ClusterConfig;
-use dataplane_resilience::admission::OwnedPlace;
 use dataplane_telemetry::reason::Reason;
-use dataplane_upstream::admission::{ConnectionPlace, Limits};
+use dataplane_upstream::admission::{ConnectionPlace, Limits, RequestPlace};
 use dataplane_upstream::{Endpoint, Outcome, since_start};
 
 /// Nothing, unless a policy says so.
@@ -20,7 +21,7 @@ const UNLIMITED: Limits = Limits {
 };
 
 /// The places of one stream in its cluster.
-pub(crate) type Places = (ConnectionPlace, OwnedPlace);
+pub(crate) type Places = (ConnectionPlace, RequestPlace);
 
 /// Lets one more stream in, unless the cluster has as many as it may or its breaker is open.
 pub(crate) fn enter(cluster: &ClusterConfig) -> Result<Places, Reason> {
@@ -45,7 +46,9 @@ pub(crate) fn enter(cluster: &ClusterConfig) -> Result<Places, Reason> {
 /// Notes whether an endpoint could be reached.
 pub(crate) fn report(cluster: &ClusterConfig, endpoint: &Endpoint, outcome: Outcome) {
     let now = Instant::now();
-    cluster.cluster.report(endpoint, outcome, now);
+    if cluster.cluster.report(endpoint, outcome, now).is_some() {
+        cluster.metrics.ejected();
+    }
     let Some(breaker) = &cluster.breaker else {
         return;
     };
@@ -54,7 +57,13 @@ pub(crate) fn report(cluster: &ClusterConfig, endpoint: &Endpoint, outcome: Outc
     if let Ok(pass) = breaker.enter(now) {
         match outcome {
             Outcome::Success => pass.succeeded(),
-            _ => drop(pass.failed(now)),
+            _ => {
+                if pass.failed(now) {
+                    cluster.metrics.circuit_opened();
+                    let cluster = &**cluster.cluster.key();
+                    info!(cluster, "a cluster keeps failing, its breaker is open");
+                }
+            }
         }
     }
 }

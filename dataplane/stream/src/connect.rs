@@ -43,7 +43,7 @@ pub(crate) struct Addresses {
     pub(crate) local: SocketAddr,
 }
 
-/// The cluster of the backend whose share this session is in.
+/// The cluster of the backend whose share this session is in, when its client may come in there.
 pub(crate) fn choose<'a>(
     config: &'a RuntimeConfig,
     rule: &StreamRule,
@@ -52,9 +52,8 @@ pub(crate) fn choose<'a>(
     let position = rule.choice.next().ok_or(Reason::InvalidBackend)?;
     story.backend = Some(position);
     let backend = rule.backends.get(position).ok_or(Reason::InvalidBackend)?;
-    let cluster = config
-        .cluster_by_keys(&backend.cluster_keys)
-        .ok_or(Reason::InvalidBackend)?;
+    let cluster = config.cluster_by_keys(&backend.cluster_keys);
+    let cluster = cluster.ok_or(Reason::InvalidBackend)?;
     let access = cluster.access.as_ref();
     if access.is_some_and(|lists| !lists.admit(story.client.ip())) {
         return Err(Reason::AddressDenied);

@@ -50,7 +50,7 @@ impl Limits {
 /// What a cluster carries now.
 #[derive(Debug, Default)]
 pub struct Admission {
-    requests: Arc<Count>,
+    requests: Count,
     connections: Arc<Count>,
     pending: Count,
     /// Those of the pending that wait for others to give up a connection.
@@ -64,9 +64,10 @@ impl Admission {
         self.requests.enter(limits.requests)
     }
 
-    /// As [`Self::request`], for what outlives the borrow.
-    pub fn request_owned(&self, limits: &Limits) -> Option<OwnedPlace> {
-        self.requests.enter_owned(limits.requests)
+    /// As [`Self::request`], for what outlives the configuration it began with.
+    pub fn request_owned(self: &Arc<Self>, limits: &Limits) -> Option<RequestPlace> {
+        self.requests.enter(limits.requests)?.keep();
+        Some(RequestPlace(Arc::clone(self)))
     }
 
     /// One more request without a connection, unless the limit is reached.
@@ -150,6 +151,17 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// One request of a cluster; dropping it makes room.
+#[derive(Debug)]
+#[must_use = "the request counts as running only while this is held"]
+pub struct RequestPlace(Arc<Admission>);
+
+impl Drop for RequestPlace {
+    fn drop(&mut self) {
+        self.0.requests.leave();
+    }
+}
+
 /// One connection of a cluster; dropping it makes room and wakes who waits.
 #[derive(Debug)]
 #[must_use = "the connection counts as open only while this is held"]
@@ -210,6 +222,23 @@ mod tests {
             (admission.waiting(), admission.connections_active()),
             (0, 0)
         );
+    }
+
+    #[test]
+    fn requests_that_are_kept_count_with_the_others() {
+        let admission = Arc::new(Admission::default());
+        let limits = Limits {
+            requests: Some(2),
+            ..Limits::default()
+        };
+        let borrowed = admission.request(&limits);
+        let owned = admission.request_owned(&limits);
+        assert!(borrowed.is_some() && owned.is_some());
+        assert!(admission.request(&limits).is_none() && admission.request_owned(&limits).is_none());
+        drop(owned);
+        assert_eq!(admission.requests_active(), 1);
+        drop(borrowed);
+        assert_eq!(admission.requests_active(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! request: entering and leaving are one atomic operation each, because the place borrows its count
 //! instead of sharing it.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,6 +33,12 @@ impl Count {
         self.take(limit).then(|| OwnedPlace(Arc::clone(self)))
     }
 
+    /// Gives back a place that was kept, see [`Place::keep`].
+    pub fn leave(&self) {
+        let before = self.0.fetch_sub(1, Ordering::Release);
+        debug_assert!(before > 0, "every place was counted when it was taken");
+    }
+
     /// How many are in.
     pub fn current(&self) -> usize {
         self.0.load(Ordering::Relaxed)
@@ -47,10 +54,12 @@ impl Count {
         }
         is_in
     }
+}
 
-    fn leave(&self) {
-        let before = self.0.fetch_sub(1, Ordering::Release);
-        debug_assert!(before > 0, "every place was counted when it was taken");
+impl Place<'_> {
+    /// Keeps the place beyond the borrow; whoever does so gives it back by [`Count::leave`].
+    pub fn keep(self) {
+        mem::forget(self);
     }
 }
 
