@@ -264,7 +264,7 @@ impl Simulation {
         };
         let any = |all: &[(&Flow, &Known)]| {
             let oldest = all.iter().min_by_key(|(_, known)| known.order);
-            fresh(all).or(oldest.map(|(flow, _)| **flow))
+            fresh(all).or_else(|| oldest.map(|(flow, _)| **flow))
         };
         let share = (self.model.len() / SHARE).max(1);
         let own = by_source.get(&source_of(newcomer.client.ip()));
