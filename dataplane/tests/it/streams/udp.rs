@@ -20,7 +20,7 @@ use crate::support::{Gateway, at};
 mod fragments;
 mod sessions;
 
-const LISTENER: &str = "infra/gw/udp";
+pub(super) const LISTENER: &str = "infra/gw/udp";
 const ROUTE: &str = "udp/app/dns";
 
 /// One UDP listener whose route goes to these clusters by weight.
