@@ -62,10 +62,12 @@ pub async fn run(
     let access_log = open_access_log(&bootstrap, &metrics)?;
     let mut http = bootstrap.http.clone();
     http.large_heads = Gate::new(large_heads_max(&bootstrap));
+    let mut streams = bootstrap.streams.clone();
+    streams.upstream_connections = http.upstream_connections.clone();
     let shared = Shared {
         store: store.clone(),
         http: Arc::new(http),
-        streams: Arc::new(bootstrap.streams.clone()),
+        streams: Arc::new(streams),
         access_log: access_log.clone(),
         metrics: metrics.clone(),
         limits: accept_limits(&bootstrap, &connections, &descriptors, &level),

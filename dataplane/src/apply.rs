@@ -65,6 +65,7 @@ impl Applier {
         let mut listeners = self.listeners.lock().await;
         let prepared = listeners.prepare(&next)?;
         self.store.swap(next.clone());
+        next.drain_gone(&previous);
         listeners.commit(prepared).await;
         drop(listeners);
         self.is_from_disk = true;
@@ -113,6 +114,7 @@ impl Applier {
         let prepared = listeners.prepare(&next)?;
         let stages = stages.ended(ApplyStage::Prepare);
         self.store.swap(next.clone());
+        next.drain_gone(&previous);
         let stages = stages.ended(ApplyStage::Swap);
         listeners.commit(prepared).await;
         drop(listeners);

@@ -48,7 +48,7 @@ pub struct Bootstrap {
     /// Connections of the whole process that are carried as bytes; `None` for no limit of their own.
     pub streams_max: Option<usize>,
     /// The same of one listener's socket; `None` for no limit.
-    pub listener_streams_max: Option<i64>,
+    pub listener_streams_max: Option<usize>,
     /// UDP sessions of the whole process; `None` for no limit of their own.
     pub udp_sessions_max: Option<usize>,
     /// Worker threads; never 0.
@@ -56,7 +56,7 @@ pub struct Bootstrap {
     /// Connections of the whole process; `None` for no limit.
     pub connections_max: Option<usize>,
     /// Connections of one listener's socket; `None` for no limit.
-    pub listener_connections_max: Option<i64>,
+    pub listener_connections_max: Option<usize>,
     /// Connections of one client address; `None` for no limit.
     pub client_connections_max: Option<usize>,
     /// What is watched so that the process is not overloaded.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ir::listener::ListenerProtocol;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use dataplane_config::RuntimeConfig;
+use dataplane_resilience::admission::Count;
 
 pub mod accept;
 mod datagrams;
@@ -42,6 +44,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Listeners {
     workers: Workers,
     open: BTreeMap<SocketAddr, Open>,
+    /// How many connections came to each address, those of sockets that are closed by now included.
+    connections: BTreeMap<SocketAddr, Arc<Count>>,
     datagrams: Ports,
     /// The process is on its way out; what is applied from here on opens nothing.
     is_closed: bool,
@@ -86,6 +90,7 @@ impl Listeners {
         Self {
             workers,
             open: BTreeMap::new(),
+            connections: BTreeMap::new(),
             datagrams: Ports::default(),
             is_closed: false,
         }
@@ -126,7 +131,12 @@ impl Listeners {
 
     /// Serves what was prepared and drains what is no longer wanted. Cannot fail.
     pub async fn commit(&mut self, prepared: Prepared) {
+        let Self {
+            open, connections, ..
+        } = self;
+        connections.retain(|address, count| open.contains_key(address) || count.current() > 0);
         for (address, sockets) in prepared.new {
+            let connections = self.connections.entry(address).or_default();
             let (alive, ended) = mpsc::channel(1);
             let open = Open {
                 stop: CancellationToken::new(),
@@ -141,6 +151,7 @@ impl Listeners {
                         address,
                         stop: open.stop.clone(),
                         drain: open.drain.clone(),
+                        open: connections.clone(),
                         alive: alive.clone(),
                     })
                 })

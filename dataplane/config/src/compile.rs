@@ -230,6 +230,7 @@ impl<'a> ChangedRoutes<'a> {
             clients: before.clients.clone(),
             streams,
             limits: before.limits.clone(),
+            drain: before.drain.clone(),
             ..**before
         })
     }
@@ -265,7 +266,17 @@ fn listener_from_scratch(
         access: AddressLists::compile(listener.security_policy.as_deref()),
         limits: kept.listener_limits(&listener.name, listener.security_policy.as_deref(), metrics),
         streams: streams_from_scratch(listener, snapshot, metrics),
+        drain: previous
+            .listeners
+            .get(&listener.name)
+            .filter(|before| is_at_the_same_place(&before.listener, listener))
+            .map_or_else(Arc::default, |before| before.drain.clone()),
     })
+}
+
+/// Whether connections of the one may go on as those of the other.
+fn is_at_the_same_place(one: &Listener, other: &Listener) -> bool {
+    (one.port, one.protocol) == (other.port, other.protocol) && one.addresses == other.addresses
 }
 
 fn streams_from_scratch(
@@ -574,6 +585,7 @@ fn bind(
     Ok(Arc::new(Bind {
         address,
         protocol,
+        passes_through: configs.iter().any(|config| passes_through(&config)),
         by_server_name,
         tls,
         listeners: by_host,

@@ -16,6 +16,7 @@ use ir::listener::{
 };
 use ir::policy::Retry;
 use ir::{Network, Snapshot, Version};
+use tokio_util::sync::CancellationToken;
 
 use dataplane_resilience::circuit_breaker::Breaker;
 use dataplane_resilience::retry::{Allowance, RetryBudget};
@@ -97,6 +98,16 @@ impl RuntimeConfig {
         self.cluster_by_keys(&backend.cluster_keys)
     }
 
+    /// Tells the connections of listeners that `previous` had and this one does not have to end.
+    pub fn drain_gone(&self, previous: &Self) {
+        for (name, before) in &previous.listeners {
+            let now = self.listeners.get(name);
+            if !now.is_some_and(|now| Arc::ptr_eq(&now.drain, &before.drain)) {
+                before.drain.cancel();
+            }
+        }
+    }
+
     /// The cluster under the first of these keys that exists.
     pub fn cluster_by_keys(&self, keys: &[Arc<str>]) -> Option<&ClusterConfig> {
         keys.iter().find_map(|key| self.clusters.get(key))
@@ -147,6 +158,8 @@ pub struct Bind {
     pub by_server_name: HostMap<Arc<ListenerConfig>>,
     /// Certificates and settings, when TLS ends here.
     pub tls: Option<Arc<ServerTls>>,
+    /// One of its listeners passes TLS through: what comes may not be ours to speak in.
+    pub passes_through: bool,
     /// Its listeners by the hosts they serve.
     pub listeners: HostMap<Arc<ListenerConfig>>,
     /// The port clients know it by.
@@ -209,6 +222,9 @@ pub struct ListenerConfig {
     pub streams: Option<Streams>,
     /// Limits of rate in front of it, those of the process included.
     pub limits: Limits,
+    /// Cancelled once it is gone, or serves another address: its connections of bytes are to end.
+    /// The same one for as long as it stays, whatever else changes.
+    pub drain: Arc<CancellationToken>,
 }
 
 /// Whom a listener believes about its clients, and what backends are told.

@@ -76,6 +76,11 @@ impl Worker {
         self.log.flush();
     }
 
+    /// Closes one idle backend connection, when there is any, so that another one may be opened.
+    pub fn let_go(&self) -> bool {
+        self.pool.let_go()
+    }
+
     /// True when a connection shall end behind its request; counts that it does.
     pub(crate) fn is_saving(&self) -> bool {
         let is_saving = self.overload.is_saving();

@@ -38,14 +38,10 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         streams: streams(written),
         streams_max: written.limit(&key::STREAMS_MAX).map(to_usize),
         udp_sessions_max: written.limit(&key::UDP_SESSIONS_MAX).map(to_usize),
-        listener_streams_max: written
-            .limit(&key::LISTENER_STREAMS_MAX)
-            .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
+        listener_streams_max: written.limit(&key::LISTENER_STREAMS_MAX).map(to_usize),
         workers: workers(written),
         connections_max: written.limit(&key::CONNECTIONS_MAX).map(to_usize),
-        listener_connections_max: written
-            .limit(&key::LISTENER_CONNECTIONS_MAX)
-            .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
+        listener_connections_max: written.limit(&key::LISTENER_CONNECTIONS_MAX).map(to_usize),
         client_connections_max: written.limit(&key::CLIENT_CONNECTIONS_MAX).map(to_usize),
         overload: overload(written),
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
@@ -333,12 +329,22 @@ fn overload(written: &mut Written) -> overload::Settings {
 }
 
 fn streams(written: &Written) -> dataplane_stream::Settings {
+    let per_backend = written.limit(&key::BACKEND_STREAMS_MAX).map(to_usize);
     dataplane_stream::Settings {
+        upstream_limits: dataplane_http::UpstreamLimits {
+            requests: per_backend,
+            connections: per_backend,
+            pending: None,
+        },
+        upstream_connections: Gate::new(None),
         hello_timeout: written.duration(&key::TLS_HANDSHAKE),
         connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
         buffer_bytes: to_usize(written.number(&key::TCP_BUFFER)),
         idle: written.limit(&key::TCP_IDLE).map(Duration::from_millis),
+        write_idle: written
+            .limit(&key::TCP_WRITE_IDLE)
+            .map(Duration::from_millis),
         age_max: written.limit(&key::TCP_AGE).map(Duration::from_millis),
         drain: written.duration(&key::DRAIN_TOTAL),
         upstream_keepalive: keepalive(

@@ -250,6 +250,8 @@ keys! {
         "Bytes of a TCP or TLS connection read at once per direction, up to four times as many while they flow; an idle connection holds none.";
     TCP_IDLE "runtimeTuning.tcpSessionIdleTimeoutMs": WAIT_OR_NONE, "3600000",
         "How long such a connection may carry nothing in either direction.";
+    TCP_WRITE_IDLE "runtimeTuning.tcpWriteTimeoutMs": WAIT_OR_NONE, "30000",
+        "How long either side of such a connection may take none of the bytes that wait for it; 0 for as long as nothing else ends it. Longer for clients that pause on purpose, such as slow readers of large results.";
     TCP_AGE "runtimeTuning.tcpMaxConnectionAgeMs": WAIT_OR_NONE, "0",
         "Age at which such a connection is ended.";
     UDP_IDLE "runtimeTuning.udpSessionIdleTimeoutMs": WAIT, "60000",
@@ -285,6 +287,8 @@ keys! {
         "Connections of TCP and TLS routes of the whole process, within `httpGlobalConnectionLimit`, which counts all; further ones are closed.";
     LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
         "Connections of one such listener's socket; further ones are closed.";
+    BACKEND_STREAMS_MAX "runtimeProtection.tcpBackendConnectionLimit": LIMIT, "10000",
+        "Connections of TCP and TLS routes that one backend has at once, unless its policy says otherwise; further ones are closed.";
     UDP_SESSIONS_MAX "runtimeProtection.udpGlobalSessionLimit": LIMIT, "16384",
         "UDP sessions of the whole process, within `httpGlobalConnectionLimit`; where the limit of open files allows fewer connections, at most half of those. Beyond it a session gives way whose client was not heard again since it was answered; when there is none, new sessions are refused.";
     LISTENER_UDP_SESSIONS_MAX "runtimeProtection.udpListenerSessionLimit": LIMIT, "8192",

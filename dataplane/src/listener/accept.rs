@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use dataplane_config::{Bind, Protocol};
 use dataplane_http::{Arrival, Io, Texts, TlsFacts, Worker, serve};
-use dataplane_resilience::admission::{ClientPlace, Clients, Gate};
+use dataplane_resilience::admission::{ClientPlace, Clients, Count, Gate};
 use dataplane_resilience::pressure::{Level, SharedLevel};
 use dataplane_telemetry::metrics::{AcceptPause, ConnectionLimit};
 use dataplane_tls::{Admission, Alpn, ClientFacts, TlsSession};
@@ -44,6 +44,9 @@ pub struct Socket {
     pub stop: CancellationToken,
     /// Ends connections behind their running requests.
     pub drain: CancellationToken,
+    /// Connections of all workers that came to this address; outlives the socket where the address
+    /// opens again.
+    pub open: Arc<Count>,
     /// Dropped once the socket is closed.
     pub alive: mpsc::Sender<Infallible>,
 }
@@ -57,7 +60,7 @@ pub struct Limits {
     /// instead of turning clients away.
     pub waits_for_descriptors: bool,
     /// Connections of one listener's socket.
-    pub listener_max: Option<i64>,
+    pub listener_max: Option<usize>,
     /// Connections of one client address.
     pub clients: Option<Clients>,
     /// How pressed the process is for memory.
@@ -67,7 +70,7 @@ pub struct Limits {
     /// Connections of the whole process that are carried as bytes.
     pub streams: Arc<Gate>,
     /// The same of one listener's socket.
-    pub listener_streams_max: Option<i64>,
+    pub listener_streams_max: Option<usize>,
     /// For a whole PROXY protocol header.
     pub proxy_header_timeout: Duration,
     /// Limits of UDP sessions.
@@ -93,6 +96,7 @@ pub async fn run(
     let door = Rc::new(Door {
         address: socket.address,
         drain: socket.drain,
+        open: socket.open,
         worker,
         streams,
         limits,
@@ -183,10 +187,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// A client has its fill of connections.
 struct Full;
 
+fn carries_streams(bind: &Bind) -> bool {
+    matches!(bind.protocol, Protocol::Tcp | Protocol::Tls)
+}
+
 /// What all connections of one socket share.
 pub(super) struct Door {
     pub(super) address: SocketAddr,
     pub(super) drain: CancellationToken,
+    open: Arc<Count>,
     worker: Rc<Worker>,
     pub(super) streams: Rc<dataplane_stream::Worker>,
     pub(super) limits: Limits,
@@ -226,31 +235,30 @@ impl Door {
             return;
         };
         let Some(permit) = self.limits.process.enter() else {
-            return bind
-                .metrics
-                .connection_rejected(match self.limits.waits_for_descriptors {
-                    true => ConnectionLimit::Descriptors,
-                    false => ConnectionLimit::Process,
-                });
+            let limit = match self.limits.waits_for_descriptors {
+                true => ConnectionLimit::Descriptors,
+                false => ConnectionLimit::Process,
+            };
+            return self.turn_away(&bind, client, limit);
         };
-        let is_stream = matches!(bind.protocol, Protocol::Tcp | Protocol::Tls);
+        let is_stream = carries_streams(&bind);
         let max = if is_stream {
             self.limits.listener_streams_max
         } else {
             self.limits.listener_max
         };
-        if max.is_some_and(|max| bind.metrics.connections_active() >= max) {
-            return bind.metrics.connection_rejected(ConnectionLimit::Listener);
-        }
+        let Some(among_all_here) = self.open.enter_owned(max) else {
+            return self.turn_away(&bind, client, ConnectionLimit::Listener);
+        };
         // Behind a balancer the client is known only when its header was read.
         let client_known = bind.proxy_protocol.is_none();
-        let Ok(place) = self.place_of(client.ip(), client_known, &bind) else {
+        let Ok(place) = self.place_of(client, client_known, &bind) else {
             return;
         };
         let door = self.clone();
         if is_stream {
             let Some(among_streams) = self.limits.streams.enter() else {
-                return bind.metrics.connection_rejected(ConnectionLimit::Process);
+                return self.turn_away(&bind, client, ConnectionLimit::Process);
             };
             // A task of its own kind: it is a fraction of the size of one for HTTP.
             tokio::task::spawn_local(async move {
@@ -259,7 +267,7 @@ impl Door {
                     door.serve_stream(tcp, client, bind).await;
                     drop(behind);
                 }
-                drop((open, permit, among_streams, place));
+                drop((open, permit, among_all_here, among_streams, place));
             });
             return;
         }
@@ -269,24 +277,42 @@ impl Door {
                 door.serve(tcp, client, &bind).await;
                 drop(behind);
             }
-            drop((open, permit, place));
+            drop((open, permit, among_all_here, place));
         });
+    }
+
+    /// Counts a connection that is closed because of a limit; a stream has a record as well.
+    fn turn_away(&self, bind: &Bind, client: SocketAddr, limit: ConnectionLimit) {
+        bind.metrics.connection_rejected(limit);
+        if !carries_streams(bind) {
+            return;
+        }
+        match bind
+            .any_listener()
+            .filter(|_| bind.protocol == Protocol::Tcp)
+        {
+            Some(listener) => {
+                let name = &listener.listener.name;
+                self.streams.turned_away("tcp", name, client);
+            }
+            None => self.streams.turned_away("tls", "", client),
+        }
     }
 
     /// A place among the connections of that client, when those are limited; an error when it has
     /// its fill.
     fn place_of(
         &self,
-        client: IpAddr,
+        client: SocketAddr,
         is_known: bool,
         bind: &Bind,
     ) -> Result<Option<ClientPlace>, Full> {
         let Some(clients) = self.limits.clients.as_ref().filter(|_| is_known) else {
             return Ok(None);
         };
-        let place = clients.enter(client);
+        let place = clients.enter(client.ip());
         if place.is_none() {
-            bind.metrics.connection_rejected(ConnectionLimit::Client);
+            self.turn_away(bind, client, ConnectionLimit::Client);
         }
         place.map(Some).ok_or(Full)
     }
@@ -328,7 +354,7 @@ impl Door {
             return Some((peer, None));
         };
         let client = self.behind_balancer(tcp, peer, bind, sources).await?;
-        let place = self.place_of(client.ip(), true, bind).ok()?;
+        let place = self.place_of(client, true, bind).ok()?;
         Some((client, place))
     }
 

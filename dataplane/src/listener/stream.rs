@@ -14,7 +14,7 @@ use tracing::debug;
 use dataplane_config::{Bind, ListenerConfig, Protocol};
 use dataplane_stream::{Arrival, Client, server_name};
 use dataplane_telemetry::reason::Reason;
-use dataplane_tls::ServerStream;
+use dataplane_tls::{Alert, ServerStream};
 use ir::listener::{ListenerProtocol, TlsVersion};
 
 use super::accept::Door;
@@ -53,8 +53,12 @@ impl Door {
             bind.metrics.connection_refused(reason);
             self.streams
                 .refused(client, name.as_deref(), began.elapsed(), reason);
-            // Not an alert: Gateway API asks for a closed connection, see `dataplane-stream`.
-            return drop(tcp.set_zero_linger());
+            if bind.passes_through {
+                // Not an alert: Gateway API asks for a closed connection, see `dataplane-stream`.
+                return drop(tcp.set_zero_linger());
+            }
+            drop(bind);
+            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
         };
         match listener.listener.protocol {
             ListenerProtocol::TlsPassthrough => {
@@ -64,7 +68,9 @@ impl Door {
                 let client = Client::Passed(tcp);
                 dataplane_stream::serve(self.streams.clone(), client, arrival, listener).await;
             }
-            ListenerProtocol::Tls => Box::pin(self.end_tls(tcp, client, bind, listener)).await,
+            ListenerProtocol::Tls => {
+                Box::pin(self.end_tls(tcp, client, bind, listener, name)).await;
+            }
             // The handshake reads the same ClientHello and finds the same listener.
             _ => Box::pin(self.serve(tcp, client, &bind)).await,
         }
@@ -77,9 +83,17 @@ impl Door {
         client: SocketAddr,
         bind: Arc<Bind>,
         listener: Arc<ListenerConfig>,
+        name: Option<Box<str>>,
     ) {
         let Some(tls) = &bind.tls else { return };
         let mut arrival = self.arrival(&tcp, client);
+        arrival.server_name = name;
+        if !dataplane_stream::has_route(&listener, arrival.server_name.as_deref()) {
+            // Nobody shakes hands with a client that can go nowhere.
+            drop(bind);
+            dataplane_stream::unrouted(&self.streams, &arrival, &listener);
+            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
+        }
         let Some(stream) = self.shake_hands(tls, tcp, client, &bind).await else {
             return;
         };

@@ -138,10 +138,13 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
         shared.overload.clone(),
         shared.metrics.clone(),
     ));
+    let idle = worker.clone();
     let streams = Rc::new(dataplane_stream::Worker::new(
         &shared.store,
         shared.streams.clone(),
         shared.access_log.writer(),
+        shared.metrics.overload.clone(),
+        Box::new(move || idle.let_go()),
     ));
     let local = LocalSet::new();
     local.block_on(&runtime, async {

@@ -12,20 +12,24 @@ use std::time::Instant;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info};
 
 use dataplane_config::{ClusterConfig, ClusterTls, RuntimeConfig, StreamRule};
+use dataplane_resilience::admission::Permit;
+use dataplane_resilience::circuit_breaker::Pass;
 use dataplane_telemetry::metrics::BackendConnection;
 use dataplane_telemetry::reason::Reason;
 use dataplane_tls::{ClientTls, ConnectError, Offer};
+use dataplane_upstream::admission::{ConnectionPlace, RequestPlace};
 use dataplane_upstream::endpoint::{ConnectionToEndpoint, RequestToEndpoint};
-use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome};
+use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome, since_start};
 use ir::cluster::HashKey;
 
 use crate::connection::Connection;
 use crate::log::Story;
 use crate::proxy_header;
 use crate::settings::Settings;
+use crate::worker::Worker;
 
 /// A connection to an endpoint, and what counts it as open.
 #[derive(Debug)]
@@ -34,7 +38,17 @@ pub(crate) struct Upstream {
     _guards: Guards,
 }
 
-type Guards = (BackendConnection, ConnectionToEndpoint, RequestToEndpoint);
+type Guards = (
+    BackendConnection,
+    ConnectionToEndpoint,
+    RequestToEndpoint,
+    RequestPlace,
+    Places,
+);
+
+/// What a connection to an endpoint takes while it is open: one of the cluster's connections and a
+/// descriptor.
+type Places = (ConnectionPlace, Permit);
 
 /// Who comes, for an endpoint that wants to be told.
 #[derive(Clone, Copy, Debug)]
@@ -81,15 +95,21 @@ pub(crate) fn security<'a>(
 
 /// Connects to an endpoint of `cluster`.
 pub(crate) async fn connect(
+    worker: &Worker,
     cluster: &ClusterConfig,
     tls: Option<&ClientTls>,
-    settings: &Settings,
     addresses: Addresses,
     story: &mut Story,
 ) -> Result<Upstream, Reason> {
+    let limits = cluster.cluster.limits(worker.settings.upstream_limits);
+    let request = cluster.cluster.admission().request_owned(&limits);
+    let Some(request) = request else {
+        cluster.metrics.connection_failed(Reason::BackendOverload);
+        return Err(Reason::BackendOverload);
+    };
     let mut tried = Vec::new();
     let mut failure = Reason::NoEndpoint;
-    while story.attempts <= settings.connect_retries {
+    while story.attempts <= worker.settings.connect_retries {
         let Some(endpoint) = pick(&cluster.cluster, &tried, story) else {
             break;
         };
@@ -98,13 +118,29 @@ pub(crate) async fn connect(
         }
         story.attempts += 1;
         story.endpoint = Some(endpoint.address());
-        match attempt(cluster, tls, &endpoint, settings, addresses, story).await {
-            Ok(upstream) => return Ok(upstream),
+        let made = attempt(worker, cluster, tls, &endpoint, addresses, story).await;
+        match made {
+            Ok((connection, places)) => {
+                return Ok(Upstream {
+                    connection,
+                    _guards: (
+                        cluster.metrics.connection_opened(),
+                        endpoint.load().connection_opened(),
+                        endpoint.load().request_started(),
+                        request,
+                        places,
+                    ),
+                });
+            }
+            Err(Reason::CircuitOpen) => {
+                cluster.metrics.circuit_refused();
+                return Err(Reason::CircuitOpen);
+            }
             Err(reason) => {
                 cluster.metrics.connection_failed(reason);
                 failure = reason;
                 tried.push(endpoint.address());
-                if reason == Reason::Overload {
+                if is_ours(reason) {
                     break;
                 }
             }
@@ -148,15 +184,24 @@ pub(crate) enum PassesTls {
     No,
 }
 
+/// Whether that is a shortage of ours, which says nothing about the endpoint and is no better at
+/// the next one.
+fn is_ours(reason: Reason) -> bool {
+    matches!(reason, Reason::Overload | Reason::BackendOverload)
+}
+
 async fn attempt(
+    worker: &Worker,
     cluster: &ClusterConfig,
     tls: Option<&ClientTls>,
     endpoint: &Arc<Endpoint>,
-    settings: &Settings,
     addresses: Addresses,
     story: &mut Story,
-) -> Result<Upstream, Reason> {
+) -> Result<(Connection, Places), Reason> {
     let began = Instant::now();
+    let pass = pass(cluster, began)?;
+    let places = places(worker, cluster)?;
+    let settings = &worker.settings;
     let patience = cluster
         .cluster
         .connect_timeout()
@@ -173,23 +218,50 @@ async fn attempt(
     let made = timeout(patience, opening).await;
     let made = made.unwrap_or(Err(Reason::ConnectTimeout));
     story.connect_time = Some(began.elapsed());
-    let outcome = match &made {
-        Ok(_) => Some(Outcome::Success),
-        // A shortage of ours says nothing about the endpoint.
-        Err(Reason::Overload) => None,
-        Err(_) => Some(Outcome::GatewayFailure),
-    };
-    if let Some(outcome) = outcome {
-        cluster.cluster.report(endpoint, outcome, Instant::now());
+    match &made {
+        Ok(_) => judge(cluster, endpoint, pass, Outcome::Success),
+        Err(reason) if is_ours(*reason) => {}
+        Err(_) => judge(cluster, endpoint, pass, Outcome::GatewayFailure),
     }
-    made.map(|connection| Upstream {
-        connection,
-        _guards: (
-            cluster.metrics.connection_opened(),
-            endpoint.load().connection_opened(),
-            endpoint.load().request_started(),
-        ),
-    })
+    Ok((made?, places))
+}
+
+/// Leave of the cluster's breaker, where it has one.
+pub(crate) fn pass(cluster: &ClusterConfig, now: Instant) -> Result<Option<Pass<'_>>, Reason> {
+    let breaker = cluster.breaker.as_deref();
+    let pass = breaker.map(|breaker| breaker.enter(since_start(now)));
+    pass.transpose().map_err(|_| Reason::CircuitOpen)
+}
+
+/// Tells balancer and breaker what became of an attempt.
+pub(crate) fn judge(
+    cluster: &ClusterConfig,
+    endpoint: &Endpoint,
+    pass: Option<Pass<'_>>,
+    outcome: Outcome,
+) {
+    let now = Instant::now();
+    if cluster.cluster.report(endpoint, outcome, now).is_some() {
+        cluster.metrics.ejected();
+    }
+    let Some(pass) = pass else { return };
+    if outcome == Outcome::Success {
+        return pass.succeeded();
+    }
+    if pass.failed(since_start(now)) {
+        cluster.metrics.circuit_opened();
+        let cluster = &**cluster.cluster.key();
+        info!(cluster, "a cluster keeps failing, its breaker is open");
+    }
+}
+
+/// Places for one connection, within the cluster's limit and that of descriptors.
+fn places(worker: &Worker, cluster: &ClusterConfig) -> Result<Places, Reason> {
+    let limits = cluster.cluster.limits(worker.settings.upstream_limits);
+    let of_cluster = cluster.cluster.admission().connection(&limits);
+    let of_cluster = of_cluster.ok_or(Reason::BackendOverload)?;
+    let descriptor = worker.upstream_place().ok_or(Reason::Overload)?;
+    Ok((of_cluster, descriptor))
 }
 
 async fn open(

@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 use dataplane_tls::ClientStream;
 
+use crate::copy::Side;
+
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(crate) enum Connection {
@@ -21,9 +23,8 @@ pub(crate) enum Connection {
     Secured(Box<ClientStream<TcpStream>>),
 }
 
-impl Connection {
-    /// The socket below.
-    pub(crate) fn tcp(&self) -> &TcpStream {
+impl Side for Connection {
+    fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Secured(tls) => tls.get_ref(),

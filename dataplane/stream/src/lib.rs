@@ -27,5 +27,5 @@ mod batch;
 pub mod settings;
 
 pub use settings::{Keepalive, Settings, UdpSettings};
-pub use tcp::{Arrival, Client, serve};
+pub use tcp::{Arrival, Client, has_route, serve, unrouted};
 pub use worker::Worker;

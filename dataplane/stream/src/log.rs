@@ -96,21 +96,26 @@ impl Story {
     }
 }
 
-/// Writes the record of a connection that no listener takes.
-pub(crate) fn refused(
-    log: &Writer,
-    client: SocketAddr,
-    version: &Version,
-    server_name: Option<&str>,
-    took: Duration,
-    reason: Reason,
-) {
+/// A connection that ended before a route was looked for.
+#[derive(Debug)]
+pub(crate) struct Refused<'a> {
+    pub(crate) protocol: &'static str,
+    /// Empty when it is not known.
+    pub(crate) listener: &'a str,
+    pub(crate) client: SocketAddr,
+    pub(crate) server_name: Option<&'a str>,
+    pub(crate) took: Duration,
+    pub(crate) reason: Reason,
+}
+
+/// Writes the record of a connection that nobody takes.
+pub(crate) fn refused(log: &Writer, version: &Version, refused: Refused<'_>) {
     log.write_stream(&StreamRecord {
-        timestamp: SystemTime::now() - took,
-        duration: took,
-        protocol: "tls",
-        listener: "",
-        client,
+        timestamp: SystemTime::now() - refused.took,
+        duration: refused.took,
+        protocol: refused.protocol,
+        listener: refused.listener,
+        client: refused.client,
         bytes_received: 0,
         bytes_sent: 0,
         datagrams: None,
@@ -120,9 +125,9 @@ pub(crate) fn refused(
         upstream_addr: None,
         upstream_connect_time: None,
         attempts: 0,
-        reason,
+        reason: refused.reason,
         snapshot_version: version.as_str(),
         tls_version: None,
-        sni: server_name,
+        sni: refused.server_name,
     });
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use dataplane_resilience::admission::Gate;
+use dataplane_upstream::admission::Limits;
+
 /// Limits and deadlines; one value for the whole process, shared by all workers.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -18,10 +21,16 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How many further endpoints are tried when a connection cannot be made.
     pub connect_retries: u32,
+    /// What each cluster carries at once, unless it says otherwise.
+    pub upstream_limits: Limits,
+    /// Room for connections to endpoints in the whole process, shared with those of HTTP.
+    pub upstream_connections: Gate,
     /// Bytes read at once per direction of a connection; four times as many while they flow.
     pub buffer_bytes: usize,
     /// How long a connection may carry nothing in either direction.
     pub idle: Option<Duration>,
+    /// How long a side may take none of the bytes that wait for it.
+    pub write_idle: Option<Duration>,
     /// Age at which a connection is ended.
     pub age_max: Option<Duration>,
     /// How long a connection may go on once its listener is gone or the process is to stop.
@@ -79,8 +88,15 @@ impl Default for Settings {
             hello_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             connect_retries: 2,
+            upstream_limits: Limits {
+                requests: Some(10_000),
+                connections: Some(10_000),
+                pending: None,
+            },
+            upstream_connections: Gate::new(None),
             buffer_bytes: 16 * 1024,
             idle: Some(Duration::from_secs(3600)),
+            write_idle: Some(Duration::from_secs(30)),
             age_max: None,
             drain: Duration::from_secs(60),
             upstream_keepalive: Some(Keepalive::default()),

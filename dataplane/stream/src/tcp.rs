@@ -21,7 +21,7 @@ use dataplane_telemetry::reason::Reason;
 use dataplane_tls::ServerStream;
 
 use crate::connect::{self, Addresses, PassesTls, Upstream};
-use crate::copy::{self, Carried};
+use crate::copy::{self, Carried, Side};
 use crate::log::Story;
 use crate::worker::Worker;
 
@@ -47,7 +47,7 @@ pub struct Arrival {
     pub server_name: Option<Box<str>>,
     /// The protocol version, such as `TLSv1.3`, when TLS ended here.
     pub tls_version: Option<&'static str>,
-    /// Cancelled when the listener is gone or the process is to stop.
+    /// Cancelled when the socket is gone or the process is to stop.
     pub drain: CancellationToken,
 }
 
@@ -64,8 +64,13 @@ pub async fn serve(
     };
     let name = listener.listener.name.clone();
     let identity = listener.listener.backend_client_certificate.clone();
-    let mut story = story(&worker, &client, &arrival, name, streams);
+    let protocol = match &client {
+        Client::Plain(_) => "tcp",
+        Client::Passed(_) | Client::Ended(_) => "tls",
+    };
+    let mut story = story(&worker, protocol, &arrival, name, streams);
     let access = listener.access.clone();
+    let listener_gone = listener.drain.clone();
     drop(listener);
     if access.is_some_and(|lists| !lists.admit(arrival.client.ip())) {
         story.end(Reason::AddressDenied, &worker.log);
@@ -75,10 +80,13 @@ pub async fn serve(
     let found = find(&worker, &client, &arrival, identity.as_deref(), &mut story).await;
     let reason = match found {
         Ok(upstream) => {
-            let drain = &arrival.drain;
-            carry(&worker, client, upstream, drain, &mut story).await
+            let drains = [&arrival.drain, &*listener_gone];
+            carry(&worker, client, upstream, drains, &mut story).await
         }
         Err(reason) => {
+            if matches!(reason, Reason::Overload | Reason::BackendOverload) {
+                worker.overload.streams_rejected.increment();
+            }
             // Told before the client hears of it, so that it is there when somebody asks.
             story.end(reason, &worker.log);
             return turn_away(&client);
@@ -88,17 +96,28 @@ pub async fn serve(
     story.end(reason, &worker.log);
 }
 
+/// Whether a route of `listener` takes clients that ask for `name` by TLS.
+pub fn has_route(listener: &ListenerConfig, name: Option<&str>) -> bool {
+    let streams = listener.streams.as_ref();
+    streams.is_some_and(|streams| streams.lookup(name).is_some())
+}
+
+/// Writes figures and record of a TLS connection that has a listener and no route.
+pub fn unrouted(worker: &Worker, arrival: &Arrival, listener: &ListenerConfig) {
+    if let Some(streams) = &listener.streams {
+        let name = listener.listener.name.clone();
+        let story = story(worker, "tls", arrival, name, streams);
+        story.end(Reason::UnknownServerName, &worker.log);
+    }
+}
+
 fn story(
     worker: &Worker,
-    client: &Client,
+    protocol: &'static str,
     arrival: &Arrival,
     listener: Arc<str>,
     streams: &Streams,
 ) -> Story {
-    let protocol = match client {
-        Client::Plain(_) => "tcp",
-        Client::Passed(_) | Client::Ended(_) => "tls",
-    };
     let config = worker.config();
     let rule = streams.lookup(arrival.server_name.as_deref()).cloned();
     let metrics = match &rule {
@@ -122,11 +141,9 @@ async fn find(
     identity: Option<&str>,
     story: &mut Story,
 ) -> Result<Upstream, Reason> {
-    let settings = &worker.settings;
-    if let (Client::Plain(tcp) | Client::Passed(tcp), Some(keepalive)) =
-        (client, &settings.downstream_keepalive)
-    {
-        let _ = keepalive.apply(tcp);
+    if let Some(keepalive) = &worker.settings.downstream_keepalive {
+        // A socket that refuses an option still works.
+        let _ = keepalive.apply(client.tcp());
     }
     let rule = story.rule.clone().ok_or(match client {
         Client::Plain(_) => Reason::RouteNotFound,
@@ -143,7 +160,7 @@ async fn find(
     let config = worker.config();
     let cluster = connect::choose(&config, &rule, story)?;
     let tls = connect::security(cluster, passes_tls, identity)?;
-    connect::connect(cluster, tls, settings, addresses, story).await
+    connect::connect(worker, cluster, tls, addresses, story).await
 }
 
 /// Bytes both ways.
@@ -151,7 +168,7 @@ async fn carry(
     worker: &Worker,
     mut client: Client,
     mut upstream: Upstream,
-    drain: &CancellationToken,
+    drains: [&CancellationToken; 2],
     story: &mut Story,
 ) -> Reason {
     let mut carried = Carried::default();
@@ -160,7 +177,7 @@ async fn carry(
         worker,
         &mut client,
         &mut upstream.connection,
-        drain,
+        drains,
         &metrics,
         &mut carried,
     )
@@ -182,7 +199,7 @@ fn turn_away(client: &Client) {
     drop(client.tcp().set_zero_linger());
 }
 
-impl Client {
+impl Side for Client {
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) | Self::Passed(tcp) => tcp,

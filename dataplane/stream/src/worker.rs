@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dataplane_config::{Current, Reader, Store, UdpBind};
+use dataplane_resilience::admission::Permit;
 use dataplane_telemetry::access_log::{HandshakeRecord, Writer};
+use dataplane_telemetry::metrics::OverloadMetrics;
 use dataplane_telemetry::reason::Reason;
 use dataplane_tls::Seen;
 use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 
 use crate::batch::Moving;
-use crate::log;
+use crate::log::{self, Refused};
 use crate::settings::Settings;
 
 /// How much larger than a usual read the largest one is.
@@ -28,14 +30,25 @@ pub struct Worker {
     config: RefCell<Reader>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) log: Writer,
+    pub(crate) overload: Arc<OverloadMetrics>,
+    make_room: Box<dyn Fn() -> bool>,
     scratch: RefCell<Box<[u8]>>,
     moving: OnceCell<RefCell<Moving>>,
 }
 
 impl Worker {
-    /// A worker without sessions.
-    pub fn new(store: &Store, settings: Arc<Settings>, log: Writer) -> Self {
+    /// A worker without sessions. `make_room` closes an idle connection to an endpoint, one of
+    /// HTTP, when there is any.
+    pub fn new(
+        store: &Store,
+        settings: Arc<Settings>,
+        log: Writer,
+        overload: Arc<OverloadMetrics>,
+        make_room: Box<dyn Fn() -> bool>,
+    ) -> Self {
         Self {
+            overload,
+            make_room,
             config: RefCell::new(store.reader()),
             settings,
             log,
@@ -49,6 +62,14 @@ impl Worker {
         self.config.borrow_mut().load()
     }
 
+    /// A descriptor for a connection to an endpoint; nothing when none is left.
+    pub(crate) fn upstream_place(&self) -> Option<Permit> {
+        let gate = &self.settings.upstream_connections;
+        // One that is idle is worth less than one that is needed.
+        gate.enter()
+            .or_else(|| (self.make_room)().then(|| gate.enter()).flatten())
+    }
+
     /// Writes the record of a TLS connection that no listener takes.
     pub fn refused(
         &self,
@@ -57,15 +78,32 @@ impl Worker {
         took: Duration,
         reason: Reason,
     ) {
-        let config = self.config();
-        log::refused(
-            &self.log,
+        self.write_refused(Refused {
+            protocol: "tls",
+            listener: "",
             client,
-            config.version(),
             server_name,
             took,
             reason,
-        );
+        });
+    }
+
+    /// Counts a connection that was closed because of a limit, and writes its record. `listener` is
+    /// empty where only a server name would tell it.
+    pub fn turned_away(&self, protocol: &'static str, listener: &str, client: SocketAddr) {
+        self.overload.streams_rejected.increment();
+        self.write_refused(Refused {
+            protocol,
+            listener,
+            client,
+            server_name: None,
+            took: Duration::ZERO,
+            reason: Reason::Overload,
+        });
+    }
+
+    fn write_refused(&self, refused: Refused<'_>) {
+        log::refused(&self.log, self.config().version(), refused);
     }
 
     /// Writes the record of a TLS handshake that failed.

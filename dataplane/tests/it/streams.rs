@@ -17,6 +17,7 @@ use crate::support::{Gateway, at};
 
 mod flood;
 mod hostile;
+mod limits;
 mod tls;
 mod udp;
 mod upstream_tls;

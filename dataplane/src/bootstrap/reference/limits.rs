@@ -380,18 +380,28 @@ static BACKENDS: &[Row] = &[
 static STREAMS: &[Row] = &[
     row(
         "runtimeProtection.tcpGlobalConnectionLimit",
-        &["overload"],
+        &["overload", "tcp_overload_rejected_total"],
         "closed at once",
     ),
     row(
         "runtimeProtection.tcpListenerConnectionLimit",
-        &["overload"],
+        &["overload", "tcp_overload_rejected_total"],
+        "closed at once",
+    ),
+    row(
+        "runtimeProtection.tcpBackendConnectionLimit",
+        &["backend_overload", "backend_connection_errors_total"],
         "closed at once",
     ),
     row(
         "runtimeTuning.tcpSessionIdleTimeoutMs",
         &["idle_timeout"],
         "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.tcpWriteTimeoutMs",
+        &["client_aborted", "upstream_timeout"],
+        "the connection is cut",
     ),
     row(
         "runtimeTuning.tcpMaxConnectionAgeMs",

@@ -143,6 +143,9 @@ declare! {
         OVERLOAD_REJECTED: Counter "http_overload_rejected_total" ["scope"]
             "Requests answered with 503 before they were sent anywhere, by the limit they met.";
 
+        STREAMS_REJECTED: Counter "tcp_overload_rejected_total" []
+            "Connections of TCP and TLS listeners that were closed because of a limit before they reached an endpoint.";
+
         MIRRORED: Counter "http_mirrored_requests_total" ["listener", "route", "result"]
             "Copies of requests to mirrors that ended, by what became of them; all but `sent` are losses.";
 

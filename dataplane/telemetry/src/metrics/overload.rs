@@ -20,6 +20,8 @@ pub struct OverloadMetrics {
     pub connections_reset: Counter,
     /// Connections ended behind a request instead of being kept.
     pub connections_not_kept: Counter,
+    /// Connections of TCP and TLS listeners closed because of a limit.
+    pub streams_rejected: Counter,
     rejected: [Counter; OverloadScope::ALL.len()],
 }
 
@@ -49,6 +51,8 @@ impl OverloadMetrics {
         for scope in OverloadScope::ALL {
             samples.sample(&[scope.as_str()], self.rejected_count(scope));
         }
+        out.family(&family::STREAMS_REJECTED)
+            .sample(&[], self.streams_rejected.value());
     }
 }
 

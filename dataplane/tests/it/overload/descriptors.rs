@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use dataplane_testkit::client::http1::Http1Client;
-use dataplane_testkit::snapshot::free_port;
-use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
+use dataplane_testkit::snapshot::{cluster, free_port, listener, stream_route};
+use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, StreamBackend, until, within};
 use http::Method;
+use ir::cluster::ClusterProtocol;
+use ir::listener::ListenerProtocol;
+use ir::stream_route::StreamKind;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::binary::{Binary, is_there};
@@ -72,6 +77,67 @@ async fn with_256_descriptors_600_clients_are_served_in_turn() {
         served += usize::from(answer.is_ok());
     }
     assert!(served >= 590, "{served} of 600 were answered");
+    assert!(gateway.is_running());
+    let lines = gateway.said().lines().count();
+    assert!(lines < 60, "a flood of {lines} lines: {}", gateway.said());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_256_descriptors_600_streams_leave_some_for_the_admin_api() {
+    if !is_there("prlimit", "running out of descriptors") {
+        return;
+    }
+    let backend = StreamBackend::tcp("b").await;
+    let port = free_port();
+    let to = &[("app/db:1", 1)];
+    let endpoints = &[backend.address()];
+    let snapshot = SnapshotBuilder::new("v1")
+        .listener(listener("infra/gw/tcp", port, ListenerProtocol::Tcp))
+        .stream_route(stream_route(
+            StreamKind::Tcp,
+            "tcp/app/db",
+            "infra/gw/tcp",
+            &[],
+            to,
+        ))
+        .add_cluster(cluster("app/db:1", ClusterProtocol::Tcp, endpoints))
+        .build();
+    let wrapper = ["prlimit", "--nofile=256:256", "--"];
+    let keys = "runtimeTuning: {httpCapacity: {workerThreads: 2}}\n";
+    let (mut gateway, control_plane) = Binary::serving(&snapshot, &wrapper, keys).await;
+    let mut clients = Vec::new();
+    for _ in 0..600 {
+        // Some are refused before they have looked at their new connection.
+        clients.extend(TcpStream::connect(at(port)).await);
+    }
+    let refused = "nantian_gateway_dataplane_tcp_overload_rejected_total";
+    until(DEADLINE, async || {
+        gateway.metric(refused).await.unwrap_or_default() > 0.0
+    })
+    .await;
+    let next = SnapshotBuilder::from(&snapshot, "v2").build();
+    control_plane.push_snapshot(&next).await;
+    within("the update", async {
+        while control_plane.answer().await.version != "v2" {}
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(gateway.status("/readyz").await, 200);
+    }
+    let mut served = 0;
+    for client in &mut clients {
+        served += usize::from(within("an answer", client.read_u8()).await.is_ok());
+    }
+    assert!((30..=120).contains(&served), "{served} of 600 were served");
+    assert_eq!(backend.open_connections(), served);
+    drop(clients);
+    until(DEADLINE, async || {
+        match TcpStream::connect(at(port)).await {
+            Ok(mut again) => again.read_u8().await.is_ok(),
+            Err(_) => false,
+        }
+    })
+    .await;
     assert!(gateway.is_running());
     let lines = gateway.said().lines().count();
     assert!(lines < 60, "a flood of {lines} lines: {}", gateway.said());

@@ -306,3 +306,94 @@ async fn a_backend_that_fell_silent_ends_by_the_idle_limit_and_not_its_neighbour
             .contains("reason=\"idle_timeout\"")
     );
 }
+
+/// Sends until nothing more is taken; how much that was.
+async fn stuff(tcp: &mut TcpStream) -> usize {
+    let mut sent = 0;
+    let pause = Duration::from_millis(500);
+    let block = vec![7; 64 * 1024];
+    while let Ok(Ok(more)) = tokio::time::timeout(pause, tcp.write(&block)).await {
+        sent += more;
+    }
+    sent
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_while_the_other_one_does_not_read_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free_port();
+    let endpoint = listener.local_addr().unwrap();
+    let snapshot = snapshot(port, &[("app/db:1", 1, &[endpoint])]);
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.streams.write_idle = None;
+    })
+    .await;
+    for vanishes in ["client", "backend"] {
+        let mut client = TcpStream::connect(at(port)).await.unwrap();
+        let (mut backend, _) = within("a connection", listener.accept()).await.unwrap();
+        let (sender, mut stalled) = match vanishes {
+            "client" => (&mut client, backend),
+            _ => {
+                let stalled = client;
+                client = backend;
+                backend = stalled;
+                (&mut client, backend)
+            }
+        };
+        assert!(stuff(sender).await > 0, "{vanishes}");
+        sender.set_zero_linger().unwrap();
+        drop(client);
+        let reason = match vanishes {
+            "client" => "client_aborted",
+            _ => "upstream_reset",
+        };
+        let series = format!("reason=\"{reason}\"}} 1");
+        settled("the one that is left is let go", || {
+            let mut text = String::new();
+            gateway.metrics.encode_text(&mut text);
+            text.contains(&series)
+        })
+        .await;
+        assert!(rest(&mut stalled).await.is_err(), "{vanishes}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_for_too_long_is_cut_and_slow_ones_are_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free_port();
+    let endpoint = listener.local_addr().unwrap();
+    let snapshot = snapshot(port, &[("app/db:1", 1, &[endpoint])]);
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.streams.write_idle = Some(Duration::from_secs(2));
+    })
+    .await;
+    for (stalls, reason) in [
+        ("client", "client_aborted"),
+        ("backend", "upstream_timeout"),
+    ] {
+        let client = TcpStream::connect(at(port)).await.unwrap();
+        let (backend, _) = within("a connection", listener.accept()).await.unwrap();
+        let (mut sender, mut stalled) = match stalls {
+            "client" => (backend, client),
+            _ => (client, backend),
+        };
+        stuff(&mut sender).await;
+        let series = format!("reason=\"{reason}\"}} 1");
+        let is_cut = || {
+            let mut text = String::new();
+            gateway.metrics.encode_text(&mut text);
+            text.contains(&series)
+        };
+        // Now and then a mouthful, over more than the limit: that is slow and no more.
+        let mut mouthful = vec![0; 4 << 20];
+        for _ in 0..6 {
+            let read = within("a mouthful", stalled.read_exact(&mut mouthful));
+            read.await.unwrap();
+            stuff(&mut sender).await;
+            assert!(!is_cut(), "{stalls}");
+        }
+        settled("it is cut", is_cut).await;
+        assert!(rest(&mut stalled).await.is_err(), "{stalls}");
+    }
+}

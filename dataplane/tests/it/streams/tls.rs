@@ -170,3 +170,76 @@ async fn a_hello_may_come_in_any_pieces() {
         assert!(tls.is_ok(), "{name}: {:?}", tls.err());
     }
 }
+
+#[tokio::test]
+async fn where_tls_only_ends_nobodys_names_get_an_alert() {
+    let authority = Authority::new("test");
+    let port = free_port();
+    let plain = StreamBackend::tcp("plain").await;
+    let names = &["x.ended.test"];
+    let to = &[("app/plain:1", 1)];
+    let snapshot = SnapshotBuilder::new("v1")
+        .certificate("infra/ended", &authority.server(&["*.ended.test"]))
+        .tls_listener(ENDED, port, &["*.ended.test"], &["infra/ended"])
+        .stream_route(stream_route(StreamKind::Tls, "tls/a/x", ENDED, names, to))
+        .add_cluster(cluster(
+            "app/plain:1",
+            ClusterProtocol::Tcp,
+            &[plain.address()],
+        ))
+        .build();
+    let _gateway = Gateway::serving(&snapshot).await;
+    let client = TlsClient::trusting(&authority);
+    for (client, name, what) in [
+        (&client, "other.test", "a name of no listener"),
+        (&client.clone().without_sni(), "x.ended.test", "no name"),
+        (&client, "y.ended.test", "a name of no route"),
+    ] {
+        let error = client.connect(at(port), name).await.expect_err(what);
+        assert!(error.to_string().contains("Unrecogni"), "{what}: {error}");
+    }
+    let mut tls = client.connect(at(port), "x.ended.test").await.unwrap();
+    assert_eq!(line(&mut tls).await, "plain");
+}
+
+#[tokio::test]
+async fn a_removed_listener_drains_though_others_share_its_port() {
+    let it = Mixed::new().await;
+    let gateway = Gateway::with(&it.snapshot, |bootstrap| {
+        bootstrap.streams.drain = std::time::Duration::from_millis(300);
+    })
+    .await;
+    let client = TlsClient::trusting(&it.authority);
+    let mut passed = client.connect(at(it.port), "a.passed.test").await.unwrap();
+    let mut ended = client.connect(at(it.port), "x.ended.test").await.unwrap();
+    assert_eq!(line(&mut ended).await, "plain");
+    let second = SnapshotBuilder::from(&it.snapshot, "v2")
+        .with(|snapshot| {
+            drop(snapshot.listeners.remove(PASSED));
+            drop(snapshot.stream_routes.remove("tls/app/passed"));
+        })
+        .build();
+    gateway.change(&it.snapshot, &second).await;
+    assert!(rest(&mut passed).await.is_err(), "it is cut in the end");
+    ended.write_all(b"ping").await.unwrap();
+    let mut got = [0; 4];
+    let read = within("the other one goes on", ended.read_exact(&mut got));
+    read.await.unwrap();
+    // A listener that only changes keeps its connections.
+    let third = SnapshotBuilder::from(&second, "v3")
+        .with(|snapshot| {
+            let listener = snapshot.listeners.get(ENDED).unwrap();
+            let mut changed = ir::Listener::clone(listener);
+            changed
+                .metadata
+                .insert("changed".to_owned(), "yes".to_owned());
+            snapshot.listeners.insert(changed);
+        })
+        .build();
+    gateway.change(&second, &third).await;
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    ended.write_all(b"pong").await.unwrap();
+    let read = within("it goes on", ended.read_exact(&mut got));
+    read.await.unwrap();
+    assert_eq!(&got, b"pong");
+}

@@ -44,7 +44,7 @@ pub(super) fn read(object: &Object<crds::SecurityPolicy>) -> Read {
     let payload = match fault {
         Some(fault) => Err(Fault::new(
             fault.reason,
-            format!("{}; {REFUSED}", fault.message),
+            format!("{}; {REFUSED}{}", fault.message, beyond(&targets)),
         )),
         None => Ok(Payload::Security(Arc::new(Security {
             listener: Arc::new(settings(spec, RateLimitScope::Listener)),
@@ -61,6 +61,16 @@ pub(super) fn read(object: &Object<crds::SecurityPolicy>) -> Read {
         targets,
         without_effect,
     }
+}
+
+/// What is said of targets that no policy can be about: nothing keeps anybody out there.
+fn beyond(targets: &[Result<Target, (Target, Fault)>]) -> String {
+    let beyond = targets.iter().filter_map(|target| target.as_ref().err());
+    let beyond: Vec<_> = beyond.map(|(target, _)| target.to_string()).collect();
+    if beyond.is_empty() {
+        return String::new();
+    }
+    format!(", but nothing is enforced for {}", beyond.join(" and "))
 }
 
 /// What nobody would enforce, although it is there to keep somebody out.

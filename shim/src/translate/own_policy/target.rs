@@ -49,6 +49,13 @@ impl Target {
             }
             (GATEWAY_API, "HTTPRoute") => Ok(Self::Route(Kind::HttpRoute, key)),
             (GATEWAY_API, "GRPCRoute") => Ok(Self::Route(Kind::GrpcRoute, key)),
+            (GATEWAY_API, kind @ ("TCPRoute" | "TLSRoute" | "UDPRoute")) => {
+                let message = format!(
+                    "a {kind} cannot be a target, nothing is enforced for it; name its Gateway \
+                     or its Services instead"
+                );
+                Err((other(), Fault::new("InvalidKind", message)))
+            }
             (group, kind) => {
                 let message = format!("kind {kind} of group {group:?} cannot be a target here");
                 Err((other(), Fault::new("InvalidKind", message)))
