@@ -118,47 +118,48 @@ fn render(snapshot: &ir::Snapshot) -> String {
         }
     }
     for cluster in snapshot.clusters.iter() {
-        writeln!(text, "cluster {} {:?}", cluster.key, cluster.protocol).unwrap();
-        if let Some(tls) = &cluster.tls {
-            let (name, names) = (&tls.hostname, &tls.subject_alt_names);
-            let (system, own) = (tls.use_system_ca_certificates, tls.ca_pems.len());
-            let versions = (tls.min_version, tls.max_version);
-            writeln!(
-                text,
-                "  tls {name} names {names:?} system {system} authorities {own} {versions:?}"
-            )
-            .unwrap();
-        }
-        for endpoint in &cluster.endpoints {
-            let (address, port) = (&endpoint.address, endpoint.port);
-            let ready = endpoint.is_ready;
-            writeln!(
-                text,
-                "  {address:?}:{port} ready {ready} zone {:?}",
-                endpoint.zone
-            )
-            .unwrap();
-            if endpoint.is_ending || !endpoint.zone_hints.is_empty() {
-                let (ending, hints) = (endpoint.is_ending, &endpoint.zone_hints);
-                writeln!(text, "    ending {ending} hints {hints:?}").unwrap();
-            }
-        }
-        if cluster.balancing != ir::cluster::Balancing::RoundRobin {
-            told(&mut text, "balancing", Some(&cluster.balancing));
-        }
-        told(
-            &mut text,
-            "inflight",
-            cluster.max_inflight_requests.as_ref(),
-        );
-        told(&mut text, "session", cluster.session_persistence.as_ref());
-        told(&mut text, "policy", cluster.policy.as_ref());
-        told(&mut text, "security", cluster.security_policy.as_ref());
+        put_cluster(&mut text, cluster);
     }
     for secret in snapshot.secrets.iter() {
         writeln!(text, "secret {}", secret.key).unwrap();
     }
     text
+}
+
+/// A cluster with its endpoints and what its policies say.
+fn put_cluster(text: &mut String, cluster: &ir::Cluster) {
+    writeln!(text, "cluster {} {:?}", cluster.key, cluster.protocol).unwrap();
+    if let Some(tls) = &cluster.tls {
+        let (name, names) = (&tls.hostname, &tls.subject_alt_names);
+        let (system, own) = (tls.use_system_ca_certificates, tls.ca_pems.len());
+        let versions = (tls.min_version, tls.max_version);
+        writeln!(
+            text,
+            "  tls {name} names {names:?} system {system} authorities {own} {versions:?}"
+        )
+        .unwrap();
+    }
+    for endpoint in &cluster.endpoints {
+        let (address, port) = (&endpoint.address, endpoint.port);
+        let ready = endpoint.is_ready;
+        writeln!(
+            text,
+            "  {address:?}:{port} ready {ready} zone {:?}",
+            endpoint.zone
+        )
+        .unwrap();
+        if endpoint.is_ending || !endpoint.zone_hints.is_empty() {
+            let (ending, hints) = (endpoint.is_ending, &endpoint.zone_hints);
+            writeln!(text, "    ending {ending} hints {hints:?}").unwrap();
+        }
+    }
+    if cluster.balancing != ir::cluster::Balancing::RoundRobin {
+        told(text, "balancing", Some(&cluster.balancing));
+    }
+    told(text, "inflight", cluster.max_inflight_requests.as_ref());
+    told(text, "session", cluster.session_persistence.as_ref());
+    told(text, "policy", cluster.policy.as_ref());
+    told(text, "security", cluster.security_policy.as_ref());
 }
 
 /// What a policy says, where one does.
