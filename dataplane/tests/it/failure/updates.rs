@@ -241,12 +241,8 @@ async fn a_broken_certificate_is_refused_and_the_old_one_stays() {
         let version = format!("bad{number}");
         let mut wire = ir::encode::snapshot(&good);
         wire.id.clone_from(&version);
-        let identity = Identity {
-            chain_pem,
-            key_pem,
-            leaf: Vec::new(),
-        };
-        wire.secrets = ir::encode::snapshot(&with(&version, &identity)).secrets;
+        wire.secrets[0].cert_pem = chain_pem;
+        wire.secrets[0].key_pem = key_pem;
         gateway.control_plane.push(whole(wire)).await;
         let nack = gateway.control_plane.nacked(&version).await;
         assert!(

@@ -59,6 +59,92 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
     }
 }
 
+/// What is asked of clients, and whose authorities vouch for them; nothing is asked without.
+type Asked<'a> = Option<(ClientValidationMode, &'a [&'a Authority])>;
+/// What it is, before, whether the client has a certificate, after, and the status that a connection
+/// gets which stands by then.
+type Row<'a> = (&'static str, Asked<'a>, bool, Asked<'a>, u16);
+
+fn changes<'a>(
+    by_ours: &'a [&'a Authority],
+    by_both: &'a [&'a Authority],
+    by_other: &'a [&'a Authority],
+) -> [Row<'a>; 10] {
+    [
+        (
+            "one more authority",
+            Some((AllowValidOnly, by_ours)),
+            true,
+            Some((AllowValidOnly, by_both)),
+            200,
+        ),
+        (
+            "another authority",
+            Some((AllowValidOnly, by_ours)),
+            true,
+            Some((AllowValidOnly, by_other)),
+            421,
+        ),
+        (
+            "one less, not its own",
+            Some((AllowValidOnly, by_both)),
+            true,
+            Some((AllowValidOnly, by_ours)),
+            200,
+        ),
+        (
+            "one less, its own",
+            Some((AllowValidOnly, by_both)),
+            true,
+            Some((AllowValidOnly, by_other)),
+            421,
+        ),
+        (
+            "asked from now on",
+            None,
+            false,
+            Some((AllowValidOnly, by_ours)),
+            421,
+        ),
+        (
+            "invited from now on",
+            None,
+            false,
+            Some((AllowInsecureFallback, by_ours)),
+            200,
+        ),
+        (
+            "must, not may",
+            Some((AllowInsecureFallback, by_ours)),
+            false,
+            Some((AllowValidOnly, by_ours)),
+            421,
+        ),
+        (
+            "must, not may, and has",
+            Some((AllowInsecureFallback, by_ours)),
+            true,
+            Some((AllowValidOnly, by_ours)),
+            200,
+        ),
+        // It would be let in, but as somebody else.
+        (
+            "unknown from now on",
+            Some((AllowInsecureFallback, by_ours)),
+            true,
+            Some((AllowInsecureFallback, by_other)),
+            421,
+        ),
+        (
+            "nobody",
+            Some((AllowInsecureFallback, by_ours)),
+            true,
+            Some((RejectAll, &[])),
+            421,
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn who_would_not_be_let_in_any_more_is_sent_away() {
     let backend = Backend::http1("b").await;
@@ -67,88 +153,15 @@ async fn who_would_not_be_let_in_any_more_is_sent_away() {
     let known = TlsClient::trusting(&authority).identity(&ours.client("known"));
     let anonymous = TlsClient::trusting(&authority);
     let (by_ours, by_both, by_other) = ([&ours], [&ours, &other], [&other]);
-    // before, client, after -> what a connection that stands gets
-    type Asked<'a> = Option<(ClientValidationMode, &'a [&'a Authority])>;
-    let rows: [(&str, Asked<'_>, &TlsClient, Asked<'_>, u16); 10] = [
-        (
-            "one more authority",
-            Some((AllowValidOnly, &by_ours)),
-            &known,
-            Some((AllowValidOnly, &by_both)),
-            200,
-        ),
-        (
-            "another authority",
-            Some((AllowValidOnly, &by_ours)),
-            &known,
-            Some((AllowValidOnly, &by_other)),
-            421,
-        ),
-        (
-            "one less, not its own",
-            Some((AllowValidOnly, &by_both)),
-            &known,
-            Some((AllowValidOnly, &by_ours)),
-            200,
-        ),
-        (
-            "one less, its own",
-            Some((AllowValidOnly, &by_both)),
-            &known,
-            Some((AllowValidOnly, &by_other)),
-            421,
-        ),
-        (
-            "asked from now on",
-            None,
-            &anonymous,
-            Some((AllowValidOnly, &by_ours)),
-            421,
-        ),
-        (
-            "invited from now on",
-            None,
-            &anonymous,
-            Some((AllowInsecureFallback, &by_ours)),
-            200,
-        ),
-        (
-            "must, not may",
-            Some((AllowInsecureFallback, &by_ours)),
-            &anonymous,
-            Some((AllowValidOnly, &by_ours)),
-            421,
-        ),
-        (
-            "must, not may, and has",
-            Some((AllowInsecureFallback, &by_ours)),
-            &known,
-            Some((AllowValidOnly, &by_ours)),
-            200,
-        ),
-        // It would be let in, but as somebody else.
-        (
-            "unknown from now on",
-            Some((AllowInsecureFallback, &by_ours)),
-            &known,
-            Some((AllowInsecureFallback, &by_other)),
-            421,
-        ),
-        (
-            "nobody",
-            Some((AllowInsecureFallback, &by_ours)),
-            &known,
-            Some((RejectAll, &[])),
-            421,
-        ),
-    ];
     let port = free_port();
     let base = coalescing(port, &authority, &[("one", &[HOST])])
         .route("shop/r", "", "/", "shop/b:80")
         .cluster("shop/b:80", &[backend.address()])
         .build();
     let gateway = Gateway::serving(&base).await;
-    for (index, (what, before, client, after, expected)) in rows.into_iter().enumerate() {
+    let rows = changes(&by_ours, &by_both, &by_other);
+    for (index, (what, before, is_known, after, expected)) in rows.into_iter().enumerate() {
+        let client = if is_known { &known } else { &anonymous };
         gateway
             .apply(&asking(&base, &format!("before{index}"), before))
             .await;

@@ -329,20 +329,15 @@ async fn a_peer_that_vanishes_while_the_other_one_does_not_read_is_noticed() {
     })
     .await;
     for vanishes in ["client", "backend"] {
-        let mut client = TcpStream::connect(at(port)).await.unwrap();
-        let (mut backend, _) = within("a connection", listener.accept()).await.unwrap();
-        let (sender, mut stalled) = match vanishes {
-            "client" => (&mut client, backend),
-            _ => {
-                let stalled = client;
-                client = backend;
-                backend = stalled;
-                (&mut client, backend)
-            }
+        let client = TcpStream::connect(at(port)).await.unwrap();
+        let (backend, _) = within("a connection", listener.accept()).await.unwrap();
+        let (mut sender, mut stalled) = match vanishes {
+            "client" => (client, backend),
+            _ => (backend, client),
         };
-        assert!(stuff(sender).await > 0, "{vanishes}");
+        assert!(stuff(&mut sender).await > 0, "{vanishes}");
         sender.set_zero_linger().unwrap();
-        drop(client);
+        drop(sender);
         let reason = match vanishes {
             "client" => "client_aborted",
             _ => "upstream_reset",
