@@ -283,6 +283,19 @@ keys! {
     DOWNSTREAM_USER_TIMEOUT "runtimeTuning.downstreamTcpKeepalive.userTimeoutMs": WAIT_OR_NONE, "0",
         "How long sent bytes may stay without acknowledgement; 0 leaves it to the kernel.";
 
+    HEALTH_ALL "runtimeTuning.activeHealthCheckEnabled": Kind::Flag, "false",
+        "Endpoints of every backend without checks of its own are asked for a TCP connection.";
+    HEALTH_INTERVAL "runtimeTuning.activeHealthCheckIntervalMs": WAIT, "5000",
+        "Between two health checks of one endpoint, a tenth more or less, unless the policy says otherwise.";
+    HEALTH_TIMEOUT "runtimeTuning.activeHealthCheckTimeoutMs": WAIT, "1000",
+        "How long a health check may take, unless the policy says otherwise.";
+    HEALTH_UNHEALTHY "runtimeTuning.activeHealthCheckUnhealthyThreshold":
+        number(Unit::Count, 1, 1000, Zero::Default), "2",
+        "Health checks in a row that must fail before an endpoint is left out, unless the policy says otherwise.";
+    HEALTH_HEALTHY "runtimeTuning.activeHealthCheckHealthyThreshold":
+        number(Unit::Count, 1, 1000, Zero::Default), "2",
+        "Health checks in a row that must pass before it is used again, unless the policy says otherwise.";
+
     STREAMS_MAX "runtimeProtection.tcpGlobalConnectionLimit": LIMIT, "0",
         "Connections of TCP and TLS routes of the whole process, within `httpGlobalConnectionLimit`, which counts all; further ones are closed.";
     LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
@@ -372,19 +385,6 @@ keys! {
         "PRIORITY frames of a client per stream; more end the connection.";
     H2_WINDOW_UPDATES "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame": FRAMES, "10",
         "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
-
-    HEALTH_ALL "runtimeTuning.activeHealthCheckEnabled": Kind::Flag, "false",
-        "Endpoints of every backend without checks of its own are asked for a TCP connection.";
-    HEALTH_INTERVAL "runtimeTuning.activeHealthCheckIntervalMs": WAIT, "5000",
-        "Between two health checks of one endpoint, a tenth more or less, unless the policy says otherwise.";
-    HEALTH_TIMEOUT "runtimeTuning.activeHealthCheckTimeoutMs": WAIT, "1000",
-        "How long a health check may take, unless the policy says otherwise.";
-    HEALTH_UNHEALTHY "runtimeTuning.activeHealthCheckUnhealthyThreshold":
-        number(Unit::Count, 1, 1000, Zero::Default), "2",
-        "Health checks in a row that must fail before an endpoint is left out, unless the policy says otherwise.";
-    HEALTH_HEALTHY "runtimeTuning.activeHealthCheckHealthyThreshold":
-        number(Unit::Count, 1, 1000, Zero::Default), "2",
-        "Health checks in a row that must pass before it is used again, unless the policy says otherwise.";
 
     SESSION_SECRET "sessionPersistence.secretKey": Kind::Secret, "",
         "Secret of 16 characters or more under which persistent sessions are sealed, the same for all replicas; better kept in a file. Without one each process makes its own, and a session ends with it.";
