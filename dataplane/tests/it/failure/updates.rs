@@ -223,6 +223,7 @@ async fn a_broken_certificate_is_refused_and_the_old_one_stays() {
         SnapshotBuilder::from(&to(version, port, &[backend.address()]), version)
             .https_listener("infra/gw/secure", secure, names, &["infra/x"])
             .certificate("infra/x", identity)
+            .route("shop/secure", "", "/", "shop/b:80")
             .build()
     };
     let good = with("good", &certificate);

@@ -7,10 +7,11 @@ use dataplane::bootstrap::Bootstrap;
 use dataplane_telemetry::access_log::{self, Sink};
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::tls::TlsClient;
-use dataplane_testkit::snapshot::free_port;
+use dataplane_testkit::snapshot::{free_port, stream_route};
 use dataplane_testkit::{SnapshotBuilder, within};
 use ir::Snapshot;
 use ir::listener::ClientValidationMode;
+use ir::stream_route::StreamKind;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -30,6 +31,14 @@ fn snapshot(https: u16, bytes: u16, authority: &Authority) -> Snapshot {
         .https_listener(OPEN, https, &["open.test"], &["infra/cert"])
         .https_listener(CLOSED, https, &["closed.test"], &["infra/cert"])
         .tls_listener(BYTES, bytes, &["bytes.test"], &["infra/cert"])
+        .stream_route(stream_route(
+            StreamKind::Tls,
+            "tls/app/bytes",
+            BYTES,
+            &["bytes.test"],
+            &[("app/db:1", 1)],
+        ))
+        .cluster("app/db:1", &[])
         .build();
     let mode = ClientValidationMode::AllowValidOnly;
     asking(&mut snapshot, CLOSED, &Authority::new("clients"), mode);
