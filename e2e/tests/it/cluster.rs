@@ -569,8 +569,11 @@ async fn a_kind_that_may_not_be_listed_is_named_and_the_others_are_served() {
         return;
     };
     let place = Place::new(server, "rightless", ALONE);
+    // All but TLSRoutes; other tests may have installed kinds of our own.
     let kinds = "[gatewayclasses, gateways, listenersets, httproutes, grpcroutes, tcproutes, \
-                 udproutes, referencegrants, backendtlspolicies]";
+                 udproutes, referencegrants, backendtlspolicies, xbackendtrafficpolicies, \
+                 backendlbpolicies, routepolicies, securitypolicies, directresponses, aiservices, \
+                 tokenpolicies, wasmplugins]";
     let some = |text: &str| text.replacen("resources: [\"*\"]", &format!("resources: {kinds}"), 1);
     let kubeconfig = account(&place, some);
     let settings = place.settings.path().join("shim.yaml");
