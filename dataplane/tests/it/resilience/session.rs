@@ -212,7 +212,9 @@ async fn an_endpoint_that_is_left_out_keeps_no_session() {
     for _ in 0..2 {
         assert_eq!(client.get(case.port, "/").await.status, 503, "it is kept");
     }
-    assert_eq!(bad.requests(), 3);
+    // An answer counts once it is through, which may be after the client has it.
+    let elsewhere = async { while client.get(case.port, "/").await.status == 503 {} };
+    within("the endpoint is left out", elsewhere).await;
     let second = client.served_by(case.port).await;
     for _ in 0..5 {
         assert_eq!(client.served_by(case.port).await, second);
