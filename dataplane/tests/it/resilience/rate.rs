@@ -276,12 +276,6 @@ async fn what_was_taken_outlives_a_change_of_route_and_rate() {
     case.route.security_policy = None;
     gateway.apply(&case.snapshot("v4")).await;
     assert_eq!(case.statuses("/", 5).await, [200; 5]);
-    // Its series go with the last worker that has met the new configuration.
-    dataplane_testkit::wait::until(Duration::from_secs(20), async || {
-        assert_eq!(case.get("/").await.status, 200);
-        metric(&gateway, &format!("{REJECTED}{{")) == 0
-    })
-    .await;
 }
 
 #[tokio::test]
