@@ -45,22 +45,7 @@ const REGEX: Rule = Rule {
     derive = "Default",
     derive = "PartialEq",
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider"),
-    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].reason"#
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AIServiceSpec {

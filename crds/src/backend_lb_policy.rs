@@ -43,21 +43,6 @@ pub(crate) use rules::rules;
         name = "Balancing",
         type_ = "string",
         json_path = ".spec.loadBalancing.type"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.ancestors[0].conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.ancestors[0].conditions[?(@.type=="Accepted")].reason"#
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -30,11 +30,6 @@ use crate::status::ObjectStatus;
         name = "Content-Type",
         type_ = "string",
         json_path = ".spec.contentType"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -3,7 +3,9 @@
 //! `crdgen` writes them, a test compares them with what is committed. The text is the same on every
 //! machine: fields stand in the order of their names.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceColumnDefinition, CustomResourceDefinition,
+};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -15,17 +17,48 @@ use crate::{
 /// Where the files stand in the repository.
 pub const FOLDER: &str = "manifests/crds";
 
+/// Where a policy says whether it is accepted.
+const OF_POLICY: Option<&str> = Some(".status.ancestors[0].conditions");
+
 /// Every definition, in the order of the kinds' names.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
-        AIService::crd(),
-        BackendLBPolicy::crd(),
-        DirectResponse::crd(),
-        RoutePolicy::crd(),
-        SecurityPolicy::crd(),
-        TokenPolicy::crd(),
-        WasmPlugin::crd(),
+        with_columns(AIService::crd(), Some(".status.conditions")),
+        with_columns(BackendLBPolicy::crd(), OF_POLICY),
+        // It is told nothing of its own: routes say what became of it.
+        with_columns(DirectResponse::crd(), None),
+        with_columns(RoutePolicy::crd(), OF_POLICY),
+        with_columns(SecurityPolicy::crd(), OF_POLICY),
+        with_columns(TokenPolicy::crd(), OF_POLICY),
+        with_columns(WasmPlugin::crd(), OF_POLICY),
     ]
+}
+
+/// Adds, behind a kind's own columns, whether it is accepted and why not, by the conditions at that
+/// path, and its age.
+fn with_columns(
+    mut definition: CustomResourceDefinition,
+    conditions: Option<&str>,
+) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let columns = version.additional_printer_columns.get_or_insert_default();
+        let mut add = |name: &str, type_: &str, json_path: String| {
+            columns.push(CustomResourceColumnDefinition {
+                name: name.to_owned(),
+                type_: type_.to_owned(),
+                json_path,
+                ..CustomResourceColumnDefinition::default()
+            });
+        };
+        if let Some(conditions) = conditions {
+            for (name, field) in [("Accepted", "status"), ("Reason", "reason")] {
+                let path = format!("{conditions}[?(@.type==\"Accepted\")].{field}");
+                add(name, "string", path);
+            }
+        }
+        add("Age", "date", ".metadata.creationTimestamp".to_owned());
+    }
+    definition
 }
 
 /// Name and text of each file.

@@ -48,21 +48,6 @@ pub(crate) use rules::rules;
         name = "Target",
         type_ = "string",
         json_path = ".spec.targetRefs[*].name"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.ancestors[0].conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.ancestors[0].conditions[?(@.type=="Accepted")].reason"#
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -54,21 +54,6 @@ const DEGRADE: Rule = Rule {
         name = "Tokens/min",
         type_ = "integer",
         json_path = ".spec.tokensPerMinute"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.ancestors[0].conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.ancestors[0].conditions[?(@.type=="Accepted")].reason"#
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
     )
 )]
 #[serde(rename_all = "camelCase")]

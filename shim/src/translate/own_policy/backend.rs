@@ -32,13 +32,7 @@ pub(in super::super) struct BackendSettings {
 pub(super) fn read(object: &Object<BackendLBPolicy>) -> Read {
     let spec = &object.value.spec;
     let targets = spec.target_refs.iter().map(|target| {
-        let reference = Reference {
-            group: &target.group,
-            kind: &target.kind,
-            namespace: None,
-            name: &target.name,
-            section: None,
-        };
+        let reference = Reference::local(&target.group, &target.kind, &target.name);
         only_services(&reference, object.namespace())
     });
     let settings = settings(spec);
@@ -187,13 +181,7 @@ pub(super) fn thresholds(spec: &api::Breaker) -> BreakerThresholds {
 pub(super) fn read_traffic(object: &Object<traffic::XBackendTrafficPolicy>) -> Read {
     let spec = &object.value.spec;
     let targets = spec.target_refs.iter().map(|target| {
-        let reference = Reference {
-            group: &target.group,
-            kind: &target.kind,
-            namespace: None,
-            name: &target.name,
-            section: None,
-        };
+        let reference = Reference::local(&target.group, &target.kind, &target.name);
         only_services(&reference, object.namespace())
     });
     Read {

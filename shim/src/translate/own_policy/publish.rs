@@ -88,18 +88,7 @@ pub(in super::super) fn http_route(
     policies: &OwnPolicies,
     found: Arc<Route<HttpRule>>,
 ) -> Arc<Route<HttpRule>> {
-    let Some(effective) = effective(policies, Kind::HttpRoute, &found) else {
-        return found;
-    };
-    let mut route = (*found).clone();
-    route.policy = effective.settings;
-    route.security_policy = effective.security;
-    if let Some(cors) = effective.cors {
-        for rule in &mut route.rules {
-            add_cors(&mut rule.filters, &cors);
-        }
-    }
-    Arc::new(route)
+    published(policies, Kind::HttpRoute, found, |rule| &mut rule.filters)
 }
 
 /// A gRPC route as it is published.
@@ -107,7 +96,16 @@ pub(in super::super) fn grpc_route(
     policies: &OwnPolicies,
     found: Arc<Route<GrpcRule>>,
 ) -> Arc<Route<GrpcRule>> {
-    let Some(effective) = effective(policies, Kind::GrpcRoute, &found) else {
+    published(policies, Kind::GrpcRoute, found, |rule| &mut rule.filters)
+}
+
+fn published<R: Clone>(
+    policies: &OwnPolicies,
+    kind: Kind,
+    found: Arc<Route<R>>,
+    filters: fn(&mut R) -> &mut Vec<Filter>,
+) -> Arc<Route<R>> {
+    let Some(effective) = effective(policies, kind, &found) else {
         return found;
     };
     let mut route = (*found).clone();
@@ -115,7 +113,7 @@ pub(in super::super) fn grpc_route(
     route.security_policy = effective.security;
     if let Some(cors) = effective.cors {
         for rule in &mut route.rules {
-            add_cors(&mut rule.filters, &cors);
+            add_cors(filters(rule), &cors);
         }
     }
     Arc::new(route)

@@ -14,13 +14,7 @@ use crate::cluster_view::Object;
 pub(super) fn read(object: &Object<crds::RoutePolicy>) -> Read {
     let spec = &object.value.spec;
     let targets = spec.target_refs.iter().map(|target| {
-        let reference = Reference {
-            group: &target.group,
-            kind: &target.kind,
-            namespace: None,
-            name: &target.name,
-            section: None,
-        };
+        let reference = Reference::local(&target.group, &target.kind, &target.name);
         Target::read(&reference, object.namespace())
     });
     let default = spec.default.clone().unwrap_or_default();

@@ -30,6 +30,19 @@ pub(super) struct Reference<'a> {
     pub(super) section: Option<&'a str>,
 }
 
+impl<'a> Reference<'a> {
+    /// A whole object of the policy's own namespace.
+    pub(super) fn local(group: &'a str, kind: &'a str, name: &'a str) -> Self {
+        Self {
+            group,
+            kind,
+            namespace: None,
+            name,
+            section: None,
+        }
+    }
+}
+
 impl Target {
     /// Reads a reference of a policy in `namespace`.
     pub(super) fn read(reference: &Reference<'_>, namespace: &str) -> Result<Self, (Self, Fault)> {
