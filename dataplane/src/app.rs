@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use dataplane_config::{Kept, Store};
+use dataplane_config::{Kept, Overlap, Rotation, Store};
 use dataplane_http::Overload;
 use dataplane_resilience::admission::{Clients, Gate};
 use dataplane_resilience::pressure::SharedLevel;
@@ -20,6 +21,7 @@ use dataplane_stream::udp;
 use dataplane_telemetry::access_log::AccessLog;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_tls::SealError;
 use dataplane_xds::Status;
 
 use crate::admin::{self, AdminState, Readiness};
@@ -30,6 +32,7 @@ use crate::last_good::{self, Keeper};
 use crate::listener::worker::{Shared, Workers};
 use crate::listener::{Listeners, accept};
 use crate::overload;
+use crate::session_secret;
 use crate::shutdown;
 
 /// How long the access log may take to write out what it holds at the end.
@@ -49,9 +52,10 @@ pub async fn run(
 ) -> anyhow::Result<bool> {
     dataplane_tls::install_crypto_provider();
     overload::descriptors::raise_limit();
+    let secrets = session_secrets(&bootstrap).context("cannot seal sessions")?;
     let store = Arc::new(Store::with(
         bootstrap.listener_defaults.clone(),
-        kept(&bootstrap)?,
+        kept(&bootstrap, secrets.as_ref()),
     ));
     let status = Arc::new(Status::default());
     let readiness = Arc::new(Readiness::default());
@@ -100,6 +104,7 @@ pub async fn run(
         metrics.overload.clone(),
         admin_stop.clone(),
     ));
+    let following = follow_secret(&bootstrap, secrets, &metrics, &admin_stop);
     let keeper = Arc::new(match &bootstrap.last_good {
         Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
         None => Keeper::default(),
@@ -140,6 +145,9 @@ pub async fn run(
     admin_stop.cancel();
     let _ = admin.await;
     let _ = watching.await;
+    if let Some(following) = following {
+        let _ = following.await;
+    }
     // The workers hold lines of their own, which they hand on at their end.
     if let Some(listeners) = Arc::into_inner(listeners) {
         let workers = listeners.into_inner().into_workers();
@@ -151,18 +159,39 @@ pub async fn run(
 }
 
 /// What outlives configurations, empty.
-fn kept(bootstrap: &Bootstrap) -> anyhow::Result<Kept> {
+fn kept(bootstrap: &Bootstrap, secrets: Option<&Rotation>) -> Kept {
     let kept = Kept::new(
         bootstrap.rate_limits.clone(),
         bootstrap.xds.live_replicas.clone(),
     );
     let kept = kept.in_zone(&bootstrap.zone);
-    match &bootstrap.session_secret {
-        Some(secret) => kept
-            .sealing_with(secret.expose().as_bytes())
-            .context("cannot seal sessions"),
-        None => Ok(kept),
+    match secrets {
+        Some(secrets) => kept.sealing_with(secrets.secrets()),
+        None => kept,
     }
+}
+
+/// What sessions are sealed under, if the replicas are to share it.
+fn session_secrets(bootstrap: &Bootstrap) -> Result<Option<Rotation>, SealError> {
+    let Some(secret) = &bootstrap.session_secret else {
+        return Ok(None);
+    };
+    let file = bootstrap.session_secret_file.as_ref();
+    let overlap = file.map_or_else(Overlap::default, |file| file.overlap);
+    Rotation::new(secret, overlap).map(Some)
+}
+
+/// Looks at the file of the secret until `stop` is cancelled; nothing where there is none.
+fn follow_secret(
+    bootstrap: &Bootstrap,
+    secrets: Option<Rotation>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    let file = bootstrap.session_secret_file.clone()?;
+    let metrics = metrics.sessions.clone();
+    let following = session_secret::follow(file, secrets?, metrics, stop.clone());
+    Some(tokio::spawn(following))
 }
 
 fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<AccessLog> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use dataplane_telemetry::{access_log, log};
 use ir::SecretText;
 
+use crate::session_secret::SecretFile;
 use crate::{health, overload};
 
 pub mod error;
@@ -73,6 +74,8 @@ pub struct Bootstrap {
     pub health: health::Settings,
     /// What persistent sessions are sealed under; `None` for a secret that ends with the process.
     pub session_secret: Option<SecretText>,
+    /// The file that it is from, to be looked at while running.
+    pub session_secret_file: Option<SecretFile>,
     /// How the end is drained.
     pub drain: Drain,
     /// Where the last good configuration is kept; `None` keeps none.

@@ -14,6 +14,7 @@ pub mod last_good;
 pub mod bootstrap;
 pub mod overload;
 pub mod health;
+pub mod session_secret;
 
 /// What [`app::run`] counts into; whoever runs it makes one.
 pub use dataplane_telemetry::metrics::Metrics;

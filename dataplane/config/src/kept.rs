@@ -14,9 +14,9 @@ use ir::policy::{RateLimit, SecurityPolicy, SessionPersistence};
 
 use dataplane_resilience::circuit_breaker::{Breaker, Settings};
 use dataplane_telemetry::metrics::Metrics;
-use dataplane_tls::{SealError, Sealer};
 
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
+use crate::session_secrets::SessionSecrets;
 use crate::sessions::{self, SessionPolicy};
 
 /// Entries from which on those are looked for that nobody holds.
@@ -29,7 +29,7 @@ pub struct Kept {
     limiters: Mutex<Found<LimiterName, Limiter>>,
     shared: Arc<Shared>,
     limits: ProcessLimits,
-    sealer: OnceLock<Arc<Sealer>>,
+    secrets: OnceLock<Arc<SessionSecrets>>,
     /// Where this data plane is; empty when nobody says so.
     zone: Box<str>,
 }
@@ -93,12 +93,12 @@ impl Kept {
         &self.zone
     }
 
-    /// Has sessions sealed under a secret that other replicas have too.
-    pub fn sealing_with(self, secret: &[u8]) -> Result<Self, SealError> {
-        let sealer = Sealer::new(secret, sessions::PURPOSE)?;
-        // There is none yet: it is made when the first session policy is compiled.
-        let _ = self.sealer.set(Arc::new(sealer));
-        Ok(self)
+    /// Has sessions sealed under secrets that other replicas have too.
+    pub fn sealing_with(self, secrets: Arc<SessionSecrets>) -> Self {
+        Self {
+            secrets: secrets.into(),
+            ..self
+        }
     }
 
     /// How sessions are kept for a policy; nothing where there is no secret to be had.
@@ -109,15 +109,15 @@ impl Kept {
         metrics: &Metrics,
     ) -> Option<Arc<SessionPolicy>> {
         let source = source?;
-        let sealer = match self.sealer.get() {
-            Some(sealer) => sealer,
+        let secrets = match self.secrets.get() {
+            Some(secrets) => secrets,
             None => {
-                let sealer = Sealer::ephemeral(sessions::PURPOSE).ok()?;
+                let secrets = SessionSecrets::ephemeral().ok()?;
                 metrics.sessions.is_ephemeral.set(1);
-                self.sealer.get_or_init(|| Arc::new(sealer))
+                self.secrets.get_or_init(|| Arc::new(secrets))
             }
         };
-        let compiled = SessionPolicy::compile(source, place, sealer, &metrics.sessions);
+        let compiled = SessionPolicy::compile(source, place, secrets, &metrics.sessions);
         Some(Arc::new(compiled))
     }
 

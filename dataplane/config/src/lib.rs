@@ -15,6 +15,7 @@ pub mod access;
 pub mod kept;
 pub mod rate_limits;
 pub mod sessions;
+pub mod session_secrets;
 
 pub use access::AddressLists;
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
@@ -26,6 +27,7 @@ pub use runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
     RuntimeConfig,
 };
+pub use session_secrets::{Overlap, Rotation, SessionSecrets};
 pub use sessions::{Session, SessionPolicy, cluster_hash};
 pub use store::{Current, Reader, Store};
 pub use streams::{StreamBackend, StreamRule, Streams, UdpBind};

@@ -16,13 +16,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
 
 use dataplane_telemetry::metrics::{Gauge, SessionMetrics};
-use dataplane_tls::Sealer;
 use dataplane_upstream::Cluster;
 use ir::http_route::{HttpMatch, PathMatch};
 use ir::policy::{SessionCarrier, SessionPersistence};
 
-/// What sealed values are for; a change of their form changes it too.
-pub(crate) const PURPOSE: &str = "nantian session 1";
+use crate::session_secrets::{SealedBy, SessionSecrets};
 
 /// A cookie's name when the policy has none, in front of a hash of what it is for.
 const COOKIE_PREFIX: &str = "nantian-session-";
@@ -42,7 +40,7 @@ pub struct SessionPolicy {
     source: SessionPersistence,
     kind: Kind,
     carrier: Carrier,
-    sealer: Arc<Sealer>,
+    secrets: Arc<SessionSecrets>,
     /// What became of sessions, in the whole process.
     pub metrics: Arc<SessionMetrics>,
 }
@@ -89,6 +87,8 @@ pub struct Session {
     began: u64,
     /// When it was last written.
     seen: u64,
+    /// Under which secret.
+    sealed_by: SealedBy,
 }
 
 /// The hash by which a session names a cluster; the same in every process.
@@ -100,7 +100,7 @@ impl SessionPolicy {
     pub(crate) fn compile(
         source: &SessionPersistence,
         place: Place<'_>,
-        sealer: &Arc<Sealer>,
+        secrets: &Arc<SessionSecrets>,
         metrics: &Arc<SessionMetrics>,
     ) -> Self {
         let given = source.session_name.as_deref();
@@ -120,7 +120,7 @@ impl SessionPolicy {
             source: source.clone(),
             kind: place.kind,
             carrier,
-            sealer: Arc::clone(sealer),
+            secrets: Arc::clone(secrets),
             metrics: Arc::clone(metrics),
         }
     }
@@ -147,7 +147,8 @@ impl SessionPolicy {
             return None;
         }
         let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let session = Session::from_bytes(&self.sealer.open(&sealed)?)?;
+        let (opened, sealed_by) = self.secrets.open(&sealed)?;
+        let session = Session::from_bytes(&opened, sealed_by)?;
         let now = millis(now);
         // Clocks of replicas differ a little: what lies ahead has just begun.
         let since = |then: u64| Duration::from_millis(now.saturating_sub(then));
@@ -176,7 +177,8 @@ impl SessionPolicy {
         let is_due = |held: &Session| {
             let seen = Duration::from_millis(now.saturating_sub(held.seen));
             let idle = self.source.idle_timeout;
-            idle.is_some_and(|limit| seen >= limit / RENEWED_AFTER)
+            held.sealed_by == SealedBy::Other
+                || idle.is_some_and(|limit| seen >= limit / RENEWED_AFTER)
         };
         if same.is_some_and(|held| !is_due(held)) {
             return None;
@@ -187,8 +189,9 @@ impl SessionPolicy {
             // A session that moves to another endpoint goes on; it does not begin again.
             began: held.map_or(now, |held| held.began),
             seen: now,
+            sealed_by: SealedBy::Current,
         };
-        let text = URL_SAFE_NO_PAD.encode(self.sealer.seal(&session.to_bytes()));
+        let text = URL_SAFE_NO_PAD.encode(self.secrets.seal(&session.to_bytes()));
         let field = match &self.carrier {
             Carrier::Header(name) => (name.clone(), HeaderValue::try_from(text).ok()?),
             Carrier::Cookie {
@@ -241,7 +244,7 @@ impl Session {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    fn from_bytes(bytes: &[u8], sealed_by: SealedBy) -> Option<Self> {
         let bytes: &[u8; SEALED_BYTES] = bytes.try_into().ok()?;
         let number = |range: std::ops::Range<usize>| {
             bytes[range]
@@ -257,6 +260,7 @@ impl Session {
             ),
             began: number(26..32),
             seen: number(32..38),
+            sealed_by,
         })
     }
 }

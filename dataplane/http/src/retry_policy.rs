@@ -11,6 +11,7 @@ use http::StatusCode;
 use dataplane_config::ClusterConfig;
 use dataplane_resilience::backoff::Backoff;
 use dataplane_resilience::retry::Allowance;
+use dataplane_telemetry::metrics::Denied;
 use ir::policy::Retry;
 
 /// The first pause is drawn from zero to this when the policy names none.
@@ -63,6 +64,11 @@ impl<'c> Policy<'c> {
         self.retry.codes.contains(&status.as_u16())
     }
 
+    /// Whether the policy asks for one more attempt than were made.
+    pub(crate) fn has_more(&self) -> bool {
+        self.made < self.retry.attempts
+    }
+
     /// The pause before one more attempt, when number, time and budget allow it. One that `is_free`
     /// needs only the time: nothing of the request has arrived anywhere.
     pub(crate) fn next(
@@ -72,7 +78,7 @@ impl<'c> Policy<'c> {
         at_least: Duration,
         chance: Chance,
     ) -> Option<Duration> {
-        if !is_free && self.made >= self.retry.attempts {
+        if !is_free && !self.has_more() {
             return None;
         }
         // Gateway API: never sooner than the backoff; the rest grows, and is drawn.
@@ -87,7 +93,7 @@ impl<'c> Policy<'c> {
         if let (false, Some(allowance)) = (is_free, self.budget)
             && !cluster.retries.try_retry(allowance, START.elapsed())
         {
-            cluster.metrics.retry_denied();
+            cluster.metrics.retry_denied(Denied::Budget);
             return None;
         }
         cluster.metrics.retried();

@@ -68,9 +68,11 @@ impl Worker {
         self.config().binds.get(&address).cloned()
     }
 
-    /// Closes idle backend connections, ends what is too heavy and writes the log out; to be called
-    /// about every second.
+    /// Lets go of a configuration that was replaced, closes idle backend connections, ends what is
+    /// too heavy and writes the log out; to be called about every second.
     pub fn tend(&self) {
+        // A worker without requests would hold the former one, and what is counted under it.
+        drop(self.config());
         self.pool.sweep(self.settings.upstream_idle_timeout);
         self.inflight.tend(&self.overload);
         self.log.flush();

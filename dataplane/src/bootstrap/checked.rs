@@ -48,6 +48,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         listener_defaults: listener::defaults(written),
         rate_limits: listener::rate_limits(written),
         session_secret: session::secret(written),
+        session_secret_file: session::file(written),
         zone: written.text(&key::ZONE).unwrap_or_default(),
         health: health(written),
         drain: drain(written),

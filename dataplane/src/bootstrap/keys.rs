@@ -389,7 +389,13 @@ keys! {
     SESSION_SECRET "sessionPersistence.secretKey": Kind::Secret, "",
         "Secret of 16 characters or more under which persistent sessions are sealed, the same for all replicas; better kept in a file. Without one each process makes its own, and a session ends with it.";
     SESSION_SECRET_FILE "sessionPersistence.secretKeyFile": Kind::Text, "",
-        "File that holds the secret, read at start; line ends around it do not count.";
+        "File that holds the secret, looked at every 10 s; line ends around it do not count. A new secret opens sessions at once.";
+    SESSION_SEALS_AFTER "sessionPersistence.secretSealsAfterMs":
+        number(Unit::Milliseconds, 0, MS_MAX, Zero::Plain), "120000",
+        "How long a new secret of the file is known before sessions are sealed under it; by then all replicas must have read it.";
+    SESSION_FORMER "sessionPersistence.formerSecretMs":
+        number(Unit::Milliseconds, 0, MS_MAX, Zero::Plain), "86400000",
+        "How long a secret that was replaced still opens sessions; clients that come back meanwhile get a value of the new one.";
 
     LAST_GOOD "lastGoodCache.enabled": Kind::Flag, "false",
         "Keeps the last good configuration on disk, without secrets, and serves it after a restart until the control plane sends one.";

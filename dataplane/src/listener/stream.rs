@@ -94,7 +94,7 @@ impl Door {
             dataplane_stream::unrouted(&self.streams, &arrival, &listener);
             return server_name::refuse(tcp, Alert::UnrecognizedName).await;
         }
-        let Some(stream) = self.shake_hands(tls, tcp, client, &bind).await else {
+        let Some(mut stream) = self.shake_hands(tls, tcp, client, &bind).await else {
             return;
         };
         let session = stream.session();
@@ -103,6 +103,7 @@ impl Door {
         }
         arrival.server_name = session.sni.as_deref().map(Into::into);
         arrival.tls_version = Some(version(&stream));
+        arrival.admission = stream.take_admission().map(Box::new);
         drop(bind);
         let client = Client::Ended(Box::new(stream));
         dataplane_stream::serve(self.streams.clone(), client, arrival, listener).await;
@@ -112,6 +113,8 @@ impl Door {
         Arrival {
             client,
             local: tcp.local_addr().unwrap_or(self.address),
+            bind: self.address,
+            admission: None,
             server_name: None,
             tls_version: None,
             drain: self.drain.clone(),

@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use dataplane_config::{ListenerConfig, Streams};
+use dataplane_config::{Current, ListenerConfig, Streams};
 use dataplane_telemetry::reason::Reason;
-use dataplane_tls::ServerStream;
+use dataplane_tls::{Admission, ServerStream};
 
 use crate::connect::{self, Addresses, PassesTls, Upstream};
 use crate::copy::{self, Carried, Side};
@@ -43,6 +43,10 @@ pub struct Arrival {
     pub client: SocketAddr,
     /// The address it came to.
     pub local: SocketAddr,
+    /// The one of its socket.
+    pub bind: SocketAddr,
+    /// By what it was let in, when TLS ended here.
+    pub admission: Option<Box<Admission>>,
     /// The name it asked for by TLS.
     pub server_name: Option<Box<str>>,
     /// The protocol version, such as `TLSv1.3`, when TLS ended here.
@@ -80,8 +84,15 @@ pub async fn serve(
     let found = find(&worker, &client, &arrival, identity.as_deref(), &mut story).await;
     let reason = match found {
         Ok(upstream) => {
-            let drains = [&arrival.drain, &*listener_gone];
-            carry(&worker, client, upstream, drains, &mut story).await
+            carry(
+                &worker,
+                client,
+                upstream,
+                &arrival,
+                &listener_gone,
+                &mut story,
+            )
+            .await
         }
         Err(reason) => {
             if matches!(reason, Reason::Overload | Reason::BackendOverload) {
@@ -163,25 +174,34 @@ async fn find(
     connect::connect(worker, cluster, tls, addresses, story).await
 }
 
-/// Bytes both ways.
+/// Bytes both ways, for as long as the client would be let in.
 async fn carry(
     worker: &Worker,
     mut client: Client,
     mut upstream: Upstream,
-    drains: [&CancellationToken; 2],
+    arrival: &Arrival,
+    listener_gone: &CancellationToken,
     story: &mut Story,
 ) -> Reason {
     let mut carried = Carried::default();
     let metrics = story.metrics.clone();
-    let reason = copy::run(
+    let copying = copy::run(
         worker,
         &mut client,
         &mut upstream.connection,
-        drains,
+        [&arrival.drain, listener_gone],
         &metrics,
         &mut carried,
-    )
-    .await;
+    );
+    let reason = match &arrival.admission {
+        None => copying.await,
+        Some(admission) => tokio::select! {
+            reason = copying => reason,
+            () = worker.until_config(|now| !admits(now, arrival.bind, admission)) => {
+                Reason::ClientCertificate
+            }
+        },
+    };
     (story.received, story.sent) = (carried.received, carried.sent);
     if reason != Reason::Ok {
         // What was cut must not look complete to either side.
@@ -189,6 +209,13 @@ async fn carry(
         let _ = upstream.connection.tcp().set_zero_linger();
     }
     reason
+}
+
+/// Whether the listener would let the client in now, for the same client. Without its socket or its
+/// listener a connection drains instead.
+fn admits(now: &Current, bind: SocketAddr, admission: &Admission) -> bool {
+    let tls = now.binds.get(&bind).and_then(|bind| bind.tls.as_ref());
+    tls.is_none_or(|tls| tls.admits(admission))
 }
 
 /// Ends a connection that goes nowhere.

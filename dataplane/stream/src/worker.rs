@@ -6,9 +6,12 @@
 use std::cell::{OnceCell, RefCell, RefMut};
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
 
 use dataplane_config::{Current, Reader, Store, UdpBind};
 use dataplane_resilience::admission::Permit;
@@ -34,6 +37,10 @@ pub struct Worker {
     make_room: Box<dyn Fn() -> bool>,
     scratch: RefCell<Box<[u8]>>,
     moving: OnceCell<RefCell<Moving>>,
+    /// The configuration that was there at the last look.
+    seen: RefCell<Rc<Current>>,
+    /// Told when another one is found.
+    reconfigured: Notify,
 }
 
 impl Worker {
@@ -46,10 +53,13 @@ impl Worker {
         overload: Arc<OverloadMetrics>,
         make_room: Box<dyn Fn() -> bool>,
     ) -> Self {
+        let mut reader = store.reader();
         Self {
+            seen: RefCell::new(reader.load()),
+            reconfigured: Notify::new(),
             overload,
             make_room,
-            config: RefCell::new(store.reader()),
+            config: RefCell::new(reader),
             settings,
             log,
             scratch: RefCell::default(),
@@ -60,6 +70,20 @@ impl Worker {
     /// The configuration of this moment.
     pub(crate) fn config(&self) -> Rc<Current> {
         self.config.borrow_mut().load()
+    }
+
+    /// Returns once the configuration is one of which `is_reached` is true; looked at when there is
+    /// another one, a second later at most.
+    pub(crate) async fn until_config(&self, is_reached: impl Fn(&Current) -> bool) {
+        loop {
+            let mut another = pin!(self.reconfigured.notified());
+            // From here on nothing is missed.
+            another.as_mut().enable();
+            if is_reached(&self.config()) {
+                return;
+            }
+            another.await;
+        }
     }
 
     /// A descriptor for a connection to an endpoint; nothing when none is left.
@@ -147,8 +171,14 @@ impl Worker {
         self.moving.get_or_init(RefCell::default).borrow_mut()
     }
 
-    /// Writes the log out; to be called about every second.
+    /// Writes the log out, and lets go of a configuration that was replaced; to be called about
+    /// every second.
     pub fn tend(&self) {
+        let now = self.config();
+        if !Rc::ptr_eq(&now, &self.seen.borrow()) {
+            self.seen.replace(now);
+            self.reconfigured.notify_waiters();
+        }
         self.log.flush();
     }
 }

@@ -28,7 +28,7 @@ mod instrument;
 mod request;
 
 pub use admin::AdminMetrics;
-pub use backend::{BackendConnection, BackendMetrics};
+pub use backend::{BackendConnection, BackendMetrics, Denied};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use last_good::LastGoodMetrics;
@@ -291,6 +291,8 @@ impl Metrics {
         backend::encode(&mut out, &backends);
         live.encode(&mut out);
         let totals = &self.retry_totals;
+        out.family(&family::BUDGET_OBSERVED)
+            .sample(&[], totals.observed.value());
         out.family(&family::BUDGET_ALLOWED)
             .sample(&[], totals.allowed.value());
         out.family(&family::BUDGET_REJECTED)

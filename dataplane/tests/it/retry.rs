@@ -419,7 +419,22 @@ async fn a_backend_that_always_fails_bears_a_fifth_more_and_the_burst() {
         metric(&gateway, "backend_retries_total"),
         (seen - REQUESTS) as u64
     );
-    assert!(metric(&gateway, "backend_retries_denied_total") > 0);
+    let denied = |cause: &str| {
+        let labels = format!("{{backend=\"shop/b:80\",cause=\"{cause}\"}}");
+        metric(&gateway, &format!("backend_retries_denied_total{labels}"))
+    };
+    assert!(denied("budget") > 0);
+    assert_eq!(denied("unwell"), 0);
+    for name in [
+        "backend_retryable_requests_total",
+        "http_retry_budget_retryable_requests_observed_total",
+    ] {
+        assert_eq!(metric(&gateway, name), REQUESTS as u64, "{name}");
+    }
+    assert_eq!(
+        metric(&gateway, "http_retry_budget_rejected_total"),
+        denied("budget")
+    );
 
     // What is owed lives through an update of the cluster.
     let mut changed = Case::new(&[backend.address()], retry(&[503], 5, 0));

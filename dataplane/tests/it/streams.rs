@@ -53,7 +53,7 @@ async fn greeted(address: SocketAddr) -> (TcpStream, String) {
     (tcp, name)
 }
 
-async fn line(tcp: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+pub(crate) async fn line(tcp: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let read = async {
         let mut line = String::new();
         loop {
@@ -67,7 +67,9 @@ async fn line(tcp: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     within("a line comes", read).await
 }
 
-async fn rest(tcp: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+pub(crate) async fn rest(
+    tcp: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<Vec<u8>> {
     let mut rest = Vec::new();
     within("the end comes", tcp.read_to_end(&mut rest)).await?;
     Ok(rest)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, ProxyProtocol};
 use ir::resource::Metadata;
-use ir::{BackendTarget, Cluster, Endpoint};
+use ir::{BackendPolicy, BackendTarget, Cluster, Endpoint};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -26,6 +26,8 @@ use crate::cluster_view::{ClusterView, Object};
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// `v1` or `v2`: the header that connections to a Service begin with.
 const PROXY_PROTOCOL: &str = "gateway.nantian.dev/proxy-protocol";
+/// `Auto`: hints of the EndpointSlices are to be followed (topology aware routing).
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 /// The wire's default (`contract/wire.md`, BackendCluster).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -269,6 +271,7 @@ pub(super) fn cluster<'a>(
             endpoints.push(endpoint);
         }
     }
+    let prefers_own_zone = prefers_own_zone(&service.value, &endpoints);
     Some(Cluster {
         key: key.clone(),
         protocol: protocol(port),
@@ -286,9 +289,32 @@ pub(super) fn cluster<'a>(
         token_policy: None,
         wasm_plugin: None,
         security_policy: None,
-        policy: None,
+        policy: prefers_own_zone.then(|| {
+            let policy = BackendPolicy {
+                prefers_own_zone,
+                ..BackendPolicy::default()
+            };
+            policy.into()
+        }),
         proxy_protocol: proxy_protocol(&service.value).and_then(Result::ok),
     })
+}
+
+/// Whether the Service itself asks for near endpoints, by `trafficDistribution` or by the older
+/// annotation, which means the hints and nothing where the cluster gave none.
+fn prefers_own_zone(service: &Service, endpoints: &[Endpoint]) -> bool {
+    let spec = service.spec.as_ref();
+    let asked = spec.and_then(|spec| spec.traffic_distribution.as_deref());
+    // A data plane knows no node, and the same node is in the same zone.
+    if let Some("PreferClose" | "PreferSameZone" | "PreferSameNode") = asked {
+        return true;
+    }
+    let annotations = service.metadata.annotations.as_ref();
+    let mode = annotations.and_then(|known| known.get(TOPOLOGY_MODE));
+    let mut usable = endpoints.iter().filter(|endpoint| endpoint.is_ready);
+    asked.is_none()
+        && matches!(mode.map(String::as_str), Some("Auto" | "auto"))
+        && usable.all(|endpoint| !endpoint.zone_hints.is_empty())
 }
 
 fn endpoints_of(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {

@@ -77,6 +77,50 @@ fn a_backend_policy_is_with_its_cluster_and_told_by_gateway() {
 }
 
 #[test]
+fn a_service_asks_for_its_zone_and_a_policy_has_the_last_word() {
+    let spread = |how: &str| format!("spec: {{trafficDistribution: {how}, ports: [");
+    let annotated = SERVICE
+        .replacen(
+            "namespace: shop}",
+            "namespace: shop, annotations: {service.kubernetes.io/topology-mode: Auto}}",
+            1,
+        )
+        .to_owned();
+    let hinted = annotated.replace("  zone: a", "  zone: a\n  hints: {forZones: [{name: a}]}");
+    let plain = |how| SERVICE.replace("spec: {ports: [", &spread(how));
+    let says = |zones: &str| format!("{CART}, loadBalancing: {{zones: {zones}}}");
+    let other = format!("{CART}, healthCheck: {{type: TCP}}");
+    for (service, spec, expected) in [
+        (SERVICE.to_owned(), None, false),
+        (plain("PreferClose"), None, true),
+        (plain("PreferSameZone"), None, true),
+        (plain("PreferSameNode"), None, true),
+        (plain("SomethingElse"), None, false),
+        (plain("PreferSameZone"), Some(other.clone()), true),
+        (plain("PreferSameZone"), Some(says("Any")), false),
+        (plain("SomethingElse"), Some(says("PreferOwn")), true),
+        (SERVICE.to_owned(), Some(other), false),
+        // The annotation is for hints; without them it asks for nothing.
+        (annotated, None, false),
+        (hinted.clone(), None, true),
+        (hinted, Some(says("Any")), false),
+    ] {
+        let policies = spec.map(|spec| policy("BackendLBPolicy", "p", &spec));
+        let translation = translated(&format!(
+            "{GATEWAY}{service}{}{}",
+            route("one", RULE),
+            policies.clone().unwrap_or_default()
+        ));
+        let cluster = translation.snapshot().clusters.get("shop/cart:80").unwrap();
+        let found = cluster
+            .policy
+            .as_ref()
+            .is_some_and(|it| it.prefers_own_zone);
+        assert_eq!(found, expected, "{service} {policies:?}");
+    }
+}
+
+#[test]
 fn what_has_no_effect_yet_is_said() {
     let spec = format!("{CART}, healthCheck: {{type: TCP}}, circuitBreaker: {{maxConnections: 5}}");
     let translation = with(&policy("BackendLBPolicy", "p", &spec));

@@ -1,6 +1,9 @@
 //! What clients carry: what is written, and for how long it is believed.
 
+use ir::SecretText;
+
 use super::*;
+use crate::session_secrets::{Overlap, Rotation};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -12,8 +15,9 @@ fn endpoint() -> SocketAddr {
     "10.1.2.3:8080".parse().unwrap()
 }
 
-fn sealer(secret: &str) -> Arc<Sealer> {
-    Arc::new(Sealer::new(secret.as_bytes(), PURPOSE).unwrap())
+fn secrets(secret: &str) -> Arc<SessionSecrets> {
+    let secret = SecretText::new(secret.to_owned());
+    Arc::new(SessionSecrets::new(&secret).unwrap())
 }
 
 fn source(carrier: SessionCarrier) -> SessionPersistence {
@@ -31,7 +35,7 @@ fn compiled(source: &SessionPersistence, secret: &str) -> SessionPolicy {
         name: "Http/shop/cart/0",
         path: "/cart",
     };
-    SessionPolicy::compile(source, place, &sealer(secret), &Arc::default())
+    SessionPolicy::compile(source, place, &secrets(secret), &Arc::default())
 }
 
 /// What a new client at `endpoint` is given, and its value alone.
@@ -193,6 +197,38 @@ fn who_has_what_it_needs_is_told_nothing() {
 }
 
 #[test]
+fn who_was_told_under_a_former_secret_is_told_again() {
+    let overlap = Overlap {
+        seals_after: Duration::ZERO,
+        former_opens_for: SECOND,
+    };
+    let secret = |text: &str| SecretText::new(text.to_owned());
+    let mut rotation = Rotation::new(&secret("former"), overlap).unwrap();
+    let place = Place {
+        kind: Kind::Rule,
+        name: "x",
+        path: "/",
+    };
+    let source = source(SessionCarrier::SessionCookie);
+    let policy = SessionPolicy::compile(&source, place, &rotation.secrets(), &Arc::default());
+    let (_, _, value) = given(&policy, now());
+    rotation
+        .look(Some(&secret("newer")), Duration::ZERO)
+        .unwrap();
+    let held = policy.read(value.as_bytes(), now()).unwrap();
+    let (_, again) = policy
+        .write(Some(&held), 7, endpoint(), false, now())
+        .unwrap();
+    rotation.look(None, SECOND).unwrap();
+    assert_eq!(policy.read(value.as_bytes(), now()), None, "it has ended");
+    let value = again.to_str().unwrap().split(['=', ';']).nth(1).unwrap();
+    let held = policy.read(value.as_bytes(), now()).unwrap();
+    assert_eq!(held.endpoint, endpoint());
+    let third = policy.write(Some(&held), 7, endpoint(), false, now());
+    assert_eq!(third, None, "once is enough");
+}
+
+#[test]
 fn cookies_are_sent_back_for_the_path_of_their_rule() {
     let at = |path: PathMatch| HttpMatch {
         path,
@@ -230,7 +266,7 @@ fn policies_are_counted_as_long_as_a_configuration_holds_them() {
         path: "/",
     };
     let source = source(SessionCarrier::Header);
-    let compile = |kind| SessionPolicy::compile(&source, place(kind), &sealer("s"), &metrics);
+    let compile = |kind| SessionPolicy::compile(&source, place(kind), &secrets("s"), &metrics);
     let (rule, cluster) = (compile(Kind::Rule), compile(Kind::Cluster));
     assert_eq!((metrics.rules.value(), metrics.backends.value()), (1, 1));
     drop((rule, cluster));

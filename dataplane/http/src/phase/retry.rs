@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, header};
 
 use dataplane_resilience::circuit_breaker::{Breaker, State};
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::Denied;
 use dataplane_upstream::since_start;
 
 use crate::context::Context;
@@ -38,8 +39,11 @@ pub(crate) fn begin(ctx: &mut Context<'_>, settings: &Settings) {
     let Some(retry) = &rule.retry else { return };
     let own = ctx.cluster.and_then(|cluster| cluster.retry_allowance);
     let allowance = own.or(settings.retry_budget);
-    if let (Some(cluster), Some(allowance)) = (ctx.cluster, allowance) {
-        cluster.retries.request(allowance);
+    if let Some(cluster) = ctx.cluster {
+        cluster.metrics.retryable();
+        if let Some(allowance) = allowance {
+            cluster.retries.request(allowance);
+        }
     }
     let until = rule.next_upstream_timeout.map(|limit| ctx.started + limit);
     ctx.retry = Some(Box::new(Policy::new(retry, allowance, until)));
@@ -110,8 +114,8 @@ fn is_bearable(ctx: &Context<'_>) -> bool {
     };
     let is_closed = |breaker: &Breaker| breaker.state(since_start(Instant::now())) == State::Closed;
     let is_bearable = ctx.breaker().is_none_or(is_closed) && !config.cluster.is_in_panic();
-    if !is_bearable {
-        config.metrics.retry_denied();
+    if !is_bearable && ctx.retry.as_ref().is_some_and(|policy| policy.has_more()) {
+        config.metrics.retry_denied(Denied::Unwell);
     }
     is_bearable
 }

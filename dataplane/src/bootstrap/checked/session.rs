@@ -1,14 +1,17 @@
 //! The secret under which persistent sessions are sealed.
 
-use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use dataplane_config::session_secrets::Overlap;
 use ir::SecretText;
 
 use super::key;
 use crate::bootstrap::written::Written;
+use crate::session_secret::{self, SecretFile};
 
-/// A secret that is shorter can be guessed.
-const SECRET_BYTES_MIN: usize = 16;
+/// Between two looks at the file.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// From the file or from a file of its own; none when neither says anything.
 pub(super) fn secret(written: &mut Written) -> Option<SecretText> {
@@ -21,26 +24,32 @@ pub(super) fn secret(written: &mut Written) -> Option<SecretText> {
             written.fault(key::SESSION_SECRET.name, message);
             return None;
         }
-        (Some(secret), None) => (key::SESSION_SECRET.name, secret),
-        (None, Some(path)) => match fs::read_to_string(&path) {
-            Ok(text) => {
-                let secret = SecretText::new(text.trim().to_owned());
-                (key::SESSION_SECRET_FILE.name, secret)
-            }
-            Err(error) => {
-                let message = format!("cannot read {path}: {error}; is the Secret mounted?");
-                written.fault(key::SESSION_SECRET_FILE.name, message);
-                return None;
-            }
-        },
+        (Some(secret), None) => {
+            let checked = session_secret::checked(secret.expose());
+            (key::SESSION_SECRET.name, checked)
+        }
+        (None, Some(path)) => {
+            let read = session_secret::read(&PathBuf::from(path));
+            (key::SESSION_SECRET_FILE.name, read)
+        }
     };
-    if secret.expose().len() < SECRET_BYTES_MIN {
-        let message = format!(
-            "expected a secret of {SECRET_BYTES_MIN} characters or more, as `openssl rand -hex 32` \
-             writes one"
-        );
-        written.fault(key, message);
-        return None;
+    match secret {
+        Ok(secret) => Some(secret),
+        Err(unusable) => {
+            written.fault(key, unusable.to_string());
+            None
+        }
     }
-    Some(secret)
+}
+
+/// The file that is looked at while running, if there is one.
+pub(super) fn file(written: &Written) -> Option<SecretFile> {
+    Some(SecretFile {
+        path: written.text(&key::SESSION_SECRET_FILE)?.into(),
+        interval: LOOK_EVERY,
+        overlap: Overlap {
+            seals_after: written.duration(&key::SESSION_SEALS_AFTER),
+            former_opens_for: written.duration(&key::SESSION_FORMER),
+        },
+    })
 }

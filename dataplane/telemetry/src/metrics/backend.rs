@@ -14,8 +14,18 @@ use crate::reason::Reason;
 /// Retries of all backends, also of those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct RetryTotals {
+    pub(super) observed: Counter,
     pub(super) allowed: Counter,
     pub(super) rejected: Counter,
+}
+
+/// Why an attempt was not made that a retry policy asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The budget for retries was used up.
+    Budget,
+    /// Breaker or endpoints say that the backend bears no more.
+    Unwell,
 }
 
 /// The counters of one backend.
@@ -26,7 +36,9 @@ pub struct BackendMetrics {
     active: Gauge,
     connections: Counter,
     retries: Counter,
-    retries_denied: Counter,
+    retryable: Counter,
+    denied_by_budget: Counter,
+    denied_as_unwell: Counter,
     ejections: Counter,
     circuits_opened: Counter,
     circuit_refusals: Counter,
@@ -44,7 +56,9 @@ impl BackendMetrics {
             active: Gauge::default(),
             connections: Counter::default(),
             retries: Counter::default(),
-            retries_denied: Counter::default(),
+            retryable: Counter::default(),
+            denied_by_budget: Counter::default(),
+            denied_as_unwell: Counter::default(),
             ejections: Counter::default(),
             circuits_opened: Counter::default(),
             circuit_refusals: Counter::default(),
@@ -82,10 +96,19 @@ impl BackendMetrics {
         self.totals.allowed.increment();
     }
 
-    /// Counts an attempt that was not made because the budget for retries is used up.
-    pub fn retry_denied(&self) {
-        self.retries_denied.increment();
+    /// Counts an attempt that was not made although a policy asked for it.
+    pub fn retry_denied(&self, cause: Denied) {
+        match cause {
+            Denied::Budget => self.denied_by_budget.increment(),
+            Denied::Unwell => self.denied_as_unwell.increment(),
+        }
         self.totals.rejected.increment();
+    }
+
+    /// Counts a request under a retry policy.
+    pub fn retryable(&self) {
+        self.retryable.increment();
+        self.totals.observed.increment();
     }
 
     /// Counts an endpoint that is left out because it kept failing.
@@ -146,7 +169,17 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
     }
     let mut samples = out.family(&family::BACKEND_RETRIES_DENIED);
     for backend in all {
-        samples.sample(&[&backend.name], backend.retries_denied.value());
+        let causes = [
+            ("budget", &backend.denied_by_budget),
+            ("unwell", &backend.denied_as_unwell),
+        ];
+        for (cause, denied) in causes {
+            samples.sample(&[&backend.name, cause], denied.value());
+        }
+    }
+    let mut samples = out.family(&family::BACKEND_RETRYABLE);
+    for backend in all {
+        samples.sample(&[&backend.name], backend.retryable.value());
     }
     let mut samples = out.family(&family::BACKEND_EJECTIONS);
     for backend in all {

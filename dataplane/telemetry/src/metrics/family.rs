@@ -155,8 +155,10 @@ declare! {
             "Connections opened to endpoints of a backend.";
         BACKEND_RETRIES: Counter "backend_retries_total" ["backend"]
             "Attempts that followed a failed one by a route's retry policy.";
-        BACKEND_RETRIES_DENIED: Counter "backend_retries_denied_total" ["backend"]
-            "Attempts not made because the backend fails too much, or its budget for retries was used up.";
+        BACKEND_RETRIES_DENIED: Counter "backend_retries_denied_total" ["backend", "cause"]
+            "Attempts not made because the budget for retries was used up (`budget`), or because the backend's breaker or too many of its endpoints say that it bears none (`unwell`).";
+        BACKEND_RETRYABLE: Counter "backend_retryable_requests_total" ["backend"]
+            "Requests under a route's retry policy, of which the budget is a share.";
         BACKEND_EJECTIONS: Counter "backend_endpoint_ejections_total" ["backend"]
             "Times an endpoint of a backend was left out because it kept failing.";
         CIRCUIT_OPENED: Counter "http_circuit_breaker_opened_total" ["backend"]
@@ -191,6 +193,8 @@ declare! {
             "How many of them may come at once.";
         RATE_LEFT: Gauge "http_rate_limit_available_tokens" ["scope", "object", "limit"]
             "Requests that a limit would let pass at this moment; of limits that do not tell clients apart.";
+        BUDGET_OBSERVED: Counter "http_retry_budget_retryable_requests_observed_total" []
+            "Requests under a retry policy, of all backends.";
         BUDGET_ALLOWED: Counter "http_retry_budget_allowed_total" []
             "Attempts that followed others by a retry policy.";
         BUDGET_REJECTED: Counter "http_retry_budget_rejected_total" []
@@ -208,6 +212,10 @@ declare! {
             "1 while a rule or a backend asks for persistent sessions.";
         SESSIONS_EPHEMERAL: Gauge "session_persistence_ephemeral_secret" []
             "1 while sessions are sealed under a secret that ends with the process and that no other replica has.";
+        SESSION_SECRET_UNUSABLE: Gauge "session_persistence_secret_file_unusable" []
+            "1 while the file with the secret of sessions cannot be used, so that they go on under the one read before.";
+        SESSION_SECRETS: Counter "session_persistence_secrets_taken_total" []
+            "Times that a new secret of the file began to seal sessions.";
         SESSION_RULES: Gauge "session_persistence_route_rule_count" []
             "Rules of routes that ask for persistent sessions, one for each listener they are on.";
         SESSION_BACKENDS: Gauge "session_persistence_backend_count" []

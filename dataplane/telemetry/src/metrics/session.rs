@@ -24,6 +24,10 @@ pub struct SessionMetrics {
     pub backends: Gauge,
     /// 1 while sessions are sealed under a secret that ends with the process.
     pub is_ephemeral: Gauge,
+    /// 1 while the file of the secret cannot be used.
+    pub is_secret_unusable: Gauge,
+    /// Times that a new secret began to seal.
+    pub secrets_taken: Counter,
 }
 
 impl SessionMetrics {
@@ -32,12 +36,15 @@ impl SessionMetrics {
         out.family(&family::SESSIONS_ACTIVE).sample(&[], is_active);
         let gauges = [
             (&family::SESSIONS_EPHEMERAL, &self.is_ephemeral),
+            (&family::SESSION_SECRET_UNUSABLE, &self.is_secret_unusable),
             (&family::SESSION_RULES, &self.rules),
             (&family::SESSION_BACKENDS, &self.backends),
         ];
         for (family, gauge) in gauges {
             out.family(family).sample(&[], gauge.value());
         }
+        out.family(&family::SESSION_SECRETS)
+            .sample(&[], self.secrets_taken.value());
         let mut samples = out.family(&family::SESSIONS);
         for (outcome, count) in [
             ("began", &self.began),

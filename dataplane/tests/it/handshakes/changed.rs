@@ -1,17 +1,19 @@
 //! Connections that stand when a listener begins to ask something else of its clients.
 
-use dataplane_testkit::Backend;
-use dataplane_testkit::SnapshotBuilder;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::client::tls::TlsClient;
-use dataplane_testkit::snapshot::free_port;
+use dataplane_testkit::snapshot::{cluster, free_port, stream_route};
+use dataplane_testkit::{Backend, SnapshotBuilder, StreamBackend, within};
 use ir::Snapshot;
+use ir::cluster::ClusterProtocol;
 use ir::listener::{ClientValidation, ClientValidationMode};
-use tokio::io::{AsyncRead, AsyncWrite};
+use ir::stream_route::StreamKind;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::{NAMES, coalescing};
+use crate::streams::{line, rest};
 use crate::support::{Gateway, at};
 use ClientValidationMode::{AllowInsecureFallback, AllowValidOnly, RejectAll};
 
@@ -179,4 +181,75 @@ async fn who_would_not_be_let_in_any_more_is_sent_away() {
             assert_eq!(kept.status().await, 200, "{what}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_would_not_be_let_in_any_more_is_cut() {
+    let backend = StreamBackend::tcp("plain").await;
+    let authority = Authority::new("test");
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let known = TlsClient::trusting(&authority).identity(&ours.client("known"));
+    let anonymous = TlsClient::trusting(&authority);
+    let (by_ours, by_both, by_other) = ([&ours], [&ours, &other], [&other]);
+    let port = free_port();
+    let route = stream_route(
+        StreamKind::Tls,
+        "tls/app/r",
+        LISTENER,
+        &[HOST],
+        &[("app/b:1", 1)],
+    );
+    let base = SnapshotBuilder::new("base")
+        .certificate("infra/cert", &authority.server(NAMES))
+        .tls_listener(LISTENER, port, &[HOST], &["infra/cert"])
+        .stream_route(route)
+        .add_cluster(cluster(
+            "app/b:1",
+            ClusterProtocol::Tcp,
+            &[backend.address()],
+        ))
+        .build();
+    let gateway = Gateway::with(&base, |bootstrap| bootstrap.workers = 1).await;
+    let rows = changes(&by_ours, &by_both, &by_other);
+    for (index, (what, before, is_known, after, expected)) in rows.into_iter().enumerate() {
+        let client = if is_known { &known } else { &anonymous };
+        let first = asking(&base, &format!("before{index}"), before);
+        gateway.apply(&first).await;
+        let mut tls = client.connect(at(port), HOST).await.unwrap();
+        assert_eq!(line(&mut tls).await, "plain", "{what}");
+        gateway
+            .apply(&asking(&base, &format!("after{index}"), after))
+            .await;
+        if expected == 200 {
+            tls.write_all(b"more").await.unwrap();
+            tls.shutdown().await.unwrap();
+            assert_eq!(rest(&mut tls).await.unwrap(), b"morebye", "{what}");
+        } else {
+            let ended = within("it is cut", rest(&mut tls)).await;
+            assert!(ended.is_err(), "{what}: no clean end");
+        }
+    }
+    // All are judged at once: whoever is still there then stays.
+    let invited = asking(&base, "invited", Some((AllowInsecureFallback, &by_ours)));
+    gateway.apply(&invited).await;
+    let mut stays = known.connect(at(port), HOST).await.unwrap();
+    let mut goes = anonymous.connect(at(port), HOST).await.unwrap();
+    for tls in [&mut stays, &mut goes] {
+        assert_eq!(line(tls).await, "plain");
+    }
+    let asked = asking(&base, "asked", Some((AllowValidOnly, &by_ours)));
+    gateway.apply(&asked).await;
+    assert!(rest(&mut goes).await.is_err());
+    stays.shutdown().await.unwrap();
+    assert_eq!(rest(&mut stays).await.unwrap(), b"bye");
+
+    let mut text = String::new();
+    gateway.metrics.encode_text(&mut text);
+    let cut = text
+        .lines()
+        .find(|line| line.contains("stream_sessions_total") && line.contains("client_certificate"));
+    let cut = cut.and_then(|line| line.rsplit(' ').next());
+    let expected = changes(&by_ours, &by_both, &by_other);
+    let expected = expected.iter().filter(|row| row.4 == 421).count() + 1;
+    assert_eq!(cut, Some(&*expected.to_string()));
 }

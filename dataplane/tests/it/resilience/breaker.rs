@@ -131,9 +131,14 @@ async fn retries_end_where_the_breaker_opens() {
         attempts: 10,
         backoff: None,
     });
-    let _gateway = case.serve().await;
+    let gateway = case.serve().await;
     assert_eq!(case.statuses("/?status=500", 2).await, [500, 503]);
     assert_eq!(backend.requests(), 3);
+    let denied = |cause: &str| {
+        let labels = format!("{{backend=\"shop/b:80\",cause=\"{cause}\"}}");
+        metric(&gateway, &format!("backend_retries_denied_total{labels}"))
+    };
+    assert_eq!((denied("unwell"), denied("budget")), (1, 0));
 }
 
 #[tokio::test]

@@ -279,6 +279,26 @@ async fn what_was_taken_outlives_a_change_of_route_and_rate() {
 }
 
 #[tokio::test]
+async fn a_worker_without_requests_lets_go_of_what_was_replaced() {
+    let backend = Backend::http1("b").await;
+    let mut case = case(&backend);
+    case.route.security_policy = policy(vec![limit(1, RateLimitScope::Route)]);
+    let gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| bootstrap.workers = 3).await;
+    let series = || {
+        let mut text = String::new();
+        gateway.metrics.encode_text(&mut text);
+        text.contains(&format!("{REJECTED}{{"))
+    };
+    // Every worker has met the configuration.
+    while !case.statuses("/", 20).await.contains(&429) {}
+    assert!(series());
+    case.route.security_policy = None;
+    gateway.apply(&case.snapshot("v2")).await;
+    let gone = || (!series()).then_some(());
+    dataplane_testkit::eventually("the series are gone", gone).await;
+}
+
+#[tokio::test]
 async fn the_process_has_limits_of_its_own() {
     let backend = Backend::http1("b").await;
     let case = case(&backend);

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dataplane::session_secret::{self, SecretFile};
+use dataplane_config::Overlap;
 use dataplane_testkit::backend::{Kind, Script};
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::{cluster, free_port};
-use dataplane_testkit::{Backend, SnapshotBuilder, within};
+use dataplane_testkit::{Backend, SnapshotBuilder, eventually, within};
 use http::{Request, header};
 use ir::SecretText;
 use ir::backend_policy::BackendPolicy;
@@ -318,4 +320,56 @@ async fn nonsense_in_place_of_a_session_is_balanced_and_gets_one() {
         client.served_by(case.port).await;
         assert_ne!(client.cookie.as_deref(), Some(nonsense));
     }
+}
+
+#[tokio::test]
+async fn a_new_secret_is_taken_while_running_and_no_session_ends() {
+    let backends = backends().await;
+    let session = persistence(SessionCarrier::SessionCookie);
+    let cases = [(); 2].map(|()| case(&backends, &session));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let says = |secret: &str| std::fs::write(&path, format!("{secret}\n")).unwrap();
+    says("the first secret");
+    let file = SecretFile {
+        path: path.clone(),
+        interval: Duration::from_millis(10),
+        overlap: Overlap {
+            seals_after: Duration::from_millis(50),
+            former_opens_for: Duration::from_secs(600),
+        },
+    };
+    let first = Gateway::with(&cases[0].snapshot("v1"), |bootstrap| {
+        bootstrap.session_secret = Some(session_secret::read(&path).unwrap());
+        bootstrap.session_secret_file = Some(file);
+    })
+    .await;
+    let second = Gateway::with(&cases[1].snapshot("v1"), |bootstrap| {
+        bootstrap.session_secret = Some(SecretText::new("the second secret".to_owned()));
+    })
+    .await;
+    let mut clients: Vec<(Client, String)> = Vec::new();
+    for _ in 0..10 {
+        let mut client = Client::default();
+        let name = client.served_by(cases[0].port).await;
+        clients.push((client, name));
+    }
+    // What cannot be used changes nothing.
+    says("short");
+    let unusable = || metric(&first, "session_persistence_secret_file_unusable");
+    eventually("the file was looked at", || (unusable() == 1).then_some(())).await;
+    says("the second secret");
+    let taken = || metric(&first, "session_persistence_secrets_taken_total");
+    eventually("the secret was taken", || (taken() == 1).then_some(())).await;
+    assert_eq!(unusable(), 0);
+    for (client, name) in &mut clients {
+        let held = client.cookie.clone();
+        assert_eq!(client.served_by(cases[0].port).await, *name, "it is kept");
+        assert_ne!(client.cookie, held, "it was told again");
+        let told = client.cookie.clone();
+        assert_eq!(client.served_by(cases[1].port).await, *name, "so elsewhere");
+        assert_eq!(client.cookie, told);
+    }
+    let refused = "session_persistence_sessions_total{outcome=\"refused\"}";
+    assert_eq!((metric(&first, refused), metric(&second, refused)), (0, 0));
 }

@@ -26,6 +26,8 @@ pub(in super::super) struct BackendSettings {
     pub(super) session: Option<SessionPersistence>,
     pub(super) balancing: Option<Balancing>,
     pub(super) max_inflight_requests: Option<u32>,
+    /// Whether the policy says anything of zones; else the Service does.
+    pub(super) speaks_of_zones: bool,
     pub(super) policy: BackendPolicy,
 }
 
@@ -73,6 +75,7 @@ fn settings(spec: &crds::BackendLBPolicySpec) -> BackendSettings {
             api::Balancing::ConsistentHash => Balancing::ConsistentHash(hash_key(hash)),
         }),
         max_inflight_requests: limit(|it| it.max_inflight_requests),
+        speaks_of_zones: balancing.is_some_and(|it| it.zones.is_some()),
         policy: BackendPolicy {
             health_check: spec.health_check.as_ref().map(health_check),
             outlier_detection: spec.outlier_detection.as_ref().map(outlier_detection),

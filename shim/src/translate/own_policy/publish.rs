@@ -23,15 +23,23 @@ pub(in super::super) fn cluster(
         return cluster;
     };
     cluster.security_policy.clone_from(&on.security);
-    let mut policy = ir::BackendPolicy::default();
+    // What the Service itself asks for.
+    let mut policy = cluster
+        .policy
+        .take()
+        .map(Arc::unwrap_or_clone)
+        .unwrap_or_default();
     if let Some(settings) = &on.traffic {
         cluster.session_persistence.clone_from(&settings.session);
         policy.retry_budget = settings.policy.retry_budget;
     }
     if let Some(settings) = &on.own {
-        let budget = policy.retry_budget;
+        let before = policy;
         policy = settings.policy.clone();
-        policy.retry_budget = policy.retry_budget.or(budget);
+        policy.retry_budget = policy.retry_budget.or(before.retry_budget);
+        if !settings.speaks_of_zones {
+            policy.prefers_own_zone = before.prefers_own_zone;
+        }
         if settings.session.is_some() {
             cluster.session_persistence.clone_from(&settings.session);
         }
