@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -97,14 +97,18 @@ pub async fn run(
     .await
     .context("cannot open the admin listener")?;
 
-    let watching = tokio::spawn(overload::watch(
+    let mut beside = JoinSet::new();
+    beside.spawn(overload::watch(
         bootstrap.overload.clone(),
         descriptors,
         level,
         metrics.overload.clone(),
         admin_stop.clone(),
     ));
-    let following = follow_secret(&bootstrap, secrets, &metrics, &admin_stop);
+    if let (Some(file), Some(secrets)) = (bootstrap.session_secret_file.clone(), secrets) {
+        let (metrics, stop) = (metrics.sessions.clone(), admin_stop.clone());
+        beside.spawn(session_secret::follow(file, secrets, metrics, stop));
+    }
     let keeper = Arc::new(match &bootstrap.last_good {
         Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
         None => Keeper::default(),
@@ -118,14 +122,7 @@ pub async fn run(
         keeper.clone(),
         Checks::new(bootstrap.health, shared.http.clone()),
     );
-    if let Some(found) = bootstrap.last_good.as_deref().and_then(last_good::load)
-        && let Err(rejection) = applier.restore(found).await
-    {
-        warn!(
-            reason = rejection.reason,
-            "the configuration on disk cannot be served"
-        );
-    }
+    restore(&bootstrap, &mut applier).await;
     let (stop_xds, stopped) = watch::channel(false);
     let xds = tokio::spawn(dataplane_xds::run(
         bootstrap.xds.clone(),
@@ -144,10 +141,7 @@ pub async fn run(
     }
     admin_stop.cancel();
     let _ = admin.await;
-    let _ = watching.await;
-    if let Some(following) = following {
-        let _ = following.await;
-    }
+    while beside.join_next().await.is_some() {}
     // The workers hold lines of their own, which they hand on at their end.
     if let Some(listeners) = Arc::into_inner(listeners) {
         let workers = listeners.into_inner().into_workers();
@@ -156,6 +150,19 @@ pub async fn run(
     access_log.stop(LOG_PATIENCE);
     info!(whole, "stopped");
     Ok(whole)
+}
+
+/// Serves the configuration that was kept on disk, until the control plane sends one.
+async fn restore(bootstrap: &Bootstrap, applier: &mut Applier) {
+    let kept = bootstrap.last_good.as_deref();
+    if let Some(found) = kept.and_then(last_good::load)
+        && let Err(rejection) = applier.restore(found).await
+    {
+        warn!(
+            reason = rejection.reason,
+            "the configuration on disk cannot be served"
+        );
+    }
 }
 
 /// What outlives configurations, empty.
@@ -179,19 +186,6 @@ fn session_secrets(bootstrap: &Bootstrap) -> Result<Option<Rotation>, SealError>
     let file = bootstrap.session_secret_file.as_ref();
     let overlap = file.map_or_else(Overlap::default, |file| file.overlap);
     Rotation::new(secret, overlap).map(Some)
-}
-
-/// Looks at the file of the secret until `stop` is cancelled; nothing where there is none.
-fn follow_secret(
-    bootstrap: &Bootstrap,
-    secrets: Option<Rotation>,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) -> Option<JoinHandle<()>> {
-    let file = bootstrap.session_secret_file.clone()?;
-    let metrics = metrics.sessions.clone();
-    let following = session_secret::follow(file, secrets?, metrics, stop.clone());
-    Some(tokio::spawn(following))
 }
 
 fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<AccessLog> {
