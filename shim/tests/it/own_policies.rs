@@ -79,13 +79,11 @@ fn a_backend_policy_is_with_its_cluster_and_told_by_gateway() {
 #[test]
 fn a_service_asks_for_its_zone_and_a_policy_has_the_last_word() {
     let spread = |how: &str| format!("spec: {{trafficDistribution: {how}, ports: [");
-    let annotated = SERVICE
-        .replacen(
-            "namespace: shop}",
-            "namespace: shop, annotations: {service.kubernetes.io/topology-mode: Auto}}",
-            1,
-        )
-        .to_owned();
+    let annotated = SERVICE.replacen(
+        "namespace: shop}",
+        "namespace: shop, annotations: {service.kubernetes.io/topology-mode: Auto}}",
+        1,
+    );
     let hinted = annotated.replace("  zone: a", "  zone: a\n  hints: {forZones: [{name: a}]}");
     let plain = |how| SERVICE.replace("spec: {ports: [", &spread(how));
     let says = |zones: &str| format!("{CART}, loadBalancing: {{zones: {zones}}}");
