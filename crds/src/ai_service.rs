@@ -1,32 +1,22 @@
 //! AIService: a model behind one or several providers, as a backend of routes.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use self::rules::{
+    CREDENTIAL, CREDENTIAL_FIELD, HEADER, ONE_SECRET, OWN_AND_CLIENTS, REGEX, TLS_PLAIN, TRUST,
+};
 use crate::duration::Duration;
-use crate::rule::{Faults, Rule, validations};
+use crate::rule::validations;
 use crate::status::ObjectStatus;
 use crate::target_ref::SecretKeyRef;
 
-const ONE_SECRET: Rule = Rule {
-    cel: "!has(self.secretRef) || (!has(self.secret) && !has(self.key))",
-    message: "secretRef and secret with key say the same, write one of them",
-};
-const CREDENTIAL: Rule = Rule {
-    cel: "has(self.secretRef) || has(self.secret)",
-    message: "names no Secret, set secretRef {name, key}",
-};
-const HEADER: Rule = Rule {
-    cel: "!has(self.type) || self.type != 'header' || has(self.header)",
-    message: "header is needed for type header, add it",
-};
-const REGEX: Rule = Rule {
-    cel: "(self.kind == 'regex') == has(self.pattern)",
-    message: "pattern goes with kind regex and is needed there",
-};
+pub(crate) use self::rules::{all_rules, rules};
 
 /// A model behind one or several providers, as a backend of HTTPRoutes (group `gateway.nantian.dev`, kind
 /// `AIService`). Example: `spec: {provider: openai, model: gpt-4o, auth: {type: bearer, secretRef: {name:
@@ -48,44 +38,72 @@ const REGEX: Rule = Rule {
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.model")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[TLS_PLAIN, OWN_AND_CLIENTS])))]
 pub struct AIServiceSpec {
     /// Whose API it is: `openai`, `anthropic` or `ollama`; whatever speaks the API of one of them counts.
     pub provider: Provider,
     /// The format of requests, where it is not the provider's own: `openai` (also `openai-chat`),
-    /// `anthropic` (also `anthropic-messages`) or `ollama`.
+    /// `anthropic` (also `anthropic-messages`) or `ollama` (also `ollama-chat`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["openai", "openai-chat", "anthropic", "anthropic-messages", "ollama"]))]
+    #[schemars(schema_with = "format")]
     pub format: Option<String>,
     /// The model for requests that name none. Example: `gpt-4o`.
     #[schemars(length(min = 1, max = 256))]
     pub model: String,
     /// Names that clients may use for models. Example: `{fast: gpt-4o-mini}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "aliases")]
     pub aliases: BTreeMap<String, String>,
-    /// Base URL; the provider's public one when absent. Example: `http://ollama.models.svc:11434`.
+    /// Base URL; the provider's public one when absent, and `http://localhost:11434` for `ollama`. The
+    /// name of a Service, as `http://ollama.models.svc:11434`, leads to its endpoints. Example:
+    /// `https://api.example.com/v1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    #[schemars(schema_with = "endpoint")]
     pub endpoint: Option<String>,
     /// How the gateway shows who it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
-    /// Header fields that are set on each request to the provider. Example: `{x-team: search}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
+    /// Passes on what clients show themselves (`Authorization`, `x-api-key`, `api-key`) to providers
+    /// without `auth`. Otherwise it never leaves the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_client_credentials: Option<bool>,
+    /// Header fields that are set on each request to the provider. Example: `[{name: x-team, value:
+    /// search}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers: Vec<HeaderField>,
+    /// Whom to trust over TLS; the certificate authorities of the system when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ProviderTls>,
+    /// This provider's share of the requests among all that have a weight; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub weight: Option<i32>,
+    /// Further providers. Those with a weight share the requests with the first; then the others are
+    /// asked in turn when the ones before them fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub providers: Vec<FurtherProvider>,
     /// Limit for one exchange. Example: `120s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// When an exchange is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<ProviderRetry>,
-    /// Providers that are asked in turn when this one fails.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    pub fallbacks: Vec<Fallback>,
+    /// Limit of an answer's tokens where the client sets none and the provider must be told one, as
+    /// Anthropic must; 4096 when absent. Example: `8192`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub default_max_tokens: Option<i32>,
     /// What is taken out of questions and answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub redaction: Vec<Redaction>,
+    /// What a million tokens cost, by model, for the access log. Example: `{gpt-4o: {input: 2.5,
+    /// cachedInput: 1.25, output: 10}}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub prices: BTreeMap<String, Price>,
     /// Where calls are reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observability: Option<Observability>,
@@ -145,22 +163,107 @@ pub struct ProviderRetry {
     pub backoff: Option<Duration>,
 }
 
-/// A provider that is asked when the ones before it fail.
+/// A header field that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Fallback {
+#[schemars(extend("x-kubernetes-validations" = validations(&[CREDENTIAL_FIELD])))]
+pub struct HeaderField {
+    /// Its name. Example: `anthropic-beta`.
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+    )]
+    pub name: String,
+    /// Its value; credentials stand in a Secret, see `auth`.
+    #[schemars(length(max = 4096), regex(pattern = r"^[^\x00-\x08\x0a-\x1f\x7f]*$"))]
+    pub value: String,
+}
+
+/// Whom to trust over TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[TRUST])))]
+pub struct ProviderTls {
+    /// ConfigMaps or Secrets of this namespace whose key `ca.crt` holds certificate authorities as PEM;
+    /// they are trusted in place of the system's. Example: `[{kind: ConfigMap, name: provider-ca}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub ca_certificate_refs: Vec<AuthorityRef>,
+    /// The name that the certificate must have, where it is not that of the endpoint. Example:
+    /// `models.example.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub hostname: Option<String>,
+}
+
+/// An object with certificate authorities under the key `ca.crt`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityRef {
+    /// API group; empty, which is the default.
+    #[serde(default)]
+    #[schemars(extend("enum" = [""]))]
+    pub group: String,
+    /// `ConfigMap` or `Secret`.
+    #[schemars(extend("enum" = ["ConfigMap", "Secret"]))]
+    pub kind: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// One more provider of the service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[TLS_PLAIN])))]
+pub struct FurtherProvider {
     /// Whose API it is.
     pub provider: Provider,
-    /// The model there. Example: `claude-sonnet-4-5`.
+    /// The format of requests, where it is not the provider's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "format")]
+    pub format: Option<String>,
+    /// The model there; the one that was asked for when absent. Example: `claude-sonnet-4-5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
-    pub model: String,
+    pub model: Option<String>,
     /// Base URL; the provider's public one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    #[schemars(schema_with = "endpoint")]
     pub endpoint: Option<String>,
     /// How the gateway shows who it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
+    /// Header fields that are set on each request to this provider.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers: Vec<HeaderField>,
+    /// Whom to trust over TLS; the certificate authorities of the system when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ProviderTls>,
+    /// Share of the requests; absent, or 0, for a provider that is only asked when others fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: Option<i32>,
+}
+
+/// What a million tokens cost, in the currency of your choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Price {
+    /// Tokens of questions. Example: `2.5`.
+    #[schemars(range(min = 0))]
+    pub input: f64,
+    /// Tokens of questions that the provider had in its cache; the price of `input` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cached_input: Option<f64>,
+    /// Tokens of answers. Example: `10`.
+    #[schemars(range(min = 0))]
+    pub output: f64,
 }
 
 /// One thing that is taken out of questions and answers.
@@ -237,34 +340,25 @@ pub struct Otel {
     pub service_name: Option<String>,
 }
 
-/// The rules that the types above carry.
-pub(crate) fn all_rules() -> &'static [Rule] {
-    &[ONE_SECRET, CREDENTIAL, HEADER, REGEX]
+fn format(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "enum": [
+            "openai", "openai-chat", "anthropic", "anthropic-messages", "ollama", "ollama-chat"
+        ]
+    })
 }
 
-pub(crate) fn rules(spec: &AIServiceSpec, faults: &mut Faults) {
-    if let Some(auth) = &spec.auth {
-        provider_auth(auth, "spec.auth", faults);
-    }
-    for (index, fallback) in spec.fallbacks.iter().enumerate() {
-        if let Some(auth) = &fallback.auth {
-            provider_auth(auth, &format!("spec.fallbacks[{index}].auth"), faults);
-        }
-    }
-    for (index, item) in spec.redaction.iter().enumerate() {
-        let holds = (item.kind == "regex") == item.pattern.is_some();
-        faults.unless(holds, format!("spec.redaction[{index}]"), REGEX);
-    }
+/// A URL without user and password, which belong into a Secret.
+fn endpoint(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 2048, "pattern": r"^https?://[^\s/?#@]+([/?][^\s#]*)?$"
+    })
 }
 
-fn provider_auth(auth: &ProviderAuth, path: &str, faults: &mut Faults) {
-    let is_old = auth.secret.is_some() || auth.key.is_some();
-    faults.unless(auth.secret_ref.is_none() || !is_old, path, ONE_SECRET);
-    faults.unless(
-        auth.secret_ref.is_some() || auth.secret.is_some(),
-        path,
-        CREDENTIAL,
-    );
-    let needs_header = auth.kind.as_deref() == Some("header");
-    faults.unless(!needs_header || auth.header.is_some(), path, HEADER);
+fn aliases(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 256,
+        "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 256}
+    })
 }

@@ -89,6 +89,9 @@ fn rows(
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
         rows(items, &format!("{path}[]"), text, rules);
     }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+        rows(values, &format!("{path}.*"), text, rules);
+    }
     let required = schema.required.as_deref().unwrap_or_default();
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");

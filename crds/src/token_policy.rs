@@ -1,5 +1,7 @@
 //! TokenPolicy: how many tokens and requests a client of AI services may use.
 
+use std::collections::BTreeSet;
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,10 @@ use crate::target_ref::{GATEWAY_API, TargetRef};
 const TARGET_KIND: Rule = Rule {
     cel: "self.all(t, (t.group == '' && t.kind == 'Service') || (t.group == 'multicluster.x-k8s.io' && t.kind == 'ServiceImport') || (t.group == 'gateway.nantian.dev' && t.kind == 'AIService') || (t.group == 'gateway.networking.k8s.io' && t.kind == 'HTTPRoute'))",
     message: "may name only kind AIService of group gateway.nantian.dev, HTTPRoute of group gateway.networking.k8s.io, Service of group \"\" and ServiceImport of group multicluster.x-k8s.io",
+};
+const TARGET_ONCE: Rule = Rule {
+    cel: "self.all(t, self.exists_one(u, u.group == t.group && u.kind == t.kind && u.name == t.name))",
+    message: "names a target twice, remove one of them",
 };
 const LIMIT: Rule = Rule {
     cel: "(has(self.tokensPerMinute) && self.tokensPerMinute > 0) || (has(self.tokensPerHour) && self.tokensPerHour > 0) || (has(self.requestsPerMinute) && self.requestsPerMinute > 0)",
@@ -59,10 +65,11 @@ const DEGRADE: Rule = Rule {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[LIMIT, HEADER, CLAIM, DEGRADE])))]
 pub struct TokenPolicySpec {
-    /// What it is about, in this namespace: AIServices, HTTPRoutes (all their AI backends) or Services.
+    /// What it is about, in this namespace: AIServices, HTTPRoutes (all their backends, unless a policy
+    /// names these themselves) or Services. Budgets are those of the backend, whichever route leads there.
     #[schemars(
         length(min = 1, max = 16),
-        extend("x-kubernetes-validations" = validations(&[TARGET_KIND]))
+        extend("x-kubernetes-validations" = validations(&[TARGET_KIND, TARGET_ONCE]))
     )]
     pub target_refs: Vec<TargetRef>,
     /// Tokens in a minute, of questions and answers together; 0 for no limit. Example: `10000`.
@@ -115,7 +122,7 @@ pub struct TokenPolicySpec {
 
 /// The rules that the types above carry.
 pub(crate) fn all_rules() -> &'static [Rule] {
-    &[TARGET_KIND, LIMIT, HEADER, CLAIM, DEGRADE]
+    &[TARGET_KIND, TARGET_ONCE, LIMIT, HEADER, CLAIM, DEGRADE]
 }
 
 pub(crate) fn rules(spec: &TokenPolicySpec, faults: &mut Faults) {
@@ -129,6 +136,12 @@ pub(crate) fn rules(spec: &TokenPolicySpec, faults: &mut Faults) {
         )
     });
     faults.unless(known, "spec.targetRefs", TARGET_KIND);
+    let targets = spec.target_refs.iter();
+    let distinct: BTreeSet<_> = targets
+        .map(|target| (&target.group, &target.kind, &target.name))
+        .collect();
+    let is_once = distinct.len() == spec.target_refs.len();
+    faults.unless(is_once, "spec.targetRefs", TARGET_ONCE);
     let limits = [
         spec.tokens_per_minute,
         spec.tokens_per_hour,

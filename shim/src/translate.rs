@@ -5,6 +5,7 @@
 //! taken over. The law, held by tests: `translate(view, Some(any)) == translate(view, None)`. Callers
 //! are `serve` and `check`; nothing here reads files, opens sockets or knows the time.
 
+mod ai;
 mod allotment;
 mod annotation;
 mod attachment;
@@ -41,11 +42,12 @@ use ir::http_route::{GrpcRule, HttpRule};
 use ir::stream_route::{StreamKind, StreamRoute, StreamRule};
 use ir::{Resources, Snapshot, Violation, Violations};
 
+use self::ai::AiServices;
 pub use self::allotment::{fingerprint, service_key};
 use self::backend_tls::{Policies, Reached};
 pub use self::certificate::keep_former_certificates;
 use self::gateway::Gateways;
-use self::own_policy::OwnPolicies;
+use self::own_policy::{Budgets, OwnPolicies};
 use self::reference::Grants;
 pub use self::refused::{PartKind, PartName, Refused};
 use self::route::Outcome;
@@ -71,6 +73,9 @@ pub struct Translation {
     grants: Arc<Grants>,
     own_policies: Arc<OwnPolicies>,
     policies: Arc<Policies>,
+    ai: Arc<AiServices>,
+    /// Budgets that clusters have by the HTTPRoutes that lead there.
+    budgets: Arc<Budgets>,
     http: Memos<HttpRule>,
     grpc: Memos<GrpcRule>,
     tcp: Memos<StreamRule>,
@@ -178,10 +183,13 @@ pub fn translate(
     next.update_tcp_routes(before, &changed, &mut touched);
     next.update_udp_routes(before, &changed, &mut touched);
     next.update_tls_routes(before, &changed, &mut touched);
-    next.update_clusters(&changed, touched);
+    next.update_budgets(before, &mut touched);
+    next.update_clusters(&changed, &touched);
+    next.publish_secrets(before, &touched);
     unsupported::update(&before.view, view, &mut next.statuses);
     next.update_policy_statuses(before);
     next.update_gateway_statuses(before);
+    next.update_ai_statuses(before);
     next.update_own_policy_statuses(before);
     next
 }
@@ -195,6 +203,10 @@ struct Changed {
     /// Services that routes see differently.
     services: BTreeSet<Arc<str>>,
     direct_responses: BTreeSet<Arc<str>>,
+    /// AIServices that routes see differently.
+    ai_services: BTreeSet<Arc<str>>,
+    /// Clusters of AIServices that must be built again.
+    ai_clusters: BTreeSet<Arc<str>>,
     /// Services whose clusters must be built again.
     endpoints: BTreeSet<Arc<str>>,
 }
@@ -205,6 +217,7 @@ impl Changed {
             || !self.gateways.is_empty()
             || !self.namespaces.is_empty()
             || !self.services.is_empty()
+            || !self.ai_services.is_empty()
             || !self.direct_responses.is_empty()
     }
 }
@@ -219,6 +232,7 @@ struct Scope<'a> {
     gateways: &'a Gateways,
     grants: &'a Grants,
     policies: &'a Policies,
+    ai: &'a AiServices,
     /// What the route carries is TLS already, up to the backend.
     passes_tls: bool,
     /// Kind of the route.
@@ -285,9 +299,12 @@ impl Translation {
             }
         }
         self.publish_listeners(before);
+        self.update_ai_services(before, &mut changed);
         let policies = self.own_policies.changed_services(&before.own_policies);
         changed.endpoints = self.update_slices(&before.view);
         changed.endpoints.extend(policies);
+        let budgets = self.own_policies.changed_ai_clusters(&before.own_policies);
+        changed.ai_clusters.extend(budgets);
         changed.endpoints.extend(changed.services.iter().cloned());
         changed
     }
@@ -317,7 +334,6 @@ impl Translation {
             .filter(|key| old.get(*key) != new.get(*key))
             .cloned()
             .collect();
-        replace(&mut self.snapshot.secrets, &gateways.secrets);
         self.gateways = Arc::new(gateways);
         changed
     }
@@ -459,6 +475,7 @@ impl Translation {
             gateways: &self.gateways,
             grants: &self.grants,
             policies: &self.policies,
+            ai: &self.ai,
             passes_tls: false,
             kind: kind.as_str(),
             namespace,
@@ -507,8 +524,9 @@ impl Translation {
     }
 
     /// Builds the clusters whose use or Service changed, drops those nobody uses.
-    fn update_clusters(&mut self, changed: &Changed, touched: Touched) {
-        let mut keys = touched.0;
+    fn update_clusters(&mut self, changed: &Changed, touched: &Touched) {
+        let mut keys = touched.0.clone();
+        keys.extend(self.ai_clusters(changed));
         for service in &changed.endpoints {
             let first: Arc<str> = format!("{service}:").into();
             let of_service = self.uses.range(first.clone()..).map(|(key, _)| key);
@@ -537,12 +555,36 @@ impl Translation {
     }
 
     fn cluster(&self, key: &Arc<str>) -> Option<ir::Cluster> {
+        if let Some(service) = ai::service_of(key) {
+            let mut cluster = self.ai_cluster(service)?;
+            let by_route = || self.budgets.of_cluster(key);
+            cluster.token_policy = cluster.token_policy.or_else(by_route);
+            return Some(cluster);
+        }
         let slices = self.slices.get(backend::service_key(key));
         let slices = slices.into_iter().flatten();
         let slices = slices.filter_map(|slice| self.view.endpoint_slices.get(slice));
         let cluster = backend::cluster(key, &self.view, &self.policies, slices)?;
         let service = backend::service_key(key);
-        Some(own_policy::cluster(&self.own_policies, service, cluster))
+        let mut cluster = own_policy::cluster(&self.own_policies, service, cluster);
+        let by_route = || self.budgets.of_cluster(key);
+        cluster.token_policy = cluster.token_policy.or_else(by_route);
+        Some(cluster)
+    }
+
+    /// Brings the budgets of clusters in line with the routes that lead there.
+    fn update_budgets(&mut self, before: &Self, touched: &mut Touched) {
+        let is_same = Arc::ptr_eq(&self.own_policies, &before.own_policies)
+            && Arc::ptr_eq(&self.ai, &before.ai)
+            && self.http.ptr_eq(&before.http);
+        if is_same || !self.own_policies.is_by_route() && before.budgets.is_empty() {
+            return;
+        }
+        let budgets = self.own_policies.budgets(&self.http, &self.ai);
+        if budgets != *before.budgets {
+            touched.0.extend(budgets.changed_clusters(&before.budgets));
+            self.budgets = Arc::new(budgets);
+        }
     }
 
     /// Tells policies what became of them, after routes are known to reach their targets.
@@ -606,7 +648,10 @@ impl Translation {
         reach.add(Some(Kind::GrpcRoute), &self.grpc);
         reach.add(None, &self.tcp);
         reach.add(None, &self.tls);
-        for status in self.own_policies.statuses(&self.view, &reach) {
+        for status in self
+            .own_policies
+            .statuses(&self.view, &reach, &self.budgets)
+        {
             let key = (status.kind, status.key.clone());
             self.statuses.insert(key, Arc::new(status));
         }

@@ -16,10 +16,10 @@ use ir::{BackendPolicy, BackendTarget, Cluster, Endpoint};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::Scope;
 use super::backend_tls::Policies;
 use super::notes::Notes;
 use super::reference::{From, To};
+use super::{Scope, ai};
 use crate::cluster_view::{ClusterView, Object};
 
 /// Label that ties an EndpointSlice to its Service.
@@ -29,7 +29,7 @@ const PROXY_PROTOCOL: &str = "gateway.nantian.dev/proxy-protocol";
 /// `Auto`: hints of the EndpointSlices are to be followed (topology aware routing).
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 /// The wire's default (`contract/wire.md`, BackendCluster).
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A reference to a backend, as the generated types write it in many places.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,21 @@ pub(super) struct Reference<'a> {
     pub(super) namespace: Option<&'a str>,
     pub(super) name: &'a str,
     pub(super) port: Option<i32>,
+}
+
+/// Finds the cluster of a rule's backend, which may be an AIService where requests are HTTP.
+pub(super) fn resolve_backend(
+    reference: Reference<'_>,
+    path: &str,
+    scope: &Scope<'_>,
+    notes: &mut Notes,
+) -> BackendTarget {
+    if reference.group == Some(ai::GROUP) && reference.kind == Some("AIService") {
+        let namespace = reference.namespace.unwrap_or(scope.namespace);
+        let named = (namespace, reference.name);
+        return ai::resolve(named, reference.port.is_some(), path, scope, notes);
+    }
+    resolve(reference, path, scope, notes)
 }
 
 /// Finds the cluster of a reference; why there is none is noted.

@@ -13,7 +13,7 @@ use imbl::OrdMap;
 use k8s_openapi::api::core::v1::ServicePort;
 
 use self::judge::Known;
-pub(super) use self::judge::{Fault, Verdict};
+pub(super) use self::judge::{Authorities, Fault, Verdict};
 use crate::cluster_view::{ClusterView, Object};
 use crate::conditions::{ConditionType, Conditions, ObjectStatus, ParentStatus};
 

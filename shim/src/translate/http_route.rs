@@ -99,7 +99,7 @@ fn rule(
                 one_prefix,
             };
             BackendRef {
-                target: backend::resolve(reference, &path, scope, notes),
+                target: backend::resolve_backend(reference, &path, scope, notes),
                 weight: weight(backend.weight, &path, notes),
                 filters: filter::filters(backend.filters.as_ref(), place, scope, notes),
             }

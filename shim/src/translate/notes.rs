@@ -27,6 +27,8 @@ pub(super) struct Notes {
     pub(super) services: BTreeSet<Arc<str>>,
     /// Services the route may send to, for the policies that target them.
     pub(super) reached: BTreeSet<Arc<str>>,
+    /// AIServices the route names, there or not, `namespace/name`.
+    pub(super) ai_services: BTreeSet<Arc<str>>,
     /// DirectResponses the route names, there or not, `namespace/name`.
     pub(super) direct_responses: BTreeSet<Arc<str>>,
     /// It names something in another namespace.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::check::Checked;
+use ir::ai::TokenPolicy;
 use ir::filter::Cors;
 use ir::policy::{RoutePolicy, SecurityPolicy};
 
@@ -20,10 +21,13 @@ mod route;
 mod security;
 mod status;
 mod target;
+mod token;
 
 pub(super) use backend::BackendSettings;
 pub(super) use publish::{cluster, grpc_route, http_route, listener};
 use target::Target;
+use token::ByRoute;
+pub(super) use token::{Budgets, budget};
 
 /// Every policy, judged, and what holds where.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +37,10 @@ pub(super) struct OwnPolicies {
     routes: BTreeMap<(Kind, Arc<str>), OnRoute>,
     /// By `namespace/gateway` or `namespace/gateway/listener`.
     gateways: BTreeMap<Arc<str>, OnRoute>,
+    /// Budgets of AIServices.
+    ai_services: BTreeMap<Arc<str>, Arc<TokenPolicy>>,
+    /// TokenPolicies for HTTPRoutes, the oldest first.
+    by_route: Vec<ByRoute>,
 }
 
 /// What holds for a Service.
@@ -43,6 +51,7 @@ struct OnBackend {
     /// XBackendTrafficPolicy, where the other says nothing.
     traffic: Option<Arc<BackendSettings>>,
     security: Option<Arc<SecurityPolicy>>,
+    tokens: Option<Arc<TokenPolicy>>,
 }
 
 /// What holds for a route, or for all routes of a Gateway.
@@ -60,6 +69,7 @@ enum Family {
     Traffic,
     Route,
     Security,
+    Token,
 }
 
 /// What a valid policy says.
@@ -69,6 +79,7 @@ enum Payload {
     Traffic(Arc<BackendSettings>),
     Route(Arc<RoutePolicy>),
     Security(Arc<Security>),
+    Token(Arc<TokenPolicy>),
 }
 
 /// A SecurityPolicy at each place where it may stand: a limit without a scope is about that place.
@@ -126,12 +137,14 @@ impl OwnPolicies {
                 .backend_traffic_policies
                 .is_same(&next.backend_traffic_policies)
             && before.route_policies.is_same(&next.route_policies)
-            && before.security_policies.is_same(&next.security_policies))
+            && before.security_policies.is_same(&next.security_policies)
+            && before.token_policies.is_same(&next.token_policies))
             || (has_policies(next)
                 && !(before.services.is_same(&next.services)
                     && before.gateways.is_same(&next.gateways)
                     && before.http_routes.is_same(&next.http_routes)
-                    && before.grpc_routes.is_same(&next.grpc_routes)))
+                    && before.grpc_routes.is_same(&next.grpc_routes)
+                    && before.ai_services.is_same(&next.ai_services)))
     }
 
     /// Judges every policy of the view.
@@ -156,6 +169,7 @@ impl OwnPolicies {
             view,
             security::read,
         );
+        policies.judge(&view.token_policies, Family::Token, view, token::read);
         policies
     }
 
@@ -199,7 +213,7 @@ impl OwnPolicies {
                         )),
                         None => {
                             holders.insert(target.clone(), object.title());
-                            self.claim(&target, payload);
+                            self.claim(&target, payload, &object.key);
                             Ok(())
                         }
                     },
@@ -218,7 +232,7 @@ impl OwnPolicies {
     }
 
     /// Puts down what holds for a target.
-    fn claim(&mut self, target: &Target, payload: &Payload) {
+    fn claim(&mut self, target: &Target, payload: &Payload, policy: &Arc<str>) {
         match target {
             Target::Service(key) => {
                 let on = self.backends.entry(key.clone()).or_default();
@@ -226,7 +240,13 @@ impl OwnPolicies {
                     Payload::Backend(settings) => on.own = Some(settings.clone()),
                     Payload::Traffic(settings) => on.traffic = Some(settings.clone()),
                     Payload::Security(security) => on.security = Some(security.backend.clone()),
+                    Payload::Token(tokens) => on.tokens = Some(tokens.clone()),
                     Payload::Route(_) => {}
+                }
+            }
+            Target::AiService(key) => {
+                if let Payload::Token(tokens) = payload {
+                    self.ai_services.insert(key.clone(), tokens.clone());
                 }
             }
             Target::Gateway(key, section) => {
@@ -238,6 +258,14 @@ impl OwnPolicies {
                 on.claim(payload, |security| &security.listener);
             }
             Target::Route(kind, key) => {
+                if let Payload::Token(tokens) = payload {
+                    self.by_route.push(ByRoute {
+                        route: key.clone(),
+                        policy: policy.clone(),
+                        tokens: tokens.clone(),
+                    });
+                    return;
+                }
                 let on = self.routes.entry((*kind, key.clone())).or_default();
                 on.claim(payload, |security| &security.route);
             }
@@ -272,7 +300,7 @@ impl OnRoute {
                 self.security = Some(here(security).clone());
                 self.cors.clone_from(&security.cors);
             }
-            Payload::Backend(_) | Payload::Traffic(_) => {}
+            Payload::Backend(_) | Payload::Traffic(_) | Payload::Token(_) => {}
         }
     }
 }
@@ -281,7 +309,8 @@ fn has_policies(view: &ClusterView) -> bool {
     !(view.backend_lb_policies.is_empty()
         && view.backend_traffic_policies.is_empty()
         && view.route_policies.is_empty()
-        && view.security_policies.is_empty())
+        && view.security_policies.is_empty()
+        && view.token_policies.is_empty())
 }
 
 /// What the schema and the rules of a kind find, as one fault.

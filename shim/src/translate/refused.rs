@@ -13,7 +13,7 @@ use ir::stream_route::{StreamKind, StreamRoute};
 use ir::{Snapshot, Violation, Violations};
 
 use super::listener_name::ListenerName;
-use super::{Memos, Served, Translation, gateway, listener_set};
+use super::{Memos, Served, Translation, ai, gateway, listener_set};
 use crate::cluster_view::Kind;
 use crate::conditions::{ConditionType, Conditions, ObjectStatus};
 
@@ -152,6 +152,9 @@ impl Translation {
                     served.tell_route(Kind::TlsRoute, refused, attached(&self.tls, key));
                 }
                 PartKind::Cluster => {
+                    if let Some(service) = ai::service_of(key) {
+                        served.tell_ai_service(service, refused);
+                    }
                     let violations = Violations::from(violation(refused));
                     served.cluster_faults.insert(key.clone(), violations);
                 }
@@ -189,6 +192,16 @@ fn violation(refused: &Refused) -> Violation {
 }
 
 impl Served {
+    /// An AIService that is not served.
+    fn tell_ai_service(&mut self, service: &str, refused: &Refused) {
+        self.change(Kind::AiService, service, |status| {
+            let mut conditions = Conditions::resume(std::mem::take(&mut status.conditions));
+            let reason = "UnsupportedValue";
+            conditions.fail(ConditionType::Accepted, reason, &*refused.message);
+            status.conditions = conditions.finish();
+        });
+    }
+
     /// A listener that is not served: its own conditions, and those of what it is written in.
     fn tell_gateway(&mut self, refused: &Refused) {
         let id = &refused.part.key;

@@ -35,6 +35,7 @@ pub(super) struct Outcome<R> {
     services: BTreeSet<Arc<str>>,
     /// Services it may send to.
     reached: BTreeSet<Arc<str>>,
+    ai_services: BTreeSet<Arc<str>>,
     direct_responses: BTreeSet<Arc<str>>,
     crosses_namespaces: bool,
 }
@@ -46,6 +47,7 @@ impl<R> Outcome<R> {
             || changed.namespaces.contains(&self.namespace)
             || meets(&self.gateways, &changed.gateways)
             || meets(&self.services, &changed.services)
+            || meets(&self.ai_services, &changed.ai_services)
             || meets(&self.direct_responses, &changed.direct_responses)
     }
 
@@ -136,6 +138,7 @@ pub(super) fn finish<T: Watched, R>(
         gateways: attachment.gateways,
         services: notes.services,
         reached: notes.reached,
+        ai_services: notes.ai_services,
         direct_responses: notes.direct_responses,
         crosses_namespaces: notes.crosses_namespaces,
     }

@@ -15,8 +15,6 @@ type Statuses = OrdMap<(Kind, Arc<str>), Arc<ObjectStatus>>;
 
 /// Brings the statuses of kinds that are not served in line with `next`.
 pub(super) fn update(before: &ClusterView, next: &ClusterView, statuses: &mut Statuses) {
-    ours(&before.ai_services, &next.ai_services, statuses);
-    ours(&before.token_policies, &next.token_policies, statuses);
     ours(&before.wasm_plugins, &next.wasm_plugins, statuses);
 }
 

@@ -121,7 +121,12 @@ fn render(snapshot: &ir::Snapshot) -> String {
         put_cluster(&mut text, cluster);
     }
     for secret in snapshot.secrets.iter() {
-        writeln!(text, "secret {}", secret.key).unwrap();
+        let values: Vec<_> = secret.values.keys().collect();
+        let values = match values.is_empty() {
+            true => String::new(),
+            false => format!(" values {values:?}"),
+        };
+        writeln!(text, "secret {}{values}", secret.key).unwrap();
     }
     text
 }
@@ -160,6 +165,8 @@ fn put_cluster(text: &mut String, cluster: &ir::Cluster) {
     told(text, "session", cluster.session_persistence.as_ref());
     told(text, "policy", cluster.policy.as_ref());
     told(text, "security", cluster.security_policy.as_ref());
+    told(text, "ai", cluster.ai_service.as_ref());
+    told(text, "tokens", cluster.token_policy.as_ref());
 }
 
 /// What a policy says, where one does.

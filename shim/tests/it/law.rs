@@ -130,6 +130,7 @@ fn pool() -> Vec<Vec<AnyObject>> {
         ]);
         policies(namespace, &mut pool);
         own_policies(namespace, &mut pool);
+        ai(namespace, &mut pool);
     }
     pool.iter()
         .map(|variants| variants.iter().map(|text| object(text)).collect())
@@ -187,6 +188,67 @@ fn own_policies(namespace: &str, pool: &mut Vec<Vec<String>>) {
             )
         });
         pool.push(variants.collect());
+    }
+}
+
+/// AIServices with keys that come and go, routes to them, and budgets that compete.
+fn ai(namespace: &str, pool: &mut Vec<Vec<String>>) {
+    let own = "apiVersion: gateway.nantian.dev/v1alpha1";
+    for name in ["a1", "a2"] {
+        let specs = [
+            "provider: openai, model: m, auth: {secretRef: {name: key, key: a}}",
+            "provider: openai, model: m, auth: {secretRef: {name: key}}, \
+             endpoint: 'http://s1.n1.svc/v1'",
+            "provider: anthropic, model: m, providers: \
+             [{provider: ollama, endpoint: 'http://s2.n2.svc:80'}]",
+            "provider: anthropic, model: m, tls: {caCertificateRefs: [{kind: ConfigMap, name: ca}]}",
+        ];
+        let text = |spec| {
+            format!(
+                "{own}\nkind: AIService\n\
+                 metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{spec}}}"
+            )
+        };
+        pool.push(specs.map(text).to_vec());
+    }
+    let secret = |data: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\n\
+             metadata: {{name: key, namespace: {namespace}}}\nstringData: {{{data}}}"
+        )
+    };
+    pool.push(vec![secret("a: x"), secret("a: y, b: z")]);
+    for route in ["ra", "rb"] {
+        let backend = "group: gateway.nantian.dev, kind: AIService";
+        let rules = [
+            format!("[{{backendRefs: [{{{backend}, name: a1}}, {{{backend}, name: a2}}]}}]"),
+            format!(
+                "[{{backendRefs: [{{{backend}, name: a1, namespace: n2}}, {{name: s1, port: 80}}]}}]"
+            ),
+        ];
+        let text = |rules| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+                 metadata: {{name: {route}, namespace: {namespace}}}\n\
+                 spec: {{parentRefs: [{{name: g1, namespace: n1}}], rules: {rules}}}"
+            )
+        };
+        pool.push(rules.map(text).to_vec());
+        let targets = [
+            "{group: gateway.nantian.dev, kind: AIService, name: a1}".to_owned(),
+            "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: ra}".to_owned(),
+            "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: rb}, \
+             {group: '', kind: Service, name: s1}"
+                .to_owned(),
+        ];
+        let text = |targets| {
+            format!(
+                "{own}\nkind: TokenPolicy\nmetadata: {{name: {route}, namespace: {namespace}}}\n\
+                 spec: {{targetRefs: [{targets}], tokensPerMinute: {}}}",
+                route.len() + namespace.len()
+            )
+        };
+        pool.push(targets.map(text).to_vec());
     }
 }
 
@@ -274,6 +336,14 @@ fn object(text: &str) -> AnyObject {
             .cloned()
             .map(AnyObject::SecurityPolicy),
     );
+    all.extend(view.ai_services.iter().cloned().map(AnyObject::AiService));
+    all.extend(
+        view.token_policies
+            .iter()
+            .cloned()
+            .map(AnyObject::TokenPolicy),
+    );
+    all.extend(view.secrets.iter().cloned().map(AnyObject::Secret));
     all.extend(view.services.iter().cloned().map(AnyObject::Service));
     all.extend(
         view.endpoint_slices

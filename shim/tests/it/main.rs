@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod ai;
 mod backend_tls;
 mod cli;
 mod demo;

@@ -363,17 +363,13 @@ fn security_that_cannot_be_kept_to_lets_nobody_through() {
 
 #[test]
 fn kinds_that_are_not_served_yet_say_so_and_what_is_wrong_with_them() {
-    let text = policy("TokenPolicy", "t", &format!("{CART}, tokensPerMinute: 0"));
+    let text = policy("WasmPlugin", "t", "wasm: {}, targetRefs: []");
     let translation = with(&text);
-    let said = lines(&translation, Kind::TokenPolicy, "shop/t").join("\n");
+    let said = lines(&translation, Kind::WasmPlugin, "shop/t").join("\n");
     assert!(
         said.contains("Accepted=False") && said.contains("not supported yet"),
         "{said}"
     );
-    let found = translation.status(Kind::TokenPolicy, "shop/t").unwrap();
-    assert!(
-        found.violations[0].message.contains("limits nothing"),
-        "{:?}",
-        found.violations
-    );
+    let found = translation.status(Kind::WasmPlugin, "shop/t").unwrap();
+    assert!(!found.violations.is_empty());
 }

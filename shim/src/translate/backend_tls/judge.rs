@@ -87,6 +87,25 @@ enum Source {
     Secret(String, Option<Arc<Object<Secret>>>),
 }
 
+/// Certificate authorities that others than policies name.
+#[derive(Debug)]
+pub(in crate::translate) struct Authorities;
+
+impl Authorities {
+    /// The PEM text of a ConfigMap or Secret; the message never holds any of it.
+    pub(in crate::translate) fn read(
+        kind: &str,
+        key: &str,
+        view: &ClusterView,
+    ) -> Result<String, String> {
+        let source = Source::of(kind, key.to_owned(), view);
+        source.map_or_else(
+            || Err(format!("kind {kind} holds no authorities")),
+            |source| source.authorities(),
+        )
+    }
+}
+
 impl Source {
     /// Nothing for a kind that holds no authorities.
     fn find(
@@ -95,12 +114,19 @@ impl Source {
         view: &ClusterView,
     ) -> Option<Self> {
         let key = format!("{namespace}/{}", reference.name);
-        match (reference.group.as_str(), reference.kind.as_str()) {
-            ("" | "core", "ConfigMap") => {
+        match reference.group.as_str() {
+            "" | "core" => Self::of(&reference.kind, key, view),
+            _ => None,
+        }
+    }
+
+    fn of(kind: &str, key: String, view: &ClusterView) -> Option<Self> {
+        match kind {
+            "ConfigMap" => {
                 let object = view.config_maps.get(&key).cloned();
                 Some(Self::ConfigMap(key, object))
             }
-            ("" | "core", "Secret") => {
+            "Secret" => {
                 let object = view.secrets.get(&key).cloned();
                 Some(Self::Secret(key, object))
             }

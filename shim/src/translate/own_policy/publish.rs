@@ -23,6 +23,7 @@ pub(in super::super) fn cluster(
         return cluster;
     };
     cluster.security_policy.clone_from(&on.security);
+    cluster.token_policy.clone_from(&on.tokens);
     // What the Service itself asks for.
     let mut policy = cluster
         .policy

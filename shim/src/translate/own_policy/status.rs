@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::listener_name::gateway_of;
-use super::super::{Memos, backend};
+use super::super::{Memos, ai, backend};
 use super::target::Target;
-use super::{Family, Fault, Judged, OwnPolicies};
+use super::{Budgets, Family, Fault, Judged, OwnPolicies};
 use crate::cluster_view::{ClusterView, Kind, Object, Watched};
 use crate::conditions::{Condition, ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
 
@@ -57,6 +57,9 @@ impl OwnPolicies {
         for (target, _) in self.judged.iter().flat_map(|policy| &policy.targets) {
             match target {
                 Target::Service(key) => drop(reach.services.insert(key.clone(), BTreeSet::new())),
+                Target::AiService(key) => {
+                    reach.services.insert(ai::cluster_key(key), BTreeSet::new());
+                }
                 Target::Route(kind, key) => {
                     reach.routes.insert((*kind, key.clone()), BTreeSet::new());
                 }
@@ -71,10 +74,15 @@ impl OwnPolicies {
         &self,
         view: &ClusterView,
         reach: &Reach,
+        budgets: &Budgets,
     ) -> Vec<ObjectStatus> {
         let told = self.judged.iter().filter_map(|judged| {
             let key = &judged.key;
             match judged.family {
+                Family::Token => {
+                    let judged = budgets.judged(judged);
+                    Some(status(&judged, view.token_policies.get(key)?, reach))
+                }
                 Family::Backend => Some(status(judged, view.backend_lb_policies.get(key)?, reach)),
                 Family::Traffic => Some(status(
                     judged,
@@ -137,6 +145,7 @@ fn status<T: Watched>(judged: &Judged, object: &Object<T>, reach: &Reach) -> Obj
 fn ancestors_of(target: &Target, reach: &Reach) -> Vec<Ancestor> {
     let gateways = match target {
         Target::Service(key) => reach.services.get(key),
+        Target::AiService(key) => reach.services.get(&ai::cluster_key(key)),
         Target::Route(kind, key) => reach.routes.get(&(*kind, key.clone())),
         Target::Gateway(..) | Target::Other { .. } => None,
     };

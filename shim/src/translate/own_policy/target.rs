@@ -13,6 +13,8 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 pub(super) enum Target {
     /// A Service, `namespace/name`.
     Service(Arc<str>),
+    /// An AIService, `namespace/name`.
+    AiService(Arc<str>),
     /// A Gateway, and one of its listeners where that is meant.
     Gateway(Arc<str>, Option<String>),
     /// An HTTPRoute or a GRPCRoute.
@@ -57,6 +59,7 @@ impl Target {
         }
         match (reference.group, reference.kind) {
             ("", "Service") => Ok(Self::Service(key)),
+            (crds::GROUP, "AIService") => Ok(Self::AiService(key)),
             (GATEWAY_API, "Gateway") => {
                 Ok(Self::Gateway(key, reference.section.map(str::to_owned)))
             }
@@ -91,6 +94,10 @@ impl Target {
                     .is_empty()
                     .then(|| format!("Service {key} has no ports"))
             }
+            Self::AiService(key) => {
+                let is_there = view.ai_services.get(key).is_some();
+                (!is_there).then(|| format!("there is no AIService {key}"))
+            }
             Self::Gateway(key, section) => {
                 let Some(gateway) = view.gateways.get(key) else {
                     return Some(format!("there is no Gateway {key}"));
@@ -115,6 +122,7 @@ impl Target {
     pub(super) fn parts(&self) -> (&str, &str, &str, Option<&str>) {
         let (kind, key, section) = match self {
             Self::Service(key) => ("Service", key, None),
+            Self::AiService(key) => ("AIService", key, None),
             Self::Gateway(key, section) => ("Gateway", key, section.as_deref()),
             Self::Route(kind, key) => (kind.as_str(), key, None),
             Self::Other { kind, key } => (kind.as_str(), key, None),
