@@ -123,7 +123,7 @@ struct Check {
     controller: Option<String>,
 }
 
-/// Exit code of wrong usage and of files that cannot be read.
+/// Exit code of wrong usage and of files that cannot be read; what fails later ends with 1.
 const USAGE: u8 = 2;
 
 /// Does what the command line asks for.
@@ -147,6 +147,17 @@ pub fn run() -> ExitCode {
         Err(error) => {
             complain(&error);
             ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The exit code of what was to run until it is told to stop.
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
         }
     }
 }
@@ -177,9 +188,9 @@ impl Serve {
                 control_plane::Source::Kube(watch::client(self.kubeconfig.as_deref()).await?)
             }
         };
-        let control_plane = ControlPlane::start(settings, source, translation, shutdown).await?;
-        control_plane.wait().await?;
-        Ok(ExitCode::SUCCESS)
+        let control_plane = ControlPlane::start(settings, source, translation, shutdown);
+        let served = async { control_plane.await?.wait().await };
+        Ok(ended(served.await))
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
@@ -197,6 +208,7 @@ impl Serve {
                 require_client_cert: self.tls_client_ca.is_some(),
             });
         }
+        settings.check_admin()?;
         Ok(settings)
     }
 }
@@ -215,8 +227,7 @@ impl StandaloneArgs {
             admin_addr: self.admin_addr,
             control_admin_addr: self.control_admin_addr,
         };
-        standalone::run(standalone, shutdown).await?;
-        Ok(ExitCode::SUCCESS)
+        Ok(ended(standalone::run(standalone, shutdown).await))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::connection::Connection;
 use crate::message::Node;
 use crate::session::{Action, Event, Note, Session};
 use crate::settings::Settings;
-use crate::status::{Answer, State, Status, unix_ms};
+use crate::status::{Answer, Report, State, Status, unix_ms};
 
 /// How long an update may go on after the client was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -194,7 +194,7 @@ impl Client {
                 self.xds_metrics().snapshots_nacked.increment();
                 self.status.update(|report| {
                     report.snapshots_nacked += 1;
-                    report.last_error = Some(format!("snapshot rejected: {reason}"));
+                    note_error(report, format!("snapshot rejected: {reason}"));
                 });
             }
             Note::Skipped(version) => {
@@ -261,7 +261,7 @@ impl Client {
             } else {
                 report.connect_failures += 1;
             }
-            report.last_error = Some(reason);
+            note_error(report, reason);
         });
     }
 
@@ -298,6 +298,11 @@ impl Client {
         });
         self.worker.stop().await;
     }
+}
+
+fn note_error(report: &mut Report, reason: String) {
+    report.last_error = Some(reason);
+    report.last_error_unix_ms = Some(unix_ms(SystemTime::now()));
 }
 
 /// Sleeps until the moment, or for ever.

@@ -47,6 +47,8 @@ pub struct Report {
     pub report_failures: u64,
     /// What last went wrong with the connection, or why the last update was refused.
     pub last_error: Option<String>,
+    /// When that was, in milliseconds since 1970.
+    pub last_error_unix_ms: Option<u64>,
     /// The version that serves.
     pub version: Option<String>,
     /// When it was applied, in milliseconds since 1970.

@@ -1,6 +1,7 @@
 //! The binary: exit codes, messages, and an end on SIGTERM.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -75,6 +76,17 @@ fn wrong_usage_exits_with_2_and_says_why() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
         assert!(message.contains(expected), "{arguments:?}: {message}");
     }
+}
+
+#[test]
+fn what_cannot_start_for_reasons_outside_ends_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["serve", QUICKSTART, "--grpc-addr", &address]);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("grpcAddr"), "{message}");
+    assert!(message.contains(&address), "{message}");
 }
 
 #[test]

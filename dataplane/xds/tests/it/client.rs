@@ -103,6 +103,7 @@ async fn a_refusal_names_the_refused_version_and_its_faults() {
     assert_eq!(report.version.as_deref(), Some("1"));
     assert_eq!(report.last_nack.unwrap().version, "bad-2");
     assert!(report.last_error.unwrap().contains("no such backend"));
+    assert!(report.last_error_unix_ms.is_some());
     assert_eq!(client.metrics.xds.snapshots_nacked.value(), 1);
 }
 
