@@ -13,12 +13,12 @@ use crate::{Listener, Resources, Secret, Violation, Violations};
 ///
 /// Listeners conflict when they cannot share the socket of an address and port (plain HTTP, TLS
 /// and bytes exclude each other, as do datagrams and QUIC), ask for different headers in front of
-/// connections, or share it for the same host name.
+/// connections, or share it for the same host name and the same clients.
 /// Of two the one later in the order of names is blamed; both are named.
 pub fn check(listeners: &Resources<Listener>, secrets: &Resources<Secret>) -> Violations {
     let mut violations = Violations::default();
     let mut sockets: HashMap<Socket, &Listener> = HashMap::with_capacity(listeners.len());
-    let mut hosts: HashMap<(Socket, &str), &Listener> = HashMap::with_capacity(listeners.len());
+    let mut hosts: HashMap<Place<'_>, &Listener> = HashMap::with_capacity(listeners.len());
     for listener in listeners.iter() {
         check_certificates(listener, secrets, &mut violations);
         if let Some((path, message)) = conflict(listener, &mut sockets, &mut hosts) {
@@ -34,6 +34,9 @@ pub fn check(listeners: &Resources<Listener>, secrets: &Resources<Secret>) -> Vi
 
 /// What a bound socket is told apart by; datagrams and TCP do not meet.
 type Socket = (IpAddr, u16, bool);
+
+/// A host name on a socket, and whose clients are meant: all, or the workloads of a namespace.
+type Place<'a> = (Socket, Option<&'a str>, &'a str);
 
 /// What is spoken on a socket, as far as sharing it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ fn family(listener: &Listener) -> Family {
 fn conflict<'a>(
     listener: &'a Listener,
     sockets: &mut HashMap<Socket, &'a Listener>,
-    hosts: &mut HashMap<(Socket, &'a str), &'a Listener>,
+    hosts: &mut HashMap<Place<'a>, &'a Listener>,
 ) -> Option<(&'static str, String)> {
     let family = family(listener);
     let is_datagram = matches!(family, Family::Datagrams | Family::Quic);
@@ -93,7 +96,8 @@ fn conflict<'a>(
         let names = listener.hostnames.iter().map(|hostname| hostname.as_str());
         let any = listener.hostnames.is_empty().then_some("*");
         for name in names.chain(any) {
-            let other = *hosts.entry((socket, name)).or_insert(listener);
+            let place = (socket, listener.consumer_namespace(), name);
+            let other = *hosts.entry(place).or_insert(listener);
             if !std::ptr::eq(other, listener) {
                 return Some((
                     "hostnames",

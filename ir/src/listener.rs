@@ -37,7 +37,32 @@ pub struct Listener {
     pub settings: ListenerSettings,
 }
 
+/// Metadata of a mesh listener: the kind of what it stands in front of, always `Service`.
+pub const FRONTEND_KIND: &str = "nantian.dev/frontend-kind";
+/// Metadata of a mesh listener: namespace of its Service.
+pub const FRONTEND_NAMESPACE: &str = "nantian.dev/frontend-namespace";
+/// Metadata of a mesh listener: name of its Service.
+pub const FRONTEND_NAME: &str = "nantian.dev/frontend-name";
+/// Metadata of a mesh listener: port of its Service.
+pub const FRONTEND_PORT: &str = "nantian.dev/frontend-port";
+/// Metadata of a mesh listener that serves the workloads of one namespace alone; it shares the
+/// socket with the listener that serves all others.
+pub const CONSUMER_NAMESPACE: &str = "nantian.dev/consumer-namespace";
+
 impl Listener {
+    /// True when it stands in front of a Service, for clients inside the cluster.
+    pub fn is_mesh(&self) -> bool {
+        self.metadata
+            .get(FRONTEND_KIND)
+            .is_some_and(|kind| kind == "Service")
+    }
+
+    /// The namespace whose workloads alone it serves; `None` for every client.
+    pub fn consumer_namespace(&self) -> Option<&str> {
+        let namespace = self.metadata.get(CONSUMER_NAMESPACE)?;
+        self.is_mesh().then_some(namespace)
+    }
+
     /// The port clients know, which is written into answers.
     pub fn public_port(&self) -> NonZeroU16 {
         self.settings.public_port.unwrap_or(self.port)

@@ -185,6 +185,7 @@ impl Serve {
                     "--source kube reads no folders; leave them out, or use --source files"
                 );
                 address(&mut translation, &settings.cluster.addresses);
+                translation.mesh = settings.cluster.mesh.as_ref().map(|mesh| mesh.ports);
                 control_plane::Source::Kube(watch::client(self.kubeconfig.as_deref()).await?)
             }
         };

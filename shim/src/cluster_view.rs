@@ -27,7 +27,7 @@ use gateway_api::experimental::udproutes::UdpRoute;
 use gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -205,6 +205,8 @@ watched_kinds! {
     secrets: Secret, Secret, "Secret";
     /// Certificate authorities and other settings.
     config_maps: ConfigMap, ConfigMap, "ConfigMap";
+    /// Whose address is whose, for the mesh; of each the addresses alone.
+    pods: Pod, Pod, "Pod";
     /// Labels that listeners select namespaces by.
     namespaces: Namespace, Namespace, "Namespace";
 }

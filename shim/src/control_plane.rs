@@ -19,6 +19,7 @@ use crate::files::watch::watch as watch_files;
 use crate::files::{FileSource, Files};
 use crate::history::Store;
 use crate::leader;
+use crate::mesh;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pipeline::{Applied, Pipeline, State};
@@ -154,6 +155,30 @@ impl ControlPlane {
         let stop = self.shutdown.clone();
         self.tasks.spawn(async move {
             stop.run_until_cancelled_owned(Box::pin(writer.run())).await;
+            Ok(())
+        });
+        let keeper = mesh::Keeper {
+            client: client.clone(),
+            settings: cluster.mesh.clone(),
+            applied: services_applied.clone(),
+            leading: leading.subscribe(),
+        };
+        let tell = mesh::xmesh::tell(
+            client.clone(),
+            settings.controller_name.clone(),
+            leading.subscribe(),
+        );
+        let has_mesh = cluster.mesh.is_some();
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            let both = async {
+                if has_mesh {
+                    tokio::join!(keeper.run(), tell);
+                } else {
+                    keeper.run().await;
+                }
+            };
+            stop.run_until_cancelled_owned(Box::pin(both)).await;
             Ok(())
         });
         if let Addresses::Service(services) = &cluster.addresses {

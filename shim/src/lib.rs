@@ -13,6 +13,7 @@ pub mod control_plane;
 pub mod admin;
 pub mod serve;
 pub mod status;
+pub mod mesh;
 pub mod services;
 pub mod leader;
 pub mod pipeline;

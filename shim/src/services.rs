@@ -26,9 +26,9 @@ use crate::translate::{GATEWAY_NAME_LABEL, Translation, fingerprint};
 use crate::watch::Known;
 
 /// Who writes, for server-side apply.
-const MANAGER: &str = "nantian-gw";
+pub(crate) const MANAGER: &str = "nantian-gw";
 /// Label that says who made it.
-const MANAGED_LABEL: &str = "app.kubernetes.io/managed-by";
+pub(crate) const MANAGED_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Says what was written, so that it need not be written again.
 const WRITTEN: &str = "gateway.nantian.dev/written";
 /// Says for which controller it was written.
@@ -53,11 +53,15 @@ pub struct Keeper {
 }
 
 /// One object as it shall be.
-struct Wanted {
-    kind: Kind,
-    key: Arc<str>,
-    object: Value,
-    hash: String,
+pub(crate) struct Wanted {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// `namespace/name`.
+    pub(crate) key: Arc<str>,
+    /// As it is applied.
+    pub(crate) object: Value,
+    /// Tells one wish from another.
+    pub(crate) hash: String,
 }
 
 impl Keeper {
@@ -249,7 +253,8 @@ impl Keeper {
 }
 
 impl Wanted {
-    fn new(kind: Kind, key: Arc<str>, mut object: Value) -> Self {
+    /// The object, and in it what it was written as.
+    pub(crate) fn new(kind: Kind, key: Arc<str>, mut object: Value) -> Self {
         let hash = format!("{:016x}", fingerprint(&object.to_string()));
         object["metadata"]["annotations"][WRITTEN] = hash.clone().into();
         Self {
@@ -313,7 +318,7 @@ fn short(name: &str) -> &str {
 }
 
 /// Endpoints of that family of the data planes' own Service.
-fn data_planes(view: &ClusterView, service: &str, family: &str) -> Vec<Value> {
+pub(crate) fn data_planes(view: &ClusterView, service: &str, family: &str) -> Vec<Value> {
     let (namespace, name) = service.split_once('/').unwrap_or(("", service));
     let of_service = view.endpoint_slices.iter().filter(|slice| {
         let labels = slice.value.metadata.labels.as_ref();
@@ -342,7 +347,7 @@ fn data_planes(view: &ClusterView, service: &str, family: &str) -> Vec<Value> {
 }
 
 /// What an object that is there says was written.
-fn written(view: &ClusterView, kind: Kind, key: &str) -> Option<String> {
+pub(crate) fn written(view: &ClusterView, kind: Kind, key: &str) -> Option<String> {
     let object = view.get(kind, key)?;
     object
         .metadata()

@@ -18,8 +18,10 @@ use std::time::Duration;
 use ir::SecretText;
 use serde::Deserialize;
 
-pub use self::cluster::{Addresses, Cluster, GatewayServices, LeaderElection, TranslatorLimits};
-use self::cluster::{RawAddresses, RawCluster, RawElection, RawLimits, RawRunner};
+pub use self::cluster::{
+    Addresses, Cluster, GatewayServices, LeaderElection, Mesh, TranslatorLimits,
+};
+use self::cluster::{RawAddresses, RawCluster, RawElection, RawLimits, RawMesh, RawRunner};
 use self::duration::DurationText;
 pub use self::keys::KEYS;
 use self::keys::with_nearest;
@@ -243,6 +245,7 @@ struct Raw {
     translator_limits: RawLimits,
     leader_election: RawElection,
     addresses: RawAddresses,
+    mesh: RawMesh,
     status_address: Option<String>,
 }
 
@@ -335,6 +338,7 @@ impl Raw {
                 limits: self.translator_limits,
                 election: self.leader_election,
                 addresses: self.addresses,
+                mesh: self.mesh,
                 status_address: self.status_address,
             }
             .check()?,

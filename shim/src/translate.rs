@@ -22,6 +22,7 @@ mod http_route;
 mod listener;
 mod listener_name;
 mod listener_set;
+mod mesh;
 mod notes;
 mod own_policy;
 mod policy;
@@ -37,6 +38,7 @@ mod unsupported;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use imbl::{OrdMap, OrdSet};
 use ir::http_route::{GrpcRule, HttpRule};
 use ir::stream_route::{StreamKind, StreamRoute, StreamRule};
@@ -47,6 +49,8 @@ pub use self::allotment::{fingerprint, service_key};
 use self::backend_tls::{Policies, Reached};
 pub use self::certificate::keep_former_certificates;
 use self::gateway::Gateways;
+use self::mesh::Mesh;
+pub use self::mesh::{DIRECT_LABEL, FRONTEND, MARK, MeshSocket, ORIGINAL_NAME, ROLE_LABEL, SHADOW};
 use self::own_policy::{Budgets, OwnPolicies};
 use self::reference::Grants;
 pub use self::refused::{PartKind, PartName, Refused};
@@ -89,6 +93,8 @@ pub struct Translation {
     uses: OrdMap<Arc<str>, usize>,
     /// EndpointSlices of each Service.
     slices: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+    /// What follows from routes with Services as parents.
+    mesh: Mesh,
     /// Clusters that were left out, and why.
     cluster_faults: OrdMap<Arc<str>, Violations>,
     /// What differs from the above because data planes refuse some of it, see [`refused`].
@@ -183,6 +189,7 @@ pub fn translate(
     next.update_tcp_routes(before, &changed, &mut touched);
     next.update_udp_routes(before, &changed, &mut touched);
     next.update_tls_routes(before, &changed, &mut touched);
+    next.update_mesh(before, &mut touched);
     next.update_budgets(before, &mut touched);
     next.update_clusters(&changed, &touched);
     next.publish_secrets(before, &touched);
@@ -233,6 +240,10 @@ struct Scope<'a> {
     grants: &'a Grants,
     policies: &'a Policies,
     ai: &'a AiServices,
+    /// Absent where routes cannot have Services as parents.
+    mesh: Option<&'a Mesh>,
+    /// Services that the route stands in front of.
+    fronts: BTreeSet<String>,
     /// What the route carries is TLS already, up to the backend.
     passes_tls: bool,
     /// Kind of the route.
@@ -241,7 +252,16 @@ struct Scope<'a> {
     namespace: &'a str,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// The same for a route with these parents.
+    fn with_parents(&self, parents: &[HttpRouteParentRefs]) -> Scope<'a> {
+        let fronts = match self.mesh {
+            Some(_) => mesh::fronts(parents, self.namespace),
+            None => BTreeSet::new(),
+        };
+        Scope { fronts, ..*self }
+    }
+
     /// True for routes of bytes.
     fn is_stream(&self) -> bool {
         [Kind::TcpRoute, Kind::TlsRoute, Kind::UdpRoute]
@@ -292,6 +312,10 @@ impl Translation {
         if !is_same {
             changed.gateways = self.update_gateways(before);
         }
+        let (old, new) = (&before.view, &self.view);
+        let range = self.settings.mesh;
+        let parents = self.mesh.update(old, new, &changed.services, range);
+        changed.gateways.extend(parents);
         if OwnPolicies::is_concerned(&before.view, &self.view) {
             let policies = OwnPolicies::new(&self.view);
             if policies != *before.own_policies {
@@ -476,6 +500,8 @@ impl Translation {
             grants: &self.grants,
             policies: &self.policies,
             ai: &self.ai,
+            mesh: self.settings.mesh.as_ref().map(|_| &self.mesh),
+            fronts: BTreeSet::new(),
             passes_tls: false,
             kind: kind.as_str(),
             namespace,

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ObjectMeta};
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -72,11 +73,12 @@ pub fn start(
         is_discovered: false,
         last_good: None,
     };
+    let has_mesh = settings.mesh.is_some();
     let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = discovery::run(client, changes, metrics) => {}
+            () = discovery::run(client, has_mesh, changes, metrics) => {}
         }
     });
     tokio::spawn(async move {
@@ -390,7 +392,10 @@ fn read(source: &Source, raw: &mut DynamicObject) -> Outcome {
     if let Some(annotations) = &mut raw.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
-    if let Some(data) = raw.data.as_object_mut() {
+    if source.kind == "Pod" {
+        raw.metadata = names_alone(&raw.metadata);
+        raw.data = addresses_alone(&raw.data);
+    } else if let Some(data) = raw.data.as_object_mut() {
         data.remove("status");
     }
     match serde_yaml::to_value(&*raw) {
@@ -402,6 +407,27 @@ fn read(source: &Source, raw: &mut DynamicObject) -> Outcome {
             path: String::new(),
             message: error.to_string(),
         }),
+    }
+}
+
+fn names_alone(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The addresses of a pod that are its own and in use: there are many pods, and they change often.
+fn addresses_alone(pod: &Value) -> Value {
+    let is_over = matches!(
+        pod.pointer("/status/phase").and_then(Value::as_str),
+        Some("Succeeded" | "Failed")
+    );
+    let is_hosts = pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));
+    match pod.pointer("/status/podIPs") {
+        Some(addresses) if !is_over && !is_hosts => json!({ "status": { "podIPs": addresses } }),
+        _ => json!({}),
     }
 }
 

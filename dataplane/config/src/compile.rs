@@ -5,8 +5,8 @@
 //! here, away from traffic.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +26,13 @@ use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::access::AddressLists;
 use crate::backend_tls::{ClusterTls, Identities};
+use crate::consumers;
 use crate::filters::Filters;
 use crate::kept::{self, Kept};
 use crate::rate_limits::Limits;
 use crate::runtime::{
-    Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
-    RuntimeConfig,
+    Backend, Bind, Clients, ClusterConfig, Consumers, ListenerConfig, ListenerDefaults, Protocol,
+    Rule, RuntimeConfig,
 };
 use crate::sessions::{self, Place, SessionPolicy, path_of};
 use crate::streams::{Streams, UdpBind, server_names};
@@ -59,7 +60,8 @@ pub fn compile(
         };
         listeners.insert(listener.name.clone(), config);
     }
-    let binds = binds(&listeners, &snapshot, previous, metrics)?;
+    let workloads = consumers::workloads(&listeners, &snapshot, previous);
+    let binds = binds(&listeners, &snapshot, (previous, &workloads), metrics)?;
     let udp_binds = udp_binds(&listeners, metrics);
     Ok(RuntimeConfig {
         snapshot,
@@ -69,6 +71,7 @@ pub fn compile(
         clusters,
         defaults: previous.defaults.clone(),
         identities,
+        workloads,
         kept: previous.kept.clone(),
     })
 }
@@ -300,7 +303,8 @@ fn hosts_on<R>(route: &ir::http_route::Route<R>, listener: &Listener) -> Option<
     if !route.listeners.contains(&listener.name) {
         return None;
     }
-    if route.hostnames.is_empty() {
+    // A mesh listener stands for its Service, whatever the client calls it (GEP-1294).
+    if route.hostnames.is_empty() || listener.is_mesh() {
         return Some(listener.hostnames.clone());
     }
     if listener.hostnames.is_empty() {
@@ -498,7 +502,7 @@ fn protocol_of(listener: &Listener) -> Option<Protocol> {
 fn binds(
     listeners: &BTreeMap<Arc<str>, Arc<ListenerConfig>>,
     snapshot: &Snapshot,
-    previous: &RuntimeConfig,
+    (previous, workloads): (&RuntimeConfig, &Arc<HashMap<IpAddr, Arc<str>>>),
     metrics: &Metrics,
 ) -> Result<BTreeMap<SocketAddr, Arc<Bind>>, Violations> {
     let mut by_address: BTreeMap<SocketAddr, Vec<&Arc<ListenerConfig>>> = BTreeMap::new();
@@ -514,7 +518,11 @@ fn binds(
     let mut violations = Violations::default();
     let mut binds = BTreeMap::new();
     for (address, configs) in by_address {
-        match bind(address, &configs, snapshot, previous, metrics) {
+        let (configs, consumers) = consumers::set_apart(configs, workloads);
+        if configs.is_empty() {
+            continue;
+        }
+        match bind(address, (&configs, consumers), snapshot, previous, metrics) {
             Ok(bind) => {
                 binds.insert(address, bind);
             }
@@ -530,7 +538,7 @@ fn binds(
 
 fn bind(
     address: SocketAddr,
-    configs: &[&Arc<ListenerConfig>],
+    (configs, consumers): (&[&Arc<ListenerConfig>], Option<Consumers>),
     snapshot: &Snapshot,
     previous: &RuntimeConfig,
     metrics: &Metrics,
@@ -589,6 +597,7 @@ fn bind(
         by_server_name,
         tls,
         listeners: by_host,
+        consumers,
         public_port: first.public_port(),
         proxy_protocol,
         metrics: metrics.listener(&first.name),

@@ -6,6 +6,7 @@
 //! Nothing here opens a socket or decides about a request.
 
 pub mod compile;
+mod consumers;
 pub mod store;
 pub mod runtime;
 pub mod streams;

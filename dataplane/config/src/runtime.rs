@@ -3,9 +3,9 @@
 //! Everything here is immutable and shared. Parts that a new snapshot leaves alone are the same
 //! `Arc`s as before, so a change of one route among 40,000 costs that route's part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub struct RuntimeConfig {
     pub defaults: Arc<ListenerDefaults>,
     /// Client certificates that are shown to endpoints.
     pub identities: Identities,
+    /// Namespaces of the workloads known, by address; empty where no listener asks for them.
+    pub workloads: Arc<HashMap<IpAddr, Arc<str>>>,
     /// What routes keep when they are compiled anew; handed on from one configuration to the next.
     pub kept: Arc<Kept>,
 }
@@ -162,6 +164,8 @@ pub struct Bind {
     pub passes_through: bool,
     /// Its listeners by the hosts they serve.
     pub listeners: HostMap<Arc<ListenerConfig>>,
+    /// Its listeners for the workloads of a namespace, see [`Consumers`]; absent for none.
+    pub consumers: Option<Consumers>,
     /// The port clients know it by.
     pub public_port: NonZeroU16,
     /// Connections begin with a PROXY protocol header and come from one of these sources; empty for
@@ -171,7 +175,27 @@ pub struct Bind {
     pub metrics: Arc<ListenerMetrics>,
 }
 
+/// Listeners of a mesh socket that serve the workloads of one namespace each.
+#[derive(Debug)]
+pub struct Consumers {
+    /// Whose workload has an address.
+    pub workloads: Arc<HashMap<IpAddr, Arc<str>>>,
+    /// Their listeners by namespace.
+    pub listeners: HashMap<Arc<str>, Arc<ListenerConfig>>,
+}
+
 impl Bind {
+    /// The listener for a request of `client` to `host`.
+    pub fn listener(&self, client: IpAddr, host: &str) -> Option<&Arc<ListenerConfig>> {
+        if let Some(consumers) = &self.consumers
+            && let Some(namespace) = consumers.workloads.get(&client)
+            && let Some(own) = consumers.listeners.get(namespace)
+        {
+            return Some(own);
+        }
+        self.listeners.best(host)
+    }
+
     /// The listener for a TLS client that asked for `name`, or for none.
     pub fn by_server_name(&self, name: Option<&str>) -> Option<&Arc<ListenerConfig>> {
         match name {

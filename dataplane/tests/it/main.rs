@@ -21,6 +21,7 @@ mod hostile;
 mod http;
 mod last_good;
 mod limits;
+mod mesh;
 mod resilience;
 mod retry;
 mod overload;

@@ -146,6 +146,7 @@ fn of_kubernetes(document: Document<'_>, mapping: Mapping, version: &str, kind: 
         ("v1", "Service") => typed::<core::v1::Service>(document, mapping, plain),
         ("v1", "Secret") => typed::<core::v1::Secret>(document, mapping, plain),
         ("v1", "ConfigMap") => typed::<core::v1::ConfigMap>(document, mapping, plain),
+        ("v1", "Pod") => typed::<core::v1::Pod>(document, mapping, plain),
         ("v1", "Namespace") => typed::<core::v1::Namespace>(document, mapping, plain),
         ("discovery.k8s.io/v1", "EndpointSlice") => {
             typed::<discovery::v1::EndpointSlice>(document, mapping, plain)
@@ -177,7 +178,9 @@ where
 {
     let title = format!("{} {}", T::KIND, name_of(&mapping));
     prepare(&mut mapping);
-    mapping.remove("status");
+    if T::KIND != Kind::Pod {
+        mapping.remove("status");
+    }
     let mut unknown: Vec<Vec<Step>> = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let value = Value::Mapping(mapping);

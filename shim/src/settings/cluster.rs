@@ -28,6 +28,8 @@ pub struct Cluster {
     pub leader_election: Option<LeaderElection>,
     /// Where Gateways listen.
     pub addresses: Addresses,
+    /// Routes may have Services as parents.
+    pub mesh: Option<Mesh>,
     /// Shown in the status of a Gateway that is bound everywhere.
     pub status_address: Option<IpAddr>,
 }
@@ -94,6 +96,15 @@ pub struct GatewayServices {
     pub ports: (NonZeroU16, NonZeroU16),
 }
 
+/// How Services are led to data planes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mesh {
+    /// `namespace/name` of the Service whose endpoints are the data planes.
+    pub data_plane: String,
+    /// Range of ports that data planes bind.
+    pub ports: (NonZeroU16, NonZeroU16),
+}
+
 impl Default for Cluster {
     fn default() -> Self {
         Self {
@@ -103,6 +114,7 @@ impl Default for Cluster {
             limits: TranslatorLimits::default(),
             leader_election: Some(LeaderElection::default()),
             addresses: Addresses::Pool(Vec::new()),
+            mesh: None,
             status_address: None,
         }
     }
@@ -159,6 +171,15 @@ pub(super) struct RawAddresses {
     last_port: Option<u16>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawMesh {
+    enabled: bool,
+    data_plane_service: Option<String>,
+    first_port: Option<u16>,
+    last_port: Option<u16>,
+}
+
 /// All of it as written.
 pub(super) struct RawCluster {
     pub(super) sync_period: Option<DurationText>,
@@ -166,6 +187,7 @@ pub(super) struct RawCluster {
     pub(super) limits: RawLimits,
     pub(super) election: RawElection,
     pub(super) addresses: RawAddresses,
+    pub(super) mesh: RawMesh,
     pub(super) status_address: Option<String>,
 }
 
@@ -196,6 +218,7 @@ impl RawCluster {
             },
             leader_election: self.election.check()?,
             addresses: self.addresses.check()?,
+            mesh: self.mesh.check()?,
             status_address: match self.status_address.as_deref() {
                 None | Some("") => None,
                 Some(text) => Some(ip("statusAddress", text)?),
@@ -275,28 +298,10 @@ impl RawAddresses {
                 format!("`{service_type}` is not known, use LoadBalancer, NodePort or ClusterIP"),
             ));
         }
-        let data_plane = self.data_plane_service;
-        let data_plane = data_plane.unwrap_or_else(|| DATA_PLANE.to_owned());
-        if data_plane
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .count()
-            != 2
-        {
-            return Err(bad(
-                "addresses.dataPlaneService",
-                format!("`{data_plane}` is not namespace/name"),
-            ));
-        }
-        let first = self.first_port.unwrap_or(FIRST_PORT);
-        let last = self.last_port.unwrap_or(LAST_PORT);
-        let ports = NonZeroU16::new(first).zip(NonZeroU16::new(last));
-        let Some(ports) = ports.filter(|(first, last)| first <= last) else {
-            return Err(bad(
-                "addresses.firstPort",
-                format!("{first} to {last} is no range of ports"),
-            ));
-        };
+        let data_plane = data_plane("addresses.dataPlaneService", self.data_plane_service)?;
+        let default = (FIRST_PORT, LAST_PORT);
+        let written = (self.first_port, self.last_port);
+        let ports = range("addresses.firstPort", written, default)?;
         Ok(Addresses::Service(GatewayServices {
             service_type,
             data_plane,
@@ -305,11 +310,45 @@ impl RawAddresses {
     }
 }
 
+impl RawMesh {
+    fn check(self) -> Result<Option<Mesh>, SettingsError> {
+        let written = (self.first_port, self.last_port);
+        let mesh = Mesh {
+            data_plane: data_plane("mesh.dataPlaneService", self.data_plane_service)?,
+            ports: range("mesh.firstPort", written, (MESH_FIRST_PORT, MESH_LAST_PORT))?,
+        };
+        Ok(self.enabled.then_some(mesh))
+    }
+}
+
+fn data_plane(key: &'static str, written: Option<String>) -> Result<String, SettingsError> {
+    let name = written.unwrap_or_else(|| DATA_PLANE.to_owned());
+    if name.split('/').filter(|part| !part.is_empty()).count() == 2 {
+        return Ok(name);
+    }
+    Err(bad(key, format!("`{name}` is not namespace/name")))
+}
+
+fn range(
+    key: &'static str,
+    (first, last): (Option<u16>, Option<u16>),
+    default: (u16, u16),
+) -> Result<(NonZeroU16, NonZeroU16), SettingsError> {
+    let (first, last) = (first.unwrap_or(default.0), last.unwrap_or(default.1));
+    let ports = NonZeroU16::new(first).zip(NonZeroU16::new(last));
+    ports
+        .filter(|(first, last)| first <= last)
+        .ok_or_else(|| bad(key, format!("{first} to {last} is no range of ports")))
+}
+
 /// The chart's name of it.
 const DATA_PLANE: &str = "nantian-gw/nantian-gw-dataplane";
 /// Below the mesh's ports, above those that need a privilege.
 const FIRST_PORT: u16 = 10_000;
 const LAST_PORT: u16 = 17_999;
+/// The contract's range.
+const MESH_FIRST_PORT: u16 = 20_000;
+const MESH_LAST_PORT: u16 = 29_999;
 
 fn ip(key: &'static str, text: &str) -> Result<IpAddr, SettingsError> {
     let parsed = text.parse();

@@ -234,6 +234,26 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "last port that data planes bind for Gateways' Services",
     ),
     (
+        "mesh.enabled",
+        "false",
+        "--source kube: routes may have Services as parents; then traffic to such a Service goes through data planes",
+    ),
+    (
+        "mesh.dataPlaneService",
+        "nantian-gw/nantian-gw-dataplane",
+        "the Service whose endpoints are the data planes that Services are led to",
+    ),
+    (
+        "mesh.firstPort",
+        "20000",
+        "first port that data planes bind for ports of Services",
+    ),
+    (
+        "mesh.lastPort",
+        "29999",
+        "last port that data planes bind for ports of Services",
+    ),
+    (
         "statusAddress",
         "\"\"",
         "--source kube: shown as the address of a Gateway that is bound to all addresses",

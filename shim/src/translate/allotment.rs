@@ -163,6 +163,44 @@ fn by_port<'a>(
     allotted.into_iter().map(make).collect()
 }
 
+/// A port of a Service that data planes stand in for.
+pub(super) struct MeshPort<'a> {
+    /// `namespace/name` of the Service.
+    pub(super) service: &'a str,
+    /// Name of the port.
+    pub(super) name: &'a str,
+    /// Where it is said already that data planes listen for it.
+    pub(super) known: Option<NonZeroU16>,
+}
+
+/// Ports to bind, no two alike; nothing for those that find none in the range.
+pub(super) fn ports_apart(
+    wanted: &[MeshPort<'_>],
+    (first, last): (NonZeroU16, NonZeroU16),
+) -> Vec<Option<NonZeroU16>> {
+    let range = first.get()..=last.get();
+    let mut taken = BTreeSet::new();
+    let known = wanted.iter().map(|port| {
+        let known = port.known.filter(|known| range.contains(&known.get()))?;
+        taken.insert(known).then_some(known)
+    });
+    let mut bound: Vec<_> = known.collect();
+    let span = usize::from(last.get() - first.get()) + 1;
+    for (port, bound) in wanted.iter().zip(&mut bound) {
+        if bound.is_some() {
+            continue;
+        }
+        let start = place(&format!("{}:{}", port.service, port.name), span);
+        let mut turns = (0..span).filter_map(|step| {
+            let offset = u16::try_from((start + step) % span).ok()?;
+            first.checked_add(offset)
+        });
+        *bound = turns.find(|it| !taken.contains(it));
+        taken.extend(*bound);
+    }
+    bound
+}
+
 /// Ports of a Service as written and as bound.
 fn mapped(service: &Service) -> Vec<(u16, NonZeroU16)> {
     let ports = service

@@ -14,7 +14,8 @@ use ir::http_route::ParentRef;
 use super::gateway::{Parent, ParentListener, parent_key};
 use super::listener::RouteKind;
 use super::notes::Notes;
-use super::{GATEWAY_API, Scope};
+use super::{GATEWAY_API, Scope, mesh};
+use crate::cluster_view::Kind;
 
 /// Where a route ended up.
 #[derive(Debug, Default)]
@@ -46,8 +47,12 @@ pub(super) fn attach(
         let Some(parent) = typed(reference, scope.namespace, &path, notes) else {
             continue;
         };
-        let is_known = matches!(parent.kind.as_str(), "Gateway" | "ListenerSet");
-        if !is_known || parent.group != GATEWAY_API {
+        let parents = match (&*parent.group, &*parent.kind, scope.mesh) {
+            (GATEWAY_API, "Gateway" | "ListenerSet", _) => Some(&scope.gateways.parents),
+            ("", "Service", Some(mesh)) => Some(&*mesh.parents),
+            _ => None,
+        };
+        let Some(parents) = parents else {
             let message = format!(
                 "{path}: parents of kind {} are not supported yet",
                 parent.kind
@@ -56,10 +61,10 @@ pub(super) fn attach(
                 .parents
                 .push((parent, Err(("NoMatchingParent", message))));
             continue;
-        }
+        };
         let key = parent_key(&parent.kind, &parent.namespace, &parent.name);
         attachment.gateways.insert(key.clone());
-        let outcome = match scope.gateways.parents.get(&key) {
+        let outcome = match parents.get(&key) {
             None => {
                 let (kind, namespace, name) = (&parent.kind, &parent.namespace, &parent.name);
                 let message = format!("{path}: there is no {kind} {namespace}/{name}");
@@ -69,9 +74,10 @@ pub(super) fn attach(
             Some(gateway) if !gateway.is_ours => continue,
             Some(gateway) => take(gateway, &parent, kind, hostnames, scope).map(|taken| {
                 for listener in taken {
-                    attachment.counted.insert(listener.name.clone());
-                    if listener.serves && !attachment.listeners.contains(&listener.name) {
-                        attachment.listeners.push(listener.name.clone());
+                    let name = mesh::listener_of(&listener.name, gateway, scope.namespace);
+                    attachment.counted.insert(name.clone());
+                    if listener.serves && !attachment.listeners.contains(&name) {
+                        attachment.listeners.push(name);
                     }
                 }
             }),
@@ -126,7 +132,10 @@ fn take<'a>(
     scope: &Scope<'_>,
 ) -> Result<Vec<&'a ParentListener>, Refusal> {
     if let Some(why) = &gateway.refusal {
-        let message = format!("{} is attached to no Gateway: {why}", gateway.title());
+        let message = match gateway.kind {
+            Kind::Service => format!("{} cannot be a parent: {why}", gateway.title()),
+            _ => format!("{} is attached to no Gateway: {why}", gateway.title()),
+        };
         return Err(("NoMatchingParent", message));
     }
     let named: Vec<_> = gateway

@@ -19,7 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::backend_tls::Policies;
 use super::notes::Notes;
 use super::reference::{From, To};
-use super::{Scope, ai};
+use super::{Scope, ai, mesh};
 use crate::cluster_view::{ClusterView, Object};
 
 /// Label that ties an EndpointSlice to its Service.
@@ -119,7 +119,8 @@ fn usable_port(
         namespace,
         name,
     };
-    if !scope.grants.allow(from, to) {
+    // Who stands in front of a Service sends nobody there who was not on the way to it.
+    if !scope.fronts.contains(key) && !scope.grants.allow(from, to) {
         return Err((
             "RefNotPermitted",
             format!("Service {key} is in another namespace, which needs a ReferenceGrant there"),
@@ -250,6 +251,12 @@ fn spoken(port: &ServicePort) -> &str {
 
 /// The Service an EndpointSlice belongs to, `namespace/service`.
 pub(super) fn service_of(slice: &Object<EndpointSlice>) -> Option<Arc<str>> {
+    match mesh::role(slice) {
+        // What leads to data planes is where requests come from.
+        Some((mesh::FRONTEND, _)) => return None,
+        Some((_, original)) => return Some(original),
+        None => {}
+    }
     let name = slice
         .value
         .metadata

@@ -26,6 +26,8 @@ pub(super) fn translate(
     scope: &Scope<'_>,
 ) -> Outcome<GrpcRule> {
     let spec = &object.value.spec;
+    let parent_refs = parent_refs(spec);
+    let scope = &scope.with_parents(&parent_refs);
     let mut notes = Notes::new(object.title());
     let rules = spec.rules.as_deref().unwrap_or_default();
     if rules.len() > 16 {
@@ -36,10 +38,21 @@ pub(super) fn translate(
         .enumerate()
         .map(|(index, rule)| self::rule(rule, index, scope, &mut notes))
         .collect();
-    let parent_refs = spec
-        .parent_refs
-        .iter()
-        .flatten()
+    let head = Head {
+        kind: RouteKind::Grpc,
+        parent_refs,
+        hostnames: spec.hostnames.as_deref().unwrap_or_default(),
+        rules: rules.len(),
+    };
+    finish(object, head, rules, notes, scope, |route| {
+        ir::decode::grpc_route(ir::encode::grpc_route(route)).map(drop)
+    })
+}
+
+/// Its parents in the form that all routes share.
+pub(super) fn parent_refs(spec: &api::GrpcRouteSpec) -> Vec<HttpRouteParentRefs> {
+    let parents = spec.parent_refs.iter().flatten();
+    parents
         .map(|parent| HttpRouteParentRefs {
             group: parent.group.clone(),
             kind: parent.kind.clone(),
@@ -47,16 +60,8 @@ pub(super) fn translate(
             namespace: parent.namespace.clone(),
             port: parent.port,
             section_name: parent.section_name.clone(),
-        });
-    let head = Head {
-        kind: RouteKind::Grpc,
-        parent_refs: parent_refs.collect(),
-        hostnames: spec.hostnames.as_deref().unwrap_or_default(),
-        rules: rules.len(),
-    };
-    finish(object, head, rules, notes, scope, |route| {
-        ir::decode::grpc_route(ir::encode::grpc_route(route)).map(drop)
-    })
+        })
+        .collect()
 }
 
 fn rule(

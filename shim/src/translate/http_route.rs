@@ -27,6 +27,8 @@ pub(super) fn translate(
     scope: &Scope<'_>,
 ) -> Outcome<HttpRule> {
     let spec = &object.value.spec;
+    let parent_refs = spec.parent_refs.clone().unwrap_or_default();
+    let scope = &scope.with_parents(&parent_refs);
     let mut notes = Notes::new(object.title());
     // An absent list is one rule that matches everything (Gateway API default).
     let default = [api::HttpRouteRules::default()];
@@ -41,7 +43,7 @@ pub(super) fn translate(
         .collect();
     let head = Head {
         kind: RouteKind::Http,
-        parent_refs: spec.parent_refs.clone().unwrap_or_default(),
+        parent_refs,
         hostnames: spec.hostnames.as_deref().unwrap_or_default(),
         rules: rules.len(),
     };

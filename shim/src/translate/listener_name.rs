@@ -23,6 +23,10 @@ pub(super) struct ListenerName<'a> {
 impl<'a> ListenerName<'a> {
     /// Reads a name of ours.
     pub(super) fn read(name: &'a str) -> Option<Self> {
+        if name.matches('/').count() == 3 {
+            // `mesh/namespace/service/port`, which belongs to no Gateway.
+            return None;
+        }
         let (owner, section) = name.rsplit_once('/')?;
         let mut slashes = owner.match_indices('/').map(|(at, _)| at);
         let (gateway, set) = match (slashes.next(), slashes.next()) {
@@ -92,6 +96,12 @@ mod tests {
             assert_eq!(name.owner(), owner);
             assert_eq!(gateway_of(text), gateway);
         }
-        assert_eq!(gateway_of("nothing"), "");
+        for other in [
+            "nothing",
+            "mesh/shop/cart/20001",
+            "mesh/shop/cart/20001@web",
+        ] {
+            assert_eq!(gateway_of(other), "");
+        }
     }
 }

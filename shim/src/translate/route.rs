@@ -54,7 +54,9 @@ impl<R> Outcome<R> {
     /// Every Service it sends to from every Gateway that took it.
     pub(super) fn reached(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
         let listeners = self.attached.iter();
-        let gateways: BTreeSet<&str> = listeners.map(|name| gateway_of(name)).collect();
+        let gateways = listeners.map(|name| gateway_of(name));
+        // A mesh listener belongs to no Gateway.
+        let gateways: BTreeSet<&str> = gateways.filter(|it| !it.is_empty()).collect();
         gateways.into_iter().flat_map(|gateway| {
             let services = self.reached.iter();
             services.map(move |service| (service.clone(), Arc::from(gateway)))

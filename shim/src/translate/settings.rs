@@ -20,6 +20,8 @@ pub struct Settings {
     pub ports: PortMap,
     /// What sets Gateways apart that want the same port.
     pub addressing: Addressing,
+    /// Routes may have Services as parents; data planes listen for these on ports of this range.
+    pub mesh: Option<(NonZeroU16, NonZeroU16)>,
 }
 
 /// What sets Gateways apart that want the same port.
@@ -47,6 +49,7 @@ impl Default for Settings {
             local_addresses: None,
             ports: PortMap::default(),
             addressing: Addressing::default(),
+            mesh: None,
         }
     }
 }

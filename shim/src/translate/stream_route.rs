@@ -4,6 +4,7 @@
 //! a `Route` of stream rules, so that attachment and conditions are told as for every other kind;
 //! [`published`] makes of it what data planes get.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
@@ -112,6 +113,7 @@ pub(super) fn tls(object: &Arc<Object<TlsRoute>>, scope: &Scope<'_>) -> Outcome<
     };
     let scope = Scope {
         passes_tls: passes_tls(&head.parent_refs, scope),
+        fronts: BTreeSet::new(),
         ..*scope
     };
     translate(object, head, rules!(spec), StreamKind::Tls, &scope)

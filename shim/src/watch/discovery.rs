@@ -61,6 +61,9 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+/// The same, where routes may have Services as parents.
+const MESH_KINDS: &[(&str, &str, &[&str])] = &[("", "Pod", &["v1"])];
+
 /// Kinds without which there is no gateway; others may well be missing.
 const NEEDED: &[&str] = &["GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant"];
 
@@ -81,14 +84,19 @@ pub(super) fn can_lack(kind: &str) -> bool {
 }
 
 /// Starts and ends reflectors as kinds come and go; runs until dropped.
-pub(super) async fn run(client: Client, changes: Sender<Change>, metrics: Arc<Metrics>) {
+pub(super) async fn run(
+    client: Client,
+    has_mesh: bool,
+    changes: Sender<Change>,
+    metrics: Arc<Metrics>,
+) {
     let look = Arc::new(Notify::new());
     let mut running: BTreeMap<Source, Task> = BTreeMap::new();
     let _secrets = secrets::follow_all(&client, &changes);
     let _crds = Task(tokio::spawn(watch_crds(client.clone(), Arc::clone(&look))));
     let mut missing = BTreeSet::new();
     loop {
-        let found = match timeout(LOOK_MAX, installed(&client)).await {
+        let found = match timeout(LOOK_MAX, installed(&client, has_mesh)).await {
             Ok(Ok(found)) => found,
             failed => {
                 match failed {
@@ -189,7 +197,7 @@ fn note_missing(found: &BTreeSet<Source>, missing: &mut BTreeSet<&str>, metrics:
 }
 
 /// Every kind that is served and that we can read.
-async fn installed(client: &Client) -> kube::Result<BTreeSet<Source>> {
+async fn installed(client: &Client, has_mesh: bool) -> kube::Result<BTreeSet<Source>> {
     let groups = client.list_api_groups().await?;
     let served = groups.groups.iter().flat_map(|group| {
         let versions = group.versions.iter();
@@ -224,7 +232,8 @@ async fn installed(client: &Client) -> kube::Result<BTreeSet<Source>> {
         offers.insert((group, version), kinds.collect());
     }
     let mut found = BTreeSet::new();
-    for (group, kind, versions) in KINDS {
+    let of_mesh = if has_mesh { MESH_KINDS } else { &[] };
+    for (group, kind, versions) in KINDS.iter().chain(of_mesh) {
         let source = versions.iter().find_map(|version| {
             let offered = offers.get(&(*group, *version))?;
             let (kind, plural) = offered.iter().find(|(offered, _)| offered == kind)?;

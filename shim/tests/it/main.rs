@@ -19,6 +19,7 @@ mod herd;
 mod law;
 mod listener_sets;
 mod listeners;
+mod mesh;
 mod mutual_tls;
 mod own_policies;
 mod pings;

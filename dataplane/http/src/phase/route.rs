@@ -1,4 +1,4 @@
-//! Which rule takes the request: listener by host, then the listener's table. Between the two the
+//! Which rule takes the request: listener by client and host, then the listener's table. Between the two the
 //! listener's settings bring path and fields into the form that is matched.
 //!
 //! The listener is the most specific one for the host among those on the socket, and only its
@@ -26,7 +26,7 @@ pub(crate) fn listener(ctx: &mut Context<'_>, request: &Request, arrival: &Arriv
         return Step::reply(Reply::new(Reason::MisdirectedRequest));
     }
     // Gateway API: a host of no listener is 404, whatever the handshake was for.
-    let Some(listener) = bind.listeners.best(host) else {
+    let Some(listener) = bind.listener(arrival.client.ip().to_canonical(), host) else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
     ctx.listener = Some(listener);

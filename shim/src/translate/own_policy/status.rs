@@ -27,7 +27,8 @@ impl Reach {
     pub(in super::super) fn add<R>(&mut self, kind: Option<Kind>, memos: &Memos<R>) {
         for (key, outcome) in memos {
             let listeners = outcome.attached.iter();
-            let gateways = listeners.map(|listener| Arc::from(gateway_of(listener)));
+            let gateways = listeners.map(|listener| gateway_of(listener));
+            let gateways = gateways.filter(|it| !it.is_empty()).map(Arc::from);
             let gateways: BTreeSet<Arc<str>> = gateways.collect();
             if let Some(found) = kind.and_then(|kind| self.routes.get_mut(&(kind, key.clone()))) {
                 found.extend(gateways.iter().cloned());
