@@ -254,12 +254,12 @@ struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// The same for a route with these parents.
-    fn with_parents(&self, parents: &[HttpRouteParentRefs]) -> Scope<'a> {
+    fn with_parents(&self, parents: &[HttpRouteParentRefs]) -> Self {
         let fronts = match self.mesh {
             Some(_) => mesh::fronts(parents, self.namespace),
             None => BTreeSet::new(),
         };
-        Scope { fronts, ..*self }
+        Self { fronts, ..*self }
     }
 
     /// True for routes of bytes.
