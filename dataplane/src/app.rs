@@ -32,6 +32,7 @@ use crate::last_good::{self, Keeper};
 use crate::listener::worker::{Shared, Workers};
 use crate::listener::{Listeners, accept};
 use crate::overload;
+use crate::resolver;
 use crate::session_secret;
 use crate::shutdown;
 
@@ -123,6 +124,11 @@ pub async fn run(
         Checks::new(bootstrap.health, shared.http.clone()),
     );
     restore(&bootstrap, &mut applier).await;
+    beside.spawn(resolver::run(
+        shared.store.clone(),
+        applier.changed(),
+        admin_stop.clone(),
+    ));
     let (stop_xds, stopped) = watch::channel(false);
     let xds = tokio::spawn(dataplane_xds::run(
         bootstrap.xds.clone(),

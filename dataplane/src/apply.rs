@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ir::{Change, Snapshot, Version};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use dataplane_config::{RuntimeConfig, Store, compile};
@@ -30,6 +31,8 @@ pub struct Applier {
     readiness: Arc<Readiness>,
     keeper: Arc<Keeper>,
     checks: Checks,
+    /// Told of each configuration that serves.
+    changed: Arc<Notify>,
     /// What serves is from disk and lacks its secrets.
     is_from_disk: bool,
 }
@@ -53,8 +56,14 @@ impl Applier {
             readiness,
             keeper,
             checks,
+            changed: Arc::default(),
             is_from_disk: false,
         }
+    }
+
+    /// Who is told of each configuration that serves.
+    pub fn changed(&self) -> Arc<Notify> {
+        self.changed.clone()
     }
 
     /// Serves what was found on disk until the control plane sends something. On any failure
@@ -70,6 +79,7 @@ impl Applier {
         drop(listeners);
         self.is_from_disk = true;
         self.checks.update(&previous, &next);
+        self.changed.notify_one();
         self.report(&previous, &next);
         self.readiness.serving_from_disk(&found.withheld);
         let metrics = &self.metrics.last_good;
@@ -120,6 +130,7 @@ impl Applier {
         drop(listeners);
         stages.ended(ApplyStage::Commit);
         self.checks.update(&previous, &next);
+        self.changed.notify_one();
         self.complete(&previous, &next);
         info!(version = %next.version(), listeners = next.binds.len(), "configuration applied");
         Ok(next.version().clone())

@@ -15,6 +15,7 @@ pub mod bootstrap;
 pub mod overload;
 pub mod health;
 pub mod session_secret;
+pub mod resolver;
 
 /// What [`app::run`] counts into; whoever runs it makes one.
 pub use dataplane_telemetry::metrics::Metrics;

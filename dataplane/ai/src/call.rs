@@ -197,6 +197,21 @@ impl Call {
         &self.body
     }
 
+    /// Whose request it is, as far as its body says.
+    pub fn user(&self) -> Option<String> {
+        let mut members = Members::read(std::str::from_utf8(&self.body).ok()?).ok()?;
+        let names = ["safety_identifier", "user"];
+        let named = names.into_iter().find_map(|name| members.take(name));
+        let user = match named {
+            Some(user) => user,
+            None => {
+                let metadata = members.take("metadata")?;
+                Members::read(metadata.get()).ok()?.take("user_id")?
+            }
+        };
+        Text::of(user).map(|user| user.plain().into_owned())
+    }
+
     /// The same call with another body, which redaction made of this one's.
     pub fn with_body(&self, body: Bytes) -> Result<Self, Failure> {
         Self::read(self.operation, body)

@@ -45,5 +45,6 @@ pub mod provider;
 pub mod chat;
 pub mod event_stream;
 pub mod token;
+pub mod claim;
 pub mod failure;
 pub mod json;

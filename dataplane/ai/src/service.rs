@@ -278,6 +278,14 @@ impl Service {
         out
     }
 
+    /// True for models that the configuration names, which may become labels.
+    pub fn names_model(&self, model: &str) -> bool {
+        self.model == model
+            || self.aliases.values().any(|known| known == model)
+            || self.targets.iter().any(|target| target.model == model)
+            || self.prices.contains_key(model)
+    }
+
     /// What a model's tokens cost, where the configuration tells.
     pub fn price(&self, model: &str) -> Option<&AiPrice> {
         self.prices.get(model)

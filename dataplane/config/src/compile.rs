@@ -25,6 +25,7 @@ use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::access::AddressLists;
+use crate::ai::{AiCluster, Around};
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::consumers;
 use crate::filters::Filters;
@@ -44,7 +45,13 @@ pub fn compile(
     metrics: &Metrics,
 ) -> Result<RuntimeConfig, Violations> {
     let identities = Identities::compile(&snapshot, &previous.identities);
-    let clusters = clusters(&snapshot, previous, &identities, metrics);
+    let around = Around {
+        snapshot: &snapshot,
+        identities: &identities,
+        kept: &previous.kept,
+        metrics,
+    };
+    let (clusters, ai_services) = clusters(previous, around);
     let changed = ChangedRoutes::between(&previous.snapshot, &snapshot);
     let mut listeners = BTreeMap::new();
     for listener in snapshot
@@ -69,6 +76,7 @@ pub fn compile(
         udp_binds,
         listeners,
         clusters,
+        ai_services,
         defaults: previous.defaults.clone(),
         identities,
         workloads,
@@ -76,13 +84,19 @@ pub fn compile(
     })
 }
 
+/// All clusters, and the keys of those that are AI services.
 fn clusters(
-    snapshot: &Snapshot,
     previous: &RuntimeConfig,
-    identities: &Identities,
-    metrics: &Metrics,
-) -> imbl::HashMap<Arc<str>, ClusterConfig> {
+    around: Around<'_>,
+) -> (imbl::HashMap<Arc<str>, ClusterConfig>, BTreeSet<Arc<str>>) {
+    let Around {
+        snapshot,
+        identities,
+        metrics,
+        ..
+    } = around;
     let mut clusters = previous.clusters.clone();
+    let mut ai_services = previous.ai_services.clone();
     for change in previous.snapshot.clusters.changes(&snapshot.clusters) {
         match change {
             Change::Upsert(cluster) => {
@@ -92,6 +106,12 @@ fn clusters(
                 let known = before.map(|config| &config.tls);
                 let thresholds = cluster.policy.as_deref().and_then(|it| it.breaker.as_ref());
                 let known_breaker = before.and_then(|config| config.breaker.as_ref());
+                let known_ai = before.and_then(|config| config.ai.as_ref());
+                let ai = AiCluster::compile(cluster, around, known_ai);
+                match &ai {
+                    Some(_) => ai_services.insert(cluster.key.clone()),
+                    None => ai_services.remove(&cluster.key),
+                };
                 let compiled = ClusterConfig {
                     retry_allowance: retry_allowance(cluster),
                     access: AddressLists::compile(cluster.security_policy.as_deref()),
@@ -110,7 +130,12 @@ fn clusters(
                         },
                         metrics,
                     ),
-                    tls: ClusterTls::compile(compiled.tls(), identities, known),
+                    tls: match &ai {
+                        // Each of its providers has its own.
+                        Some(_) => ClusterTls::Plain,
+                        None => ClusterTls::compile(compiled.tls(), identities, known),
+                    },
+                    ai,
                     cluster: compiled,
                     metrics: metrics.backend(&cluster.key),
                     retries: before.map_or_else(Arc::default, |config| config.retries.clone()),
@@ -119,13 +144,54 @@ fn clusters(
             }
             Change::Remove(cluster) => {
                 clusters.remove(&cluster.key);
+                ai_services.remove(&cluster.key);
             }
         }
     }
-    if !identities.is_same(&previous.identities) {
+    let is_reidentified = !identities.is_same(&previous.identities);
+    if is_reidentified {
         reidentify(&mut clusters, identities);
     }
-    clusters
+    renew(
+        &mut clusters,
+        &ai_services,
+        previous,
+        around,
+        is_reidentified,
+    );
+    (clusters, ai_services)
+}
+
+/// Compiles the AI services anew whose secrets have changed.
+fn renew(
+    clusters: &mut imbl::HashMap<Arc<str>, ClusterConfig>,
+    ai_services: &BTreeSet<Arc<str>>,
+    previous: &RuntimeConfig,
+    around: Around<'_>,
+    all: bool,
+) {
+    if ai_services.is_empty() {
+        return;
+    }
+    let secrets = previous.snapshot.secrets.changes(&around.snapshot.secrets);
+    let changed: Vec<_> = secrets
+        .map(|change| match change {
+            Change::Upsert(secret) | Change::Remove(secret) => &secret.key,
+        })
+        .collect();
+    for key in ai_services {
+        let Some(config) = clusters.get(key) else {
+            continue;
+        };
+        let concerns = |ai: &Arc<AiCluster>| all || changed.iter().any(|secret| ai.reads(secret));
+        let stale = config.ai.as_ref().filter(|ai| concerns(ai));
+        let Some(ai) = stale.and_then(|ai| ai.renewed(around)) else {
+            continue;
+        };
+        if let Some(config) = clusters.get_mut(key) {
+            config.ai = Some(ai);
+        }
+    }
 }
 
 /// The cluster's own budget for retries; its burst comes back within the budget's window.

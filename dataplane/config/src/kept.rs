@@ -9,6 +9,7 @@ use std::hash::Hash;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use ir::ai::TokenPolicy;
 use ir::backend_policy::BreakerThresholds;
 use ir::policy::{RateLimit, SecurityPolicy, SessionPersistence};
 
@@ -18,6 +19,7 @@ use dataplane_telemetry::metrics::Metrics;
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
 use crate::session_secrets::SessionSecrets;
 use crate::sessions::{self, SessionPolicy};
+use crate::token_budgets::{Budget, Spent};
 
 /// Entries from which on those are looked for that nobody holds.
 const SWEPT_FROM: usize = 64;
@@ -30,6 +32,8 @@ pub struct Kept {
     shared: Arc<Shared>,
     limits: ProcessLimits,
     secrets: OnceLock<Arc<SessionSecrets>>,
+    /// What callers of AI services have spent; made when the first one has a budget.
+    spent: OnceLock<Arc<Spent>>,
     /// Where this data plane is; empty when nobody says so.
     zone: Box<str>,
 }
@@ -147,6 +151,17 @@ impl Kept {
     /// many there is room.
     pub fn rate_limit_keys(&self) -> (u64, usize) {
         self.shared.keys()
+    }
+
+    /// The budgets of a cluster's callers.
+    pub(crate) fn budget(&self, cluster: &Arc<str>, policy: &TokenPolicy) -> Budget {
+        let make = || Arc::new(Spent::with_room_for(self.limits.keys_max));
+        Budget::new(cluster, policy, self.spent.get_or_init(make))
+    }
+
+    /// Callers of AI services whose debt was forgotten because there were too many at once.
+    pub fn token_budgets_lost(&self) -> u64 {
+        self.spent.get().map_or(0, |spent| spent.lost())
     }
 
     /// The limits of rate in front of a listener.

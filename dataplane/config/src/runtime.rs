@@ -3,7 +3,7 @@
 //! Everything here is immutable and shared. Parts that a new snapshot leaves alone are the same
 //! `Arc`s as before, so a change of one route among 40,000 costs that route's part.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -28,6 +28,7 @@ use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::access::AddressLists;
+use crate::ai::{AiCluster, Site};
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::Kept;
@@ -48,6 +49,8 @@ pub struct RuntimeConfig {
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
     /// Clusters by key.
     pub clusters: imbl::HashMap<Arc<str>, ClusterConfig>,
+    /// Keys of those that are AI services.
+    pub ai_services: BTreeSet<Arc<str>>,
     /// What holds for listeners that say nothing else; of the process, handed on from one
     /// configuration to the next.
     pub defaults: Arc<ListenerDefaults>,
@@ -110,6 +113,13 @@ impl RuntimeConfig {
         }
     }
 
+    /// Providers of AI services with addresses of their own.
+    pub fn ai_sites(&self) -> impl Iterator<Item = &Arc<Site>> {
+        let services = self.ai_services.iter();
+        let services = services.filter_map(|key| self.clusters.get(key)?.ai.as_ref());
+        services.flat_map(|service| service.sites())
+    }
+
     /// The cluster under the first of these keys that exists.
     pub fn cluster_by_keys(&self, keys: &[Arc<str>]) -> Option<&ClusterConfig> {
         keys.iter().find_map(|key| self.clusters.get(key))
@@ -146,6 +156,8 @@ pub struct ClusterConfig {
     pub limits: Limits,
     /// Keeps clients at their endpoints, for rules that do not do so themselves.
     pub session: Option<Arc<SessionPolicy>>,
+    /// Its AI service, when it is one.
+    pub ai: Option<Arc<AiCluster>>,
 }
 
 /// One socket and the listeners that share it.

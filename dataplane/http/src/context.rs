@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use dataplane_ai::token::Usage;
 use dataplane_config::{Backend, ClusterConfig, Limiter, ListenerConfig, Rule, RuntimeConfig};
 use dataplane_resilience::circuit_breaker::{Breaker, Pass};
 use dataplane_route::filter::cors::Asked;
@@ -75,6 +76,8 @@ pub(crate) struct Context<'c> {
     /// The rule's retry policy; most have none.
     pub(crate) retry: Option<Box<Policy<'c>>>,
     pub(crate) connect_time: Duration,
+    /// The call to an AI service that it was; most are none.
+    pub(crate) ai: Option<Box<AiCall>>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) reason: Reason,
 }
@@ -86,6 +89,25 @@ pub(crate) struct Rated<'c> {
     pub(crate) remaining: u64,
     /// Until there is more.
     pub(crate) reset: Duration,
+}
+
+/// What is written down of a call to an AI service; never content.
+#[derive(Debug, Default)]
+pub(crate) struct AiCall {
+    pub(crate) operation: &'static str,
+    /// Of the provider that was asked last.
+    pub(crate) provider: String,
+    pub(crate) request_model: String,
+    pub(crate) response_model: String,
+    pub(crate) usage: Usage,
+    /// Some counts are our own.
+    pub(crate) is_estimated: bool,
+    pub(crate) finish: &'static str,
+    pub(crate) cost: Option<f64>,
+    /// Until the first piece of the answer.
+    pub(crate) first_token: Option<Duration>,
+    pub(crate) error: &'static str,
+    pub(crate) redacted: u64,
 }
 
 impl<'c> Context<'c> {
@@ -122,6 +144,7 @@ impl<'c> Context<'c> {
             request_sent: false,
             retry: None,
             connect_time: Duration::ZERO,
+            ai: None,
             status: None,
             reason: Reason::Ok,
         }

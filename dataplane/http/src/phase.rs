@@ -3,6 +3,7 @@
 //! A phase says [`Step::Continue`] or [`Step::Reply`] and never calls another phase.
 
 pub(crate) mod access;
+pub(crate) mod ai;
 pub(crate) mod route;
 pub(crate) mod path;
 pub(crate) mod client;

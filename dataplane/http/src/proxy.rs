@@ -35,6 +35,7 @@ use crate::reply::Reply;
 use crate::retry_policy::Chance;
 use crate::worker::Worker;
 
+mod ai;
 mod attempt;
 mod filters;
 
@@ -216,6 +217,10 @@ async fn run(
     if !ctx.mirrors.is_empty() {
         let copies = std::mem::take(&mut ctx.mirrors);
         mirror::start(worker, copies, request.body, body, &rule.metrics);
+    }
+    if let Some(ai) = ctx.cluster.and_then(|cluster| cluster.ai.as_deref()) {
+        let streams = (&mut *body, &mut *responder);
+        return Box::pin(ai::serve(worker, ctx, request, streams, &waiting, ai)).await;
     }
     phase::retry::begin(ctx, &worker.settings);
     if rule.request_buffering || rule.retry.is_some() {

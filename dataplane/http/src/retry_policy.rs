@@ -126,6 +126,7 @@ mod tests {
             retry_allowance: None,
             breaker: None,
             limits: dataplane_config::Limits::default(),
+            ai: None,
             session: None,
         }
     }

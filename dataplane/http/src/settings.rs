@@ -76,6 +76,9 @@ pub struct Settings {
     pub retry_budget: Option<Allowance>,
     /// How much of a request body is kept for another attempt, unless the route says otherwise.
     pub request_body_buffer_bytes: usize,
+    /// Largest request to an AI service, and largest answer of a provider that is not in pieces; both
+    /// are gathered.
+    pub ai_body_bytes_max: usize,
     /// How long an upgraded connection goes on once its connection shall end.
     pub tunnel_drain: Duration,
     /// Idle connections kept per endpoint and worker.
@@ -129,6 +132,7 @@ impl Default for Settings {
             mirror_buffer_bytes: 256 * 1024,
             retry_budget: Some(Allowance::default()),
             request_body_buffer_bytes: 64 * 1024,
+            ai_body_bytes_max: 32 * 1024 * 1024,
             tunnel_drain: Duration::from_secs(30),
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),

@@ -97,6 +97,11 @@ impl Worker {
         (drawn(&self.random) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
+    /// A number that no other request of this worker has; nothing secret.
+    pub(crate) fn draw(&self) -> u64 {
+        drawn(&self.random)
+    }
+
     /// A new id for a request. Two sequences, because one alone could meet that of another worker.
     pub(crate) fn request_id(&self) -> HeaderValue {
         request_id::uuid(drawn(&self.ids.0), drawn(&self.ids.1))

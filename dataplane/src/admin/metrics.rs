@@ -29,6 +29,7 @@ pub(super) async fn scrape(context: &Context) -> Answer {
     let written = tokio::task::spawn_blocking(move || {
         metrics.inventory.ready.set(i64::from(is_ready));
         metrics.set_rate_limit_evictions(config.kept.rate_limit_keys().0);
+        metrics.set_token_budget_evictions(config.kept.token_budgets_lost());
         let mut text = String::new();
         metrics.encode_text_with(&live(&config, &http), &mut text);
         drop(place);

@@ -271,6 +271,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
             burst: to_u32(written.number(&key::RETRY_BURST)),
         }),
         request_body_buffer_bytes: to_usize(written.number(&key::BODY_BUFFER)),
+        ai_body_bytes_max: to_usize(written.number(&key::AI_BODY)),
         tunnel_drain: written.duration(&key::TUNNEL_DRAIN),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),

@@ -227,6 +227,8 @@ keys! {
         "Retries of a backend beyond that share in any 10 s.";
     BODY_BUFFER "runtimeTuning.requestBodyBufferBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "65536",
         "How much of a request body is kept for another attempt, where a route has a retry policy; larger bodies are sent once.";
+    AI_BODY "runtimeTuning.aiBodyBytes": number(Unit::Bytes, 1024, GIB, Zero::Default), "33554432",
+        "Largest request to an AI service, and largest answer of a provider that does not come in pieces; both are gathered.";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
     AUTHORIZATION_TIMEOUT "runtimeTuning.externalAuthTimeoutMs": WAIT, "5000",

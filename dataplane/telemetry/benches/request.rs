@@ -89,6 +89,7 @@ fn access_line(criterion: &mut Criterion) {
         tls_version: None,
         sni: None,
         client_certificate: None,
+        gen_ai: None,
     };
     criterion.bench_function("access_log/line", |b| {
         b.iter(|| writer.write(black_box(&record)))

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 mod format;
 mod sink;
 
-pub use format::{ClientCertificate, HandshakeRecord, Record, StreamRecord};
+pub use format::{ClientCertificate, GenAi, HandshakeRecord, Record, StreamRecord};
 pub use sink::Sink;
 
 use format::JsonFormat;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 mod admin;
+mod ai;
 mod backend;
 mod last_good;
 mod live;
@@ -28,6 +29,7 @@ mod instrument;
 mod request;
 
 pub use admin::AdminMetrics;
+pub use ai::{AiCalls, AiMetrics};
 pub use backend::{BackendConnection, BackendMetrics, Denied};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
@@ -74,6 +76,7 @@ pub struct Metrics {
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
     rate_limit_evictions: AtomicU64,
+    token_budget_evictions: AtomicU64,
     datagrams: Arc<stream::DatagramTotals>,
     shards: ShardCount,
     named: Mutex<Named>,
@@ -93,6 +96,8 @@ struct Named {
     streams: BTreeMap<(Arc<str>, Arc<str>), Arc<StreamMetrics>>,
     /// For as long as a configuration holds them.
     rate_limits: BTreeMap<RateLimitName, Weak<RateLimitMetrics>>,
+    /// By the cluster's key, for as long as a configuration holds them.
+    ai: BTreeMap<Arc<str>, Weak<AiMetrics>>,
 }
 
 impl Metrics {
@@ -114,6 +119,7 @@ impl Metrics {
             retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
+            token_budget_evictions: AtomicU64::new(0),
             datagrams: Arc::default(),
             shards,
             named: Mutex::default(),
@@ -175,6 +181,19 @@ impl Metrics {
         named.rate_limits.retain(|_, it| it.strong_count() > 0);
         let made = Arc::new(RateLimitMetrics::new(scope, object, limit));
         named.rate_limits.insert(key, Arc::downgrade(&made));
+        made
+    }
+
+    /// The handle of an AI service, made on first use; the name is its cluster's key. Its series vanish
+    /// with the last holder of the handle.
+    pub fn ai(&self, service: &str) -> Arc<AiMetrics> {
+        let mut named = self.named();
+        if let Some(known) = named.ai.get(service).and_then(Weak::upgrade) {
+            return known;
+        }
+        named.ai.retain(|_, it| it.strong_count() > 0);
+        let made = Arc::new(AiMetrics::new(service));
+        named.ai.insert(service.into(), Arc::downgrade(&made));
         made
     }
 
@@ -245,7 +264,9 @@ impl Metrics {
             backends,
             streams,
             rate_limits,
+            ai,
         } = &mut *named;
+        ai.retain(|_, handle| handle.strong_count() > 0);
         rate_limits.retain(|_, handle| handle.strong_count() > 0);
         streams.retain(|_, handle| Arc::strong_count(handle) > 1);
         // Routes first: they hold their listeners.
@@ -262,7 +283,7 @@ impl Metrics {
     /// The same, with what is true at this moment.
     pub fn encode_text_with(&self, live: &Live, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.
-        let (listeners, routes, backends, streams, rate_limits) = {
+        let (listeners, routes, backends, streams, rate_limits, ai) = {
             let named = self.named();
             (
                 named.listeners.values().cloned().collect::<Vec<_>>(),
@@ -271,6 +292,11 @@ impl Metrics {
                 named.streams.values().cloned().collect::<Vec<_>>(),
                 named
                     .rate_limits
+                    .values()
+                    .filter_map(Weak::upgrade)
+                    .collect::<Vec<_>>(),
+                named
+                    .ai
                     .values()
                     .filter_map(Weak::upgrade)
                     .collect::<Vec<_>>(),
@@ -299,6 +325,8 @@ impl Metrics {
             .sample(&[], totals.rejected.value());
         rate_limit::encode(&mut out, &rate_limits, self.rate_limit_evictions());
         self.sessions.encode(&mut out);
+        let lost = self.token_budget_evictions.load(Ordering::Relaxed);
+        ai::encode(&mut out, &ai, lost);
         stream::encode(&mut out, &streams, &self.datagrams);
         self.xds.encode(&mut out);
         self.last_good.encode(&mut out);
@@ -316,6 +344,12 @@ impl Metrics {
     /// Notes how many clients limits of rate forgot too early, ever.
     pub fn set_rate_limit_evictions(&self, evicted: u64) {
         self.rate_limit_evictions.store(evicted, Ordering::Relaxed);
+    }
+
+    /// Notes how many callers' debts budgets of tokens forgot too early, ever.
+    pub fn set_token_budget_evictions(&self, evicted: u64) {
+        self.token_budget_evictions
+            .store(evicted, Ordering::Relaxed);
     }
 
     /// The maps stay whole whatever happened while the lock was held.

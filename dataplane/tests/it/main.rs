@@ -12,6 +12,7 @@ mod support;
 
 mod addresses;
 mod admin;
+mod ai;
 mod bootstrap;
 mod clients;
 mod failure;

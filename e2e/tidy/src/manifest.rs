@@ -58,6 +58,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
+            "dataplane-ai",
         ],
     ),
     (
@@ -70,6 +71,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
+            "dataplane-ai",
             "dataplane-config",
         ],
     ),

@@ -16,7 +16,7 @@ use dataplane_config::{ClusterConfig, ClusterTls, ListenerConfig};
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
 use dataplane_tls::{ClientTls, ConnectError, Offer};
-use dataplane_upstream::{Endpoint, Protocol};
+use dataplane_upstream::{Cluster, Endpoint, Protocol};
 
 use crate::io::Io;
 use crate::pool::PoolKey;
@@ -46,7 +46,27 @@ impl Peer {
         connect_timeout: Option<Duration>,
         settings: &Settings,
     ) -> Result<Self, Reason> {
-        let tls = match &cluster.tls {
+        let ClusterConfig { cluster, tls, .. } = cluster;
+        Self::of(
+            endpoint,
+            (cluster, tls),
+            kind,
+            listener,
+            connect_timeout,
+            settings,
+        )
+    }
+
+    /// The same for endpoints that are in no cluster of the configuration.
+    pub(crate) fn of(
+        endpoint: &Endpoint,
+        (cluster, tls): (&Cluster, &ClusterTls),
+        kind: RouteKind,
+        listener: Option<&ListenerConfig>,
+        connect_timeout: Option<Duration>,
+        settings: &Settings,
+    ) -> Result<Self, Reason> {
+        let tls = match tls {
             ClusterTls::Plain => None,
             // Never in plain text to an endpoint that is meant to be reached over TLS.
             ClusterTls::Unspecified | ClusterTls::Invalid(_) => {
@@ -57,7 +77,7 @@ impl Peer {
                 Some(Arc::clone(policy.under(identity)))
             }
         };
-        let own_timeout = cluster.cluster.connect_timeout();
+        let own_timeout = cluster.connect_timeout();
         Ok(Self {
             address: endpoint.address(),
             key: PoolKey {
@@ -65,8 +85,8 @@ impl Peer {
                 tls: tls.as_ref().map_or(0, |tls| tls.id()),
             },
             protocol: match kind {
-                RouteKind::Grpc => cluster.cluster.grpc_protocol(),
-                RouteKind::Http => cluster.cluster.protocol(),
+                RouteKind::Grpc => cluster.grpc_protocol(),
+                RouteKind::Http => cluster.protocol(),
             },
             tls,
             connect_timeout: connect_timeout

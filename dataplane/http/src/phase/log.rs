@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderName, StatusCode};
 
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::access_log::{ClientCertificate, Record, Writer};
+use dataplane_telemetry::access_log::{ClientCertificate, GenAi, Record, Writer};
 
 use crate::arrival::Arrival;
-use crate::context::Context;
+use crate::context::{AiCall, Context};
 use crate::message::Request;
 use crate::worker::Worker;
 
@@ -72,7 +72,26 @@ pub(crate) fn record(
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
         client_certificate: client_certificate(arrival),
+        gen_ai: ctx.ai.as_deref().map(gen_ai).as_ref(),
     });
+}
+
+fn gen_ai(call: &AiCall) -> GenAi<'_> {
+    GenAi {
+        operation: call.operation,
+        provider: &call.provider,
+        request_model: &call.request_model,
+        response_model: &call.response_model,
+        input_tokens: call.usage.input,
+        cached_tokens: call.usage.cached,
+        output_tokens: call.usage.output,
+        is_estimated: call.is_estimated,
+        finish_reason: call.finish,
+        cost: call.cost,
+        first_token: call.first_token,
+        error: call.error,
+        redacted: call.redacted,
+    }
 }
 
 /// The same for a head that could not be read as a request, with what is known.
@@ -126,6 +145,7 @@ pub(crate) fn refused(
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
         client_certificate: client_certificate(arrival),
+        gen_ai: None,
     });
 }
 

@@ -273,7 +273,7 @@ fn unwanted(
 
 /// Reads a response that nobody wants, as long as that is cheaper than another connection; true when
 /// the connection may serve another request.
-async fn discard(receiver: &mut Receiver<'_>) -> bool {
+pub(super) async fn discard(receiver: &mut Receiver<'_>) -> bool {
     let rest = async {
         let mut left = DISCARD_BYTES_MAX;
         loop {
@@ -290,7 +290,7 @@ async fn discard(receiver: &mut Receiver<'_>) -> bool {
 }
 
 /// Filters on the way back, then the head goes out.
-fn begin_response(
+pub(super) fn begin_response(
     worker: &Worker,
     now: Instant,
     ctx: &mut Context<'_>,
@@ -434,7 +434,7 @@ async fn download(
 }
 
 /// A write to the client, with the time it takes held against the client.
-async fn taken<'a>(
+pub(super) async fn taken<'a>(
     responder: &mut Responder<'a>,
     watch: &Watch,
     poll_write: fn(&mut Responder<'a>, &mut Task<'_>) -> Poll<Result<(), ClientError>>,
@@ -449,13 +449,15 @@ async fn taken<'a>(
 }
 
 /// Polls once, and says what that gave.
-fn poll_now<T>(mut poll: impl FnMut(&mut Task<'_>) -> Poll<T>) -> impl Future<Output = Poll<T>> {
+pub(super) fn poll_now<T>(
+    mut poll: impl FnMut(&mut Task<'_>) -> Poll<T>,
+) -> impl Future<Output = Poll<T>> {
     poll_fn(move |cx| Poll::Ready(poll(cx)))
 }
 
 /// How sending the body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Uploaded {
+pub(super) enum Uploaded {
     /// All of it was sent.
     Whole,
     /// The endpoint took no more; its answer may still come.
@@ -463,25 +465,25 @@ enum Uploaded {
 }
 
 /// The upload, polled beside whatever else is waited for.
-struct Upload<'a, F> {
+pub(super) struct Upload<'a, F> {
     future: Pin<&'a mut F>,
     result: Option<Uploaded>,
 }
 
 impl<'a, F: Future<Output = Result<Uploaded, ClientError>>> Upload<'a, F> {
-    fn new(future: Pin<&'a mut F>) -> Self {
+    pub(super) fn new(future: Pin<&'a mut F>) -> Self {
         Self {
             future,
             result: None,
         }
     }
 
-    fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.result == Some(Uploaded::Whole)
     }
 
     /// Waits for `main` and moves the upload along; a fault of the client ends both.
-    fn beside<M: Future>(
+    pub(super) fn beside<M: Future>(
         &mut self,
         mut main: Pin<&mut M>,
     ) -> impl Future<Output = Result<M::Output, ClientError>> {
@@ -506,7 +508,7 @@ pub(super) fn or_gone<T>(
 }
 
 /// The same for one that is polled.
-fn unless_gone<T>(
+pub(super) fn unless_gone<T>(
     responder: &mut Responder<'_>,
     mut poll: impl FnMut(&mut Task<'_>) -> Poll<Result<T, Failure>>,
 ) -> impl Future<Output = Result<T, Fault>> {

@@ -145,6 +145,11 @@ static REQUESTS: &[Row] = &[
         &[],
         "the request is not sent a second time",
     ),
+    row(
+        "runtimeTuning.aiBodyBytes",
+        &["body_too_large", "ai_requests_too_large_total"],
+        "413 in the client's format; 502 when it is the answer",
+    ),
 ];
 
 static MEMORY: &[Row] = &[

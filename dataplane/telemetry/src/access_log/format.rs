@@ -11,9 +11,11 @@ use jiff::Timestamp;
 
 use crate::reason::Reason;
 
+mod gen_ai;
 mod handshake;
 mod stream;
 
+pub use gen_ai::GenAi;
 pub use handshake::HandshakeRecord;
 pub use stream::StreamRecord;
 
@@ -76,6 +78,8 @@ pub struct Record<'a> {
     pub sni: Option<&'a str>,
     /// Who the client is by its certificate.
     pub client_certificate: Option<ClientCertificate<'a>>,
+    /// The call, when it was one to an AI service.
+    pub gen_ai: Option<&'a GenAi<'a>>,
 }
 
 /// What a client's verified certificate says of it.
@@ -121,6 +125,9 @@ impl JsonFormat {
             );
             text(out, b",\"client_cert_san\":\"", certificate.name.as_bytes());
             plain(out, b",\"client_cert_sha256\":\"", certificate.fingerprint);
+        }
+        if let Some(call) = record.gen_ai {
+            gen_ai::write(out, call);
         }
         out.extend_from_slice(b"}\n");
     }

@@ -38,6 +38,7 @@ fn record(status: u16, path: &[u8]) -> Record<'_> {
         tls_version: None,
         sni: None,
         client_certificate: None,
+        gen_ai: None,
     }
 }
 

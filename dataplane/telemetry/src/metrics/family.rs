@@ -223,6 +223,29 @@ declare! {
         SESSIONS: Counter "session_persistence_sessions_total" ["outcome"]
             "Sessions that began, requests that were kept at their endpoint, sessions that moved to another, values that were refused.";
 
+        AI_TOKENS: Counter "gen_ai_client_token_usage_total" ["service", "provider", "model", "token_type"]
+            "Tokens of calls to AI services: `input` (cached ones included), `cached_input`, `output`; `model` is `other` when the configuration does not name it.";
+        AI_DURATION: Histogram "gen_ai_client_operation_duration_seconds" ["service", "provider", "model"]
+            "Time from a request to the end of its answer, of calls that a provider answered.";
+        AI_FIRST_CHUNK: Histogram "gen_ai_client_operation_time_to_first_chunk_seconds" ["service", "provider", "model"]
+            "Time from a request to the first piece of its answer, of answers in pieces.";
+        AI_OUTPUT_CHUNK: Histogram "gen_ai_client_operation_time_per_output_chunk_seconds" ["service", "provider", "model"]
+            "Time between two pieces of an answer, its average over the answer.";
+        AI_ERRORS: Counter "gen_ai_client_operation_errors_total" ["service", "provider", "error_type"]
+            "Calls that failed, by what went wrong; `provider` is empty when none was asked.";
+        AI_REDACTIONS: Counter "ai_redactions_total" ["service", "kind"]
+            "Pieces of personal data and secrets that redaction found.";
+        AI_BUDGETS: Counter "ai_token_policy_outcomes_total" ["service", "outcome"]
+            "Requests over a budget of tokens, by what became of them.";
+        AI_RETRIES: Counter "ai_retries_total" ["service"]
+            "Attempts that followed a failed one at the same provider.";
+        AI_FAILOVERS: Counter "ai_failovers_total" ["service"]
+            "Attempts at another provider because the one before failed.";
+        AI_TOO_LARGE: Counter "ai_requests_too_large_total" ["service"]
+            "Requests answered with 413 because their body is larger than what is gathered.";
+        AI_EVICTED: Counter "ai_token_policy_keys_evicted_total" []
+            "Callers whose debt was forgotten because there were too many at once.";
+
         STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
             "TCP and TLS connections passed on as bytes, and UDP sessions, that are open.";
         STREAM_SESSIONS: Counter "stream_sessions_total" ["listener", "route", "reason"]

@@ -89,6 +89,7 @@ fn what_is_not_known_is_left_out() {
         tls_version: None,
         sni: None,
         client_certificate: None,
+        gen_ai: None,
         status: 0,
         bytes_sent: 0,
         reason: Reason::ClientAborted,

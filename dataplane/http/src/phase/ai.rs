@@ -1,0 +1,207 @@
+//! What a call to an AI service is, whose budget it takes from, and what it is answered when it fails.
+//!
+//! The line of such a call is `proxy::ai`, which gathers its body, asks providers and streams; here is
+//! what is computed on the way. Formats and budgets themselves are those of `dataplane-ai`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use dataplane_ai::call::Call;
+use dataplane_ai::claim::claim;
+use dataplane_ai::failure::{ClientFormat, Failure, FailureReason};
+use dataplane_ai::token_policy::{Standing, retry_after_seconds};
+use dataplane_config::{Budget, client_of};
+use dataplane_telemetry::Reason;
+use ir::ai::TokenScope;
+
+use crate::context::Context;
+use crate::message::Request;
+use crate::reply::Reply;
+
+/// Members of the client's request that the provider has no word for.
+const IGNORED: HeaderName = HeaderName::from_static("x-nantian-ignored-members");
+/// Names in that field; further ones are left out.
+const IGNORED_MAX: usize = 32;
+
+/// Fields that tell of the client and the way here, which are nobody else's business.
+const OWN_FIELDS: [HeaderName; 11] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-client-cert"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("client-cert"),
+    header::FORWARDED,
+    header::VIA,
+    header::REFERER,
+    header::PROXY_AUTHORIZATION,
+];
+
+/// Fields of a provider's answer that are about its own bytes or its own clients.
+const NOT_TO_PASS: [HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    header::STRICT_TRANSPORT_SECURITY,
+];
+
+/// An answer of ours in the client's format.
+pub(crate) fn refusal(failure: &Failure, format: ClientFormat, reason: Reason) -> Reply {
+    let mut headers = HeaderMap::with_capacity(8);
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    if let Some(time) = failure.retry_after {
+        headers.insert(header::RETRY_AFTER, retry_after(time));
+    }
+    Reply {
+        reason,
+        status: failure.status_for(format),
+        headers,
+        body: failure.body(format),
+    }
+}
+
+/// The outcome that stands in logs for a failure of the gateway's own making.
+pub(crate) fn reason_of(failure: &Failure) -> Reason {
+    match failure.reason {
+        FailureReason::InvalidRequest | FailureReason::Unsupported | FailureReason::Blocked => {
+            Reason::BadRequest
+        }
+        FailureReason::NotFound => Reason::RouteNotFound,
+        FailureReason::TooLarge => Reason::BodyTooLarge,
+        FailureReason::RateLimited => Reason::RateLimited,
+        // What a provider says of itself is its answer.
+        FailureReason::Provider | FailureReason::Credentials => Reason::Ok,
+        FailureReason::BadAnswer => Reason::UpstreamProtocol,
+        FailureReason::StreamBroken => Reason::UpstreamReset,
+        FailureReason::Unreachable => Reason::ConnectFailed,
+        FailureReason::Timeout => Reason::UpstreamTimeout,
+    }
+}
+
+/// Nothing of that kind is served.
+pub(crate) fn unknown_path(path: &str) -> Failure {
+    // Cut, because it is the client's and comes back.
+    let shown: String = path.chars().take(128).collect();
+    let message = format!("there is no {shown} here, use /v1/chat/completions or /v1/messages");
+    Failure::new(FailureReason::NotFound, StatusCode::NOT_FOUND, message).coded("unknown_url")
+}
+
+/// The configuration of the service is broken; it says more in the process's own log.
+pub(crate) fn unusable() -> Failure {
+    let message = "the gateway's configuration of this service cannot be used";
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Failure::new(FailureReason::Unreachable, status, message).coded("service_unusable")
+}
+
+/// The body is larger than what is gathered.
+pub(crate) fn too_large(bytes_max: usize) -> Failure {
+    let message = format!("the request is larger than {bytes_max} bytes");
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    Failure::new(FailureReason::TooLarge, status, message).coded("request_too_large")
+}
+
+/// The caller's budget is used up.
+pub(crate) fn over_budget(wait: Duration) -> Failure {
+    let seconds = retry_after_seconds(wait);
+    let message = format!("the limit of tokens or requests is reached, try again in {seconds} s");
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let mut failure = Failure::new(FailureReason::RateLimited, status, message);
+    failure.retry_after = Some(wait);
+    failure.coded("rate_limit_exceeded")
+}
+
+/// The account that a call is charged to.
+pub(crate) fn account(
+    budget: &Budget,
+    ctx: &Context<'_>,
+    request: &Request,
+    call: &Call,
+    model: &str,
+) -> u64 {
+    let field = |name: &str| request.headers.get(name).map(HeaderValue::as_bytes);
+    match budget.scope() {
+        TokenScope::Global => budget.key(None),
+        TokenScope::Route => budget.key(ctx.rule.map(|rule| rule.route.as_bytes())),
+        TokenScope::ApiKey => {
+            let names = ["authorization", "x-api-key", "api-key"];
+            budget.key(names.into_iter().find_map(field))
+        }
+        TokenScope::Model => budget.key(Some(model.as_bytes())),
+        TokenScope::User => budget.key(call.user().as_deref().map(str::as_bytes)),
+        TokenScope::SourceIp => {
+            let (bytes, length) = client_of(ctx.client);
+            budget.key(bytes.get(..length))
+        }
+        TokenScope::Header(name) => budget.key(field(name)),
+        TokenScope::JwtClaim(name) => {
+            let token = field("authorization").and_then(|value| std::str::from_utf8(value).ok());
+            let token = token.and_then(|value| value.split_once(' '));
+            let value = token.and_then(|(_, token)| claim(token.trim(), name));
+            budget.key(value.as_deref().map(str::as_bytes))
+        }
+    }
+}
+
+/// Tells where a caller stands with its budget.
+pub(crate) fn stamp(standing: &Standing, headers: &mut HeaderMap) {
+    for (name, value) in standing.headers() {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// Tells which members of its request were left behind.
+pub(crate) fn stamp_ignored(left_behind: &[String], headers: &mut HeaderMap) {
+    if left_behind.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = left_behind
+        .iter()
+        .take(IGNORED_MAX)
+        .map(String::as_str)
+        .collect();
+    if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
+        headers.insert(IGNORED, value);
+    }
+}
+
+/// The client's fields as far as a provider may see them.
+pub(crate) fn fields_to_send(request: &Request) -> HeaderMap {
+    let mut fields = request.headers.clone();
+    for name in &OWN_FIELDS {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// A provider's fields as far as a client of the same dialect may see them.
+pub(crate) fn fields_to_pass(provider: &HeaderMap) -> HeaderMap {
+    let mut fields = provider.clone();
+    for name in &NOT_TO_PASS {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// The list of models.
+pub(crate) fn models(list: String) -> Reply {
+    let mut headers = HeaderMap::with_capacity(4);
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    Reply {
+        reason: Reason::DirectResponse,
+        status: StatusCode::OK,
+        headers,
+        body: Bytes::from(list),
+    }
+}
+
+fn retry_after(time: Duration) -> HeaderValue {
+    HeaderValue::from(retry_after_seconds(time))
+}

@@ -1,0 +1,226 @@
+//! Budgets of tokens: who is over does not reach the provider, and the real count is what counts.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use dataplane_testkit::eventually;
+use ir::ai::{OnLimit, TokenPolicy, TokenScope};
+
+use super::*;
+
+const CHAT: &str = r#"{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hi"}]}"#;
+
+fn policy(tokens_per_minute: u64, scope: TokenScope) -> TokenPolicy {
+    TokenPolicy {
+        tokens_per_minute: NonZeroU64::new(tokens_per_minute),
+        tokens_per_hour: None,
+        requests_per_minute: None,
+        scope,
+        burst: 1.0,
+        on_limit: OnLimit::Reject,
+        degrade_to: None,
+        is_dry_run: false,
+    }
+}
+
+fn answer(tokens: u64) -> Answer {
+    Answer::json(
+        200,
+        &format!(
+            r#"{{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"x"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
+        ),
+    )
+}
+
+async fn case(policy: TokenPolicy, used: u64) -> (Case, Provider, Gateway) {
+    let provider = Provider::start([answer(used)]).await;
+    let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+    case.cluster.token_policy = Some(Arc::new(policy));
+    let gateway = case.serve().await;
+    (case, provider, gateway)
+}
+
+/// Sends until the status is that one; usage is settled behind the answer.
+async fn until(case: &Case, status: u16) -> Response {
+    for _ in 0..50 {
+        let response = case.chat(CHAT).await;
+        if response.status == status {
+            return response;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never {status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_over_its_limit_never_reaches_the_provider() {
+    let (case, provider, gateway) = case(policy(1000, TokenScope::ApiKey), 5000).await;
+    let first = case.chat(CHAT).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert_eq!(first.header("x-ratelimit-limit-tokens"), "1000");
+    let refused = until(&case, 429).await;
+    assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
+    assert_eq!(refused.header("x-ratelimit-remaining-tokens"), "0");
+    // 5,000 tokens are five minutes; a small reservation on top of what must be paid back.
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((235..=305).contains(&wait), "{wait}");
+    let asked = provider.asked().len();
+    assert_eq!(case.chat(CHAT).await.status, 429);
+    assert_eq!(provider.asked().len(), asked);
+    let rejected = metric(
+        &gateway,
+        "ai_token_policy_outcomes_total",
+        &["outcome=\"rejected\""],
+    );
+    assert_eq!(rejected, 2);
+    let mut other = post("/v1/chat/completions", CHAT);
+    other
+        .headers_mut()
+        .insert("authorization", "Bearer another".parse().unwrap());
+    let response = case.connect().await.send(other).await.unwrap();
+    assert_eq!(response.status, 200, "another key has a budget of its own");
+    let messages = case.post("/v1/messages", CHAT).await;
+    assert_eq!(messages.status, 429);
+    assert_eq!(messages.json()["error"]["type"], "rate_limit_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_the_configuration_forgets_nobodys_debt() {
+    let (mut case, _provider, gateway) = case(policy(1000, TokenScope::Global), 5000).await;
+    assert_eq!(case.chat(CHAT).await.status, 200);
+    until(&case, 429).await;
+    let old = case.snapshot("v1");
+    let mut changed = policy(1200, TokenScope::Global);
+    changed.burst = 1.5;
+    case.cluster.token_policy = Some(Arc::new(changed));
+    gateway.change(&old, &case.snapshot("v2")).await;
+    assert_eq!(case.chat(CHAT).await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_calls_are_free() {
+    let provider = Provider::start([Answer::json(400, "{}")]).await;
+    let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+    case.cluster.token_policy = Some(Arc::new(policy(300, TokenScope::Global)));
+    let _gateway = case.serve().await;
+    for _ in 0..10 {
+        assert_eq!(until(&case, 400).await.status, 400);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_may_warn_degrade_queue_or_be_tried_only() {
+    let warn = TokenPolicy {
+        on_limit: OnLimit::Warn,
+        ..policy(100, TokenScope::Global)
+    };
+    let tried = TokenPolicy {
+        is_dry_run: true,
+        ..policy(100, TokenScope::Global)
+    };
+    let degrade = TokenPolicy {
+        on_limit: OnLimit::Degrade,
+        degrade_to: Some("cheap".to_owned()),
+        ..policy(100, TokenScope::Global)
+    };
+    for (policy, outcome, model) in [
+        (warn, "passed_over", "m"),
+        (tried, "passed_over", "m"),
+        (degrade, "degraded", "cheap"),
+    ] {
+        let (case, provider, gateway) = case(policy, 5000).await;
+        assert_eq!(case.chat(CHAT).await.status, 200);
+        let label = format!("outcome=\"{outcome}\"");
+        let count = || metric(&gateway, "ai_token_policy_outcomes_total", &[&label]);
+        for _ in 0..50 {
+            assert_eq!(case.chat(CHAT).await.status, 200);
+            if count() > 0 {
+                break;
+            }
+        }
+        assert!(count() > 0, "{outcome}");
+        assert_eq!(provider.asked().pop().unwrap().json()["model"], model);
+    }
+    let mut queue = policy(100, TokenScope::Global);
+    queue.tokens_per_minute = None;
+    queue.requests_per_minute = NonZeroU64::new(60);
+    queue.burst = 1.0 / 60.0;
+    queue.on_limit = OnLimit::Queue;
+    let (case, _provider, gateway) = case(queue, 1).await;
+    let began = std::time::Instant::now();
+    assert_eq!(case.chat(CHAT).await.status, 200);
+    assert_eq!(case.chat(CHAT).await.status, 200);
+    assert!(
+        began.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        metric(&gateway, "ai_token_policy_outcomes_total", &["queued"]),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_broken_off_is_charged() {
+    let text = "word ".repeat(400);
+    let piece = format!(
+        "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":null}}]}}\n\n"
+    );
+    let stream = Answer::stream("text/event-stream", &piece, 4096).then_waits();
+    let provider = Provider::start([stream]).await;
+    let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+    case.cluster.token_policy = Some(Arc::new(policy(300, TokenScope::Global)));
+    let gateway = case.serve().await;
+    let body = CHAT.replace("{\"model\"", "{\"stream\":true,\"model\"");
+    let mut client = case.connect().await;
+    let length = body.len();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    client.send_bytes(head.as_bytes()).await.unwrap();
+    assert_eq!(client.read_head().await.unwrap().status, 200);
+    let mut seen = 0;
+    while seen < text.len() {
+        seen += client.read_some().await.unwrap().len();
+    }
+    drop(client);
+    let tokens = || {
+        metric(
+            &gateway,
+            "gen_ai_client_token_usage_total",
+            &["type=\"output\""],
+        )
+    };
+    eventually("it is charged", || (tokens() >= 400).then_some(())).await;
+    let refused = until(&case, 429).await;
+    assert_eq!(refused.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_are_told_apart_by_what_the_policy_says() {
+    // {"sub":"alice"} and {"sub":"bob"}
+    let alice = ("authorization", "Bearer x.eyJzdWIiOiJhbGljZSJ9.y");
+    let bob = ("authorization", "Bearer x.eyJzdWIiOiJib2IifQ.y");
+    let claim = TokenScope::JwtClaim("sub".to_owned());
+    let header = TokenScope::Header("x-team".to_owned());
+    for (scope, one, other) in [
+        (claim, alice, bob),
+        (header, ("x-team", "a"), ("x-team", "b")),
+        (TokenScope::ApiKey, ("x-api-key", "a"), ("x-api-key", "b")),
+    ] {
+        let mut policy = policy(1, scope.clone());
+        policy.tokens_per_minute = None;
+        policy.requests_per_minute = NonZeroU64::MIN.into();
+        let (case, _provider, _gateway) = case(policy, 1).await;
+        let mut statuses = Vec::new();
+        for (name, value) in [one, one, other] {
+            let mut request = post("/v1/chat/completions", CHAT);
+            request.headers_mut().remove("authorization");
+            request.headers_mut().insert(name, value.parse().unwrap());
+            let response = case.connect().await.send(request).await.unwrap();
+            statuses.push(response.status.as_u16());
+        }
+        assert_eq!(statuses, [200, 429, 200], "{scope:?}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Keys: replaced while calls run, and seen by nobody but the provider.
+
+use std::time::Duration;
+
+use dataplane_telemetry::access_log::{self, Sink};
+use dataplane_testkit::eventually;
+
+use super::*;
+
+const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"the content canary"}]}"#;
+
+/// All that the admin API tells of the configuration.
+const ADMIN: [&str; 10] = [
+    "/v1/snapshot",
+    "/v1/summary",
+    "/v1/overload",
+    "/v1/endpoints",
+    "/v1/traffic",
+    "/v1/listeners",
+    "/v1/routes",
+    "/v1/backends",
+    "/v1/backends/shop/llm",
+    "/metrics",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_replaced_while_connections_go_on() {
+    let provider = Provider::start([Answer::json(200, "{}")]).await;
+    let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+    let gateway = case.serve().await;
+    let mut client = case.connect().await;
+    client
+        .send(post("/v1/chat/completions", CHAT))
+        .await
+        .unwrap();
+    let old = case.snapshot("v1");
+    case.key = "sk-second".to_owned();
+    gateway.change(&old, &case.snapshot("v2")).await;
+    client
+        .send(post("/v1/chat/completions", CHAT))
+        .await
+        .unwrap();
+    let keys: Vec<_> = provider
+        .asked()
+        .iter()
+        .map(|it| it.field("authorization").unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        keys,
+        [format!("Bearer {KEY}"), "Bearer sk-second".to_owned()]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_shows_its_own_key_only_where_the_service_says_so() {
+    let provider = Provider::start([Answer::json(200, "{}")]).await;
+    let mut own = service(AiProvider::OpenAi, &provider);
+    own.auth = None;
+    let mut passing = own.clone();
+    passing.pass_client_credentials = true;
+    for (service, expected) in [(own, None), (passing, Some("Bearer of-the-client"))] {
+        let case = Case::new(service);
+        let _gateway = case.serve().await;
+        case.chat(CHAT).await;
+        let last = provider.asked().pop().unwrap();
+        assert_eq!(last.field("authorization"), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_and_no_content_is_in_anything_that_can_be_read() {
+    // The provider repeats what it was shown, as some do.
+    let refusal = format!(
+        r#"{{"error":{{"message":"Incorrect API key provided: {KEY}","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}}}"#
+    );
+    let provider = Provider::start([
+        Answer::json(401, &refusal),
+        Answer::json(200, r#"{"choices":[{"message":{"content":"the answer canary"},"finish_reason":"stop"}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#),
+    ])
+    .await;
+    let case = Case::new(service(AiProvider::OpenAi, &provider));
+    let folder = std::env::temp_dir().join(format!("nantian-ai-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("access.log");
+    let log = path.clone();
+    let admin_port = free_port();
+    let gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| {
+        bootstrap.access_log = Some(access_log::Settings {
+            sink: Sink::File(log),
+            ..access_log::Settings::default()
+        });
+        bootstrap.admin.address.set_port(admin_port);
+    })
+    .await;
+    let refused = case.chat(CHAT).await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(case.chat(CHAT).await.status, 200);
+    let mut seen = refused.text() + &metrics(&gateway);
+    for path in ADMIN {
+        let answer = dataplane_testkit::client::http1::get(at(admin_port), "x", path)
+            .await
+            .unwrap();
+        seen += &answer.text();
+    }
+    let logged = eventually("the calls are logged", || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        (text.lines().count() == 2).then_some(text)
+    })
+    .await;
+    let _ = std::fs::remove_dir_all(&folder);
+    seen += &logged;
+    for canary in [
+        KEY,
+        "0123456789abcdef",
+        "of-the-client",
+        "content canary",
+        "answer canary",
+    ] {
+        assert!(!seen.contains(canary), "{canary}");
+    }
+    let line = |status: u16| {
+        let mut lines = logged
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.find(|line| line["status"] == status).unwrap()
+    };
+    assert_eq!(line(401)["gen_ai_error"], "provider_credentials");
+    let line = line(200);
+    for (name, value) in [
+        ("gen_ai_operation", "chat"),
+        ("gen_ai_provider", "openai"),
+        ("gen_ai_request_model", "m"),
+        ("gen_ai_response_model", "m"),
+        ("gen_ai_finish_reason", "stop"),
+    ] {
+        assert_eq!(line[name], value, "{line}");
+    }
+    assert_eq!(line["gen_ai_input_tokens"], 1);
+    assert_eq!(line["gen_ai_output_tokens"], 1);
+    tokio::time::timeout(Duration::from_secs(20), gateway.stopped())
+        .await
+        .unwrap();
+}
