@@ -124,11 +124,8 @@ pub async fn run(
         Checks::new(bootstrap.health, shared.http.clone()),
     );
     restore(&bootstrap, &mut applier).await;
-    beside.spawn(resolver::run(
-        shared.store.clone(),
-        applier.changed(),
-        admin_stop.clone(),
-    ));
+    let resolving = resolver::run(shared.store.clone(), applier.changed(), admin_stop.clone());
+    beside.spawn(resolving);
     let (stop_xds, stopped) = watch::channel(false);
     let xds = tokio::spawn(dataplane_xds::run(
         bootstrap.xds.clone(),

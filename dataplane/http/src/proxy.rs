@@ -158,8 +158,7 @@ async fn run(
     if let Some(max) = rule.keepalive_requests_max {
         responder.close_after_requests(max);
     }
-    let bytes_max = rule.request_body_bytes_max;
-    let bytes_max = bytes_max.or(worker.settings.request_body_bytes_max);
+    let bytes_max = rule.request_body_bytes_max.or(worker.settings.request_body_bytes_max);
     body.limit(bytes_max);
     let watch = watch(worker, ctx, rule, request);
     let waiting = Waiting {
@@ -215,8 +214,7 @@ async fn run(
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
     }
     if !ctx.mirrors.is_empty() {
-        let copies = std::mem::take(&mut ctx.mirrors);
-        mirror::start(worker, copies, request.body, body, &rule.metrics);
+        mirror::start(worker, std::mem::take(&mut ctx.mirrors), request.body, body, &rule.metrics);
     }
     if let Some(ai) = ctx.cluster.and_then(|cluster| cluster.ai.as_deref()) {
         let streams = (&mut *body, &mut *responder);

@@ -30,9 +30,11 @@ use crate::worker::Worker;
 use super::{Waiting, client_fault, given_up, rest, taken_in_time};
 
 mod exchange;
+mod prepare;
 mod tally;
 
 use exchange::{Again, Ended, Failed, attempt};
+use prepare::Asked;
 use tally::Tally;
 
 /// The first pause before an attempt at the same provider, unless the service says otherwise.
@@ -258,7 +260,7 @@ impl<'c> Line<'_, 'c> {
         responder: &mut Responder<'_>,
         tally: &mut Tally<'c>,
     ) -> Result<Step, ClientError> {
-        let mut asked = exchange::Asked {
+        let mut asked = Asked {
             call: Some(call),
             vault: Some(vault),
             now: unix_seconds(),
@@ -293,7 +295,7 @@ impl<'c> Line<'_, 'c> {
         target: &'c Target,
         ctx: &mut Context<'c>,
         request: &Request,
-        asked: &mut exchange::Asked,
+        asked: &mut Asked,
         responder: &mut Responder<'_>,
         tally: &mut Tally<'c>,
     ) -> Result<Gave, ClientError> {

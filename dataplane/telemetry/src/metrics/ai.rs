@@ -33,10 +33,12 @@ pub struct AiMetrics {
     parts: Mutex<Parts>,
 }
 
+/// Provider and model.
+type CallsName = (Arc<str>, Arc<str>);
+
 #[derive(Debug, Default)]
 struct Parts {
-    /// By provider and model.
-    calls: BTreeMap<(Arc<str>, Arc<str>), Arc<AiCalls>>,
+    calls: BTreeMap<CallsName, Arc<AiCalls>>,
     /// By provider and kind.
     errors: BTreeMap<(Arc<str>, &'static str), u64>,
     /// By kind.
@@ -97,7 +99,7 @@ impl AiMetrics {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all_calls(&self) -> Vec<((Arc<str>, Arc<str>), Arc<AiCalls>)> {
+    fn all_calls(&self) -> Vec<(CallsName, Arc<AiCalls>)> {
         let parts = self.parts();
         let calls = parts.calls.iter();
         calls

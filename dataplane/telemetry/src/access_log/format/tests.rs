@@ -37,6 +37,7 @@ fn full() -> Record<'static> {
             name: "spiffe://shop.example/worker",
             fingerprint: "00ff",
         }),
+        gen_ai: None,
     }
 }
 
@@ -261,5 +262,46 @@ fn a_failed_handshake_is_a_line_of_its_own() {
     let bare = parsed(&bare);
     for name in ["listener", "detail", "sni"] {
         assert_eq!(bare.get(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_call_to_an_ai_service_says_what_it_used_and_no_more() {
+    let call = GenAi {
+        operation: "chat",
+        provider: "openai",
+        request_model: "fast\"",
+        response_model: "m-1",
+        input_tokens: Some(12),
+        cached_tokens: Some(4),
+        output_tokens: Some(3),
+        is_estimated: true,
+        finish_reason: "stop",
+        cost: Some(0.000_002_5),
+        first_token: Some(Duration::from_micros(1500)),
+        error: "",
+        redacted: 2,
+    };
+    let record = Record {
+        gen_ai: Some(&call),
+        ..full()
+    };
+    let value = parsed(&record);
+    for (name, expected) in [
+        ("gen_ai_operation", Value::from("chat")),
+        ("gen_ai_provider", "openai".into()),
+        ("gen_ai_request_model", "fast\"".into()),
+        ("gen_ai_response_model", "m-1".into()),
+        ("gen_ai_input_tokens", 12.into()),
+        ("gen_ai_cached_tokens", 4.into()),
+        ("gen_ai_output_tokens", 3.into()),
+        ("gen_ai_tokens_estimated", true.into()),
+        ("gen_ai_finish_reason", "stop".into()),
+        ("gen_ai_cost", 0.000_002_5.into()),
+        ("gen_ai_time_to_first_token_ms", 1.5.into()),
+        ("gen_ai_error", Value::Null),
+        ("gen_ai_redacted", 2.into()),
+    ] {
+        assert_eq!(value[name], expected, "{name}");
     }
 }

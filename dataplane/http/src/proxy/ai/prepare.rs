@@ -1,0 +1,156 @@
+//! What one attempt needs before it begins: the request in the provider's words, and where that is.
+//!
+//! Called by `exchange` for each attempt anew, because dialect, model and credentials differ from one
+//! provider to the next. What cannot be made ready is refused here, before anything is sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, header};
+use tokio::time::timeout;
+
+use dataplane_ai::call::{Answering, Call};
+use dataplane_ai::failure::Failure;
+use dataplane_ai::redact::Vault;
+use dataplane_ai::service::{Service, Target};
+use dataplane_config::{Place, Reached};
+use dataplane_telemetry::Reason;
+
+use crate::context::Context;
+use crate::h1::Authority;
+use crate::message::Request;
+use crate::phase;
+
+use super::Line;
+use super::exchange::{Again, Ended, Failed};
+use super::tally::Tally;
+
+/// A call as it is asked of one provider after another.
+pub(super) struct Asked {
+    /// Until an answer in pieces has begun, when there will be no other attempt.
+    pub(super) call: Option<Call>,
+    pub(super) vault: Option<Vault>,
+    /// Seconds since 1970.
+    pub(super) now: u64,
+    pub(super) unique: u64,
+    /// The model that a budget asks for.
+    pub(super) degraded: Option<String>,
+}
+
+/// A request that is ready for a provider.
+pub(super) struct Prepared {
+    pub(super) headers: HeaderMap,
+    pub(super) authority: Authority,
+    pub(super) path: PathAndQuery,
+    pub(super) body: Vec<Bytes>,
+    pub(super) length: u64,
+    pub(super) answering: Answering,
+    pub(super) left_behind: Vec<String>,
+}
+
+pub(super) fn prepare<'c>(
+    line: &Line<'_, 'c>,
+    target: &'c Target,
+    request: &Request,
+    asked: &Asked,
+    tally: &mut Tally<'c>,
+) -> Result<Prepared, Ended> {
+    let service: &'c Service = line.service;
+    let Some(call) = &asked.call else {
+        return Err(refused(line, tally, &phase::ai::unusable(), Again::Never));
+    };
+    let model = match &asked.degraded {
+        Some(model) => model,
+        None => service.model_at(target, call.model()),
+    };
+    tally.sends(target, model);
+    let to = service.destination(target, model, asked.now, asked.unique);
+    let outgoing = call
+        .send(&to)
+        .map_err(|failure| refused(line, tally, &failure, Again::Elsewhere))?;
+    let mut headers = phase::ai::fields_to_send(request);
+    service.head(target, &outgoing.answering, &mut headers);
+    let length = outgoing.body_bytes() as u64;
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    let authority = Bytes::copy_from_slice(target.authority().as_bytes());
+    let path = Bytes::from(target.path(&outgoing.answering));
+    let (Ok(authority), Ok(path)) = (
+        Authority::parse(authority),
+        PathAndQuery::from_maybe_shared(path),
+    ) else {
+        return Err(refused(
+            line,
+            tally,
+            &phase::ai::unusable(),
+            Again::Elsewhere,
+        ));
+    };
+    Ok(Prepared {
+        headers,
+        authority,
+        path,
+        body: outgoing.body,
+        length,
+        answering: outgoing.answering,
+        left_behind: outgoing.left_behind,
+    })
+}
+
+/// Where a provider is.
+pub(super) enum At<'c> {
+    Cluster(&'c dataplane_config::ClusterConfig),
+    Site(Arc<Reached>),
+}
+
+pub(super) async fn place<'c>(
+    line: &Line<'_, 'c>,
+    target: &Target,
+    ctx: &Context<'c>,
+    tally: &mut Tally<'c>,
+) -> Result<At<'c>, Ended> {
+    let targets = line.service.targets().iter();
+    let mut places = targets.zip(&line.ai.places);
+    let found = places.find(|(other, _)| std::ptr::eq(*other, target));
+    let found = match found {
+        Some((_, Place::Cluster(key))) => ctx.config.clusters.get(key).map(At::Cluster),
+        Some((_, Place::Site(site))) => {
+            if site.reached().is_none() {
+                let limit = line.worker.settings.connect_timeout;
+                let _ = timeout(limit, site.known()).await;
+            }
+            site.reached().map(At::Site)
+        }
+        None => None,
+    };
+    found.ok_or_else(|| unreachable(line, target, tally, Reason::NoEndpoint, Again::Elsewhere))
+}
+
+pub(super) fn refused(line: &Line<'_, '_>, tally: &mut Tally<'_>, failure: &Failure, again: Again) -> Ended {
+    tally.failed(failure.reason.as_str());
+    let reason = phase::ai::reason_of(failure);
+    Ended::Failed(Box::new(Failed {
+        reply: Box::new(phase::ai::refusal(failure, line.format, reason)),
+        again,
+        pause: None,
+    }))
+}
+
+pub(super) fn unreachable(
+    line: &Line<'_, '_>,
+    target: &Target,
+    tally: &mut Tally<'_>,
+    reason: Reason,
+    again: Again,
+) -> Ended {
+    let failure = match reason {
+        Reason::ConnectTimeout => target.timed_out(),
+        _ => target.unreachable(),
+    };
+    tally.failed(failure.reason.as_str());
+    Ended::Failed(Box::new(Failed {
+        reply: Box::new(phase::ai::refusal(&failure, line.format, reason)),
+        again,
+        pause: None,
+    }))
+}
