@@ -158,7 +158,7 @@ async fn run(
     if let Some(max) = rule.keepalive_requests_max {
         responder.close_after_requests(max);
     }
-    let bytes_max = rule.request_body_bytes_max.or(worker.settings.request_body_bytes_max);
+    let bytes_max = body_bytes_max(worker, rule);
     body.limit(bytes_max);
     let watch = watch(worker, ctx, rule, request);
     let waiting = Waiting {
@@ -214,11 +214,12 @@ async fn run(
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
     }
     if !ctx.mirrors.is_empty() {
-        mirror::start(worker, std::mem::take(&mut ctx.mirrors), request.body, body, &rule.metrics);
+        let copies = std::mem::take(&mut ctx.mirrors);
+        mirror::start(worker, copies, request.body, body, &rule.metrics);
     }
     if let Some(ai) = ctx.cluster.and_then(|cluster| cluster.ai.as_deref()) {
-        let streams = (&mut *body, &mut *responder);
-        return Box::pin(ai::serve(worker, ctx, request, streams, &waiting, ai)).await;
+        let call = ai::serve(worker, ctx, request, (body, responder), &waiting, ai);
+        return Box::pin(call).await;
     }
     phase::retry::begin(ctx, &worker.settings);
     if rule.request_buffering || rule.retry.is_some() {
@@ -228,6 +229,12 @@ async fn run(
         }
     }
     attempts(worker, ctx, request, body, responder, &waiting).await
+}
+
+/// The largest body of a request: the rule's limit, else that of the process.
+fn body_bytes_max(worker: &Worker, rule: &Rule) -> Option<u64> {
+    let own = rule.request_body_bytes_max;
+    own.or(worker.settings.request_body_bytes_max)
 }
 
 /// Asks the lists of addresses and the limits of rate, and waits where one says so.

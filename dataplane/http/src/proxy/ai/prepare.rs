@@ -126,7 +126,12 @@ pub(super) async fn place<'c>(
     found.ok_or_else(|| unreachable(line, target, tally, Reason::NoEndpoint, Again::Elsewhere))
 }
 
-pub(super) fn refused(line: &Line<'_, '_>, tally: &mut Tally<'_>, failure: &Failure, again: Again) -> Ended {
+pub(super) fn refused(
+    line: &Line<'_, '_>,
+    tally: &mut Tally<'_>,
+    failure: &Failure,
+    again: Again,
+) -> Ended {
     tally.failed(failure.reason.as_str());
     let reason = phase::ai::reason_of(failure);
     Ended::Failed(Box::new(Failed {
