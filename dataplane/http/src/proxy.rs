@@ -214,8 +214,7 @@ async fn run(
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
     }
     if !ctx.mirrors.is_empty() {
-        let copies = std::mem::take(&mut ctx.mirrors);
-        mirror::start(worker, copies, request.body, body, &rule.metrics);
+        mirrored(worker, ctx, rule, request, body);
     }
     if let Some(ai) = ctx.cluster.and_then(|cluster| cluster.ai.as_deref()) {
         let call = ai::serve(worker, ctx, request, (body, responder), &waiting, ai);
@@ -235,6 +234,18 @@ async fn run(
 fn body_bytes_max(worker: &Worker, rule: &Rule) -> Option<u64> {
     let own = rule.request_body_bytes_max;
     own.or(worker.settings.request_body_bytes_max)
+}
+
+/// The copies that filters asked for set out.
+fn mirrored(
+    worker: &Rc<Worker>,
+    ctx: &mut Context<'_>,
+    rule: &Rule,
+    request: &Request,
+    body: &mut RequestBody<'_>,
+) {
+    let copies = std::mem::take(&mut ctx.mirrors);
+    mirror::start(worker, copies, request.body, body, &rule.metrics);
 }
 
 /// Asks the lists of addresses and the limits of rate, and waits where one says so.
