@@ -120,7 +120,7 @@ async fn anthropic_is_asked_in_its_own_words() {
     assert_eq!(
         sent["system"][0]["text"]
             .as_str()
-            .or(sent["system"].as_str()),
+            .or_else(|| sent["system"].as_str()),
         Some("be brief")
     );
     assert_eq!(sent["tools"][0]["name"], "f");
