@@ -6,6 +6,7 @@
 //! here knows routes.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::metrics::OverloadScope;
+use dataplane_telemetry::metrics::{LifeLimit, OverloadScope};
 
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
@@ -26,7 +27,6 @@ use crate::io::{Duplex, Io};
 use crate::message::{Refusal, Request};
 use crate::proxy;
 use crate::reply::Reply;
-use crate::settings::Settings;
 use crate::worker::Worker;
 
 /// What an HTTP/2 connection begins with (RFC 9113 3.4).
@@ -52,7 +52,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
     let io = Duplex::new(io);
     let mut buf = BytesMut::new();
     if arrival.tls.is_none() {
-        match detect(&worker.settings, &io, &mut buf, &arrival).await {
+        match detect(&worker, &io, &mut buf, &arrival).await {
             Some(Detected::Http1) => {}
             Some(Detected::Http2) => {
                 let io = io.into_inner();
@@ -74,11 +74,12 @@ enum Detected {
 
 /// Decides by the first bytes that differ from HTTP/2's preface; `None` when the client is gone.
 async fn detect(
-    settings: &Settings,
+    worker: &Worker,
     io: &Duplex,
     buf: &mut BytesMut,
     arrival: &Arrival,
 ) -> Option<Detected> {
+    let settings = &worker.settings;
     let mut deadline = Instant::now() + settings.first_byte_timeout;
     let mut is_draining = false;
     loop {
@@ -97,7 +98,11 @@ async fn detect(
             biased;
             read = timeout_at(deadline, read) => match read {
                 Ok(Ok(1..)) => {}
-                _ => return None,
+                Ok(_) => return None,
+                Err(_) => {
+                    ended_by(worker, arrival.bind, LifeLimit::FirstByte);
+                    return None;
+                }
             },
             () = arrival.drain.cancelled(), if !is_draining => {
                 is_draining = true;
@@ -128,14 +133,16 @@ async fn serve_http1(
     // Made once, because it would have to be entered in a list again for every request.
     let mut drained = pin!(arrival.drain.cancelled());
     loop {
-        let pause = match served {
-            0 => settings.first_byte_timeout,
-            _ => settings.keepalive_idle,
+        let (pause, limit) = match served {
+            0 => (settings.first_byte_timeout, LifeLimit::FirstByte),
+            _ => (settings.keepalive_idle, LifeLimit::Idle),
         };
         let idle = Idle {
             is_tls: arrival.tls.is_some(),
+            bind: arrival.bind,
             timer: &timer,
             pause,
+            limit,
             drained: drained.as_mut(),
         };
         let head = match read_head(worker, io, &mut buf, idle).await {
@@ -149,13 +156,17 @@ async fn serve_http1(
             }
         };
         served += 1;
-        let is_last = arrival.drain.is_cancelled()
-            || settings
-                .keepalive_requests_max
-                .is_some_and(|max| served >= max)
-            || settings
-                .connection_age_max
-                .is_some_and(|max| born.elapsed() >= max);
+        let most = settings.keepalive_requests_max;
+        let oldest = settings.connection_age_max;
+        let limit = match () {
+            () if most.is_some_and(|max| served >= max) => Some(LifeLimit::Requests),
+            () if oldest.is_some_and(|max| born.elapsed() >= max) => Some(LifeLimit::Age),
+            () => None,
+        };
+        if let Some(limit) = limit {
+            ended_by(worker, arrival.bind, limit);
+        }
+        let is_last = limit.is_some() || arrival.drain.is_cancelled();
         let mut responder = Responder::http1(io, &head);
         responder.serves(served);
         if is_last || worker.is_saving() {
@@ -231,9 +242,12 @@ enum HeadFault {
 /// What ends the wait for a request.
 struct Idle<'a, D> {
     is_tls: bool,
+    bind: SocketAddr,
     timer: &'a Timer,
     /// How long nothing may come.
     pause: Duration,
+    /// Which limit that is.
+    limit: LifeLimit,
     /// Ready when the connection shall end.
     drained: Pin<&'a mut D>,
 }
@@ -264,7 +278,7 @@ async fn read_head(
         if buf.is_empty() {
             // Nothing of a request is here: an idle connection keeps no memory.
             *buf = BytesMut::new();
-            if !wait_for_request(io, buf, &mut idle, settings.drain_idle).await {
+            if !wait_for_request(worker, io, buf, &mut idle).await {
                 return Ok(None);
             }
             continue;
@@ -293,10 +307,10 @@ async fn read_head(
 
 /// Waits for first bytes and reads them; false when the connection shall end instead.
 async fn wait_for_request(
+    worker: &Worker,
     io: &Duplex,
     buf: &mut BytesMut,
     idle: &mut Idle<'_, impl Future<Output = ()>>,
-    drain_idle: Duration,
 ) -> bool {
     let is_tls = idle.is_tls;
     let read = async {
@@ -313,10 +327,21 @@ async fn wait_for_request(
         biased;
         read = &mut read => return matches!(read, Ok(1..)),
         () = idle.drained.as_mut() => {}
-        () = idle.timer.until(Instant::now() + idle.pause) => return false,
+        () = idle.timer.until(Instant::now() + idle.pause) => {
+            ended_by(worker, idle.bind, idle.limit);
+            return false;
+        }
     }
     // A request may be on its way; it is still served, with the word that it is the last.
-    matches!(timeout(drain_idle, read).await, Ok(Ok(1..)))
+    let last = timeout(worker.settings.drain_idle, read);
+    matches!(last.await, Ok(Ok(1..)))
+}
+
+/// Counts that a limit of its life ends a connection.
+fn ended_by(worker: &Worker, bind: SocketAddr, limit: LifeLimit) {
+    if let Some(bind) = worker.bind(bind) {
+        bind.metrics.connection_ended(limit);
+    }
 }
 
 fn refused(refusal: Refusal) -> Reply {
@@ -365,11 +390,11 @@ async fn linger(io: &Duplex) {
 mod tests {
     use super::*;
 
-    fn any<T>() -> T {
+    pub(super) fn any<T>() -> T {
         unreachable!("only its type is asked for")
     }
 
-    fn size_of_what<F>(_makes: impl FnOnce() -> F) -> usize {
+    pub(super) fn size_of_what<F>(_makes: impl FnOnce() -> F) -> usize {
         size_of::<F>()
     }
 

@@ -7,6 +7,7 @@
 //! breaker costs a load on the way in and a load on the way out. Times are durations since any
 //! moment that the caller keeps to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -89,6 +90,14 @@ pub struct Pass<'a> {
     trial: Option<u64>,
 }
 
+/// As [`Pass`], for an attempt that outlives whoever let it begin.
+#[derive(Debug)]
+#[must_use = "a pass that is dropped without telling the outcome counts for nothing"]
+pub struct OwnedPass {
+    breaker: Arc<Breaker>,
+    trial: Option<u64>,
+}
+
 impl Breaker {
     /// A closed breaker.
     pub fn new(settings: Settings) -> Self {
@@ -158,6 +167,15 @@ impl Breaker {
         Ok(Pass {
             breaker: self,
             trial: trial.flatten(),
+        })
+    }
+
+    /// As [`Self::enter`], for an attempt that outlives the caller.
+    pub fn enter_owned(self: &Arc<Self>, now: Duration) -> Result<OwnedPass, Refused> {
+        let trial = self.enter(now)?.trial.take();
+        Ok(OwnedPass {
+            breaker: Arc::clone(self),
+            trial,
         })
     }
 
@@ -316,6 +334,36 @@ impl Drop for Pass<'_> {
         if let Some(since) = self.trial {
             self.breaker.abandoned(since);
         }
+    }
+}
+
+impl OwnedPass {
+    /// As [`Pass::succeeded`].
+    pub fn succeeded(mut self) {
+        self.borrowed().succeeded();
+    }
+
+    /// As [`Pass::failed`].
+    pub fn failed(mut self, now: Duration) -> bool {
+        self.borrowed().failed(now)
+    }
+
+    /// As [`Pass::is_trial`].
+    pub fn is_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    fn borrowed(&mut self) -> Pass<'_> {
+        Pass {
+            breaker: &self.breaker,
+            trial: self.trial.take(),
+        }
+    }
+}
+
+impl Drop for OwnedPass {
+    fn drop(&mut self) {
+        drop(self.borrowed());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `one_host` gives every route a prefix of its own under one host, `exact` an exact path;
 //! `many_hosts` gives every route a host of its own. The last look-up figure should be at most twice
-//! the first. `bare_map` is what one flat hash map takes for as many keys, for comparison.
+//! the first. `behind_a_mutex` is the plain way to write `exact`, and `bare_map` is what one flat hash map takes for as many keys, for comparison.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
@@ -64,7 +64,27 @@ fn lookups(criterion: &mut Criterion) {
             });
         }
         bare_map(&mut group, size);
+        behind_a_mutex(&mut group, size);
     }
+}
+
+/// The plain way to write `exact`: hosts and their paths in maps, and a lock.
+fn behind_a_mutex(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
+    let mut hosts: HashMap<String, HashMap<String, Arc<usize>>> = HashMap::new();
+    for n in 0..size {
+        let paths = hosts.entry(Spread::Exact.host(n)).or_default();
+        paths.insert(Spread::Exact.own_path(n), Arc::new(n));
+    }
+    let hosts = Mutex::new(hosts);
+    let requests = Requests::new(size, |n| (Spread::Exact.host(n), Spread::Exact.own_path(n)));
+    let mut turn = requests.cycle();
+    group.bench_function(BenchmarkId::new("exact behind a mutex", size), |bencher| {
+        bencher.iter(|| {
+            let (host, path) = turn.next().unwrap();
+            let hosts = hosts.lock().unwrap();
+            black_box(Arc::as_ptr(&hosts[host][path]));
+        });
+    });
 }
 
 /// The least that a look-up can cost: one flat hash map, asked for the hosts of `many_hosts`.
@@ -229,12 +249,17 @@ impl Spread {
 
     /// The path that route `n` asks for.
     fn path_match(self, n: usize) -> PathMatch {
-        let own = format!("/team-{}/service-{n}", n % 100);
+        let own = self.own_path(n);
         match self {
             Self::OneHost => PathMatch::Prefix(own),
             Self::Exact => PathMatch::Exact(own),
             Self::ManyHosts => PathMatch::Prefix("/api".into()),
         }
+    }
+
+    /// The path of a route that no other has.
+    fn own_path(self, n: usize) -> String {
+        format!("/team-{}/service-{n}", n % 100)
     }
 
     /// A path that meets route `n`.

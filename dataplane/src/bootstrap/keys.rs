@@ -303,7 +303,7 @@ keys! {
     LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
         "Connections of one such listener's socket; further ones are closed.";
     BACKEND_STREAMS_MAX "runtimeProtection.tcpBackendConnectionLimit": LIMIT, "10000",
-        "Connections of TCP and TLS routes that one backend has at once, unless its policy says otherwise; further ones are closed.";
+        "Connections of TCP and TLS routes that one backend has at once, unless its policy says otherwise; further ones wait for one until the connect timeout, and then are closed.";
     UDP_SESSIONS_MAX "runtimeProtection.udpGlobalSessionLimit": LIMIT, "16384",
         "UDP sessions of the whole process, within `httpGlobalConnectionLimit`; where the limit of open files allows fewer connections, at most half of those. Beyond it a session gives way whose client was not heard again since it was answered; when there is none, new sessions are refused.";
     LISTENER_UDP_SESSIONS_MAX "runtimeProtection.udpListenerSessionLimit": LIMIT, "8192",

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tracing::info;
 
 use dataplane_config::ClusterConfig;
+use dataplane_resilience::circuit_breaker::{OwnedPass, State};
 use dataplane_telemetry::reason::Reason;
 use dataplane_upstream::admission::{ConnectionPlace, Limits, RequestPlace};
 use dataplane_upstream::{Endpoint, Outcome, since_start};
@@ -23,47 +24,52 @@ const UNLIMITED: Limits = Limits {
 /// The places of one stream in its cluster.
 pub(crate) type Places = (ConnectionPlace, RequestPlace);
 
-/// Lets one more stream in, unless the cluster has as many as it may or its breaker is open.
-pub(crate) fn enter(cluster: &ClusterConfig) -> Result<Places, Reason> {
-    if let Some(breaker) = &cluster.breaker
-        && breaker.enter(since_start(Instant::now())).is_err()
-    {
-        // The trial of a half-open breaker is made when the stream's outcome is known.
+/// Lets one more stream in, unless the cluster has as many as it may or its breaker is open. A trial
+/// of a half-open breaker is to be told how the stream went.
+pub(crate) fn enter(cluster: &ClusterConfig) -> Result<(Places, Option<OwnedPass>), Reason> {
+    let now = since_start(Instant::now());
+    let pass = cluster
+        .breaker
+        .as_ref()
+        .map(|breaker| breaker.enter_owned(now));
+    let pass = pass.transpose().map_err(|_| {
         cluster.metrics.circuit_refused();
-        return Err(Reason::CircuitOpen);
-    }
+        Reason::CircuitOpen
+    })?;
     let limits = cluster.cluster.limits(UNLIMITED);
     let admission = cluster.cluster.admission();
     let places = admission
         .connection(&limits)
         .zip(admission.request_owned(&limits));
-    places.ok_or_else(|| {
+    let places = places.ok_or_else(|| {
         cluster.metrics.connection_failed(Reason::BackendOverload);
         Reason::BackendOverload
-    })
+    })?;
+    Ok((places, pass.filter(OwnedPass::is_trial)))
 }
 
-/// Notes whether an endpoint could be reached.
-pub(crate) fn report(cluster: &ClusterConfig, endpoint: &Endpoint, outcome: Outcome) {
+/// Notes whether an endpoint could be reached. `trial` is what the stream began with where the
+/// breaker was half-open; a stream that began otherwise says nothing while it is not closed.
+pub(crate) fn report(
+    cluster: &ClusterConfig,
+    endpoint: &Endpoint,
+    trial: Option<OwnedPass>,
+    outcome: Outcome,
+) {
     let now = Instant::now();
     if cluster.cluster.report(endpoint, outcome, now).is_some() {
         cluster.metrics.ejected();
     }
-    let Some(breaker) = &cluster.breaker else {
-        return;
-    };
     let now = since_start(now);
-    // Refused while it is open: then it is not asked.
-    if let Ok(pass) = breaker.enter(now) {
-        match outcome {
-            Outcome::Success => pass.succeeded(),
-            _ => {
-                if pass.failed(now) {
-                    cluster.metrics.circuit_opened();
-                    let cluster = &**cluster.cluster.key();
-                    info!(cluster, "a cluster keeps failing, its breaker is open");
-                }
-            }
-        }
+    let closed = cluster.breaker.as_ref();
+    let closed = closed.filter(|breaker| breaker.state(now) == State::Closed);
+    let pass = trial.or_else(|| closed?.enter_owned(now).ok());
+    let Some(pass) = pass else { return };
+    if outcome == Outcome::Success {
+        pass.succeeded();
+    } else if pass.failed(now) {
+        cluster.metrics.circuit_opened();
+        let cluster = &**cluster.cluster.key();
+        info!(cluster, "a cluster keeps failing, its breaker is open");
     }
 }

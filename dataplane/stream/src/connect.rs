@@ -4,10 +4,12 @@
 //! made again at another endpoint. The backend is drawn once, so that every connection stays in the share it was
 //! counted for.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -16,7 +18,7 @@ use tracing::{debug, info};
 
 use dataplane_config::{ClusterConfig, ClusterTls, RuntimeConfig, StreamRule};
 use dataplane_resilience::admission::Permit;
-use dataplane_resilience::circuit_breaker::Pass;
+use dataplane_resilience::circuit_breaker::{Pass, State};
 use dataplane_telemetry::metrics::BackendConnection;
 use dataplane_telemetry::reason::Reason;
 use dataplane_tls::{ClientTls, ConnectError, Offer};
@@ -198,14 +200,15 @@ async fn attempt(
     addresses: Addresses,
     story: &mut Story,
 ) -> Result<(Connection, Places), Reason> {
-    let began = Instant::now();
-    let pass = pass(cluster, began)?;
-    let places = places(worker, cluster)?;
     let settings = &worker.settings;
     let patience = cluster
         .cluster
         .connect_timeout()
         .min(settings.connect_timeout);
+    let place = place(cluster, settings, patience).await?;
+    let began = Instant::now();
+    let pass = pass(cluster, began)?;
+    let places = (place, worker.upstream_place().ok_or(Reason::Overload)?);
     let address = endpoint.address();
     let opening = async {
         let tcp = open(cluster, address, settings, addresses).await;
@@ -255,13 +258,34 @@ pub(crate) fn judge(
     }
 }
 
-/// Places for one connection, within the cluster's limit and that of descriptors.
-fn places(worker: &Worker, cluster: &ClusterConfig) -> Result<Places, Reason> {
-    let limits = cluster.cluster.limits(worker.settings.upstream_limits);
-    let of_cluster = cluster.cluster.admission().connection(&limits);
-    let of_cluster = of_cluster.ok_or(Reason::BackendOverload)?;
-    let descriptor = worker.upstream_place().ok_or(Reason::Overload)?;
-    Ok((of_cluster, descriptor))
+/// A place for one connection within the cluster's limit; where it has all it may have, one that
+/// ends is waited for, as a request of HTTP does.
+async fn place(
+    cluster: &ClusterConfig,
+    settings: &Settings,
+    patience: Duration,
+) -> Result<ConnectionPlace, Reason> {
+    let limits = cluster.cluster.limits(settings.upstream_limits);
+    let admission = cluster.cluster.admission();
+    if let Some(place) = admission.connection(&limits) {
+        return Ok(place);
+    }
+    let breaker = cluster.breaker.as_ref();
+    if breaker.is_some_and(|it| it.state(since_start(Instant::now())) == State::Open) {
+        return Err(Reason::CircuitOpen);
+    }
+    let pending = admission.pending(&limits);
+    let _pending = pending.ok_or(Reason::BackendOverload)?;
+    let waiting = admission.wait();
+    let freed = poll_fn(|cx| {
+        waiting.register(cx.waker());
+        match admission.connection(&limits) {
+            Some(place) => Poll::Ready(place),
+            None => Poll::Pending,
+        }
+    });
+    let freed = timeout(patience, freed).await;
+    freed.map_err(|_| Reason::BackendOverload)
 }
 
 async fn open(

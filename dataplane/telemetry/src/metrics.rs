@@ -42,8 +42,8 @@ pub use rate_limit::RateLimitMetrics;
 pub use session::SessionMetrics;
 pub use stream::{DatagramDrop, OpenSession, StreamMetrics};
 pub use traffic::{
-    AcceptPause, ConnectionLimit, Http2Limit, ListenerMetrics, OpenConnection, RequestInFlight,
-    RouteMetrics,
+    AcceptPause, ConnectionLimit, Http2Limit, LifeLimit, ListenerMetrics, OpenConnection,
+    RequestInFlight, RouteMetrics,
 };
 pub use xds::{ApplyStage, XdsMetrics};
 

@@ -545,8 +545,29 @@ fn every_limit_has_a_row_and_every_row_is_true() {
             key.name
         );
     }
+    // Of the others somebody can tell that they were met: these end nothing and refuse nothing, or
+    // belong to an end that is told as a whole.
+    let unseen = [
+        "runtimeTuning.requestBodyBufferBytes",
+        "runtimeProtection.http2MaxConcurrentStreams",
+        "runtimeTuning.http2StreamWindowBytes",
+        "runtimeTuning.http2ConnectionWindowBytes",
+        "runtimeTuning.upstreamHttp2PingAfterMs",
+        "runtimeTuning.upstreamTcpKeepalive.idleMs",
+        "runtimeTuning.upstreamTcpKeepalive.intervalMs",
+        "runtimeTuning.upstreamTcpKeepalive.userTimeoutMs",
+        "runtimeTuning.downstreamTcpKeepalive.idleMs",
+        "runtimeTuning.downstreamTcpKeepalive.intervalMs",
+        "runtimeTuning.downstreamTcpKeepalive.userTimeoutMs",
+        "runtimeTuning.httpDrainIdleTimeoutMs",
+        "runtimeTuning.drainMinAcceptMs",
+        "runtimeTuning.gracefulDrainPeriodMs",
+        "runtimeTuning.tunnelDrainTimeoutMs",
+    ];
     let metrics = dataplane_telemetry::metrics::reference();
     for row in rows() {
+        let is_unseen = unseen.contains(&row.key);
+        assert_eq!(row.seen.is_empty(), is_unseen, "how is {} seen?", row.key);
         for name in row.seen {
             let full = format!("nantian_gateway_dataplane_{name}");
             let is_reason = Reason::ALL.iter().any(|reason| reason.as_str() == *name);

@@ -343,3 +343,47 @@ async fn heads_that_are_no_request_are_counted() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn connections_that_end_by_a_limit_of_their_life_are_counted() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let brief = Duration::from_millis(100);
+    let gateway = Gateway::with(&to(port, &[backend.address()]), |bootstrap| {
+        bootstrap.http.first_byte_timeout = brief;
+        bootstrap.http.keepalive_idle = brief;
+        bootstrap.http.h2_idle = brief;
+        bootstrap.http.keepalive_requests_max = Some(2);
+    })
+    .await;
+    let count = |limit: &str| {
+        let mut text = String::new();
+        gateway.metrics.encode_text(&mut text);
+        let of_it = |line: &&str| {
+            line.contains("downstream_connections_ended_total{") && line.contains(limit)
+        };
+        let found = text.lines().find(of_it);
+        found.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    let mut silent = Http1Client::connect(at(port)).await.unwrap();
+    assert!(within("nothing came", silent.is_closed()).await.unwrap());
+    assert_eq!(count("first_byte"), 1);
+
+    let mut idle = Http1Client::connect(at(port)).await.unwrap();
+    assert_eq!(idle.get("x", "/").await.unwrap().status, 200);
+    assert!(within("it waited", idle.is_closed()).await.unwrap());
+    assert_eq!(count("idle"), 1);
+
+    let mut busy = Http1Client::connect(at(port)).await.unwrap();
+    for expected in ["", "close"] {
+        let response = busy.get("x", "/").await.unwrap();
+        assert_eq!(response.header("connection"), expected);
+    }
+    assert_eq!(count("requests"), 1);
+
+    let http2 = Http2Client::connect(at(port)).await.unwrap();
+    assert_eq!(http2.get("x", "/").await.unwrap().status, 200);
+    let told = || (count("idle") == 2).then_some(());
+    dataplane_testkit::eventually("GOAWAY", told).await;
+    assert_eq!((count("first_byte"), count("age")), (1, 0));
+}

@@ -23,6 +23,7 @@ mod mesh;
 mod mutual_tls;
 mod own_policies;
 mod pings;
+mod policy_pages;
 mod quarantine;
 mod reference;
 mod scale;

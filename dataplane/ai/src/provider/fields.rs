@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::chat::Reasoning;
 use crate::failure::Failure;
 use crate::json::{self, Kind, Members, Text};
 
@@ -123,4 +124,19 @@ pub(super) fn must_be(path: &str, expected: &'static str) -> Failure {
 /// A number for comparing; what is forwarded is always its spelling.
 pub(super) fn magnitude(raw: &RawValue) -> f64 {
     raw.get().parse().unwrap_or(f64::NAN)
+}
+
+/// The words for efforts that all formats share; `path` is where the word stands.
+pub(super) fn effort_of(word: &str, path: &'static str) -> Result<Reasoning, Failure> {
+    Ok(match word {
+        "low" => Reasoning::Low,
+        "medium" => Reasoning::Medium,
+        "high" => Reasoning::High,
+        "xhigh" => Reasoning::XHigh,
+        "max" => Reasoning::Max,
+        other => {
+            let message = format!("`{other}` is not an effort");
+            return Err(Failure::invalid(message).about(path));
+        }
+    })
 }

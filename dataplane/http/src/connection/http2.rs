@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::metrics::Http2Limit;
+use dataplane_telemetry::metrics::{Http2Limit, LifeLimit};
 
-use super::refused;
+use super::{ended_by, refused};
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
 use crate::downstream::{RequestBody, Responder};
@@ -97,6 +97,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
                 }
                 if !is_draining && (streams.running.get() == 0 || is_old) {
                     is_draining = true;
+                    let limit = if is_old { LifeLimit::Age } else { LifeLimit::Idle };
+                    ended_by(&worker, arrival.bind, limit);
                     connection.graceful_shutdown();
                 }
                 last_active = Instant::now();
@@ -270,15 +272,8 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{any, size_of_what};
     use super::*;
-
-    fn any<T>() -> T {
-        unreachable!("only its type is asked for")
-    }
-
-    fn size_of_what<F>(_makes: impl FnOnce() -> F) -> usize {
-        size_of::<F>()
-    }
 
     #[test]
     fn what_every_stream_holds_is_small() {

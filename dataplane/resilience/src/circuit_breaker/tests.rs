@@ -164,3 +164,25 @@ fn a_word_holds_every_value_of_its_parts() {
         }
     }
 }
+
+#[test]
+fn a_pass_that_outlives_its_caller_is_a_trial_like_any_other() {
+    let start = Duration::ZERO;
+    let settings = Settings {
+        failure_threshold: 1,
+        success_threshold: 1,
+        timeout: MINUTE,
+    };
+    let breaker = Arc::new(Breaker::new(settings));
+    let closed = breaker.enter_owned(start).unwrap();
+    assert!(!closed.is_trial());
+    assert!(closed.failed(start), "it opens");
+    assert!(breaker.enter_owned(start).is_err());
+    let trial = breaker.enter_owned(start + MINUTE).unwrap();
+    assert!(trial.is_trial());
+    assert!(breaker.enter(start + MINUTE).is_err(), "one at a time");
+    drop(trial);
+    let trial = breaker.enter_owned(start + MINUTE).unwrap();
+    trial.succeeded();
+    assert_eq!(breaker.state(start + MINUTE), State::Closed);
+}

@@ -36,6 +36,7 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
 ];
 
 const REJECTED: &str = "downstream_connections_rejected_total";
+const ENDED: &str = "downstream_connections_ended_total";
 const SHED: &str = "http_overload_rejected_total";
 const RATE: &str = "http_rate_limit_rejected_total";
 const BROKEN: &str = "downstream_http2_limited_total";
@@ -59,12 +60,12 @@ static CONNECTIONS: &[Row] = &[
     ),
     row(
         "runtimeTuning.httpKeepaliveRequestLimit",
-        &["downstream_connections_total"],
+        &[ENDED],
         "`Connection: close` with the answer",
     ),
     row(
         "runtimeTuning.httpMaxConnectionAgeMs",
-        &["downstream_connections_total"],
+        &[ENDED],
         "`Connection: close` or GOAWAY",
     ),
 ];
@@ -122,22 +123,22 @@ static REQUESTS: &[Row] = &[
     ),
     row(
         "runtimeTuning.requestMirrorMaxConcurrency",
-        &[],
+        &["http_mirrored_requests_total"],
         "the copy is not made",
     ),
     row(
         "runtimeTuning.requestMirrorBufferBytes",
-        &[],
+        &["http_mirrored_requests_total"],
         "the copy ends, the request does not",
     ),
     row(
         "runtimeTuning.externalAuthTimeoutMs",
-        &[],
+        &["authorization_failed"],
         "503: a service that does not answer lets nobody in",
     ),
     row(
         "runtimeTuning.requestMirrorTimeoutMs",
-        &[],
+        &["http_mirrored_requests_total"],
         "the copy ends, the request does not",
     ),
     row(
@@ -258,13 +259,13 @@ static HTTP2: &[Row] = &[
         &[],
         "the client waits",
     ),
-    row("runtimeTuning.http2IdleTimeoutMs", &[], "GOAWAY"),
+    row("runtimeTuning.http2IdleTimeoutMs", &[ENDED], "GOAWAY"),
 ];
 
 static CLIENTS: &[Row] = &[
     row(
         "runtimeTuning.downstreamFirstByteTimeoutMs",
-        &[],
+        &[ENDED],
         "the connection is closed",
     ),
     row(
@@ -289,7 +290,7 @@ static CLIENTS: &[Row] = &[
     ),
     row(
         "runtimeTuning.httpKeepaliveIdleTimeoutMs",
-        &[],
+        &[ENDED],
         "the connection is closed",
     ),
     row(
@@ -396,7 +397,7 @@ static STREAMS: &[Row] = &[
     row(
         "runtimeProtection.tcpBackendConnectionLimit",
         &["backend_overload", "backend_connection_errors_total"],
-        "closed at once",
+        "connections wait for one, then are closed",
     ),
     row(
         "runtimeTuning.tcpSessionIdleTimeoutMs",
@@ -556,6 +557,7 @@ const FIXED: &str = "
 | request heads on HTTP/1.1 over 4 KiB that are not complete, at once | an eighth of the memory, as if each were the largest; none while new requests are answered with 503 | 503 |
 | `Retry-After` of an overload | 1 s | |
 | rest of a request body behind an early answer | 64 KiB, 1 s | the connection is closed |
+| chunk extensions of one message | 4 KiB | 400, and 502 for a response |
 | interim responses (1xx) passed on for one request | 32 | 502 |
 | bytes buffered for one direction of a client | 32 KiB | reading stops |
 

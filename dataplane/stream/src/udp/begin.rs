@@ -21,6 +21,7 @@ use tracing::debug;
 
 use dataplane_config::{ClusterConfig, UdpBind};
 use dataplane_resilience::admission::Permit;
+use dataplane_resilience::circuit_breaker::OwnedPass;
 use dataplane_resilience::pressure::Level;
 use dataplane_telemetry::access_log::Writer;
 use dataplane_telemetry::metrics::{BackendConnection, DatagramDrop, OpenSession};
@@ -46,6 +47,14 @@ pub(super) struct Session {
     _open: (OpenSession, BackendConnection),
     _load: (ConnectionToEndpoint, RequestToEndpoint),
     _places: (Places, admission::Places),
+    /// Where the breaker of the backend waits for how this session goes.
+    trial: Option<Trial>,
+}
+
+/// What a half-open breaker is told of, or nothing when the endpoint says nothing for too long.
+struct Trial {
+    pass: OwnedPass,
+    patience: Option<Task>,
 }
 
 /// Places of a session within the limits: of its listener, of all UDP, of the process.
@@ -115,8 +124,21 @@ impl Port {
         let task = spawn_local(self.clone().answer(id, flow, upstream));
         if let Some(session) = self.sessions.borrow_mut().load(id) {
             session.answers = Some(Task(task.abort_handle()));
+            if let Some(trial) = &mut session.trial {
+                let task = spawn_local(self.clone().give_up_trial(id));
+                trial.patience = Some(Task(task.abort_handle()));
+            }
         }
         Ok(id)
+    }
+
+    /// Lets another session be the trial of a half-open breaker when this one tells nothing: many
+    /// endpoints never answer.
+    async fn give_up_trial(self: Rc<Self>, id: Id) {
+        tokio::time::sleep(self.worker.settings.connect_timeout).await;
+        if let Some(session) = self.sessions.borrow_mut().load(id) {
+            session.trial = None;
+        }
     }
 
     /// A place within every limit, for which another session may have to give way.
@@ -153,11 +175,12 @@ impl Port {
         let mut story = Story::new("udp", flow.client, name, version, metrics);
         story.rule = Some(rule.clone());
         let found = connect::choose(&config, rule, &mut story).and_then(|cluster| {
-            let within = admission::enter(cluster)?;
-            Ok((cluster, within, self.reach(cluster, &mut story)?))
+            let (within, mut pass) = admission::enter(cluster)?;
+            let reached = self.reach(cluster, &mut pass, &mut story)?;
+            Ok((cluster, within, pass, reached))
         });
         match found {
-            Ok((cluster, within, (endpoint, upstream))) => Ok(Session {
+            Ok((cluster, within, pass, (endpoint, upstream))) => Ok(Session {
                 story: Box::new(story),
                 upstream: Rc::new(upstream),
                 answers: None,
@@ -169,6 +192,10 @@ impl Port {
                 ),
                 endpoint,
                 _places: (places, within),
+                trial: pass.map(|pass| Trial {
+                    pass,
+                    patience: None,
+                }),
             }),
             Err(reason) => {
                 drop(open);
@@ -188,6 +215,7 @@ impl Port {
     fn reach(
         &self,
         cluster: &ClusterConfig,
+        pass: &mut Option<OwnedPass>,
         story: &mut Story,
     ) -> Result<(Arc<Endpoint>, UdpSocket), Reason> {
         let source = cluster.cluster.source();
@@ -215,7 +243,7 @@ impl Port {
             if failure == Reason::Overload {
                 break;
             }
-            admission::report(cluster, &endpoint, Outcome::GatewayFailure);
+            admission::report(cluster, &endpoint, pass.take(), Outcome::GatewayFailure);
             tried.push(address);
         }
         Err(failure)
@@ -236,7 +264,8 @@ impl Port {
         if outcome == Outcome::GatewayFailure {
             cluster.metrics.connection_failed(Reason::ConnectFailed);
         }
-        admission::report(cluster, &session.endpoint, outcome);
+        let trial = session.trial.take().map(|trial| trial.pass);
+        admission::report(cluster, &session.endpoint, trial, outcome);
     }
 
     /// Ends a session whose endpoint cannot be reached, as ICMP has said.

@@ -397,3 +397,60 @@ fn a_source_that_has_everything_gives_way_to_others_and_not_to_itself() {
     };
     assert_eq!((left(&mut sessions), sessions.len()), (12, 100));
 }
+
+#[test]
+fn a_share_of_each_part_is_that_share_of_the_whole() {
+    const PARTS: usize = 4;
+    const ALL: usize = 400;
+    for seed in 0..SEEDS {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let limits = Limits {
+            idle: Duration::from_secs(60),
+            leaving_idle: Duration::from_secs(2),
+            sessions: ALL,
+            queue: 4,
+            queue_bytes: 1 << 20,
+        };
+        let mut parts = [(); PARTS].map(|()| Sessions::new(limits));
+        let now = Duration::from_secs(1);
+        // As workers do: the limit is counted together, and room is made where the newcomer is.
+        let mut talk = |parts: &mut [Sessions<u32>; PARTS], host: u32, port: u16| {
+            let flow = Flow {
+                client: (Ipv4Addr::from_bits(host), port).into(),
+                local: None,
+            };
+            let is_full = parts.iter().map(Sessions::len).sum::<usize>() >= ALL;
+            let part = &mut parts[random.random_range(0..PARTS)];
+            if is_full && part.make_room(flow.client.ip()).is_none() {
+                return false;
+            }
+            let id = part.begin(flow, now, host).unwrap();
+            part.answered(id, now);
+            part.heard(&flow, now).is_some()
+        };
+        for port in 0..400 {
+            assert!(talk(&mut parts, 1, port), "seed {seed}");
+        }
+        let of_source = |parts: &[Sessions<u32>; PARTS]| -> usize {
+            let source = source_of(Ipv4Addr::from_bits(1).into());
+            let counts = parts.iter().filter_map(|part| part.sources.of(source));
+            counts.map(|source| source.count as usize).sum()
+        };
+        // While it has more than its share in every part, whoever comes is let in.
+        for host in 2..202 {
+            assert!(talk(&mut parts, host, 0), "seed {seed}: {host}");
+        }
+        assert_eq!(of_source(&parts), 200, "seed {seed}");
+        // It gets nothing back, and ends with its share when everything is wanted.
+        for port in 400..500 {
+            talk(&mut parts, 1, port);
+        }
+        assert!(of_source(&parts) <= 200, "seed {seed}");
+        for host in 1_000..3_000 {
+            talk(&mut parts, host, 0);
+        }
+        let left = of_source(&parts);
+        assert!(left <= ALL / SHARE + PARTS, "seed {seed}: {left}");
+        assert_eq!(parts.iter().map(Sessions::len).sum::<usize>(), ALL);
+    }
+}

@@ -125,6 +125,8 @@ declare! {
             "Connections accepted from clients.";
         DOWNSTREAM_REJECTED: Counter "downstream_connections_rejected_total" ["listener", "limit"]
             "Connections closed right after they were accepted, by the limit they met.";
+        DOWNSTREAM_ENDED: Counter "downstream_connections_ended_total" ["listener", "limit"]
+            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, or for their number of requests or their age.";
         HTTP2_LIMITED: Counter "downstream_http2_limited_total" ["listener", "limit"]
             "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the limit their client broke.";
 

@@ -87,6 +87,7 @@ pub struct ListenerMetrics {
     local: Shards<ListenerShard>,
     rejected: [Counter; ConnectionLimit::ALL.len()],
     http2_limited: [Counter; Http2Limit::ALL.len()],
+    ended: [Counter; LifeLimit::ALL.len()],
     pauses: [Counter; AcceptPause::ALL.len()],
 }
 
@@ -99,6 +100,7 @@ impl ListenerMetrics {
             local: Shards::new(shards),
             rejected: array::from_fn(|_| Counter::default()),
             http2_limited: array::from_fn(|_| Counter::default()),
+            ended: array::from_fn(|_| Counter::default()),
             pauses: array::from_fn(|_| Counter::default()),
         }
     }
@@ -147,6 +149,11 @@ impl ListenerMetrics {
     /// Counts an HTTP/2 connection that was ended because its client broke a limit.
     pub fn http2_limited(&self, limit: Http2Limit) {
         self.http2_limited[limit as usize].increment();
+    }
+
+    /// Counts a connection that ended because of how long it stood, waited or served.
+    pub fn connection_ended(&self, limit: LifeLimit) {
+        self.ended[limit as usize].increment();
     }
 
     /// Counts that one of its sockets stopped accepting for a while.
@@ -310,6 +317,33 @@ impl Http2Limit {
     }
 }
 
+/// What ends a connection though its client has done nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeLimit {
+    /// Nothing came in time.
+    FirstByte,
+    /// It waited too long for its next request.
+    Idle,
+    /// It has served as many requests as it may.
+    Requests,
+    /// It has become too old.
+    Age,
+}
+
+impl LifeLimit {
+    const ALL: [Self; 4] = [Self::FirstByte, Self::Idle, Self::Requests, Self::Age];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstByte => "first_byte",
+            Self::Idle => "idle",
+            Self::Requests => "requests",
+            Self::Age => "age",
+        }
+    }
+}
+
 /// Why a socket stopped accepting for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptPause {
@@ -412,6 +446,15 @@ pub(super) fn encode_listeners(out: &mut Exposition<'_>, all: &[Arc<ListenerMetr
     for listener in all {
         for limit in Http2Limit::ALL {
             let count = listener.http2_limited[limit as usize].value();
+            if count > 0 {
+                samples.sample(&[&listener.name, limit.as_str()], count);
+            }
+        }
+    }
+    let mut samples = out.family(&family::DOWNSTREAM_ENDED);
+    for listener in all {
+        for limit in LifeLimit::ALL {
+            let count = listener.ended[limit as usize].value();
             if count > 0 {
                 samples.sample(&[&listener.name, limit.as_str()], count);
             }

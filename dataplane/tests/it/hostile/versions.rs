@@ -187,6 +187,26 @@ async fn a_thousand_pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
+async fn what_is_pipelined_behind_a_request_stays_with_the_client() {
+    const OFFERED: usize = 64 << 20;
+    // It takes the request and never answers.
+    let origin = scripted([Step::ReadHead, Step::Hold]).await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to(port, &[origin.address()])).await;
+    let client = tokio::net::TcpStream::connect(at(port)).await.unwrap();
+    let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2_000);
+    let (mut taken, mut last) = (0, std::time::Instant::now());
+    // What the two kernels hold on the way is all that is taken.
+    while taken < OFFERED && last.elapsed() < Duration::from_secs(1) {
+        match client.try_write(requests.as_bytes()) {
+            Ok(written) => (taken, last) = (taken + written, std::time::Instant::now()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    assert!(taken < OFFERED / 4, "{taken} bytes of a client that waits");
+}
+
+#[tokio::test]
 async fn fields_that_the_origins_connection_names_stay_behind() {
     let answer = b"HTTP/1.1 200 OK\r\nconnection: x-inside, keep-alive\r\nx-inside: 1\r\n\
         keep-alive: timeout=5\r\nproxy-connection: close\r\nx-outside: 2\r\ncontent-length: 2\r\n\r\nok";

@@ -138,6 +138,7 @@ async fn a_backend_never_has_more_connections_than_its_limit() {
                 .build();
         }
         let gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.streams.connect_timeout = Duration::from_millis(200);
             if limit == "process" {
                 bootstrap.streams.upstream_limits.connections = Some(3);
             }
@@ -158,6 +159,42 @@ async fn a_backend_never_has_more_connections_than_its_limit() {
         let again = async { while burst(port, 1).await.is_empty() {} };
         within("there is room again", again).await;
     }
+}
+
+#[tokio::test]
+async fn who_finds_a_backend_full_waits_for_its_turn_and_no_more_than_may_wait() {
+    let backend = StreamBackend::tcp("one").await;
+    let port = free_port();
+    let policy = BackendPolicy {
+        max_connections: Some(1),
+        max_pending_requests: Some(2),
+        ..BackendPolicy::default()
+    };
+    let gateway = Gateway::serving(&with_policy(port, &backend, policy)).await;
+    let mut first = TcpStream::connect(at(port)).await.unwrap();
+    assert_eq!(super::line(&mut first).await, "one");
+    // Two wait, one is refused at once.
+    let mut later = Vec::new();
+    for _ in 0..3 {
+        // The one that is refused may be gone before this end has looked.
+        later.push(TcpStream::connect(at(port)).await.ok());
+    }
+    let refused = || count(&gateway, &ended("backend_overload"));
+    settled("one too many is refused", || refused() == 1).await;
+    assert_eq!(backend.connections(), 1);
+    // Each that ends lets another one in, whichever worker it is with.
+    drop(first);
+    let greeting = |tcp: Option<TcpStream>| async move {
+        match tcp {
+            Some(mut tcp) => super::line(&mut tcp).await,
+            None => "(cut) ".to_owned(),
+        }
+    };
+    let mut lines = join_all(later.into_iter().map(greeting)).await;
+    lines.sort();
+    assert_eq!(lines, ["(cut) ", "one", "one"]);
+    assert_eq!(refused(), 1);
+    assert_eq!(backend.connections(), 3);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::chat::{
 };
 use crate::failure::Failure;
 use crate::json::{self, Kind, Text};
-use crate::provider::fields::{Fields, magnitude, must_be};
+use crate::provider::fields::{Fields, effort_of, magnitude, must_be};
 
 /// Reads a request for messages.
 pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
@@ -262,17 +262,7 @@ fn output_config<'a>(fields: &mut Fields<'a>) -> Result<Output<'a>, Failure> {
         format = config.object("format")?.or(format);
         effort = match config.text("effort")? {
             None => None,
-            Some(word) => Some(match word.raw() {
-                "low" => Reasoning::Low,
-                "medium" => Reasoning::Medium,
-                "high" => Reasoning::High,
-                "xhigh" => Reasoning::XHigh,
-                "max" => Reasoning::Max,
-                other => {
-                    let message = format!("`{other}` is not an effort");
-                    return Err(Failure::invalid(message).about("output_config.effort"));
-                }
-            }),
+            Some(word) => Some(effort_of(word.raw(), "output_config.effort")?),
         };
     }
     let Some(format) = format else {

@@ -8,7 +8,7 @@ use crate::chat::{
 };
 use crate::failure::Failure;
 use crate::json::{self, Kind, Text};
-use crate::provider::fields::{Fields, magnitude, must_be};
+use crate::provider::fields::{Fields, effort_of, magnitude, must_be};
 
 use serde_json::value::RawValue;
 
@@ -374,14 +374,6 @@ fn reasoning(fields: &mut Fields<'_>) -> Result<Option<Reasoning>, Failure> {
     Ok(Some(match effort.raw() {
         "none" => Reasoning::None,
         "minimal" => Reasoning::Minimal,
-        "low" => Reasoning::Low,
-        "medium" => Reasoning::Medium,
-        "high" => Reasoning::High,
-        "xhigh" => Reasoning::XHigh,
-        "max" => Reasoning::Max,
-        other => {
-            let message = format!("`{other}` is not an effort");
-            return Err(Failure::invalid(message).about("reasoning_effort"));
-        }
+        other => effort_of(other, "reasoning_effort")?,
     }))
 }

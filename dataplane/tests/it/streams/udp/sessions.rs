@@ -9,6 +9,7 @@ use ir::Snapshot;
 use ir::backend_policy::{BackendPolicy, BreakerThresholds, OutlierDetection};
 use ir::cluster::Cluster;
 use ir::policy::SecurityPolicy;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::{
@@ -163,6 +164,74 @@ async fn an_open_breaker_lets_no_session_begin() {
     })
     .await;
     assert_eq!(ended(&gateway, "connect_failed"), 2);
+}
+
+#[tokio::test]
+async fn a_half_open_breaker_has_no_more_trials_than_it_says() {
+    let port = free_port();
+    let backend = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let policy = BackendPolicy {
+        breaker: Some(BreakerThresholds {
+            failure_threshold: Some(1),
+            success_threshold: Some(1),
+            open_time: Some(Duration::from_millis(100)),
+        }),
+        ..BackendPolicy::default()
+    };
+    let plain = snapshot(port, &[(CLUSTER, 1, &[closed_port()])]);
+    let dead = with_policy(&plain, policy.clone());
+    let gateway = Gateway::with(&dead, |bootstrap| {
+        bootstrap.streams.connect_timeout = Duration::from_secs(2);
+    })
+    .await;
+    let ask = async || {
+        let client = client("127.0.0.1", at(port)).await;
+        client.send(b"x").await.unwrap();
+    };
+    ask().await;
+    let failed = || ended(&gateway, "connect_failed") == 1;
+    settled("the breaker is open", failed).await;
+    let address = backend.local_addr().unwrap();
+    let there = snapshot(port, &[(CLUSTER, 1, &[address])]);
+    let there = with_cluster(&there, "v3", |cluster| {
+        cluster.policy = Some(Arc::new(policy));
+    });
+    gateway.apply(&there).await;
+
+    // Who asks is refused, or the endpoint hears of it, from the address that this gives.
+    let outcome = async || {
+        let refused = ended(&gateway, "circuit_open");
+        ask().await;
+        let mut datagram = [0; 8];
+        loop {
+            if let Ok((_, from)) = backend.try_recv_from(&mut datagram) {
+                return Some(from);
+            }
+            if ended(&gateway, "circuit_open") > refused {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let heard = async || {
+        loop {
+            if let Some(from) = outcome().await {
+                return from;
+            }
+        }
+    };
+    // One session is the trial; nobody else is let in while its endpoint says nothing.
+    within("the open time passes", heard()).await;
+    for _ in 0..5 {
+        assert_eq!(outcome().await, None);
+    }
+    // It has told nothing for so long that another one may try, whose endpoint answers.
+    let from = within("another trial", heard()).await;
+    backend.send_to(b"y", from).await.unwrap();
+    within("the breaker is closed", heard()).await;
+    for _ in 0..5 {
+        assert!(outcome().await.is_some());
+    }
 }
 
 #[tokio::test]
