@@ -133,21 +133,23 @@ async fn serve_http1(
     // Made once, because it would have to be entered in a list again for every request.
     let mut drained = pin!(arrival.drain.cancelled());
     loop {
-        let (pause, limit) = match served {
-            0 => (settings.first_byte_timeout, LifeLimit::FirstByte),
-            _ => (settings.keepalive_idle, LifeLimit::Idle),
+        let pause = match served {
+            0 => settings.first_byte_timeout,
+            _ => settings.keepalive_idle,
         };
         let idle = Idle {
             is_tls: arrival.tls.is_some(),
-            bind: arrival.bind,
             timer: &timer,
             pause,
-            limit,
             drained: drained.as_mut(),
         };
         let head = match read_head(worker, io, &mut buf, idle).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Cleanly,
+            Err(HeadFault::Silent) => {
+                ended_by(worker, arrival.bind, silent(served));
+                return Ended::Cleanly;
+            }
             Err(fault) => {
                 // What has come of it may be large and is of no use any more.
                 drop(buf);
@@ -156,17 +158,7 @@ async fn serve_http1(
             }
         };
         served += 1;
-        let most = settings.keepalive_requests_max;
-        let oldest = settings.connection_age_max;
-        let limit = match () {
-            () if most.is_some_and(|max| served >= max) => Some(LifeLimit::Requests),
-            () if oldest.is_some_and(|max| born.elapsed() >= max) => Some(LifeLimit::Age),
-            () => None,
-        };
-        if let Some(limit) = limit {
-            ended_by(worker, arrival.bind, limit);
-        }
-        let is_last = limit.is_some() || arrival.drain.is_cancelled();
+        let is_last = is_last(worker, arrival, served, born);
         let mut responder = Responder::http1(io, &head);
         responder.serves(served);
         if is_last || worker.is_saving() {
@@ -235,6 +227,8 @@ async fn finish_body(body: &mut RequestBody<'_>) -> bool {
 enum HeadFault {
     Malformed(HeadError),
     Slow,
+    /// Nothing came of it.
+    Silent,
     /// Memory is short, and the head wants more than one piece of it.
     NoRoom,
 }
@@ -242,12 +236,9 @@ enum HeadFault {
 /// What ends the wait for a request.
 struct Idle<'a, D> {
     is_tls: bool,
-    bind: SocketAddr,
     timer: &'a Timer,
     /// How long nothing may come.
     pause: Duration,
-    /// Which limit that is.
-    limit: LifeLimit,
     /// Ready when the connection shall end.
     drained: Pin<&'a mut D>,
 }
@@ -278,10 +269,11 @@ async fn read_head(
         if buf.is_empty() {
             // Nothing of a request is here: an idle connection keeps no memory.
             *buf = BytesMut::new();
-            if !wait_for_request(worker, io, buf, &mut idle).await {
-                return Ok(None);
+            match wait_for_request(io, buf, &mut idle, settings.drain_idle).await {
+                Some(true) => continue,
+                Some(false) => return Ok(None),
+                None => return Err(HeadFault::Silent),
             }
-            continue;
         }
         let is_large = buf.len() >= SMALL_HEAD_BYTES;
         if is_large {
@@ -305,13 +297,14 @@ async fn read_head(
     }
 }
 
-/// Waits for first bytes and reads them; false when the connection shall end instead.
+/// Waits for first bytes and reads them; false when the connection shall end instead, and nothing
+/// when that is because nothing came.
 async fn wait_for_request(
-    worker: &Worker,
     io: &Duplex,
     buf: &mut BytesMut,
     idle: &mut Idle<'_, impl Future<Output = ()>>,
-) -> bool {
+    drain_idle: Duration,
+) -> Option<bool> {
     let is_tls = idle.is_tls;
     let read = async {
         // Over TLS a record may be decrypted already, which the socket does not show.
@@ -325,16 +318,33 @@ async fn wait_for_request(
     let mut read = pin!(read);
     tokio::select! {
         biased;
-        read = &mut read => return matches!(read, Ok(1..)),
+        read = &mut read => return Some(matches!(read, Ok(1..))),
         () = idle.drained.as_mut() => {}
-        () = idle.timer.until(Instant::now() + idle.pause) => {
-            ended_by(worker, idle.bind, idle.limit);
-            return false;
-        }
+        () = idle.timer.until(Instant::now() + idle.pause) => return None,
     }
     // A request may be on its way; it is still served, with the word that it is the last.
-    let last = timeout(worker.settings.drain_idle, read);
-    matches!(last.await, Ok(Ok(1..)))
+    Some(matches!(timeout(drain_idle, read).await, Ok(Ok(1..))))
+}
+
+/// Whether the connection ends behind its request number `served`; counts that it does for a limit.
+fn is_last(worker: &Worker, arrival: &Arrival, served: u32, born: Instant) -> bool {
+    let most = worker.settings.keepalive_requests_max;
+    let oldest = worker.settings.connection_age_max;
+    let limit = match () {
+        () if most.is_some_and(|max| served >= max) => LifeLimit::Requests,
+        () if oldest.is_some_and(|max| born.elapsed() >= max) => LifeLimit::Age,
+        () => return arrival.drain.is_cancelled(),
+    };
+    ended_by(worker, arrival.bind, limit);
+    true
+}
+
+/// What ends a connection from which nothing comes any more.
+fn silent(served: u32) -> LifeLimit {
+    match served {
+        0 => LifeLimit::FirstByte,
+        _ => LifeLimit::Idle,
+    }
 }
 
 /// Counts that a limit of its life ends a connection.
@@ -359,7 +369,7 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
             };
             (reason, error.status(), error.detail())
         }
-        HeadFault::Slow => {
+        HeadFault::Slow | HeadFault::Silent => {
             let detail = "the request head did not arrive in time";
             (Reason::HeadTimeout, StatusCode::REQUEST_TIMEOUT, detail)
         }
