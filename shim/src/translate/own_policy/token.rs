@@ -50,8 +50,16 @@ pub(super) fn read(object: &Object<crds::TokenPolicy>) -> Read {
         };
         Err((found, Fault::new("InvalidKind", message)))
     });
+    let targets: Vec<_> = targets.collect();
     let tokens = tokens(spec);
     let mut without_effect = Vec::new();
+    for target in &targets {
+        if let Ok(target @ Target::Service(_)) = target {
+            without_effect.push(format!(
+                "requests to {target} are not counted, only those through AIServices"
+            ));
+        }
+    }
     if tokens.on_limit == OnLimit::Degrade && tokens.degrade_to.is_none() {
         let message = "spec.onLimit: degrade without degradeTo has no model to go to, so requests \
                        beyond the limit are refused";
@@ -62,7 +70,7 @@ pub(super) fn read(object: &Object<crds::TokenPolicy>) -> Read {
             Some(fault) => Err(fault),
             None => Ok(Payload::Token(Arc::new(tokens))),
         },
-        targets: targets.collect(),
+        targets,
         without_effect,
     }
 }
