@@ -63,10 +63,13 @@ impl Site {
     ) -> Arc<Self> {
         let (host, port) = host_and_port(target);
         let address: Option<IpAddr> = host.parse().ok();
-        let is_tls = target.is_tls() || source.tls.is_some();
+        // What the cluster says of TLS is about its own provider, the others are as their URLs say.
+        let own_tls = source.tls.clone().filter(|_| is_first);
+        let is_tls = target.is_tls() || own_tls.is_some();
         let mut template = ir::Cluster {
             ai_service: None,
             endpoints: Vec::new(),
+            tls: own_tls,
             ..(**source).clone()
         };
         template.protocol = match (&source.protocol, is_tls) {

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use dataplane_testkit::backend::closed_address;
+use ir::Hostname;
+use ir::cluster::BackendTls;
+use ir::listener::TlsVersion;
 
 use super::*;
 
@@ -45,6 +48,26 @@ async fn one_that_cannot_be_reached_is_passed_over() {
         let response = case.chat(CHAT).await;
         assert_eq!(response.status, status, "{endpoint}: {}", response.text());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_tls_is_about_the_first_provider_alone() {
+    let second = Provider::start([Answer::json(200, ANSWER)]).await;
+    let mut service = service(AiProvider::OpenAi, &second);
+    service.endpoint = Some("https://localhost:1".to_owned());
+    service.providers = vec![fallback(AiProvider::OpenAi, &second, "")];
+    let mut case = Case::new(service);
+    case.cluster.tls = Some(Arc::new(BackendTls {
+        hostname: Hostname::new("models.internal").unwrap(),
+        use_system_ca_certificates: true,
+        ca_pems: Vec::new(),
+        subject_alt_names: Vec::new(),
+        min_version: TlsVersion::V1_2,
+        max_version: TlsVersion::V1_3,
+    }));
+    let _gateway = case.serve().await;
+    let response = case.chat(CHAT).await;
+    assert_eq!(response.status, 200, "{}", response.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
