@@ -5,6 +5,7 @@
     reason = "a helper that fails has failed its test"
 )]
 
+mod ai;
 mod api_server;
 mod backend_tls_example;
 mod bad_input;
