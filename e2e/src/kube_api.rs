@@ -12,9 +12,17 @@ use bytes::Bytes;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::snapshot::free_port;
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api_server::ApiServer;
+
+/// A method and the media type of its body.
+type How = (&'static str, &'static str);
+const APPLY: How = ("PATCH", "application/apply-patch+yaml");
+const MERGE: How = ("PATCH", "application/merge-patch+json");
+const POST: How = ("POST", "application/json");
+const GET: How = ("GET", "application/json");
+const DELETE: How = ("DELETE", "application/json");
 
 /// Kind, path before the namespace, and name in paths.
 const KINDS: &[(&str, &str, &str)] = &[
@@ -95,6 +103,12 @@ const KINDS: &[(&str, &str, &str)] = &[
         "apis/gateway.nantian.dev/v1alpha1",
         "directresponses",
     ),
+    (
+        "GatewayClass",
+        "apis/gateway.networking.k8s.io/v1",
+        "gatewayclasses",
+    ),
+    ("Namespace", "api/v1", "namespaces"),
     ("Service", "api/v1", "services"),
     ("Secret", "api/v1", "secrets"),
     ("ConfigMap", "api/v1", "configmaps"),
@@ -137,6 +151,11 @@ impl Proxy {
             ensure!(Instant::now() < end, "`kubectl proxy` does not answer");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Where it listens, in plain text.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A connection of one's own.
@@ -199,16 +218,27 @@ impl Name<'_> {
     }
 }
 
+/// Where objects of that kind and namespace are.
+fn collection(object: &Value) -> anyhow::Result<String> {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let known = KINDS.iter().find(|(known, ..)| *known == kind);
+    let (_, api, plural) = known.with_context(|| format!("kind {kind} is not known"))?;
+    Ok(match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("/{api}/namespaces/{namespace}/{plural}"),
+        None => format!("/{api}/{plural}"),
+    })
+}
+
 impl KubeApi {
     /// Makes the object or changes it; an error is what the API server said.
     pub async fn apply(&mut self, name: Name<'_>, manifest: String) -> anyhow::Result<Value> {
         let path = format!("{}?fieldManager=e2e&force=true", name.path()?);
-        self.send("PATCH", &path, manifest).await
+        self.send(APPLY, &path, manifest).await
     }
 
     /// Takes an object away; it may be gone already.
     pub async fn delete(&mut self, name: Name<'_>) -> anyhow::Result<()> {
-        match self.send("DELETE", &name.path()?, String::new()).await {
+        match self.send(DELETE, &name.path()?, String::new()).await {
             Err(error) if !error.to_string().contains("not found") => Err(error),
             _ => Ok(()),
         }
@@ -222,18 +252,41 @@ impl KubeApi {
 
     /// What is at a path.
     pub async fn get(&mut self, path: &str) -> anyhow::Result<Value> {
-        self.send("GET", path, String::new()).await
+        self.send(GET, path, String::new()).await
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: String) -> anyhow::Result<Value> {
+    /// Makes an object of a known kind, quicker than [`Self::apply`]; it may be there already.
+    pub async fn create(&mut self, object: &Value) -> anyhow::Result<()> {
+        let path = collection(object)?;
+        match self.send(POST, &path, object.to_string()).await {
+            Err(error) if !error.to_string().contains("already exists") => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes an object of a known kind to what `object` says of it (RFC 7396).
+    pub async fn merge(&mut self, object: &Value) -> anyhow::Result<()> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("{}/{name}", collection(object)?);
+        self.send(MERGE, &path, object.to_string()).await?;
+        Ok(())
+    }
+
+    /// Takes away all objects of a kind in a namespace.
+    pub async fn delete_all(&mut self, kind: &str, namespace: &str) -> anyhow::Result<()> {
+        let object = json!({ "kind": kind, "metadata": { "namespace": namespace } });
+        self.send(DELETE, &collection(&object)?, String::new())
+            .await?;
+        Ok(())
+    }
+
+    async fn send(&mut self, how: How, path: &str, body: String) -> anyhow::Result<Value> {
+        let (method, media) = how;
         let request = || {
             let request = Request::builder().method(method).uri(path);
             let request = request.header("host", "localhost");
             let request = request.header("accept", "application/json");
-            let request = match method {
-                "PATCH" => request.header("content-type", "application/apply-patch+yaml"),
-                _ => request,
-            };
+            let request = request.header("content-type", media);
             request.body(Bytes::from(body.clone()))
         };
         let answer = match self.http.send(request()?).await {

@@ -178,8 +178,11 @@ impl Drop for Process {
     }
 }
 
-/// Where a binary of this build is.
+/// Where a binary of this build is; `E2E_BINARIES` names another folder.
 fn path_of(binary: &str) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = env::var_os("E2E_BINARIES") {
+        return Ok(PathBuf::from(folder).join(binary));
+    }
     // The test is target/<profile>/deps/it-0123456789abcdef.
     let test = env::current_exe().context("cannot tell where this test is")?;
     let profile = test.parent().and_then(Path::parent);

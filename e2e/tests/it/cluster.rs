@@ -5,6 +5,7 @@
 //! endpoints on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dataplane_testkit::snapshot::free_port;
@@ -15,17 +16,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long the API server, the shim and the data plane together may take.
-const LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 
 /// A namespace with a GatewayClass, and settings for shims that serve it.
-struct Place<'a> {
-    server: &'a ApiServer,
-    namespace: String,
+pub(crate) struct Place<'a> {
+    pub(crate) server: &'a ApiServer,
+    pub(crate) namespace: String,
     settings: tempfile::TempDir,
 }
 
 impl<'a> Place<'a> {
-    fn new(server: &'a ApiServer, prefix: &str, more: &str) -> Self {
+    pub(crate) fn new(server: &'a ApiServer, prefix: &str, more: &str) -> Self {
         let namespace = server.namespace(prefix).unwrap();
         let settings = tempfile::tempdir().unwrap();
         let text = format!("controllerName: example.net/{namespace}\n{more}\n");
@@ -44,14 +45,19 @@ impl<'a> Place<'a> {
         place
     }
 
-    async fn shim(&self) -> ControlPlane {
+    pub(crate) async fn shim(&self) -> ControlPlane {
+        self.shim_by(self.server.kubeconfig()).await
+    }
+
+    /// A shim that reaches the API server another way.
+    pub(crate) async fn shim_by(&self, kubeconfig: &Path) -> ControlPlane {
         let settings = self.settings.path().join("shim.yaml");
-        ControlPlane::follow(self.server.kubeconfig(), &settings, free_address())
+        ControlPlane::follow(kubeconfig, &settings, free_address())
             .await
             .unwrap()
     }
 
-    fn gateway(&self, port: u16) {
+    pub(crate) fn gateway(&self, port: u16) {
         let text = format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
              metadata: {{name: gw, namespace: {0}}}\nspec:\n  gatewayClassName: {0}\n  \
@@ -63,7 +69,7 @@ impl<'a> Place<'a> {
     }
 
     /// A route that sends everybody to `host`.
-    fn route(&self, host: &str) {
+    pub(crate) fn route(&self, host: &str) {
         self.server
             .apply(&self.route_text("HTTPRoute", host))
             .unwrap();
@@ -83,14 +89,19 @@ impl<'a> Place<'a> {
         )
     }
 
-    fn object(&self, kind: &str, name: &str) -> Value {
+    pub(crate) fn object(&self, kind: &str, name: &str) -> Value {
         let arguments = ["get", kind, name, "-n", &self.namespace, "-o", "json"];
         let answer = self.server.kubectl(&arguments, "").unwrap();
         serde_json::from_str(&answer.stdout).unwrap_or_default()
     }
 
     /// Waits until the object is as claimed.
-    async fn wait(&self, kind: &str, name: &str, claim: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait(
+        &self,
+        kind: &str,
+        name: &str,
+        claim: impl Fn(&Value) -> bool,
+    ) -> Value {
         let end = Instant::now() + LIMIT;
         loop {
             let object = self.object(kind, name);
@@ -106,7 +117,7 @@ impl<'a> Place<'a> {
     }
 
     /// Waits until the Gateway is programmed in its present generation.
-    async fn programmed(&self) -> Value {
+    pub(crate) async fn programmed(&self) -> Value {
         let is_programmed = |gateway: &Value| {
             let claim = condition(&gateway["status"]["conditions"], "Programmed");
             claim["status"] == "True"
@@ -116,7 +127,7 @@ impl<'a> Place<'a> {
     }
 }
 
-fn condition<'a>(conditions: &'a Value, kind: &str) -> &'a Value {
+pub(crate) fn condition<'a>(conditions: &'a Value, kind: &str) -> &'a Value {
     let list = conditions.as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter()
         .find(|it| it["type"] == kind)
@@ -124,7 +135,7 @@ fn condition<'a>(conditions: &'a Value, kind: &str) -> &'a Value {
 }
 
 /// Where the gateway sends whoever asks at `port`; empty when nobody answers.
-async fn sent_to(port: u16) -> String {
+pub(crate) async fn sent_to(port: u16) -> String {
     let ask = async {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         stream
@@ -144,7 +155,7 @@ async fn sent_to(port: u16) -> String {
     location.unwrap_or_default()
 }
 
-async fn wait_sent_to(port: u16, host: &str) {
+pub(crate) async fn wait_sent_to(port: u16, host: &str) {
     let end = Instant::now() + LIMIT;
     while !sent_to(port).await.contains(host) {
         assert!(Instant::now() < end, "requests never went to {host}");
@@ -152,7 +163,7 @@ async fn wait_sent_to(port: u16, host: &str) {
     }
 }
 
-const ALONE: &str = "leaderElection: {enabled: false}";
+pub(crate) const ALONE: &str = "leaderElection: {enabled: false}";
 
 #[tokio::test]
 async fn what_a_cluster_holds_is_served_and_told() {

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_objects;
 mod client_certificates;
 mod cluster;
+mod cluster_faults;
 mod faults;
 mod gateway_api_examples;
 mod isolation;
