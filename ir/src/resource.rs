@@ -16,9 +16,28 @@ pub trait Resource: Clone + fmt::Debug + PartialEq {
     fn key(&self) -> &Arc<str>;
 }
 
+/// A shared value that equals itself without a look at what it holds.
+///
+/// A difference of two maps compares every entry of the nodes that they do not share, most of which
+/// are the same values.
+#[derive(Debug)]
+pub struct Shared<T>(pub Arc<T>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: PartialEq> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
 /// All resources of one type, by key, in a persistent map.
 #[derive(Clone, PartialEq)]
-pub struct Resources<T>(OrdMap<Arc<str>, Arc<T>>);
+pub struct Resources<T>(OrdMap<Arc<str>, Shared<T>>);
 
 impl<T> Default for Resources<T> {
     fn default() -> Self {
@@ -39,23 +58,25 @@ impl<T: Resource> Resources<T> {
 
     /// The resource of that key.
     pub fn get(&self, key: &str) -> Option<&Arc<T>> {
-        self.0.get(key)
+        self.0.get(key).map(|shared| &shared.0)
     }
 
     /// Adds or replaces; gives back the one that was there.
     pub fn insert(&mut self, resource: impl Into<Arc<T>>) -> Option<Arc<T>> {
         let resource = resource.into();
-        self.0.insert(resource.key().clone(), resource)
+        let key = resource.key().clone();
+        let former = self.0.insert(key, Shared(resource));
+        former.map(|shared| shared.0)
     }
 
     /// Takes one out.
     pub fn remove(&mut self, key: &str) -> Option<Arc<T>> {
-        self.0.remove(key)
+        self.0.remove(key).map(|shared| shared.0)
     }
 
     /// All of them in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.0.values()
+        self.0.values().map(|shared| &shared.0)
     }
 
     /// True when both share the same tree, which means equal without looking.
@@ -67,13 +88,11 @@ impl<T: Resource> Resources<T> {
     ///
     /// Walks only the parts of the trees that are not shared.
     pub fn changes<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = Change<'a, T>> {
-        self.0.diff(&next.0).filter_map(|item| match item {
-            imbl::ordmap::DiffItem::Add(_, new) => Some(Change::Upsert(new)),
-            imbl::ordmap::DiffItem::Update {
-                old: (_, old),
-                new: (_, new),
-            } => (old != new).then_some(Change::Upsert(new)),
-            imbl::ordmap::DiffItem::Remove(_, old) => Some(Change::Remove(old)),
+        self.0.diff(&next.0).map(|item| match item {
+            // The map has compared them.
+            imbl::ordmap::DiffItem::Add(_, new)
+            | imbl::ordmap::DiffItem::Update { new: (_, new), .. } => Change::Upsert(&new.0),
+            imbl::ordmap::DiffItem::Remove(_, old) => Change::Remove(&old.0),
         })
     }
 }
@@ -99,7 +118,8 @@ impl<T: Resource> FromIterator<T> for Resources<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Resources<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter()).finish()
+        let entries = self.0.iter().map(|(key, shared)| (key, &shared.0));
+        f.debug_map().entries(entries).finish()
     }
 }
 

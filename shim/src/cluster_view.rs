@@ -27,6 +27,7 @@ use gateway_api::experimental::udproutes::UdpRoute;
 use gateway_api::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use ir::resource::Shared;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -338,7 +339,7 @@ impl fmt::Display for Origin {
 
 /// All objects of one kind by key, in a persistent map.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Objects<T>(OrdMap<Arc<str>, Arc<Object<T>>>);
+pub struct Objects<T>(OrdMap<Arc<str>, Shared<Object<T>>>);
 
 impl<T> Default for Objects<T> {
     fn default() -> Self {
@@ -359,23 +360,24 @@ impl<T: Watched> Objects<T> {
 
     /// The object of that key.
     pub fn get(&self, key: &str) -> Option<&Arc<Object<T>>> {
-        self.0.get(key)
+        self.0.get(key).map(|shared| &shared.0)
     }
 
     /// Adds or replaces; gives back the one that was there.
     pub fn insert(&mut self, object: impl Into<Arc<Object<T>>>) -> Option<Arc<Object<T>>> {
         let object = object.into();
-        self.0.insert(object.key.clone(), object)
+        let former = self.0.insert(object.key.clone(), Shared(object));
+        former.map(|shared| shared.0)
     }
 
     /// Takes one out.
     pub fn remove(&mut self, key: &str) -> Option<Arc<Object<T>>> {
-        self.0.remove(key)
+        self.0.remove(key).map(|shared| shared.0)
     }
 
     /// All of them in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Object<T>>> {
-        self.0.values()
+        self.0.values().map(|shared| &shared.0)
     }
 
     /// True when both share the same tree, which means equal without looking.
@@ -387,13 +389,14 @@ impl<T: Watched> Objects<T> {
     ///
     /// Walks only the parts that are not shared; an object that is equal counts as the same.
     pub fn changes<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = ObjectChange<'a, T>> {
-        self.0.diff(&next.0).filter_map(|item| match item {
-            DiffItem::Add(_, new) => Some((None, Some(new))),
+        self.0.diff(&next.0).map(|item| match item {
+            DiffItem::Add(_, new) => (None, Some(&new.0)),
+            // The map has compared them.
             DiffItem::Update {
                 old: (_, old),
                 new: (_, new),
-            } => (!Arc::ptr_eq(old, new) && old != new).then_some((Some(old), Some(new))),
-            DiffItem::Remove(_, old) => Some((Some(old), None)),
+            } => (Some(&old.0), Some(&new.0)),
+            DiffItem::Remove(_, old) => (Some(&old.0), None),
         })
     }
 }

@@ -151,7 +151,7 @@ impl Conditions {
 }
 
 /// Everything there is to say about one object.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStatus {
     /// Its kind, as written in a manifest.
@@ -257,7 +257,7 @@ pub enum Which {
 }
 
 /// A route at one of its parents (Gateway API `RouteParentStatus`).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentStatus {
     /// Kind of the parent.
@@ -294,7 +294,7 @@ impl fmt::Display for ParentStatus {
 }
 
 /// One listener of a Gateway or ListenerSet (Gateway API `ListenerStatus`, `ListenerEntryStatus`).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
     /// Name of the listener within its Gateway or ListenerSet.

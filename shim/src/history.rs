@@ -14,7 +14,7 @@ use ir::{Snapshot, TypeVersions, Version, Violations};
 use tokio::sync::watch;
 
 use crate::metrics::{Metrics, ResourceLabel};
-use crate::projection::{FULL, required_features};
+use crate::projection::{FULL, FeatureUse};
 
 /// A snapshot that was made public, with its version.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ impl Store {
         now: SystemTime,
     ) -> Result<Option<Arc<Published>>, Violations> {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = &mut *history;
         let current = self.current.borrow().clone();
         let (before, types) = match &current {
             Some(current) => (current.snapshot.clone(), current.type_versions),
@@ -65,14 +66,20 @@ impl Store {
         };
         made.generated_at = Some(now);
         made.compatibility_profile = FULL.to_owned();
-        made.required_features = required_features(&made);
-        let mut delta = diff(&before, &made);
+        // What was made before shares its tree with this; what was published does not.
+        let mut delta = diff(&history.made, &made);
+        delta.base = before.version.clone();
+        let features = history.features.after(&before, &delta);
+        delta.required_features = features.names();
         let type_versions = types.after(&before, &delta);
         delta.version = version_of(&type_versions, &made);
         if current.is_some() && delta.version == before.version {
+            history.made = made;
             return Ok(None);
         }
         let snapshot = apply(&before, &delta)?;
+        history.made = made;
+        history.features = features;
         self.count(&snapshot);
         let published = Arc::new(Published {
             snapshot,
@@ -132,6 +139,10 @@ impl Store {
 struct History {
     snapshots: VecDeque<Arc<Published>>,
     size: usize,
+    /// The newest as it was handed in.
+    made: Snapshot,
+    /// What it makes use of.
+    features: FeatureUse,
 }
 
 impl History {
@@ -139,6 +150,8 @@ impl History {
         Self {
             snapshots: VecDeque::new(),
             size,
+            made: Snapshot::default(),
+            features: FeatureUse::default(),
         }
     }
 

@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ir::delta::Edits;
 use ir::http_route::BackendRef;
-use ir::{Cluster, GrpcRoute, HttpRoute, Resource, Resources, Snapshot};
+use ir::{Cluster, Delta, GrpcRoute, HttpRoute, Resource, Resources, Snapshot};
 
 /// Every feature of the contract, in its order.
 pub(crate) const FEATURES: [&str; 5] = [CORE, LABELS, AI_SERVICE, TOKEN_POLICY, WASM_PLUGIN];
@@ -82,7 +83,7 @@ impl Profile {
         if !(self.ai_service && self.token_policy && self.wasm_plugin) {
             self.remove_clusters(&mut seen);
         }
-        seen.required_features = required_features(&seen);
+        seen.required_features = FeatureUse::of(&seen).names();
         seen.compatibility_profile.clone_from(&self.name);
         seen
     }
@@ -134,23 +135,72 @@ impl Profile {
 /// Name of the profile of a client that advertises exactly [`FEATURES`].
 pub(crate) const FULL: &str = "full-v1";
 
-/// `core.v1` and every further feature that the snapshot makes use of.
-pub(crate) fn required_features(snapshot: &Snapshot) -> Vec<String> {
-    let clusters = || snapshot.clusters.iter();
-    let used = [
-        true,
-        snapshot.http_routes.iter().any(|r| !r.labels.is_empty())
-            || snapshot.grpc_routes.iter().any(|r| !r.labels.is_empty()),
-        clusters().any(|cluster| cluster.ai_service.is_some()),
-        clusters().any(|cluster| cluster.token_policy.is_some()),
-        clusters().any(|cluster| cluster.wasm_plugin.is_some()),
-    ];
-    FEATURES
-        .iter()
-        .zip(used)
-        .filter(|(_, used)| *used)
-        .map(|(feature, _)| (*feature).to_owned())
-        .collect()
+/// How many resources of a snapshot make use of each feature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FeatureUse {
+    labels: usize,
+    ai_service: usize,
+    token_policy: usize,
+    wasm_plugin: usize,
+}
+
+impl FeatureUse {
+    /// Of a whole snapshot.
+    fn of(snapshot: &Snapshot) -> Self {
+        let delta = ir::delta::diff(&Snapshot::default(), snapshot);
+        Self::default().after(&Snapshot::default(), &delta)
+    }
+
+    /// Of the snapshot that `delta` makes of `before`; costs what the change costs.
+    pub(crate) fn after(mut self, before: &Snapshot, delta: &Delta) -> Self {
+        // What is replaced or removed counts no more.
+        let gone = replaced(&before.http_routes, &delta.http_routes);
+        self.labels -= gone.filter(|it| !it.labels.is_empty()).count();
+        let gone = replaced(&before.grpc_routes, &delta.grpc_routes);
+        self.labels -= gone.filter(|it| !it.labels.is_empty()).count();
+        let new = &delta.http_routes.upserted;
+        self.labels += new.iter().filter(|it| !it.labels.is_empty()).count();
+        let new = &delta.grpc_routes.upserted;
+        self.labels += new.iter().filter(|it| !it.labels.is_empty()).count();
+        for cluster in replaced(&before.clusters, &delta.clusters) {
+            self.ai_service -= usize::from(cluster.ai_service.is_some());
+            self.token_policy -= usize::from(cluster.token_policy.is_some());
+            self.wasm_plugin -= usize::from(cluster.wasm_plugin.is_some());
+        }
+        for cluster in &delta.clusters.upserted {
+            self.ai_service += usize::from(cluster.ai_service.is_some());
+            self.token_policy += usize::from(cluster.token_policy.is_some());
+            self.wasm_plugin += usize::from(cluster.wasm_plugin.is_some());
+        }
+        self
+    }
+
+    /// `core.v1` and every further feature that is made use of.
+    pub(crate) fn names(self) -> Vec<String> {
+        let used = [
+            true,
+            self.labels > 0,
+            self.ai_service > 0,
+            self.token_policy > 0,
+            self.wasm_plugin > 0,
+        ];
+        FEATURES
+            .iter()
+            .zip(used)
+            .filter(|(_, used)| *used)
+            .map(|(feature, _)| (*feature).to_owned())
+            .collect()
+    }
+}
+
+/// What these edits take the place of, or away.
+fn replaced<'a, T: Resource>(
+    before: &'a Resources<T>,
+    edits: &'a Edits<T>,
+) -> impl Iterator<Item = &'a T> {
+    let upserted = edits.upserted.iter().map(|resource| resource.key());
+    let keys = upserted.chain(&edits.removed);
+    keys.filter_map(|key| before.get(key).map(|resource| &**resource))
 }
 
 fn profile_name(has: impl Fn(&str) -> bool, unknown: &BTreeSet<&str>) -> String {

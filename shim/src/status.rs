@@ -7,6 +7,7 @@
 //! made from, so that nobody's change is lost. Only a leader writes.
 
 mod compose;
+mod due;
 mod events;
 mod features;
 mod progress;
@@ -25,9 +26,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use self::compose::{Composed, Composer};
+use self::due::Due;
 use self::events::Events;
 pub use self::features::{SUPPORTED, supported};
-use self::progress::Progress;
+use self::progress::{Moved, Progress};
 use crate::cluster_view::Kind;
 use crate::history::Store;
 use crate::metrics::{Metrics, ReasonLabel};
@@ -86,9 +88,12 @@ pub struct Writer {
     events: Events,
     metrics: Arc<Metrics>,
     retry_backoff: Duration,
-    /// What must be looked at, and not before when.
-    dirty: BTreeMap<Id, Instant>,
+    dirty: Due,
     in_flight: BTreeSet<Id>,
+    /// What must be looked at once its write has ended.
+    held_up: BTreeSet<Id>,
+    /// What claims something that data planes have not borne out yet.
+    unconfirmed: BTreeSet<Id>,
     /// What was written or refused just now, and rests until then.
     resting: BTreeMap<Id, Instant>,
     writes: JoinSet<Written>,
@@ -117,8 +122,10 @@ impl Writer {
             progress: Progress::default(),
             events,
             metrics,
-            dirty: BTreeMap::new(),
+            dirty: Due::default(),
             in_flight: BTreeSet::new(),
+            held_up: BTreeSet::new(),
+            unconfirmed: BTreeSet::new(),
             resting: BTreeMap::new(),
             writes: JoinSet::new(),
             failures: BTreeMap::new(),
@@ -165,8 +172,12 @@ impl Writer {
     }
 
     fn mark(&mut self, id: Id, at: Instant) {
-        let due = self.dirty.entry(id).or_insert(at);
-        *due = at.min(*due);
+        if self.in_flight.contains(&id) {
+            self.held_up.insert(id);
+            return;
+        }
+        let at = self.resting.get(&id).map_or(at, |rest| at.max(*rest));
+        self.dirty.add(id, at);
     }
 
     /// Marks what the newest translation says differently.
@@ -183,15 +194,17 @@ impl Writer {
 
     /// Marks what waits for data planes when they have moved on.
     fn take_in_progress(&mut self) {
-        if self.progress.update(&self.inputs.nodes, &self.inputs.store) {
-            let now = Instant::now();
-            let gateways = self
-                .told
-                .statuses()
-                .filter(|status| matches!(status.kind, Kind::Gateway | Kind::ListenerSet));
-            let waiting: Vec<_> = gateways.map(|it| (it.kind, it.key.clone())).collect();
-            waiting.into_iter().for_each(|id| self.mark(id, now));
-        }
+        let waiting: Vec<Id> = match self.progress.update(&self.inputs.nodes, &self.inputs.store) {
+            Moved::Nothing => return,
+            Moved::Onwards => self.unconfirmed.iter().cloned().collect(),
+            Moved::Everything => {
+                let kinds = [Kind::Gateway, Kind::ListenerSet].into_iter();
+                let all = kinds.flat_map(|kind| self.told.told(kind).map(move |key| (kind, key)));
+                all.map(|(kind, key)| (kind, key.clone())).collect()
+            }
+        };
+        let now = Instant::now();
+        waiting.into_iter().for_each(|id| self.mark(id, now));
     }
 
     /// Starts the writes that are due.
@@ -201,23 +214,20 @@ impl Writer {
         self.tokens = (self.tokens + gained).min(BURST);
         self.refilled = now;
         self.resting.retain(|_, until| *until > now);
-        let due = self.dirty.iter().filter(|(id, at)| {
-            **at <= now && !self.in_flight.contains(*id) && !self.resting.contains_key(*id)
-        });
-        let due: Vec<_> = due.map(|(id, _)| id.clone()).collect();
-        for id in due {
-            if self.in_flight.len() >= IN_FLIGHT_MAX || self.tokens < 1.0 {
+        while self.in_flight.len() < IN_FLIGHT_MAX && self.tokens >= 1.0 {
+            let Some(id) = self.dirty.pop(now) else {
                 return;
-            }
-            self.dirty.remove(&id);
+            };
             let Some(entry) = self.inputs.known.get(id.0, &id.1) else {
                 self.failures.remove(&id);
+                self.unconfirmed.remove(&id);
                 continue;
             };
             if id.0 == Kind::Service {
                 self.mark_gateway_of(&id.1, now);
                 continue;
             }
+            self.note_claims(&id);
             match self
                 .composer
                 .compose(&id, &entry, &self.told, &self.progress, &self.inputs.known)
@@ -233,21 +243,29 @@ impl Writer {
         }
     }
 
+    /// Remembers what must be looked at when data planes have moved on.
+    fn note_claims(&mut self, id: &Id) {
+        if !matches!(id.0, Kind::Gateway | Kind::ListenerSet) {
+            return;
+        }
+        let status = self.told.status(id.0, &id.1);
+        if status.is_none_or(|status| self.progress.bears_out(status)) {
+            self.unconfirmed.remove(id);
+        } else {
+            self.unconfirmed.insert(id.clone());
+        }
+    }
+
     /// A Gateway shows the address of its Service.
     fn mark_gateway_of(&mut self, service: &str, now: Instant) {
         let Some((namespace, _)) = service.split_once('/') else {
             return;
         };
-        let gateways = self.told.statuses().filter(|status| {
-            status.kind == Kind::Gateway
-                && status
-                    .key
-                    .strip_prefix(namespace)
-                    .is_some_and(|rest| rest.starts_with('/'))
+        let gateways = self.told.told(Kind::Gateway).filter(|key| {
+            let rest = key.strip_prefix(namespace);
+            rest.is_some_and(|rest| rest.starts_with('/'))
         });
-        let ids: Vec<_> = gateways
-            .map(|status| (status.kind, status.key.clone()))
-            .collect();
+        let ids: Vec<_> = gateways.map(|key| (Kind::Gateway, key.clone())).collect();
         ids.into_iter().for_each(|id| self.mark(id, now));
     }
 
@@ -286,8 +304,16 @@ impl Writer {
 
     fn note(&mut self, written: Written) {
         let Written { id, outcome } = written;
-        self.in_flight.remove(&id);
         let now = Instant::now();
+        self.in_flight.remove(&id);
+        let is_held_up = self.held_up.remove(&id);
+        self.note_outcome(id.clone(), outcome, now);
+        if is_held_up {
+            self.mark(id, now);
+        }
+    }
+
+    fn note_outcome(&mut self, id: Id, outcome: Result<DynamicObject, kube::Error>, now: Instant) {
         match outcome {
             Ok(object) => {
                 self.metrics.status_writes.inc();
@@ -320,7 +346,7 @@ impl Writer {
     /// Not before `until`, then once more.
     fn rest(&mut self, id: Id, until: Instant) {
         self.resting.insert(id.clone(), until);
-        self.mark(id, until);
+        self.dirty.put_off(id, until);
     }
 
     fn count(&self, reason: &'static str) {
@@ -330,12 +356,7 @@ impl Writer {
 
     /// When something is due by time alone.
     fn next_due(&self) -> Option<Instant> {
-        let waiting = self
-            .dirty
-            .iter()
-            .filter(|(id, _)| !self.in_flight.contains(*id));
-        let due = waiting.map(|(id, at)| self.resting.get(id).map_or(*at, |rest| *at.max(rest)));
-        let first = due.min()?;
+        let first = self.dirty.first()?;
         // Full hands or no tokens: not at once again.
         Some(first.max(Instant::now() + Duration::from_millis(5)))
     }

@@ -57,7 +57,7 @@ pub use self::refused::{PartKind, PartName, Refused};
 use self::route::Outcome;
 pub use self::settings::{Addressing, CONTROLLER_NAME, Classes, PortMap, Settings};
 use crate::cluster_view::{ClusterView, Kind, Objects, Watched};
-use crate::conditions::ObjectStatus;
+use crate::conditions::{ListenerStatus, ObjectStatus};
 
 /// Label of Services that were made for a Gateway (Gateway API `GatewayNameLabelKey`).
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
@@ -690,14 +690,24 @@ impl Translation {
         if is_same {
             return;
         }
-        for old in &before.gateways.statuses {
-            self.statuses.remove(&(old.kind, old.key.clone()));
+        let are_gateways_same = Arc::ptr_eq(&before.gateways, &self.gateways);
+        if !are_gateways_same {
+            for old in &before.gateways.statuses {
+                self.statuses.remove(&(old.kind, old.key.clone()));
+            }
         }
+        let count = |attached: &OrdMap<Arc<str>, usize>, listener: &ListenerStatus| {
+            attached.get(&listener.id).copied().unwrap_or_default()
+        };
         for status in &self.gateways.statuses {
+            let mut listeners = status.listeners.iter();
+            let is_same = |it| count(&before.attached, it) == count(&self.attached, it);
+            if are_gateways_same && listeners.all(is_same) {
+                continue;
+            }
             let mut status = status.clone();
             for listener in &mut status.listeners {
-                let count = self.attached.get(&listener.id).copied();
-                listener.attached_routes = count.unwrap_or_default();
+                listener.attached_routes = count(&self.attached, listener);
             }
             self.statuses
                 .insert((status.kind, status.key.clone()), Arc::new(status));

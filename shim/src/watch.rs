@@ -337,6 +337,10 @@ impl Collector {
             seen.insert(key.clone());
         }
         self.known.put(source, &key, &raw);
+        tidy(&mut raw);
+        if self.differs_by_status_alone(source, &key, &raw) {
+            return false;
+        }
         let wanted = references::of(&source.kind, &raw);
         let mut changed = self
             .secrets
@@ -354,6 +358,15 @@ impl Collector {
             Outcome::Skipped(_) => {}
         }
         changed
+    }
+
+    /// True when the view holds the object with the same metadata. With a custom resource the
+    /// generation is part of that and grows with everything else but the status.
+    fn differs_by_status_alone(&self, source: &Source, key: &str, raw: &DynamicObject) -> bool {
+        let is_custom = source.group.contains("gateway") && raw.metadata.generation.is_some();
+        let held = Kind::parse(&source.kind).filter(|_| is_custom);
+        let held = held.and_then(|kind| self.view.get(kind, key));
+        held.is_some_and(|held| *held.metadata() == raw.metadata)
     }
 
     fn remove(&mut self, source: &Source, key: &Arc<str>) -> bool {
@@ -381,12 +394,8 @@ fn key_of(raw: &DynamicObject) -> Arc<str> {
     }
 }
 
-/// Reads an object as if it stood in a file; what changes without meaning anything is left out.
-fn read(source: &Source, raw: &mut DynamicObject) -> Outcome {
-    raw.types = Some(kube::api::TypeMeta {
-        api_version: source.api_version(),
-        kind: source.kind.clone(),
-    });
+/// Leaves out what changes without meaning anything.
+fn tidy(raw: &mut DynamicObject) {
     raw.metadata.managed_fields = None;
     raw.metadata.resource_version = None;
     if let Some(annotations) = &mut raw.metadata.annotations {
@@ -398,6 +407,14 @@ fn read(source: &Source, raw: &mut DynamicObject) -> Outcome {
     } else if let Some(data) = raw.data.as_object_mut() {
         data.remove("status");
     }
+}
+
+/// Reads an object as if it stood in a file.
+fn read(source: &Source, raw: &mut DynamicObject) -> Outcome {
+    raw.types = Some(kube::api::TypeMeta {
+        api_version: source.api_version(),
+        kind: source.kind.clone(),
+    });
     match serde_yaml::to_value(&*raw) {
         Ok(value) => object(value),
         Err(error) => Outcome::Fault(Fault {

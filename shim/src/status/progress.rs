@@ -31,6 +31,17 @@ pub(super) struct Progress {
     behind: usize,
 }
 
+/// What can be said differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Nothing.
+    Nothing,
+    /// What is waited for may be there.
+    Onwards,
+    /// Anything.
+    Everything,
+}
+
 /// What can be said of a generation.
 pub(super) enum Served {
     /// All connected data planes serve it.
@@ -58,11 +69,12 @@ impl Progress {
         self.pending.push_back((applied, Instant::now()));
     }
 
-    /// Looks at the data planes; true when anything can be said differently.
-    pub(super) fn update(&mut self, nodes: &Nodes, store: &Store) -> bool {
-        let before = (self.connected, self.behind, self.refusal.clone());
+    /// Looks at the data planes.
+    pub(super) fn update(&mut self, nodes: &Nodes, store: &Store) -> Moved {
+        let before = (self.connected, self.refusal.take());
+        let behind = self.behind;
         let newest = self.pending.back().map_or(0, |(last, _)| last.sequence);
-        (self.connected, self.behind, self.refusal) = (0, 0, None);
+        (self.connected, self.behind) = (0, 0);
         let mut served = u64::MAX;
         for node in nodes.list().iter().filter(|node| node.connected) {
             let versions = [&node.acked_version, &node.version];
@@ -87,7 +99,23 @@ impl Progress {
                 moved = true;
             }
         }
-        moved || before != (self.connected, self.behind, self.refusal.clone())
+        if before.0 != self.connected || before.1 != self.refusal {
+            return Moved::Everything;
+        }
+        match moved || behind != self.behind {
+            true => Moved::Onwards,
+            false => Moved::Nothing,
+        }
+    }
+
+    /// True when all data planes serve whatever `status` claims to be programmed.
+    pub(super) fn bears_out(&self, status: &ObjectStatus) -> bool {
+        let names = status.listeners.iter().map(|it| Some(it.name.as_str()));
+        let mut all = names.chain([None]);
+        all.all(|name| {
+            let claim = programmed(status, name).filter(|claim| claim.status == Truth::True);
+            claim.is_none() || matches!(self.serves(status, name), Served::Yes)
+        })
     }
 
     /// Whether all data planes serve what `status` claims to be programmed.
@@ -95,10 +123,10 @@ impl Progress {
         let confirmed = self
             .confirmed
             .as_ref()
-            .and_then(|state| state.translation.status(status.kind, &status.key).cloned());
+            .and_then(|state| state.translation.status(status.kind, &status.key));
         let wanted = programmed(status, listener).map_or(0, |c| c.observed_generation);
         let is_served = confirmed.is_some_and(|confirmed| {
-            programmed(&confirmed, listener).is_some_and(|condition| {
+            programmed(confirmed, listener).is_some_and(|condition| {
                 condition.status == Truth::True && condition.observed_generation >= wanted
             })
         });

@@ -24,6 +24,15 @@ impl Translation {
         changes.filter_map(id).cloned().collect()
     }
 
+    /// Objects of a kind that are told something.
+    pub fn told(&self, kind: Kind) -> impl Iterator<Item = &Arc<str>> {
+        let first: (Kind, Arc<str>) = (kind, "".into());
+        let statuses = self.all_statuses().range(first..);
+        let keys = statuses.map(|((of, key), _)| (*of, key));
+        keys.take_while(move |(of, _)| *of == kind)
+            .map(|(_, key)| key)
+    }
+
     /// The objects it was made of.
     pub fn view(&self) -> &ClusterView {
         &self.view
