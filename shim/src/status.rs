@@ -43,8 +43,12 @@ const IN_FLIGHT_MAX: usize = 16;
 /// Writes that may come at once, and how many more a second.
 const BURST: f64 = 400.0;
 const WRITES_PER_SECOND: f64 = 200.0;
-/// A Gateway counts routes; it is written no more often than this.
+/// A Gateway counts routes; it is written no more often than this, and while it is written again and
+/// again at twice the pause each time, up to the second.
 const GATEWAY_PAUSE: Duration = Duration::from_millis(100);
+const GATEWAY_PAUSE_MAX: Duration = Duration::from_millis(400);
+/// After so long without a write a Gateway begins with the short pause again.
+const GATEWAY_CALM: Duration = Duration::from_secs(1);
 /// A write takes no longer than this.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause after a conflict: the watch brings the newer version meanwhile.
@@ -94,6 +98,8 @@ pub struct Writer {
     held_up: BTreeSet<Id>,
     /// What claims something that data planes have not borne out yet.
     unconfirmed: BTreeSet<Id>,
+    /// The last pause of a Gateway, and since when.
+    pauses: BTreeMap<Id, (Duration, Instant)>,
     /// What was written or refused just now, and rests until then.
     resting: BTreeMap<Id, Instant>,
     writes: JoinSet<Written>,
@@ -126,6 +132,7 @@ impl Writer {
             in_flight: BTreeSet::new(),
             held_up: BTreeSet::new(),
             unconfirmed: BTreeSet::new(),
+            pauses: BTreeMap::new(),
             resting: BTreeMap::new(),
             writes: JoinSet::new(),
             failures: BTreeMap::new(),
@@ -320,7 +327,8 @@ impl Writer {
                 self.failures.remove(&id);
                 self.inputs.known.note(id.0, &id.1, &object);
                 if matches!(id.0, Kind::Gateway | Kind::ListenerSet) {
-                    self.rest(id, now + GATEWAY_PAUSE);
+                    let pause = self.pause(&id, now);
+                    self.rest(id, now + pause);
                 }
             }
             // It is gone, or its CRD has no status.
@@ -341,6 +349,16 @@ impl Writer {
                 self.rest(id, now + pause);
             }
         }
+    }
+
+    /// How long a Gateway rests that was just written.
+    fn pause(&mut self, id: &Id, now: Instant) -> Duration {
+        self.pauses
+            .retain(|_, (_, since)| now - *since < GATEWAY_CALM);
+        let last = self.pauses.get(id).map(|(pause, _)| *pause * 2);
+        let pause = last.map_or(GATEWAY_PAUSE, |pause| pause.min(GATEWAY_PAUSE_MAX));
+        self.pauses.insert(id.clone(), (pause, now));
+        pause
     }
 
     /// Not before `until`, then once more.

@@ -1,4 +1,4 @@
-//! An endpoint that is taken out of its EndpointSlice, and one that dies: who is still asked.
+//! An endpoint that is taken out of its EndpointSlice, and one that refuses: who is still asked.
 //!
 //! Four Pods behind one Service, asked through 16 routes of 16 paths each, as in gateway-api-bench.
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::objects;
-use crate::pods;
+use crate::pods::{self, Pod};
 use crate::probe::{Answer, Client};
 use crate::report::{Report, ms};
 use crate::stage::{Stage, as_figure};
@@ -24,30 +24,38 @@ const ROUNDS: usize = 20;
 const SILENCE: Duration = Duration::from_millis(200);
 
 pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
-    let pods: Vec<Ipv4Addr> = (1..=PODS).map(pods::address).collect();
-    let slice = |pods: &[Ipv4Addr]| objects::slice("default", "many", pods, stage.pods.port);
-    let mut objects = vec![objects::service("default", "many"), slice(&pods)];
+    let steady: Vec<Ipv4Addr> = (2..=PODS).map(pods::address).collect();
+    let mut flapping = Pod::start(pods::address(1)).await?;
+    let slice = |pods: &[Ipv4Addr]| {
+        let mut slice = objects::slice("default", "many", pods, flapping.port);
+        slice["metadata"]["name"] = "many-2".into();
+        slice
+    };
+    let (with, without) = (slice(&[flapping.address]), slice(&[]));
+    let mut objects = vec![
+        objects::service("default", "many"),
+        objects::slice("default", "many", &steady, stage.pods.port),
+        with.clone(),
+    ];
     objects.extend((0..WAY).map(route));
     stage.create_all(objects).await?;
-    for path in [0, WAY * WAY - 1] {
-        stage
-            .served("many.example.com", &format!("/{path}"))
-            .await?;
+    for number in 0..WAY {
+        let path = format!("/{}", number * WAY);
+        stage.served("many.example.com", &path).await?;
     }
     let mut api = stage.proxy.connect().await?;
     let load = Load::start(stage.port);
-    let flapping = pods[0];
     let mut longest = Duration::ZERO;
     let mut total = Duration::ZERO;
     for _ in 0..ROUNDS {
-        load.until_asked(stage, flapping).await;
-        api.merge(&slice(&pods[1..])).await?;
+        load.until_asked(&flapping).await;
+        api.merge(&without).await?;
         let taken = Instant::now();
-        let last = quiet(stage, flapping).await;
+        let last = quiet(&flapping).await;
         let time = last.saturating_duration_since(taken);
         longest = longest.max(time);
         total += time;
-        api.merge(&slice(&pods)).await?;
+        api.merge(&with).await?;
     }
     let mean = ms(total) / as_figure(ROUNDS);
     report.note("removed endpoint: last request to it, mean", mean, "ms");
@@ -57,31 +65,21 @@ pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Resul
         "ms",
         75.0,
     );
-    report.goal(
-        "removed endpoint: requests that failed",
-        as_figure(load.failures()),
-        "",
-        0.0,
-    );
+    let failed = as_figure(load.failures());
+    report.goal("removed endpoint: requests that failed", failed, "", 0.0);
 
     let before = (load.failures(), load.answered());
     for _ in 0..ROUNDS {
-        load.until_asked(stage, flapping).await;
-        stage.pods.strike(flapping, true);
+        load.until_asked(&flapping).await;
+        flapping.strike().await;
         tokio::time::sleep(SILENCE).await;
-        stage.pods.strike(flapping, false);
+        flapping.revive().await?;
         tokio::time::sleep(SILENCE).await;
     }
-    report.note(
-        "dying endpoint: requests",
-        as_figure(load.answered() - before.1),
-        "",
-    );
-    report.note(
-        "dying endpoint: requests that failed",
-        as_figure(load.failures() - before.0),
-        "",
-    );
+    let answered = as_figure(load.answered() - before.1);
+    report.note("refusing endpoint: requests", answered, "");
+    let failed = as_figure(load.failures() - before.0);
+    report.note("refusing endpoint: requests that failed", failed, "");
     load.stop().await;
     Ok(())
 }
@@ -101,12 +99,12 @@ fn route(number: usize) -> Value {
 }
 
 /// When the last request came to a Pod that should get no more.
-async fn quiet(stage: &Stage, pod: Ipv4Addr) -> Instant {
+async fn quiet(pod: &Pod) -> Instant {
     let mut last = Instant::now();
-    let mut count = stage.pods.requests(pod);
+    let mut count = pod.requests();
     while last.elapsed() < SILENCE {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let now = stage.pods.requests(pod);
+        let now = pod.requests();
         if now != count {
             count = now;
             last = Instant::now();
@@ -151,10 +149,10 @@ impl Load {
     }
 
     /// Waits until a Pod is asked (again).
-    async fn until_asked(&self, stage: &Stage, pod: Ipv4Addr) {
-        let before = stage.pods.requests(pod);
+    async fn until_asked(&self, pod: &Pod) {
+        let before = pod.requests();
         let end = Instant::now() + Duration::from_secs(30);
-        while stage.pods.requests(pod) < before + 10 && Instant::now() < end {
+        while pod.requests() < before + 10 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -1,26 +1,33 @@
 //! What answers in the place of Pods: one HTTP/1.1 server at every address of 198.18.0.0/15.
 //!
-//! Each answer is 200 with the address that was asked in `x-pod`. An address can be struck dead: its
-//! connections are closed and new ones with them.
+//! Each answer is 200 with the address that was asked in `x-pod`. A Pod of its own has one address and
+//! can be struck dead: its connections end and new ones are refused.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
-/// The server.
+/// The server of all addresses.
 pub(crate) struct Pods {
-    shared: Arc<Shared>,
     /// Where it listens, at all addresses.
     pub(crate) port: u16,
 }
 
+#[derive(Default)]
 struct Shared {
     requests: Mutex<HashMap<IpAddr, u64>>,
-    dead: watch::Sender<HashSet<IpAddr>>,
+}
+
+impl Shared {
+    fn requests(&self, address: Ipv4Addr) -> u64 {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = IpAddr::V4(address);
+        requests.get(&address).copied().unwrap_or_default()
+    }
 }
 
 /// Address of the Pod of that number.
@@ -34,44 +41,69 @@ impl Pods {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared {
-            requests: Mutex::default(),
-            dead: watch::Sender::default(),
-        });
-        let server = Arc::clone(&shared);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&server)));
-            }
-        });
-        Ok(Self { shared, port })
+        let shared = Arc::new(Shared::default());
+        tokio::spawn(accept(listener, shared));
+        Ok(Self { port })
+    }
+}
+
+/// A Pod of its own.
+pub(crate) struct Pod {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+impl Pod {
+    /// Starts it at a port that the server of all addresses has not.
+    pub(crate) async fn start(address: Ipv4Addr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared::default());
+        let server = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self {
+            address,
+            port,
+            shared,
+            server,
+        })
     }
 
-    /// How many requests came to an address.
-    pub(crate) fn requests(&self, address: Ipv4Addr) -> u64 {
-        let requests = self.shared.requests.lock();
-        let requests = requests.unwrap_or_else(PoisonError::into_inner);
-        requests
-            .get(&IpAddr::V4(address))
-            .copied()
-            .unwrap_or_default()
+    /// How many requests came to it.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.requests(self.address)
     }
 
-    /// From now on an address answers nothing, or again.
-    pub(crate) fn strike(&self, address: Ipv4Addr, is_dead: bool) {
-        self.shared.dead.send_modify(|dead| {
-            if is_dead {
-                dead.insert(IpAddr::V4(address));
-            } else {
-                dead.remove(&IpAddr::V4(address));
-            }
-        });
+    /// Ends it, and every connection with it.
+    pub(crate) async fn strike(&mut self) {
+        self.server.abort();
+        // It is gone once this returns, in whatever way.
+        let _ = (&mut self.server).await;
+    }
+
+    /// Starts it again where it was.
+    pub(crate) async fn revive(&mut self) -> anyhow::Result<()> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((self.address, self.port)))?;
+        let listener = socket.listen(1024)?;
+        self.server = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
+        Ok(())
+    }
+}
+
+/// Serves until it is dropped, and every connection with it.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        connections.spawn(serve(stream, Arc::clone(&shared)));
     }
 }
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let Ok(own) = stream.local_addr() else { return };
-    let mut dead = shared.dead.subscribe();
     let answer = format!(
         "HTTP/1.1 200 OK\r\nx-pod: {}\r\ncontent-length: 2\r\n\r\nok",
         own.ip()
@@ -79,14 +111,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let mut buffer = vec![0; 4096];
     let mut held = 0;
     loop {
-        let read = tokio::select! {
-            read = stream.read(&mut buffer[held..]) => read,
-            struck = dead.wait_for(|dead| dead.contains(&own.ip())) => {
-                drop(struck);
-                return;
-            }
+        let Ok(length @ 1..) = stream.read(&mut buffer[held..]).await else {
+            return;
         };
-        let Ok(length @ 1..) = read else { return };
         held += length;
         if !buffer[..held].ends_with(b"\r\n\r\n") {
             if held == buffer.len() {
