@@ -337,7 +337,7 @@ impl Collector {
             seen.insert(key.clone());
         }
         self.known.put(source, &key, &raw);
-        tidy(&mut raw);
+        tidy(source, &mut raw);
         if self.differs_by_status_alone(source, &key, &raw) {
             return false;
         }
@@ -395,7 +395,7 @@ fn key_of(raw: &DynamicObject) -> Arc<str> {
 }
 
 /// Leaves out what changes without meaning anything.
-fn tidy(raw: &mut DynamicObject) {
+fn tidy(source: &Source, raw: &mut DynamicObject) {
     raw.metadata.managed_fields = None;
     raw.metadata.resource_version = None;
     if let Some(annotations) = &mut raw.metadata.annotations {
