@@ -20,6 +20,7 @@ pub mod ai_service;
 pub mod token_policy;
 pub mod wasm_plugin;
 pub mod direct_response;
+pub mod service_import;
 pub mod status;
 pub mod target_ref;
 pub mod duration;
@@ -30,6 +31,7 @@ pub use backend_lb_policy::{BackendLBPolicy, BackendLBPolicySpec};
 pub use direct_response::{DirectResponse, DirectResponseSpec};
 pub use route_policy::{RoutePolicy, RoutePolicySpec};
 pub use security_policy::{SecurityPolicy, SecurityPolicySpec};
+pub use service_import::{ServiceImport, ServiceImportSpec};
 pub use token_policy::{TokenPolicy, TokenPolicySpec};
 pub use wasm_plugin::{WasmPlugin, WasmPluginSpec};
 

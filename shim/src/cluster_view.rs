@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crds::{
-    AIService, BackendLBPolicy, DirectResponse, RoutePolicy, SecurityPolicy, TokenPolicy,
-    WasmPlugin,
+    AIService, BackendLBPolicy, DirectResponse, RoutePolicy, SecurityPolicy, ServiceImport,
+    TokenPolicy, WasmPlugin,
 };
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::gatewayclasses::GatewayClass;
@@ -200,6 +200,8 @@ watched_kinds! {
     direct_responses: DirectResponse, DirectResponse, "DirectResponse";
     /// Backends.
     services: Service, Service, "Service";
+    /// Backends that several clusters offer together.
+    service_imports: ServiceImport, ServiceImport, "ServiceImport";
     /// Addresses of backends.
     endpoint_slices: EndpointSlice, EndpointSlice, "EndpointSlice";
     /// Certificates and other key material.

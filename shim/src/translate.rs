@@ -285,6 +285,9 @@ impl Translation {
             direct_responses: changed_keys(&old.direct_responses, &new.direct_responses),
             ..Changed::default()
         };
+        let imports = changed_keys(&old.service_imports, &new.service_imports);
+        let imports = imports.iter().map(|key| backend::import_key(key));
+        changed.services.extend(imports);
         if !old.reference_grants.is_same(&new.reference_grants) {
             let grants = Grants::new(new);
             if grants != *before.grants {
@@ -366,8 +369,10 @@ impl Translation {
     fn update_slices(&mut self, before: &ClusterView) -> BTreeSet<Arc<str>> {
         let mut concerned = BTreeSet::new();
         for (old, new) in before.endpoint_slices.changes(&self.view.endpoint_slices) {
-            if let Some((service, slice)) =
-                old.and_then(|slice| Some((backend::service_of(slice)?, slice)))
+            let of = |slice| backend::services_of(slice).into_iter();
+            for (service, slice) in old
+                .into_iter()
+                .flat_map(|slice| of(slice).map(move |service| (service, slice)))
             {
                 let mut known = self.slices.remove(&service).unwrap_or_default();
                 known.remove(&slice.key);
@@ -376,8 +381,9 @@ impl Translation {
                 }
                 concerned.insert(service);
             }
-            if let Some((service, slice)) =
-                new.and_then(|slice| Some((backend::service_of(slice)?, slice)))
+            for (service, slice) in new
+                .into_iter()
+                .flat_map(|slice| of(slice).map(move |service| (service, slice)))
             {
                 self.slices
                     .entry(service.clone())

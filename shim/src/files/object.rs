@@ -64,6 +64,9 @@ pub(super) fn read(document: Document<'_>) -> Outcome {
         {
             typed::<XBackendTrafficPolicy>(document, mapping, without_type)
         }
+        "multicluster.x-k8s.io" if (&*kind, number) == ("ServiceImport", "v1alpha1") => {
+            typed::<crds::ServiceImport>(document, mapping, without_type)
+        }
         crds::GROUP if number == crds::VERSION => of_ours(document, mapping, &kind),
         _ => of_kubernetes(document, mapping, &version, &kind),
     }

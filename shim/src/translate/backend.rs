@@ -4,6 +4,7 @@
 //! as Gateway API asks; so does one whose endpoints are to be reached over TLS by a policy that
 //! cannot be used. Clusters are built only for Service ports that a route sends to.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, ProxyProtocol};
 use ir::resource::Metadata;
 use ir::{BackendPolicy, BackendTarget, Cluster, Endpoint};
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::backend_tls::Policies;
@@ -30,6 +31,43 @@ const PROXY_PROTOCOL: &str = "gateway.nantian.dev/proxy-protocol";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 /// The wire's default (`contract/wire.md`, BackendCluster).
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Group and kind of a Service of several clusters.
+const IMPORT: (&str, &str) = ("multicluster.x-k8s.io", "ServiceImport");
+/// What names of ServiceImports end with where Services stand, whose own hold no dot.
+const IMPORT_SUFFIX: &str = ".serviceimport";
+/// Label that ties an EndpointSlice to its ServiceImport.
+const IMPORT_NAME_LABEL: &str = "multicluster.kubernetes.io/service-name";
+
+/// The key of a ServiceImport where Services stand.
+pub(super) fn import_key(key: &str) -> Arc<str> {
+    format!("{key}{IMPORT_SUFFIX}").into()
+}
+
+/// `Service shop/cart`, as messages name what stands under a key.
+fn title(key: &str) -> String {
+    match key.strip_suffix(IMPORT_SUFFIX) {
+        Some(import) => format!("ServiceImport {import}"),
+        None => format!("Service {key}"),
+    }
+}
+
+/// The Service under a key; of a ServiceImport, what it would be as a Service.
+fn service<'a>(view: &'a ClusterView, key: &str) -> Option<Cow<'a, Service>> {
+    let Some(import) = key.strip_suffix(IMPORT_SUFFIX) else {
+        return view.services.get(key).map(|it| Cow::Borrowed(&it.value));
+    };
+    let import = &view.service_imports.get(import)?.value;
+    Some(Cow::Owned(Service {
+        metadata: import.metadata.clone(),
+        spec: Some(ServiceSpec {
+            cluster_ip: (import.spec.type_ == "Headless").then(|| "None".to_owned()),
+            ports: Some(import.spec.ports.clone()),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }))
+}
 
 /// A reference to a backend, as the generated types write it in many places.
 #[derive(Clone, Copy, Debug)]
@@ -66,25 +104,31 @@ pub(super) fn resolve(
     let group = reference.group.unwrap_or_default();
     let kind = reference.kind.unwrap_or("Service");
     let namespace = reference.namespace.unwrap_or(scope.namespace);
-    let key = format!("{namespace}/{}", reference.name);
+    // A Service may have the name of an import, and clusters are told apart by name alone.
+    let name = match (group, kind) {
+        IMPORT => format!("{}{IMPORT_SUFFIX}", reference.name),
+        _ => reference.name.to_owned(),
+    };
+    let key = format!("{namespace}/{name}");
     let number = reference
         .port
         .and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?));
-    let target = BackendTarget::new(group, kind, namespace, reference.name, number);
-    if (group, kind) != ("", "Service") {
+    let target = BackendTarget::new(group, kind, namespace, &name, number);
+    let is_import = (group, kind) == IMPORT;
+    if !is_import && (group, kind) != ("", "Service") {
         let kind = if group.is_empty() {
             kind.to_owned()
         } else {
             format!("{group} {kind}")
         };
-        let message = format!("kind {kind} is no backend here, use a Service");
+        let message = format!("kind {kind} is no backend here, use a Service or a ServiceImport");
         notes.unresolved("InvalidKind", path, message);
         return target.unresolved();
     }
     let Some(port) = number else {
         notes.violation(
             &format!("{path}.port"),
-            "is missing or no port, a Service needs one",
+            "is missing or no port, a Service or ServiceImport needs one",
         );
         return target.unresolved();
     };
@@ -113,60 +157,67 @@ fn usable_port(
 ) -> Result<(), (&'static str, String)> {
     let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
     let from = From::gateway_api(scope.kind, scope.namespace);
+    let (group, kind) = if key.ends_with(IMPORT_SUFFIX) {
+        IMPORT
+    } else {
+        ("", "Service")
+    };
     let to = To {
-        group: "",
-        kind: "Service",
+        group,
+        kind,
         namespace,
         name,
     };
+    let title = title(key);
     // Who stands in front of a Service sends nobody there who was not on the way to it.
     if !scope.fronts.contains(key) && !scope.grants.allow(from, to) {
         return Err((
             "RefNotPermitted",
-            format!("Service {key} is in another namespace, which needs a ReferenceGrant there"),
+            format!("{title} is in another namespace, which needs a ReferenceGrant there"),
         ));
     }
-    let Some(service) = scope.view.services.get(key) else {
-        return Err(("BackendNotFound", format!("there is no Service {key}")));
+    let Some(found) = service(scope.view, key) else {
+        return Err(("BackendNotFound", format!("there is no {title}")));
     };
-    let spec = service.value.spec.as_ref();
+    let spec = found.spec.as_ref();
     if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-        let message = format!("Service {key} is of type ExternalName, which is not supported");
+        let message = format!("{title} is of type ExternalName, which is not supported");
+        return Err(("UnsupportedValue", message));
+    }
+    if spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") && group == IMPORT.0 {
+        let message = format!("{title} is headless, which is not supported");
         return Err(("UnsupportedValue", message));
     }
     let wanted = if scope.kind == "UDPRoute" { UDP } else { TCP };
-    let Some(found) = port_of(&service.value, port, wanted) else {
+    let Some(service_port) = port_of(&found, port, wanted) else {
         let ports = spec
             .and_then(|spec| spec.ports.as_ref())
             .into_iter()
             .flatten();
         let ports: Vec<_> = ports.map(|port| port.port.to_string()).collect();
-        let message = format!(
-            "Service {key} has no port {port}, it has {}",
-            ports.join(", ")
-        );
+        let message = format!("{title} has no port {port}, it has {}", ports.join(", "));
         return Err(("BackendNotFound", message));
     };
-    if spoken(found) != wanted {
-        let message = format!("port {port} of Service {key} does not speak {wanted}");
+    if spoken(service_port) != wanted {
+        let message = format!("port {port} of {title} does not speak {wanted}");
         return Err(("UnsupportedProtocol", message));
     }
-    if let Some(asked) = proxy_protocol(&service.value) {
+    if let Some(asked) = proxy_protocol(&found) {
         let what = asked.map_err(|message| ("UnsupportedValue", message))?;
         if !matches!(scope.kind, "TCPRoute" | "TLSRoute") {
             // The header would be missing, and the backend waits for it.
             let message = format!(
-                "Service {key} asks for a PROXY protocol header ({what:?}), which only TCPRoutes \
+                "{title} asks for a PROXY protocol header ({what:?}), which only TCPRoutes \
                  and TLSRoutes send"
             );
             return Err(("UnsupportedValue", message));
         }
     }
-    let twin = port_of(&service.value, port, TCP);
-    if twin.is_some_and(|twin| twin.target_port != found.target_port) {
+    let twin = port_of(&found, port, TCP);
+    if twin.is_some_and(|twin| twin.target_port != service_port.target_port) {
         // The contract names a cluster by its number alone.
         let message = format!(
-            "port {port} of Service {key} leads elsewhere over TCP than over UDP, which is not \
+            "port {port} of {title} leads elsewhere over TCP than over UDP, which is not \
              supported: give both the same targetPort, or one of them another number"
         );
         return Err(("UnsupportedValue", message));
@@ -175,7 +226,7 @@ fn usable_port(
         return Ok(());
     }
     notes.reached.insert(key.into());
-    secured(key, found, scope)
+    secured(key, service_port, scope)
 }
 
 /// Whether the port may be sent to, as far as TLS goes.
@@ -249,21 +300,25 @@ fn spoken(port: &ServicePort) -> &str {
     }
 }
 
-/// The Service an EndpointSlice belongs to, `namespace/service`.
-pub(super) fn service_of(slice: &Object<EndpointSlice>) -> Option<Arc<str>> {
+/// The Services an EndpointSlice belongs to, `namespace/service`: one, and one more where it is that
+/// of an import, too.
+pub(super) fn services_of(slice: &Object<EndpointSlice>) -> Vec<Arc<str>> {
     match mesh::role(slice) {
         // What leads to data planes is where requests come from.
-        Some((mesh::FRONTEND, _)) => return None,
-        Some((_, original)) => return Some(original),
+        Some((mesh::FRONTEND, _)) => return Vec::new(),
+        Some((_, original)) => return vec![original],
         None => {}
     }
-    let name = slice
-        .value
-        .metadata
-        .labels
-        .as_ref()?
-        .get(SERVICE_NAME_LABEL)?;
-    Some(format!("{}/{name}", slice.namespace()).into())
+    let Some(labels) = &slice.value.metadata.labels else {
+        return Vec::new();
+    };
+    let key = |name: &String| format!("{}/{name}", slice.namespace());
+    let own = labels.get(SERVICE_NAME_LABEL);
+    let import = labels.get(IMPORT_NAME_LABEL);
+    let own = own.map(|name| key(name).into());
+    own.into_iter()
+        .chain(import.map(|name| import_key(&key(name))))
+        .collect()
 }
 
 /// The Service of a cluster's key.
@@ -281,8 +336,8 @@ pub(super) fn cluster<'a>(
     slices: impl Iterator<Item = &'a Arc<Object<EndpointSlice>>>,
 ) -> Option<Cluster> {
     let (service_key, port) = key.rsplit_once(':')?;
-    let service = view.services.get(service_key)?;
-    let port = port_of(&service.value, port.parse().ok()?, TCP)?;
+    let service = service(view, service_key)?;
+    let port = port_of(&service, port.parse().ok()?, TCP)?;
     let mut endpoints = Vec::new();
     let mut seen = BTreeSet::new();
     for endpoint in slices.flat_map(|slice| endpoints_of(&slice.value, port)) {
@@ -293,14 +348,17 @@ pub(super) fn cluster<'a>(
             endpoints.push(endpoint);
         }
     }
-    let prefers_own_zone = prefers_own_zone(&service.value, &endpoints);
+    let prefers_own_zone = prefers_own_zone(&service, &endpoints);
     Some(Cluster {
         key: key.clone(),
         protocol: protocol(port),
         endpoints,
         connect_timeout: CONNECT_TIMEOUT,
         request_timeout: None,
-        metadata: Metadata::from([("service".to_owned(), service.name().to_owned())]),
+        metadata: Metadata::from([(
+            "service".to_owned(),
+            service.metadata.name.clone().unwrap_or_default(),
+        )]),
         tls: policies
             .of_port(service_key, port)
             .and_then(|verdict| verdict.tls.clone()),
@@ -318,7 +376,7 @@ pub(super) fn cluster<'a>(
             };
             policy.into()
         }),
-        proxy_protocol: proxy_protocol(&service.value).and_then(Result::ok),
+        proxy_protocol: proxy_protocol(&service).and_then(Result::ok),
     })
 }
 

@@ -13,7 +13,14 @@ use serde_json::{Map, Value};
 use crate::cluster_view::Kind;
 
 /// Kinds that name none, and are many or large.
-const WITHOUT: &[&str] = &["Service", "EndpointSlice", "Namespace", "ReferenceGrant"];
+const WITHOUT: &[&str] = &[
+    "Service",
+    "ServiceImport",
+    "EndpointSlice",
+    "Namespace",
+    "Pod",
+    "ReferenceGrant",
+];
 /// References of one object that are followed.
 const REFERENCES_MAX: usize = 1024;
 

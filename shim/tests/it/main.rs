@@ -15,6 +15,7 @@ mod files;
 mod folder;
 mod golden;
 mod grpc_runtime;
+mod imports;
 mod herd;
 mod law;
 mod listener_sets;
