@@ -20,6 +20,7 @@ mod budgets;
 mod chat;
 mod failing;
 mod keys;
+mod many;
 mod provider;
 mod redaction;
 mod streams;
