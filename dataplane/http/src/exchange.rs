@@ -248,6 +248,11 @@ impl Channel {
         Self::new(Kind::Http1(Http1::new(kept)), true, Duration::ZERO)
     }
 
+    /// An HTTP/1.1 connection that has served nothing before.
+    pub(crate) fn is_new_http1(&self) -> bool {
+        !self.is_reused && matches!(self.kind, Kind::Http1(_))
+    }
+
     fn new(kind: Kind, is_reused: bool, connect_time: Duration) -> Self {
         Self {
             kind,

@@ -112,6 +112,7 @@ impl Request {
         join_cookies(&mut headers);
         let target = match parts.uri.into_parts().path_and_query {
             Some(target) if target == "*" && parts.method == Method::OPTIONS => target,
+            Some(target) if is_large(&headers) => unshared(&absolute_path(target)?),
             Some(target) => absolute_path(target)?,
             None => return Err(Refusal::bad_request(":path is missing")),
         };
@@ -170,7 +171,7 @@ impl Request {
     /// Lets go of a head of unusual size, but for what is still asked for; the request must not be
     /// sent again.
     pub(crate) fn forget_large_head(&mut self) {
-        if self.headers.values().map(HeaderValue::len).sum::<usize>() <= USUAL_HEAD_BYTES {
+        if !is_large(&self.headers) {
             return;
         }
         let all = std::mem::take(&mut self.headers);
@@ -182,6 +183,7 @@ impl Request {
                 }
             }
         }
+        self.target = unshared(&self.target);
     }
 
     /// Bytes of the head as it would be written in HTTP/1.1, without the hop-by-hop fields.
@@ -233,6 +235,15 @@ const KEPT: [HeaderName; 5] = [
 ];
 /// Larger heads are not held while their responses are on the way.
 const USUAL_HEAD_BYTES: usize = 4 * 1024;
+
+fn is_large(headers: &HeaderMap) -> bool {
+    headers.values().map(HeaderValue::len).sum::<usize>() > USUAL_HEAD_BYTES
+}
+
+/// The same in memory of its own: as it was read, it keeps the whole head that it came in.
+fn unshared(target: &PathAndQuery) -> PathAndQuery {
+    PathAndQuery::try_from(target.as_str()).unwrap_or_else(|_| target.clone())
+}
 
 /// Fields that speak of a connection and have no place in HTTP/2 (RFC 9113 8.2.2).
 const CONNECTION_FIELDS: [HeaderName; 5] = [
@@ -364,6 +375,23 @@ mod tests {
         ] {
             let found = cookie(&headers, name);
             assert_eq!(found, expected.map(str::as_bytes), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_large_head_is_not_held_by_its_path() {
+        for (field_bytes, is_copied) in [(16, false), (USUAL_HEAD_BYTES + 1, true)] {
+            let head = Bytes::from_static(b"http://x.test/path?query");
+            let uri = Uri::from_maybe_shared(head.clone()).unwrap();
+            let mut request = http::Request::get(uri).body(()).unwrap();
+            let value = HeaderValue::try_from("v".repeat(field_bytes)).unwrap();
+            request.headers_mut().insert("x-large", value);
+            let request = Request::from_h2(request.into_parts().0, true).unwrap();
+            assert_eq!(request.target, "/path?query");
+            let is_inside = head
+                .as_ptr_range()
+                .contains(&request.target.as_str().as_ptr());
+            assert_eq!(is_inside, !is_copied, "{field_bytes}");
         }
     }
 }

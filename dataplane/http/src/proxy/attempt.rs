@@ -180,7 +180,12 @@ async fn converse(
         websocket: request.wants_websocket,
         takes_trailers: request.takes_trailers,
     };
+    // What a new HTTP/1.1 connection loses may have arrived: only a policy sends it again.
+    let is_last = ctx.retry.is_none() && channel.is_new_http1();
     let (sender, mut receiver) = channel.send(&outgoing, &worker.settings)?;
+    if is_last {
+        request.forget_large_head();
+    }
     let protocol_fault = Failure {
         reason: Reason::UpstreamProtocol,
         again: Again::Never,
