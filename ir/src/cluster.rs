@@ -16,6 +16,9 @@ use crate::policy::{SecurityPolicy, SessionPersistence};
 use crate::resource::{Metadata, Resource};
 use crate::wasm::WasmPlugin;
 
+/// How long a connection may take to come up where the wire says nothing.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A group of endpoints that serve the same thing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
@@ -25,7 +28,7 @@ pub struct Cluster {
     pub protocol: ClusterProtocol,
     /// Addresses, in the order of the control plane.
     pub endpoints: Vec<Endpoint>,
-    /// How long a connection may take to come up; the wire's default is 5 s.
+    /// How long a connection may take to come up; [`DEFAULT_CONNECT_TIMEOUT`] where nothing is said.
     pub connect_timeout: Duration,
     /// Limit for one exchange; absent means the route's.
     pub request_timeout: Option<Duration>,
@@ -51,6 +54,31 @@ pub struct Cluster {
     pub policy: Option<Arc<BackendPolicy>>,
     /// Tells the endpoints of TCP and TLS routes who the client is; HTTP has header fields for it.
     pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Cluster {
+    /// A cluster without endpoints and without policies, whose connections may take as long to come
+    /// up as the wire says by default.
+    pub fn new(key: impl Into<Arc<str>>, protocol: ClusterProtocol) -> Self {
+        Self {
+            key: key.into(),
+            protocol,
+            endpoints: Vec::new(),
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            request_timeout: None,
+            metadata: Metadata::new(),
+            tls: None,
+            session_persistence: None,
+            balancing: Balancing::RoundRobin,
+            max_inflight_requests: None,
+            ai_service: None,
+            token_policy: None,
+            wasm_plugin: None,
+            security_policy: None,
+            policy: None,
+            proxy_protocol: None,
+        }
+    }
 }
 
 impl Resource for Cluster {

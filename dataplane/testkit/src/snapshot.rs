@@ -7,9 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress};
+use ir::cluster::{ClusterProtocol, EndpointAddress};
 use ir::http_route::{
     BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRule, HttpMatch, HttpRule, PathMatch, Timeouts,
 };
@@ -218,22 +217,8 @@ pub fn cluster(key: &str, protocol: ClusterProtocol, endpoints: &[SocketAddr]) -
         weight: 1,
     };
     Cluster {
-        key: key.into(),
-        protocol,
         endpoints: endpoints.iter().map(endpoint).collect(),
-        connect_timeout: Duration::from_secs(5),
-        request_timeout: None,
-        metadata: Metadata::new(),
-        tls: None,
-        session_persistence: None,
-        balancing: Balancing::RoundRobin,
-        max_inflight_requests: None,
-        ai_service: None,
-        token_policy: None,
-        wasm_plugin: None,
-        security_policy: None,
-        policy: None,
-        proxy_protocol: None,
+        ..Cluster::new(key, protocol)
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane_upstream::{Ask, Cluster, WeightedChoice};
@@ -25,22 +25,9 @@ fn cluster(endpoints: u32, balancing: Balancing, weight: impl Fn(u32) -> u32) ->
         weight: weight(at),
     });
     let source = ir::Cluster {
-        key: "bench/cluster:80".into(),
-        protocol: ir::cluster::ClusterProtocol::Http,
         endpoints: endpoints.collect(),
-        connect_timeout: Duration::from_secs(5),
-        request_timeout: None,
-        metadata: ir::resource::Metadata::default(),
-        tls: None,
-        session_persistence: None,
         balancing,
-        max_inflight_requests: None,
-        ai_service: None,
-        token_policy: None,
-        wasm_plugin: None,
-        security_policy: None,
-        policy: None,
-        proxy_protocol: None,
+        ..ir::Cluster::new("bench/cluster:80", ir::cluster::ClusterProtocol::Http)
     };
     Cluster::compile(&Arc::new(source), None)
 }

@@ -2,16 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::report::{At, Quoted, Report, list, optional};
 use super::{ai, backend_policy, policy, security, tls, value, wasm};
-use crate::cluster::{Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol};
+use crate::cluster::{
+    Balancing, ClusterProtocol, DEFAULT_CONNECT_TIMEOUT, EndpointAddress, HashKey, ProxyProtocol,
+};
 use crate::policy::RateLimitScope;
 use crate::{Cluster, Endpoint, wire};
 
-/// What the contract assumes when no time to connect is given.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest share of one endpoint.
 const WEIGHT_MAX: u32 = 1_000_000;
 
@@ -75,7 +74,7 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
     Some(Cluster {
         protocol: protocol(&cluster.protocol, &at, report),
         endpoints: endpoints?,
-        connect_timeout: connect_timeout?.unwrap_or(CONNECT_TIMEOUT),
+        connect_timeout: connect_timeout?.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         request_timeout: request_timeout?,
         metadata: cluster.metadata,
         tls: tls?.map(Arc::new),

@@ -236,24 +236,8 @@ impl Translation {
             .endpoints_of
             .as_ref()
             .and_then(|of| self.cluster(of));
-        let mut cluster = base.unwrap_or_else(|| Cluster {
-            key: key.clone(),
-            protocol: planned.protocol.clone(),
-            endpoints: Vec::new(),
-            connect_timeout: super::backend::CONNECT_TIMEOUT,
-            request_timeout: None,
-            metadata: Metadata::new(),
-            tls: None,
-            session_persistence: None,
-            balancing: ir::cluster::Balancing::RoundRobin,
-            max_inflight_requests: None,
-            ai_service: None,
-            token_policy: None,
-            wasm_plugin: None,
-            security_policy: None,
-            policy: None,
-            proxy_protocol: None,
-        });
+        let mut cluster =
+            base.unwrap_or_else(|| Cluster::new(key.clone(), planned.protocol.clone()));
         let name = service.split_once('/').map_or(service, |(_, name)| name);
         cluster.metadata = Metadata::from([("service".to_owned(), name.to_owned())]);
         if planned.tls.is_some() {

@@ -9,9 +9,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ir::cluster::{Balancing, ClusterProtocol, EndpointAddress, ProxyProtocol};
+use ir::cluster::{ClusterProtocol, EndpointAddress, ProxyProtocol};
 use ir::resource::Metadata;
 use ir::{BackendPolicy, BackendTarget, Cluster, Endpoint};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -29,8 +28,6 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const PROXY_PROTOCOL: &str = "gateway.nantian.dev/proxy-protocol";
 /// `Auto`: hints of the EndpointSlices are to be followed (topology aware routing).
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
-/// The wire's default (`contract/wire.md`, BackendCluster).
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Group and kind of a Service of several clusters.
 const IMPORT: (&str, &str) = ("multicluster.x-k8s.io", "ServiceImport");
@@ -350,11 +347,7 @@ pub(super) fn cluster<'a>(
     }
     let prefers_own_zone = prefers_own_zone(&service, &endpoints);
     Some(Cluster {
-        key: key.clone(),
-        protocol: protocol(port),
         endpoints,
-        connect_timeout: CONNECT_TIMEOUT,
-        request_timeout: None,
         metadata: Metadata::from([(
             "service".to_owned(),
             service.metadata.name.clone().unwrap_or_default(),
@@ -362,13 +355,6 @@ pub(super) fn cluster<'a>(
         tls: policies
             .of_port(service_key, port)
             .and_then(|verdict| verdict.tls.clone()),
-        session_persistence: None,
-        balancing: Balancing::RoundRobin,
-        max_inflight_requests: None,
-        ai_service: None,
-        token_policy: None,
-        wasm_plugin: None,
-        security_policy: None,
         policy: prefers_own_zone.then(|| {
             let policy = BackendPolicy {
                 prefers_own_zone,
@@ -377,6 +363,7 @@ pub(super) fn cluster<'a>(
             policy.into()
         }),
         proxy_protocol: proxy_protocol(&service).and_then(Result::ok),
+        ..Cluster::new(key.clone(), protocol(port))
     })
 }
 

@@ -327,22 +327,9 @@ fn broken<T: Checked>(object: &T) -> Option<Fault> {
 /// What the contract refuses about it, when it stood at a cluster.
 fn refused(policy: ir::BackendPolicy, security: SecurityPolicy) -> Option<Fault> {
     let cluster = ir::Cluster {
-        key: "default/probe:80".into(),
-        protocol: ir::cluster::ClusterProtocol::Http,
-        endpoints: Vec::new(),
-        connect_timeout: std::time::Duration::from_secs(1),
-        request_timeout: None,
-        metadata: ir::resource::Metadata::new(),
-        tls: None,
-        session_persistence: None,
-        balancing: ir::cluster::Balancing::RoundRobin,
-        max_inflight_requests: None,
-        ai_service: None,
-        token_policy: None,
-        wasm_plugin: None,
         security_policy: Some(Arc::new(security)),
         policy: Some(policy.into()),
-        proxy_protocol: None,
+        ..ir::Cluster::new("default/probe:80", ir::cluster::ClusterProtocol::Http)
     };
     let violations = ir::decode::cluster(ir::encode::cluster(&cluster)).err()?;
     let messages: Vec<_> = violations

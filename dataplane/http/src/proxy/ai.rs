@@ -308,7 +308,8 @@ impl<'c> Line<'_, 'c> {
                 let attempt = attempt(
                     self, target, ctx, request, asked, &mut tried, responder, tally,
                 );
-                self.waiting.until_due(pin!(attempt)).await
+                let ended = async { attempt.await.unwrap_or_else(|ended| ended) };
+                self.waiting.until_due(pin!(ended)).await
             };
             let Failed {
                 reply,

@@ -147,13 +147,40 @@ fn changes<'a>(
     ]
 }
 
+/// The gateway's authority, two of clients, a client with a certificate of the first and one with
+/// none.
+struct Parties {
+    authority: Authority,
+    ours: Authority,
+    other: Authority,
+    known: TlsClient,
+    anonymous: TlsClient,
+}
+
+impl Parties {
+    fn new() -> Self {
+        let authority = Authority::new("test");
+        let ours = Authority::new("ours");
+        Self {
+            known: TlsClient::trusting(&authority).identity(&ours.client("known")),
+            anonymous: TlsClient::trusting(&authority),
+            other: Authority::new("other"),
+            authority,
+            ours,
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_would_not_be_let_in_any_more_is_sent_away() {
     let backend = Backend::http1("b").await;
-    let authority = Authority::new("test");
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let known = TlsClient::trusting(&authority).identity(&ours.client("known"));
-    let anonymous = TlsClient::trusting(&authority);
+    let Parties {
+        authority,
+        ours,
+        other,
+        known,
+        anonymous,
+    } = Parties::new();
     let (by_ours, by_both, by_other) = ([&ours], [&ours, &other], [&other]);
     let port = free_port();
     let base = coalescing(port, &authority, &[("one", &[HOST])])
@@ -186,10 +213,13 @@ async fn who_would_not_be_let_in_any_more_is_sent_away() {
 #[tokio::test]
 async fn a_stream_that_would_not_be_let_in_any_more_is_cut() {
     let backend = StreamBackend::tcp("plain").await;
-    let authority = Authority::new("test");
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let known = TlsClient::trusting(&authority).identity(&ours.client("known"));
-    let anonymous = TlsClient::trusting(&authority);
+    let Parties {
+        authority,
+        ours,
+        other,
+        known,
+        anonymous,
+    } = Parties::new();
     let (by_ours, by_both, by_other) = ([&ours], [&ours, &other], [&other]);
     let port = free_port();
     let route = stream_route(

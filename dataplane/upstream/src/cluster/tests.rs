@@ -8,7 +8,6 @@ use ir::Hostname;
 use ir::backend_policy::{BackendPolicy, OutlierDetection};
 use ir::cluster::{Balancing, HashKey, SubjectAltName};
 use ir::listener::TlsVersion;
-use ir::resource::Metadata;
 
 use super::*;
 use ir::cluster::BackendTls;
@@ -28,22 +27,8 @@ fn endpoint(address: &str) -> ir::Endpoint {
 
 fn cluster(endpoints: Vec<ir::Endpoint>) -> ir::Cluster {
     ir::Cluster {
-        key: "shop/cart:80".into(),
-        protocol: ClusterProtocol::Http,
         endpoints,
-        connect_timeout: Duration::from_secs(5),
-        request_timeout: None,
-        metadata: Metadata::default(),
-        tls: None,
-        session_persistence: None,
-        balancing: Balancing::RoundRobin,
-        max_inflight_requests: None,
-        ai_service: None,
-        token_policy: None,
-        wasm_plugin: None,
-        security_policy: None,
-        policy: None,
-        proxy_protocol: None,
+        ..ir::Cluster::new("shop/cart:80", ClusterProtocol::Http)
     }
 }
 

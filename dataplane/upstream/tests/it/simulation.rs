@@ -33,22 +33,10 @@ pub(crate) fn cluster(
     policy: BackendPolicy,
 ) -> ir::Cluster {
     ir::Cluster {
-        key: "shop/b:80".into(),
-        protocol: ClusterProtocol::Http,
         endpoints,
-        connect_timeout: Duration::from_secs(5),
-        request_timeout: None,
-        metadata: ir::resource::Metadata::default(),
-        tls: None,
-        session_persistence: None,
         balancing,
-        max_inflight_requests: None,
-        ai_service: None,
-        token_policy: None,
-        wasm_plugin: None,
-        security_policy: None,
         policy: Some(policy.into()),
-        proxy_protocol: None,
+        ..ir::Cluster::new("shop/b:80", ClusterProtocol::Http)
     }
 }
 

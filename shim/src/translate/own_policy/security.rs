@@ -21,13 +21,7 @@ const REFUSED: &str = "until then requests to its targets are answered with 403"
 pub(super) fn read(object: &Object<crds::SecurityPolicy>) -> Read {
     let spec = &object.value.spec;
     let targets = spec.target_refs.iter().map(|target| {
-        let reference = Reference {
-            group: &target.group,
-            kind: &target.kind,
-            namespace: target.namespace.as_deref(),
-            name: &target.name,
-            section: target.section_name.as_deref(),
-        };
+        let reference = Reference::from(target);
         Target::read(&reference, object.namespace())
     });
     let targets: Vec<_> = targets.collect();

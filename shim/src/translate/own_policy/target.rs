@@ -32,6 +32,18 @@ pub(super) struct Reference<'a> {
     pub(super) section: Option<&'a str>,
 }
 
+impl<'a> From<&'a crds::target_ref::TargetRef> for Reference<'a> {
+    fn from(target: &'a crds::target_ref::TargetRef) -> Self {
+        Self {
+            group: &target.group,
+            kind: &target.kind,
+            namespace: target.namespace.as_deref(),
+            name: &target.name,
+            section: target.section_name.as_deref(),
+        }
+    }
+}
+
 impl<'a> Reference<'a> {
     /// A whole object of the policy's own namespace.
     pub(super) fn local(group: &'a str, kind: &'a str, name: &'a str) -> Self {

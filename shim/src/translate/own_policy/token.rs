@@ -28,13 +28,7 @@ pub(super) struct ByRoute {
 pub(super) fn read(object: &Object<crds::TokenPolicy>) -> Read {
     let spec = &object.value.spec;
     let targets = spec.target_refs.iter().map(|target| {
-        let reference = Reference {
-            group: &target.group,
-            kind: &target.kind,
-            namespace: target.namespace.as_deref(),
-            name: &target.name,
-            section: target.section_name.as_deref(),
-        };
+        let reference = Reference::from(target);
         let found = Target::read(&reference, object.namespace())?;
         let message = match &found {
             Target::Service(_) | Target::AiService(_) | Target::Route(Kind::HttpRoute, _) => {

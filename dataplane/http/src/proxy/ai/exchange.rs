@@ -91,30 +91,12 @@ struct Way<'a> {
     metrics: &'a Arc<BackendMetrics>,
 }
 
-/// Asks a provider once.
+/// Asks a provider once; what ends it early stands on the error's side.
 #[expect(
     clippy::too_many_arguments,
     reason = "the line, the call, and its two ends"
 )]
 pub(super) async fn attempt<'c>(
-    line: &Line<'_, 'c>,
-    target: &'c Target,
-    ctx: &mut Context<'c>,
-    request: &Request,
-    asked: &mut Asked,
-    tried: &mut Vec<SocketAddr>,
-    responder: &mut Responder<'_>,
-    tally: &mut Tally<'c>,
-) -> Ended {
-    let ended = asking(line, target, ctx, request, asked, tried, responder, tally);
-    ended.await.unwrap_or_else(|ended| ended)
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the line, the call, and its two ends"
-)]
-async fn asking<'c>(
     line: &Line<'_, 'c>,
     target: &'c Target,
     ctx: &mut Context<'c>,
