@@ -69,13 +69,22 @@ impl Usage {
     }
 }
 
-/// How many tokens a text is for a model. Models that are not OpenAI's are counted with the newest vocabulary.
-pub fn count(model: &str, text: &str) -> u64 {
-    let tokenizer = if has_old_vocabulary(model) {
+/// Reads the vocabulary of a model, which takes a while at its first use; later calls cost nothing.
+pub fn prepare(model: &str) {
+    tokenizer(model);
+}
+
+fn tokenizer(model: &str) -> &'static bpe_openai::Tokenizer {
+    if has_old_vocabulary(model) {
         bpe_openai::cl100k_base()
     } else {
         bpe_openai::o200k_base()
-    };
+    }
+}
+
+/// How many tokens a text is for a model. Models that are not OpenAI's are counted with the newest vocabulary.
+pub fn count(model: &str, text: &str) -> u64 {
+    let tokenizer = tokenizer(model);
     let mut end = text.len().min(EXACT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

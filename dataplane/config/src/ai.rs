@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dataplane_ai::service::{Service, ServiceError};
+use dataplane_ai::token;
 use dataplane_telemetry::metrics::{AiMetrics, Metrics};
 use ir::{Cluster, Snapshot};
 
@@ -73,6 +74,10 @@ impl AiCluster {
                 %error,
                 "an AI service cannot be used, its calls are answered with 500"
             );
+        }
+        if source.token_policy.is_some() {
+            // Now, and not by a worker while all its requests wait.
+            token::prepare(&ai.model);
         }
         let targets = service.as_ref().map(Service::targets).unwrap_or_default();
         let places = targets.iter().enumerate().map(|(at, target)| {

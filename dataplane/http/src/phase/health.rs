@@ -47,7 +47,8 @@ pub(crate) fn enter(ctx: &mut Context<'_>) -> Step {
 
 /// Notes the head of a final response.
 ///
-/// A trial of a half-open breaker ends here: one that streams for hours must not keep others out.
+/// A failure is judged here. A trial of a half-open breaker ends here, too: one that streams for
+/// hours must not keep others out.
 pub(crate) fn answered(ctx: &mut Context<'_>, response: &Response, began: Option<Instant>) {
     if !ctx.is_watched() {
         return;
@@ -58,7 +59,10 @@ pub(crate) fn answered(ctx: &mut Context<'_>, response: &Response, began: Option
     if let (Some(endpoint), Some(began)) = (&ctx.endpoint, began) {
         endpoint.load().answered_in(began.elapsed());
     }
-    if ctx.pass.as_ref().is_some_and(|pass| pass.is_trial()) {
+    if outcome != Outcome::Success {
+        // Nothing that follows makes it better, and whoever is told must find it counted.
+        ended(ctx, outcome);
+    } else if ctx.pass.as_ref().is_some_and(|pass| pass.is_trial()) {
         tell_breaker(ctx, outcome, Instant::now());
     }
 }
