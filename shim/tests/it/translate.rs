@@ -95,7 +95,7 @@ fn dangling_references_are_named_and_keep_their_share() {
         ),
         (
             "{name: cart, kind: Bucket, group: x.io, port: 80}",
-            "InvalidKind: spec.rules[0].backendRefs[0]: kind x.io Bucket is no backend here, use a Service",
+            "InvalidKind: spec.rules[0].backendRefs[0]: kind x.io Bucket is no backend here, use a Service or a ServiceImport",
         ),
         (
             "{name: cart, namespace: else, port: 80}",
@@ -475,7 +475,7 @@ fn a_bad_value_keeps_the_route_out_and_names_the_field() {
         ),
         (
             "backendRefs: [{name: cart}]",
-            "spec.rules[0].backendRefs[0].port: is missing or no port, a Service needs one",
+            "spec.rules[0].backendRefs[0].port: is missing or no port, a Service or ServiceImport needs one",
         ),
         (
             "backendRefs: [{name: cart, port: 80, weight: -1}]",

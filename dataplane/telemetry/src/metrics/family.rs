@@ -125,10 +125,10 @@ declare! {
             "Connections accepted from clients.";
         DOWNSTREAM_REJECTED: Counter "downstream_connections_rejected_total" ["listener", "limit"]
             "Connections closed right after they were accepted, by the limit they met.";
-        DOWNSTREAM_ENDED: Counter "downstream_connections_ended_total" ["listener", "limit"]
-            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, or for their number of requests or their age.";
         HTTP2_LIMITED: Counter "downstream_http2_limited_total" ["listener", "limit"]
             "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the limit their client broke.";
+        DOWNSTREAM_ENDED: Counter "downstream_connections_ended_total" ["listener", "limit"]
+            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, or for their number of requests or their age.";
 
         ACCEPT_PAUSES: Counter "downstream_accept_pauses_total" ["listener", "cause"]
             "Times a socket stopped accepting for a while; its clients wait in the kernel.";
@@ -216,12 +216,12 @@ declare! {
             "1 while sessions are sealed under a secret that ends with the process and that no other replica has.";
         SESSION_SECRET_UNUSABLE: Gauge "session_persistence_secret_file_unusable" []
             "1 while the file with the secret of sessions cannot be used, so that they go on under the one read before.";
-        SESSION_SECRETS: Counter "session_persistence_secrets_taken_total" []
-            "Times that a new secret of the file began to seal sessions.";
         SESSION_RULES: Gauge "session_persistence_route_rule_count" []
             "Rules of routes that ask for persistent sessions, one for each listener they are on.";
         SESSION_BACKENDS: Gauge "session_persistence_backend_count" []
             "Backends that ask for persistent sessions.";
+        SESSION_SECRETS: Counter "session_persistence_secrets_taken_total" []
+            "Times that a new secret of the file began to seal sessions.";
         SESSIONS: Counter "session_persistence_sessions_total" ["outcome"]
             "Sessions that began, requests that were kept at their endpoint, sessions that moved to another, values that were refused.";
 

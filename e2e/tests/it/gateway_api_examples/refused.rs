@@ -64,7 +64,7 @@ async fn http_request_mirroring_copies_to_the_second_service() {
 }
 
 #[tokio::test]
-async fn multicluster_backends_are_not_supported_yet() {
+async fn multicluster_backends_that_nobody_imported_are_told() {
     let rows = [
         ("multicluster/httproute-simple.yaml", "/"),
         ("multicluster/httproute-location.yaml", "/west"),
@@ -77,8 +77,8 @@ async fn multicluster_backends_are_not_supported_yet() {
         it.add("gateway.yaml", [gateway]).unwrap();
         let it = it.serve(&[80]).await.unwrap();
         let told = it.told("HTTPRoute", "default/store").await;
-        let start = "parent default/external-http ResolvedRefs=False InvalidKind";
-        assert_told(&told, start, "ServiceImport");
+        let start = "parent default/external-http ResolvedRefs=False BackendNotFound";
+        assert_told(&told, start, "there is no ServiceImport");
         let answer = it.get(80, "any.test", path).await.unwrap();
         assert_eq!(answer.status, 500, "{file}");
     }

@@ -221,7 +221,7 @@ async fn reference_grant_opens_services_to_one_namespace() {
 }
 
 #[tokio::test]
-async fn multicluster_method_knows_methods_and_names_what_it_does_not_serve() {
+async fn multicluster_method_knows_methods_and_names_what_nobody_imported() {
     let Some(mut it) = example(&["multicluster/httproute-method.yaml"]) else {
         return;
     };
@@ -246,7 +246,7 @@ async fn multicluster_method_knows_methods_and_names_what_it_does_not_serve() {
     assert_told(&told, "parent default/api-gw Accepted=True", "");
     assert_told(
         &told,
-        "parent default/api-gw ResolvedRefs=False InvalidKind",
-        "ServiceImport",
+        "parent default/api-gw ResolvedRefs=False BackendNotFound",
+        "there is no ServiceImport",
     );
 }

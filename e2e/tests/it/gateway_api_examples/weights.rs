@@ -60,7 +60,7 @@ async fn traffic_split_3_gives_nothing_to_weight_zero() {
 }
 
 #[tokio::test]
-async fn multicluster_hybrid_fails_the_share_it_cannot_serve() {
+async fn multicluster_hybrid_fails_the_share_that_nobody_imported() {
     let Some(mut it) = example(&["multicluster/httproute-hybrid.yaml"]) else {
         return;
     };
@@ -74,7 +74,7 @@ async fn multicluster_hybrid_fails_the_share_it_cannot_serve() {
     let told = it.told("HTTPRoute", "default/store").await;
     assert_told(
         &told,
-        "parent default/external-http ResolvedRefs=False InvalidKind",
-        "ServiceImport",
+        "parent default/external-http ResolvedRefs=False BackendNotFound",
+        "there is no ServiceImport",
     );
 }
