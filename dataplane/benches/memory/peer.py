@@ -92,6 +92,8 @@ def answer(port):
 
 
 def serve(tcp):
+    # Head and body are two writes; without this the body waits for the head's acknowledgement.
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     seen = b""
     while True:
         while b"\r\n\r\n" not in seen:
