@@ -49,6 +49,11 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
         &["ir", "dataplane-telemetry", "dataplane-resilience"],
     ),
     (
+        "dataplane-wasm",
+        2,
+        &["ir", "dataplane-telemetry", "dataplane-resilience"],
+    ),
+    (
         "dataplane-config",
         3,
         &[
@@ -58,6 +63,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
+            "dataplane-wasm",
             "dataplane-ai",
         ],
     ),
@@ -71,6 +77,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
+            "dataplane-wasm",
             "dataplane-ai",
             "dataplane-config",
         ],
@@ -85,6 +92,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
+            "dataplane-wasm",
             "dataplane-config",
         ],
     ),
@@ -98,6 +106,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
+            "dataplane-wasm",
             "dataplane-xds",
             "dataplane-config",
             "dataplane-http",
