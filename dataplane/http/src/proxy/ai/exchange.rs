@@ -7,15 +7,12 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::Method;
 
-use dataplane_ai::call::{Answering, Call};
-use dataplane_ai::failure::{Failure, FailureReason};
-use dataplane_ai::service::{Service, Target};
+use dataplane_ai::failure::Failure;
+use dataplane_ai::service::Target;
 use dataplane_config::ClusterTls;
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
@@ -25,26 +22,19 @@ use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome};
 use crate::context::Context;
 use crate::deadline::Wait;
 use crate::downstream::{ClientError, Responder};
-use crate::exchange::{self, Channel, Head, Outgoing, Owner, Peer, Receiver, Sender};
-use crate::h1::{BodyLength, Frame};
+use crate::exchange::{self, Channel, Outgoing, Owner, Peer};
+use crate::h1::BodyLength;
 use crate::message::{Request, Response};
-use crate::phase;
 use crate::reply::Reply;
 
-use super::super::attempt::{
-    Fault, Upload, Uploaded, begin_response, discard, or_gone, poll_now, taken, unless_gone,
-};
+mod answer;
+mod transfer;
+
+use super::super::attempt::{Fault, Upload, discard, or_gone};
 use super::Line;
 use super::prepare::{Asked, At, Prepared, place, prepare, refused, unreachable};
 use super::tally::Tally;
-
-/// Interim responses (1xx) that are passed over.
-const INTERIM_MAX: usize = 32;
-/// Pieces of a whole answer that are handed over at once.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Questions up to this size are counted by their tokens when nobody else does; of larger ones the
-/// count is taken to be a quarter of their bytes.
-const COUNTED_BYTES_MAX: usize = 16 * 1024;
+use transfer::{head, upload, whole};
 
 /// How an attempt ended.
 pub(super) enum Ended {
@@ -358,273 +348,5 @@ impl<'c> Asking<'_, '_, 'c> {
         }
         let again = if is_race { Again::AtOnce } else { Again::Here };
         self.failed(tally, failure.reason, again)
-    }
-
-    /// A whole answer: to the client, unless it is one that another attempt may better.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the answer, and what becomes of it"
-    )]
-    async fn answer(
-        &self,
-        answering: &Answering,
-        left_behind: &[String],
-        response: Response,
-        body: Bytes,
-        ctx: &mut Context<'c>,
-        asked: &mut Asked,
-        responder: &mut Responder<'_>,
-        tally: &mut Tally<'c>,
-    ) -> Result<Option<Ended>, Ended> {
-        let Line { worker, .. } = *self.line;
-        let Response {
-            status, headers, ..
-        } = response;
-        let mut answer = answering.whole(status, &headers, body);
-        let mut fields = match answering.is_converted() {
-            true => HeaderMap::new(),
-            false => phase::ai::fields_to_pass(&headers),
-        };
-        answering.head(&headers, &mut fields);
-        let kind = answering.content_type(false);
-        let kind = kind.or_else(|| fields.get(header::CONTENT_TYPE).cloned());
-        let json = || HeaderValue::from_static("application/json");
-        let is_ours = answer.failure.is_some();
-        let kind = kind.filter(|_| !is_ours).unwrap_or_else(json);
-        fields.insert(header::CONTENT_TYPE, kind);
-        phase::ai::stamp_ignored(left_behind, &mut fields);
-        if let Some(failure) = answer.failure.take() {
-            tally.failed(failure.reason.as_str());
-            let again = match failure.reason {
-                FailureReason::Credentials => Again::Elsewhere,
-                _ if Service::is_retryable(failure.status) => Again::Here,
-                _ => Again::Never,
-            };
-            let reply = Reply {
-                reason: phase::ai::reason_of(&failure),
-                status: answer.status,
-                headers: fields,
-                body: answer.body,
-            };
-            return Ok(Some(Ended::Failed(Box::new(Failed {
-                reply: Box::new(reply),
-                again,
-                pause: failure.retry_after,
-            }))));
-        }
-        if !answer.usage.is_complete() {
-            self.estimate(asked, &mut answer, tally);
-        }
-        tally.answered(&answer);
-        if let (Some(redactor), Some(vault)) = (&self.line.service.redactor, &mut asked.vault) {
-            let redacted = redactor.answer(&answer.body, vault);
-            tally.redacted(&redacted.counts);
-            answer.body = redacted.body;
-        }
-        asked.call = None;
-        tally.stamp(&mut fields);
-        let length = answer.body.len() as u64;
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        let mut response = Response {
-            status: answer.status,
-            headers: fields,
-            body: BodyLength::Length(length),
-            declared: BodyLength::Length(length),
-        };
-        let watch = self.line.waiting.watch;
-        watch.upstream_done();
-        begin_response(worker, watch.now(), ctx, &mut response, responder)?;
-        let mut body = answer.body;
-        while !body.is_empty() {
-            let piece = body.split_to(body.len().min(PIECE_BYTES));
-            put(Frame::Data(piece), responder, watch).await?;
-        }
-        put(Frame::End, responder, watch).await?;
-        Ok(None)
-    }
-
-    /// Counts what the provider did not.
-    fn estimate(
-        &self,
-        asked: &Asked,
-        answer: &mut dataplane_ai::call::Answer,
-        tally: &mut Tally<'_>,
-    ) {
-        let Some(call) = &asked.call else { return };
-        tally.estimates(estimated(call));
-        if answer.usage.output.is_none() && answer.body.len() <= COUNTED_BYTES_MAX {
-            let text = std::str::from_utf8(&answer.body).unwrap_or_default();
-            answer.usage.output = Some(dataplane_ai::token::of_request(call.model(), text));
-        }
-    }
-
-    /// The head of an answer in pieces goes out; there will be no other attempt.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the answer, and what becomes of it"
-    )]
-    fn begin(
-        &self,
-        answering: &Answering,
-        left_behind: &[String],
-        response: &mut Response,
-        ctx: &mut Context<'c>,
-        asked: &mut Asked,
-        responder: &mut Responder<'_>,
-        tally: &mut Tally<'c>,
-    ) -> Result<(), Ended> {
-        let provider = std::mem::take(&mut response.headers);
-        let mut fields = match answering.is_converted() {
-            true => HeaderMap::new(),
-            false => phase::ai::fields_to_pass(&provider),
-        };
-        answering.head(&provider, &mut fields);
-        if let Some(kind) = answering.content_type(true) {
-            fields.insert(header::CONTENT_TYPE, kind);
-        }
-        let no_cache = HeaderValue::from_static("no-cache");
-        fields.entry(header::CACHE_CONTROL).or_insert(no_cache);
-        phase::ai::stamp_ignored(left_behind, &mut fields);
-        tally.stamp(&mut fields);
-        // Not held while the answer streams, which may take long.
-        if let Some(call) = asked.call.take() {
-            tally.estimates(estimated(&call));
-        }
-        let vault = asked.vault.take().unwrap_or_default();
-        let redactor = self.line.service.redactor.as_ref();
-        tally.streams(
-            answering.stream(),
-            redactor.map(|redactor| redactor.stream(vault)),
-        );
-        let mut head = Response {
-            status: response.status,
-            headers: fields,
-            body: BodyLength::Chunked,
-            declared: BodyLength::Chunked,
-        };
-        let Line {
-            worker, waiting, ..
-        } = *self.line;
-        begin_response(worker, waiting.watch.now(), ctx, &mut head, responder)?;
-        Ok(())
-    }
-
-    /// The pieces of an answer, each when it comes.
-    async fn stream(
-        &self,
-        receiver: &mut Receiver<'_>,
-        ctx: &mut Context<'c>,
-        responder: &mut Responder<'_>,
-        tally: &mut Tally<'c>,
-    ) -> Result<(), Ended> {
-        let watch = self.line.waiting.watch;
-        let mut out = Vec::new();
-        loop {
-            watch.await_upstream(Wait::ResponseBody);
-            let frame = match poll_now(|cx| receiver.poll_frame(cx)).await {
-                Poll::Ready(frame) => frame.map_err(Fault::from),
-                Poll::Pending => {
-                    // What was gathered must not wait for a provider that is slow.
-                    taken(responder, watch, Responder::poll_flush).await?;
-                    watch.await_upstream(Wait::ResponseBody);
-                    unless_gone(responder, |cx| receiver.poll_frame(cx)).await
-                }
-            };
-            match frame {
-                Ok(Frame::Data(piece)) => tally.push(piece, watch.now(), &mut out),
-                Ok(Frame::Trailers(_)) => {}
-                Ok(Frame::End) => tally.end(&mut out),
-                Err(Fault::Client(error)) => return Err(error.into()),
-                Err(_) => tally.abort(Failure::broken_stream(), &mut out),
-            }
-            let is_over = tally.is_over();
-            if is_over {
-                tally.end(&mut out);
-            }
-            for piece in out.drain(..) {
-                put(Frame::Data(piece), responder, watch).await?;
-            }
-            if is_over {
-                if let Some(failure) = tally.stream_failure() {
-                    ctx.reason = phase::ai::reason_of(failure);
-                }
-                watch.upstream_done();
-                return Ok(put(Frame::End, responder, watch).await?);
-            }
-        }
-    }
-}
-
-/// About how many tokens a question is, at a price that any call can pay.
-fn estimated(call: &Call) -> u64 {
-    let bytes = call.body().len();
-    match bytes <= COUNTED_BYTES_MAX {
-        true => call.estimated_input(call.model()),
-        false => bytes as u64 / 4,
-    }
-}
-
-async fn put(
-    frame: Frame,
-    responder: &mut Responder<'_>,
-    watch: &crate::deadline::Watch,
-) -> Result<(), ClientError> {
-    responder.put(frame)?;
-    taken(responder, watch, Responder::poll_taken).await
-}
-
-/// The body of the request.
-async fn upload(mut sender: Sender<'_>, body: Vec<Bytes>) -> Result<Uploaded, ClientError> {
-    for piece in body {
-        if sender.frame(Frame::Data(piece)).await.is_err() {
-            return Ok(Uploaded::Refused);
-        }
-    }
-    match sender.frame(Frame::End).await {
-        Ok(()) => Ok(Uploaded::Whole),
-        Err(_) => Ok(Uploaded::Refused),
-    }
-}
-
-async fn head(
-    receiver: &mut Receiver<'_>,
-    responder: &mut Responder<'_>,
-) -> Result<Response, Fault> {
-    let protocol = exchange::Failure {
-        reason: Reason::UpstreamProtocol,
-        again: exchange::Again::Never,
-    };
-    let mut interims = 0;
-    loop {
-        match unless_gone(responder, |cx| receiver.poll_head(cx)).await? {
-            Head::Interim(..) if interims < INTERIM_MAX => interims += 1,
-            Head::Interim(..) | Head::Switched(_) => return Err(protocol.into()),
-            Head::Final(response) => return Ok(response),
-        }
-    }
-}
-
-/// All of a body; absent when it is too large.
-async fn whole(
-    receiver: &mut Receiver<'_>,
-    responder: &mut Responder<'_>,
-    bytes_max: usize,
-) -> Result<Option<Bytes>, Fault> {
-    let mut first = Bytes::new();
-    let mut body = BytesMut::new();
-    loop {
-        match unless_gone(responder, |cx| receiver.poll_frame(cx)).await? {
-            Frame::Data(data) if first.len() + body.len() + data.len() > bytes_max => {
-                return Ok(None);
-            }
-            Frame::Data(data) if first.is_empty() && body.is_empty() => first = data,
-            Frame::Data(data) => {
-                body.extend_from_slice(&std::mem::take(&mut first));
-                body.extend_from_slice(&data);
-            }
-            Frame::Trailers(_) => {}
-            Frame::End if body.is_empty() => return Ok(Some(first)),
-            Frame::End => return Ok(Some(body.freeze())),
-        }
     }
 }
