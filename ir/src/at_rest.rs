@@ -52,6 +52,7 @@ pub fn without_secrets(snapshot: &Snapshot) -> Bare {
     let mut withheld = Vec::new();
     let mut bare = Snapshot {
         secrets: Resources::default(),
+        wasm_plugins: Resources::default(),
         ..snapshot.clone()
     };
     for listener in snapshot.listeners.iter() {
@@ -95,10 +96,13 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Snapshot, AtRestError> {
     decode::snapshot(message).map_err(AtRestError::Invalid)
 }
 
+/// Settings and address of a plugin are the plugin's affair and may hold anything: plugins count as
+/// secrets, here and below.
 fn needs_secrets(listener: &Listener) -> bool {
     let ends_tls = listener.tls.as_ref().is_some_and(|tls| !tls.passthrough);
     ends_tls
         || listener.backend_client_certificate.is_some()
+        || !listener.plugins.is_empty()
         || policy_needs_secrets(listener.security_policy.as_ref())
 }
 
@@ -111,26 +115,26 @@ fn is_credentialed(cluster: &Cluster) -> bool {
         .ai_service
         .as_ref()
         .is_some_and(|ai| ai.auth.is_some());
-    // Settings and address of a plugin are the plugin's affair and may hold anything.
     has_auth
         || cluster.wasm_plugin.is_some()
+        || !cluster.plugins.is_empty()
         || policy_needs_secrets(cluster.security_policy.as_ref())
 }
 
 /// A rule whose filters can be looked at and replaced.
 trait Filtered: Clone {
-    fn parts(&mut self) -> (&mut Vec<Filter>, &mut Vec<BackendRef>);
+    fn parts(&mut self) -> (&mut Vec<Filter>, &mut Vec<BackendRef>, &mut Vec<Arc<str>>);
 }
 
 impl Filtered for HttpRule {
-    fn parts(&mut self) -> (&mut Vec<Filter>, &mut Vec<BackendRef>) {
-        (&mut self.filters, &mut self.backends)
+    fn parts(&mut self) -> (&mut Vec<Filter>, &mut Vec<BackendRef>, &mut Vec<Arc<str>>) {
+        (&mut self.filters, &mut self.backends, &mut self.plugins)
     }
 }
 
 impl Filtered for GrpcRule {
-    fn parts(&mut self) -> (&mut Vec<Filter>, &mut Vec<BackendRef>) {
-        (&mut self.filters, &mut self.backends)
+    fn parts(&mut self) -> (&mut Vec<Filter>, &mut Vec<BackendRef>, &mut Vec<Arc<str>>) {
+        (&mut self.filters, &mut self.backends, &mut self.plugins)
     }
 }
 
@@ -144,16 +148,18 @@ where
     let mut closed = Route::clone(route);
     let mut is_credentialed = policy_needs_secrets(route.security_policy.as_ref());
     for rule in &mut closed.rules {
-        let (filters, backends) = rule.parts();
+        let (filters, backends, plugins) = rule.parts();
         let of_backends = backends.iter().flat_map(|backend| &backend.filters);
         is_credentialed |= filters.iter().chain(of_backends).any(holds_credentials);
+        is_credentialed |= !plugins.is_empty();
     }
     if !is_credentialed {
         return None;
     }
     closed.security_policy = None;
     for rule in &mut closed.rules {
-        let (filters, backends) = rule.parts();
+        let (filters, backends, plugins) = rule.parts();
+        plugins.clear();
         *filters = vec![Filter::Unsupported {
             name: "Withheld".to_owned(),
             reason: "it needs secrets, which are not kept on disk".to_owned(),

@@ -46,8 +46,10 @@ pub struct Cluster {
     pub ai_service: Option<Arc<AiService>>,
     /// Token limits.
     pub token_policy: Option<Arc<TokenPolicy>>,
-    /// A plugin on everything that goes to this cluster.
+    /// A plugin on everything that goes to this cluster, from a control plane of the contract.
     pub wasm_plugin: Option<Arc<WasmPlugin>>,
+    /// Keys of further plugins on it, in no order.
+    pub plugins: Vec<Arc<str>>,
     /// Authentication, limits and the like in front of this cluster.
     pub security_policy: Option<Arc<SecurityPolicy>>,
     /// How its endpoints are watched, spared and limited.
@@ -74,6 +76,7 @@ impl Cluster {
             ai_service: None,
             token_policy: None,
             wasm_plugin: None,
+            plugins: Vec::new(),
             security_policy: None,
             policy: None,
             proxy_protocol: None,

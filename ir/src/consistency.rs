@@ -1,13 +1,19 @@
-//! Rules between objects: listeners that get in each other's way, certificates that are missing.
+//! Rules between objects: listeners that get in each other's way, certificates and plugins that are
+//! missing.
 //!
-//! Used by `decode` on a whole snapshot and by `delta` after one that touches listeners or secrets.
-//! The cost grows with the number of listeners, never with that of routes.
+//! Used by `decode` on a whole snapshot and by `delta` on what it touches. The cost of a change grows
+//! with the number of listeners, not with that of routes; only a plugin that goes is looked for in all
+//! of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::listener::ListenerProtocol;
-use crate::{Listener, Resources, Secret, Violation, Violations};
+use crate::{
+    Cluster, GrpcRoute, HttpRoute, Listener, Resources, Secret, Snapshot, Violation, Violations,
+    WasmPlugin,
+};
 
 /// Every violation of the rules between these listeners and secrets.
 ///
@@ -30,6 +36,85 @@ pub fn check(listeners: &Resources<Listener>, secrets: &Resources<Secret>) -> Vi
         }
     }
     violations
+}
+
+/// A violation for every plugin that is named and not there.
+///
+/// A plugin may be what keeps somebody out, so nothing is served without it.
+pub fn check_plugins(snapshot: &Snapshot) -> Violations {
+    let mut missing = MissingPlugins::among(&snapshot.wasm_plugins);
+    snapshot
+        .listeners
+        .iter()
+        .for_each(|it| missing.of_listener(it));
+    snapshot
+        .http_routes
+        .iter()
+        .for_each(|it| missing.of_http_route(it));
+    snapshot
+        .grpc_routes
+        .iter()
+        .for_each(|it| missing.of_grpc_route(it));
+    snapshot
+        .clusters
+        .iter()
+        .for_each(|it| missing.of_cluster(it));
+    missing.violations
+}
+
+/// Names of plugins that lead nowhere.
+pub(crate) struct MissingPlugins<'a> {
+    plugins: &'a Resources<WasmPlugin>,
+    pub(crate) violations: Violations,
+}
+
+impl<'a> MissingPlugins<'a> {
+    pub(crate) fn among(plugins: &'a Resources<WasmPlugin>) -> Self {
+        Self {
+            plugins,
+            violations: Violations::default(),
+        }
+    }
+
+    pub(crate) fn of_listener(&mut self, listener: &Listener) {
+        self.of("Listener", &listener.name, "", &listener.plugins);
+    }
+
+    pub(crate) fn of_http_route(&mut self, route: &HttpRoute) {
+        for (index, rule) in route.rules.iter().enumerate() {
+            self.of_rule("HTTPRoute", &route.key, index, &rule.plugins);
+        }
+    }
+
+    pub(crate) fn of_grpc_route(&mut self, route: &GrpcRoute) {
+        for (index, rule) in route.rules.iter().enumerate() {
+            self.of_rule("GRPCRoute", &route.key, index, &rule.plugins);
+        }
+    }
+
+    pub(crate) fn of_cluster(&mut self, cluster: &Cluster) {
+        self.of("Cluster", &cluster.key, "", &cluster.plugins);
+    }
+
+    fn of_rule(&mut self, kind: &str, key: &str, index: usize, names: &[Arc<str>]) {
+        if !names.is_empty() {
+            self.of(kind, key, &format!("rules[{index}]."), names);
+        }
+    }
+
+    fn of(&mut self, kind: &str, key: &str, before: &str, names: &[Arc<str>]) {
+        for (index, name) in names.iter().enumerate() {
+            if self.plugins.get(name).is_none() {
+                self.violations.push(Violation {
+                    object: format!("{kind} {key}"),
+                    path: format!("{before}wasm_plugins[{index}]"),
+                    message: format!(
+                        "plugin {name} is not in the snapshot, send it or take its name out"
+                    ),
+                });
+            }
+        }
+    }
 }
 
 /// What a bound socket is told apart by; datagrams and TCP do not meet.

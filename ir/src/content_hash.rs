@@ -44,20 +44,24 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// The type URLs of the contract, in the order of [`TypeVersions`].
-pub const TYPE_URLS: [&str; 6] = [
+/// The type URLs of the contract and, last, our own, in the order of [`TypeVersions`].
+pub const TYPE_URLS: [&str; 7] = [
     "type.googleapis.com/gateway.control.v1.Listener",
     "type.googleapis.com/gateway.control.v1.HttpRoute",
     "type.googleapis.com/gateway.control.v1.GrpcRoute",
     "type.googleapis.com/gateway.control.v1.StreamRoute",
     "type.googleapis.com/gateway.control.v1.BackendCluster",
     "type.googleapis.com/gateway.control.v1.SecretMaterial",
+    "type.googleapis.com/gateway.control.v1.WasmPluginConfig",
 ];
+
+/// How many of [`TYPE_URLS`] every control plane of the contract knows.
+const CONTRACT_TYPES: usize = 6;
 
 /// A version for each type of resource, made from content alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypeVersions {
-    sums: [u128; 6],
+    sums: [u128; 7],
 }
 
 impl TypeVersions {
@@ -71,6 +75,7 @@ impl TypeVersions {
                 sum(&snapshot.stream_routes),
                 sum(&snapshot.clusters),
                 sum(&snapshot.secrets),
+                sum(&snapshot.wasm_plugins),
             ],
         }
     }
@@ -84,6 +89,7 @@ impl TypeVersions {
             stream_routes,
             clusters,
             secrets,
+            plugins,
         ] = self.sums;
         Self {
             sums: [
@@ -93,14 +99,17 @@ impl TypeVersions {
                 edited(stream_routes, &old.stream_routes, &delta.stream_routes),
                 edited(clusters, &old.clusters, &delta.clusters),
                 edited(secrets, &old.secrets, &delta.secrets),
+                edited(plugins, &old.wasm_plugins, &delta.wasm_plugins),
             ],
         }
     }
 
-    /// Versions by type URL, as the wire carries them.
+    /// Versions by type URL, as the wire carries them; our own type only where there is one of it.
     pub fn to_map(self) -> BTreeMap<String, String> {
-        let versions = TYPE_URLS.iter().zip(self.sums);
-        versions
+        let versions = TYPE_URLS.iter().zip(self.sums).enumerate();
+        let known = versions.filter(|(place, (_, sum))| *place < CONTRACT_TYPES || *sum != 0);
+        known
+            .map(|(_, version)| version)
             .map(|(url, sum)| ((*url).to_owned(), ContentHash(sum).to_string()))
             .collect()
     }

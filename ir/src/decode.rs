@@ -36,7 +36,7 @@ use crate::snapshot::Workload;
 use crate::stream_route::StreamKind;
 use crate::{
     Cluster, GrpcRoute, HttpRoute, Listener, Resource, Resources, Secret, Snapshot, StreamRoute,
-    Version, Violation, Violations, consistency, wire,
+    Version, Violation, Violations, WasmPlugin, consistency, wire,
 };
 
 /// What this data plane understands, as the contract names it; all of it is advertised.
@@ -79,6 +79,7 @@ pub fn snapshot_with_notices(
     );
     let clusters = all(message.backends, &mut report, cluster::cluster);
     let secrets = all(message.secrets, &mut report, secret::secret);
+    let plugins = all(message.wasm_plugins, &mut report, wasm::listed);
     attach(
         &attachments,
         &mut http_routes,
@@ -95,6 +96,7 @@ pub fn snapshot_with_notices(
         stream_routes: unique(stream_routes, "StreamRoute", &mut report),
         clusters: unique(clusters, "Cluster", &mut report),
         secrets: unique(secrets, "Secret", &mut report),
+        wasm_plugins: unique(plugins, "WasmPlugin", &mut report),
         workloads: workloads.into(),
         required_features: message.required_features,
         compatibility_profile: message.compatibility_profile,
@@ -103,6 +105,8 @@ pub fn snapshot_with_notices(
     // Only sound objects are compared: a secret that was refused above is not "missing" as well.
     if report.violations.is_empty() {
         let faults = consistency::check(&snapshot.listeners, &snapshot.secrets);
+        report.violations.extend(faults);
+        let faults = consistency::check_plugins(&snapshot);
         report.violations.extend(faults);
         note_client_certificates(&snapshot, &mut report);
     }
@@ -142,6 +146,7 @@ pub fn delta_with_notices(message: wire::SnapshotDelta) -> Result<(Delta, Violat
     let stream_routes = all(message.stream_routes, report, stream_route::stream_route);
     let clusters = all(message.backends, report, cluster::cluster);
     let secrets = all(message.secrets, report, secret::secret);
+    let plugins = all(message.wasm_plugins, report, wasm::listed);
     let delta = Delta {
         base: Version::new(&message.base_version),
         version: Version::new(&message.version),
@@ -168,6 +173,7 @@ pub fn delta_with_notices(message: wire::SnapshotDelta) -> Result<(Delta, Violat
         ),
         clusters: edits(clusters, message.removed_backends, "Cluster", report),
         secrets: edits(secrets, message.removed_secrets, "Secret", report),
+        wasm_plugins: edits(plugins, message.removed_wasm_plugins, "WasmPlugin", report),
         workloads,
         required_features: message.required_features,
         compatibility_profile: message.compatibility_profile,
@@ -206,6 +212,11 @@ pub fn cluster(message: wire::BackendCluster) -> Result<Cluster, Violations> {
 /// Decodes one secret.
 pub fn secret(message: wire::SecretMaterial) -> Result<Secret, Violations> {
     one(message, secret::secret)
+}
+
+/// Decodes one plugin of the snapshot's own list.
+pub fn wasm_plugin(message: wire::WasmPluginConfig) -> Result<WasmPlugin, Violations> {
+    one(message, wasm::listed)
 }
 
 fn one<W, T>(

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::consistency::MissingPlugins;
 use crate::snapshot::Workload;
 use crate::{
     Change, Cluster, GrpcRoute, HttpRoute, Listener, Resource, Resources, Secret, Snapshot,
-    StreamRoute, Version, Violation, Violations, consistency,
+    StreamRoute, Version, Violation, Violations, WasmPlugin, consistency,
 };
 
 /// The way from one version of the configuration to another.
@@ -38,6 +39,8 @@ pub struct Delta {
     pub clusters: Edits<Cluster>,
     /// Changes to secrets.
     pub secrets: Edits<Secret>,
+    /// Changes to plugins.
+    pub wasm_plugins: Edits<WasmPlugin>,
     /// Pods of the resulting state; absent when they did not change.
     pub workloads: Option<Arc<[Workload]>>,
     /// Features of the resulting state.
@@ -57,6 +60,7 @@ impl Delta {
             + self.stream_routes.len()
             + self.clusters.len()
             + self.secrets.len()
+            + self.wasm_plugins.len()
     }
 
     /// True when no resource changes; version and pods still may.
@@ -110,6 +114,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Delta {
         stream_routes: edits(&old.stream_routes, &new.stream_routes),
         clusters: edits(&old.clusters, &new.clusters),
         secrets: edits(&old.secrets, &new.secrets),
+        wasm_plugins: edits(&old.wasm_plugins, &new.wasm_plugins),
         workloads: (!same_workloads).then(|| new.workloads.clone()),
         required_features: new.required_features.clone(),
         compatibility_profile: new.compatibility_profile.clone(),
@@ -119,7 +124,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Delta {
 
 /// The snapshot that `delta` makes of `snapshot`, or what is wrong with it.
 ///
-/// Rules between objects are checked again when listeners or secrets are touched. Removing what
+/// Rules between objects are checked again where they are touched. Removing what
 /// is not there is no fault: an object of an unknown kind was left out when it came.
 pub fn apply(snapshot: &Snapshot, delta: &Delta) -> Result<Snapshot, Violations> {
     if delta.base != snapshot.version {
@@ -141,6 +146,7 @@ pub fn apply(snapshot: &Snapshot, delta: &Delta) -> Result<Snapshot, Violations>
         stream_routes: edited(&snapshot.stream_routes, &delta.stream_routes),
         clusters: edited(&snapshot.clusters, &delta.clusters),
         secrets: edited(&snapshot.secrets, &delta.secrets),
+        wasm_plugins: edited(&snapshot.wasm_plugins, &delta.wasm_plugins),
         workloads: delta
             .workloads
             .as_ref()
@@ -156,7 +162,33 @@ pub fn apply(snapshot: &Snapshot, delta: &Delta) -> Result<Snapshot, Violations>
             return Err(violations);
         }
     }
+    let violations = match delta.wasm_plugins.removed.is_empty() {
+        true => missing_plugins(delta, &next.wasm_plugins),
+        false => consistency::check_plugins(&next),
+    };
+    if !violations.is_empty() {
+        return Err(violations);
+    }
     Ok(next)
+}
+
+/// Plugins that are named by what the delta adds or changes and are not there, where it takes none
+/// away.
+fn missing_plugins(delta: &Delta, plugins: &Resources<WasmPlugin>) -> Violations {
+    let mut missing = MissingPlugins::among(plugins);
+    for listener in &delta.listeners.upserted {
+        missing.of_listener(listener);
+    }
+    for route in &delta.http_routes.upserted {
+        missing.of_http_route(route);
+    }
+    for route in &delta.grpc_routes.upserted {
+        missing.of_grpc_route(route);
+    }
+    for cluster in &delta.clusters.upserted {
+        missing.of_cluster(cluster);
+    }
+    missing.violations
 }
 
 fn edits<T: Resource>(old: &Resources<T>, new: &Resources<T>) -> Edits<T> {

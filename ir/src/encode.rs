@@ -12,6 +12,7 @@ mod filter;
 mod listener;
 mod policy;
 mod route;
+mod wasm;
 mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +25,12 @@ use prost_types::{ListValue, Struct, Value};
 pub use self::cluster::{cluster, secret};
 pub use self::listener::listener;
 pub use self::route::{grpc_route, http_route, stream_route};
+pub use self::wasm::wasm_plugin;
 pub use self::weight::growth;
 
 use crate::delta::{Delta, Edits};
 use crate::snapshot::Workload;
+use crate::wasm::WasmPlugin;
 use crate::{
     Cluster, GrpcRoute, HttpRoute, Listener, Resource, Resources, Secret, Snapshot, StreamRoute,
     wire,
@@ -84,6 +87,13 @@ impl Encode for Secret {
     }
 }
 
+impl Encode for WasmPlugin {
+    type Message = wire::WasmPluginConfig;
+    fn encode(&self) -> wire::WasmPluginConfig {
+        wasm_plugin(self)
+    }
+}
+
 /// A whole configuration.
 pub fn snapshot(snapshot: &Snapshot) -> wire::ConfigSnapshot {
     let mut attached = attached_routes(snapshot);
@@ -103,6 +113,7 @@ pub fn snapshot(snapshot: &Snapshot) -> wire::ConfigSnapshot {
         stream_routes: all(&snapshot.stream_routes),
         backends: all(&snapshot.clusters),
         secrets: all(&snapshot.secrets),
+        wasm_plugins: all(&snapshot.wasm_plugins),
         extensions: (!snapshot.workloads.is_empty()).then(|| extensions(&snapshot.workloads)),
         required_features: snapshot.required_features.clone(),
         compatibility_profile: snapshot.compatibility_profile.clone(),
@@ -123,12 +134,14 @@ pub fn delta(delta: &Delta) -> wire::SnapshotDelta {
         stream_routes: upserted(&delta.stream_routes),
         backends: upserted(&delta.clusters),
         secrets: upserted(&delta.secrets),
+        wasm_plugins: upserted(&delta.wasm_plugins),
         removed_listeners: texts(&delta.listeners.removed),
         removed_http_routes: texts(&delta.http_routes.removed),
         removed_grpc_routes: texts(&delta.grpc_routes.removed),
         removed_stream_routes: texts(&delta.stream_routes.removed),
         removed_backends: texts(&delta.clusters.removed),
         removed_secrets: texts(&delta.secrets.removed),
+        removed_wasm_plugins: texts(&delta.wasm_plugins.removed),
         required_features: delta.required_features.clone(),
         compatibility_profile: delta.compatibility_profile.clone(),
         traceparent: delta.traceparent.clone().unwrap_or_default(),

@@ -80,6 +80,8 @@ pub struct HttpRule {
     pub retry: Option<Retry>,
     /// Keeps a client at one endpoint.
     pub session_persistence: Option<SessionPersistence>,
+    /// Keys of the plugins that see its requests, in no order.
+    pub plugins: Vec<Arc<str>>,
 }
 
 /// One rule of a GRPCRoute.
@@ -95,6 +97,8 @@ pub struct GrpcRule {
     pub backends: Vec<BackendRef>,
     /// Keeps a client at one endpoint.
     pub session_persistence: Option<SessionPersistence>,
+    /// Keys of the plugins that see its requests, in no order.
+    pub plugins: Vec<Arc<str>>,
 }
 
 /// A parent as a route names it (Gateway API `ParentReference`).

@@ -52,3 +52,4 @@ pub use secret::{Secret, SecretText};
 pub use snapshot::{Snapshot, Version};
 pub use stream_route::StreamRoute;
 pub use violation::{Violation, Violations};
+pub use wasm::WasmPlugin;

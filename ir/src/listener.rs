@@ -35,6 +35,8 @@ pub struct Listener {
     pub security_policy: Option<Arc<SecurityPolicy>>,
     /// Ports, PROXY protocol and paths.
     pub settings: ListenerSettings,
+    /// Keys of the plugins that see everything that enters here, in no order.
+    pub plugins: Vec<Arc<str>>,
 }
 
 /// Metadata of a mesh listener: the kind of what it stands in front of, always `Service`.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::{Cluster, GrpcRoute, HttpRoute, Listener, Resources, Secret, StreamRoute};
+use crate::{Cluster, GrpcRoute, HttpRoute, Listener, Resources, Secret, StreamRoute, WasmPlugin};
 
 /// The name of one state of the configuration, chosen by the control plane; never empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub clusters: Resources<Cluster>,
     /// Key material, by `namespace/name`.
     pub secrets: Resources<Secret>,
+    /// Plugins that listeners, rules and clusters name, by `namespace/name`.
+    pub wasm_plugins: Resources<WasmPlugin>,
     /// Pods known to the control plane, for mesh consumer routes.
     pub workloads: Arc<[Workload]>,
     /// Features the data plane must know, see `contract/wire.md` section 6; checked by `decode`.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ir::delta::Edits;
 use ir::http_route::BackendRef;
-use ir::{Cluster, Delta, GrpcRoute, HttpRoute, Resource, Resources, Snapshot};
+use ir::{Cluster, Delta, GrpcRoute, HttpRoute, Listener, Resource, Resources, Snapshot};
 
 /// Every feature of the contract, in its order.
 pub(crate) const FEATURES: [&str; 5] = [CORE, LABELS, AI_SERVICE, TOKEN_POLICY, WASM_PLUGIN];
@@ -83,6 +83,9 @@ impl Profile {
         if !(self.ai_service && self.token_policy && self.wasm_plugin) {
             self.remove_clusters(&mut seen);
         }
+        if !self.wasm_plugin && !seen.wasm_plugins.is_empty() {
+            remove_plugins(&mut seen);
+        }
         seen.required_features = FeatureUse::of(&seen).names();
         seen.compatibility_profile.clone_from(&self.name);
         seen
@@ -128,7 +131,7 @@ impl Profile {
     fn understands(&self, cluster: &Cluster) -> bool {
         (self.ai_service || cluster.ai_service.is_none())
             && (self.token_policy || cluster.token_policy.is_none())
-            && (self.wasm_plugin || cluster.wasm_plugin.is_none())
+            && (self.wasm_plugin || (cluster.wasm_plugin.is_none() && cluster.plugins.is_empty()))
     }
 }
 
@@ -167,6 +170,8 @@ impl FeatureUse {
             self.token_policy -= usize::from(cluster.token_policy.is_some());
             self.wasm_plugin -= usize::from(cluster.wasm_plugin.is_some());
         }
+        self.wasm_plugin -= replaced(&before.wasm_plugins, &delta.wasm_plugins).count();
+        self.wasm_plugin += delta.wasm_plugins.upserted.len();
         for cluster in &delta.clusters.upserted {
             self.ai_service += usize::from(cluster.ai_service.is_some());
             self.token_policy += usize::from(cluster.token_policy.is_some());
@@ -214,6 +219,22 @@ fn profile_name(has: impl Fn(&str) -> bool, unknown: &BTreeSet<&str>) -> String 
         name.push_str(&feature.replace('.', "_"));
     }
     name
+}
+
+/// Takes out plugins, and what must not be served without them.
+fn remove_plugins(snapshot: &mut Snapshot) {
+    snapshot.wasm_plugins = Resources::default();
+    edit(&mut snapshot.listeners, |listener: &mut Listener| {
+        listener.plugins.is_empty()
+    });
+    edit(&mut snapshot.http_routes, |route: &mut HttpRoute| {
+        route.rules.retain(|rule| rule.plugins.is_empty());
+        !route.rules.is_empty()
+    });
+    edit(&mut snapshot.grpc_routes, |route: &mut GrpcRoute| {
+        route.rules.retain(|rule| rule.plugins.is_empty());
+        !route.rules.is_empty()
+    });
 }
 
 fn strip_labels(snapshot: &mut Snapshot) {

@@ -323,6 +323,7 @@ fn rule(route_match: HttpMatch) -> HttpRule {
         timeouts: Timeouts::default(),
         retry: None,
         session_persistence: None,
+        plugins: Vec::new(),
     }
 }
 

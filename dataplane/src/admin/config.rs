@@ -169,7 +169,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Value {
         "token_policy": cluster.token_policy.as_ref().map(debug),
         "wasm_plugin": cluster.wasm_plugin.as_ref().map(|it| json!({
             "key": &*it.key,
-            "hooks": list(&it.hooks, |hook| debug(hook).into()),
+            "hooks": debug(&it.hooks),
         })),
         "security_policy": cluster.security_policy.as_ref().map(debug),
     })

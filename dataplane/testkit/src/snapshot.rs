@@ -190,6 +190,7 @@ pub fn listener(name: &str, port: u16, protocol: ListenerProtocol) -> Listener {
         backend_client_certificate: None,
         security_policy: None,
         settings: ListenerSettings::default(),
+        plugins: Vec::new(),
     }
 }
 
@@ -238,6 +239,7 @@ pub fn http_route(key: &str, host: &str, prefix: &str, clusters: &[(&str, u32)])
         timeouts: Timeouts::default(),
         retry: None,
         session_persistence: None,
+        plugins: Vec::new(),
     };
     route(key, host, rule)
 }
@@ -262,6 +264,7 @@ pub fn grpc_route(key: &str, host: &str, service: &str, clusters: &[(&str, u32)]
         filters: Vec::new(),
         backends: backends(clusters),
         session_persistence: None,
+        plugins: Vec::new(),
     };
     route(key, host, rule)
 }

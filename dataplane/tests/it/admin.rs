@@ -410,13 +410,10 @@ async fn planted_secrets_are_never_shown() {
         remove: Vec::new(),
     })];
     let mut plugged = cluster("shop/cart:80", ClusterProtocol::Http, &[]);
-    plugged.wasm_plugin = Some(Arc::new(ir::wasm::WasmPlugin {
-        key: "shop/plugin".into(),
-        source: ir::wasm::WasmSource::Inline(CANARY.into()),
-        sha256: None,
-        hooks: Vec::new(),
+    let source = ir::wasm::WasmSource::Inline(CANARY.into());
+    plugged.wasm_plugin = Some(Arc::new(ir::WasmPlugin {
         config: SecretText::new(CANARY.to_owned()),
-        sandbox: ir::wasm::WasmSandbox::default(),
+        ..ir::WasmPlugin::new("shop/plugin", source)
     }));
     let snapshot = SnapshotBuilder::new("v1")
         .certificate("infra/cert", &identity)

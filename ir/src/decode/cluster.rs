@@ -56,6 +56,7 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         report,
         wasm::plugin,
     );
+    let plugins = wasm::names(cluster.wasm_plugins, &at, report);
     let security = security::policy(
         cluster.security_policy,
         &cluster.namespace,
@@ -85,6 +86,7 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         ai_service: ai_service?.map(Arc::new),
         token_policy: token_policy?.map(Arc::new),
         wasm_plugin: wasm_plugin?.map(Arc::new),
+        plugins: plugins?,
         security_policy: security?,
         policy: own?.map(Arc::new),
         proxy_protocol: proxy_protocol(cluster.proxy_protocol, &at, report),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::report::{At, Quoted, Report, list, optional};
-use super::{filter, policy, route, security, value};
+use super::{filter, policy, route, security, value, wasm};
 use crate::http_route::{GrpcMatch, GrpcMethodMatch, GrpcRule};
 use crate::policy::RateLimitScope;
 use crate::{GrpcRoute, wire};
@@ -67,6 +67,7 @@ fn grpc_rule(
         report,
         policy::session_persistence,
     );
+    let plugins = wasm::names(rule.wasm_plugins, at, report);
     let mut matches = matches?;
     if matches.is_empty() {
         matches.push(GrpcMatch {
@@ -80,6 +81,7 @@ fn grpc_rule(
         filters: filters?,
         backends: backends?,
         session_persistence: persistence?,
+        plugins: plugins?,
     })
 }
 

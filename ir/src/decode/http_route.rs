@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::report::{At, Quoted, Report, list, optional};
-use super::{filter, policy, route, security, value};
+use super::{filter, policy, route, security, value, wasm};
 use crate::HttpRoute;
 use crate::http_route::{HttpMatch, HttpRule, PathMatch, Timeouts};
 use crate::policy::RateLimitScope;
@@ -70,6 +70,7 @@ fn http_rule(
         report,
         policy::session_persistence,
     );
+    let plugins = wasm::names(rule.wasm_plugins, at, report);
     let mut matches = matches?;
     if matches.is_empty() {
         matches.push(HttpMatch {
@@ -87,6 +88,7 @@ fn http_rule(
         timeouts: timeouts?.unwrap_or_default(),
         retry: retry?,
         session_persistence: persistence?,
+        plugins: plugins?,
     })
 }
 

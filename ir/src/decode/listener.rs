@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::report::{At, Quoted, Report, list};
-use super::{security, tls, value};
+use super::{security, tls, value, wasm};
 use crate::listener::{
     EscapedSlashes, ForwardedFields, ListenerProtocol, ListenerSettings, ListenerTls,
     ProxyProtocol, RequestIds, TlsVersion, TrustedProxies,
@@ -69,6 +69,7 @@ fn known_listener(
         report,
     );
     let settings = settings(listener.settings.unwrap_or_default(), &at, report);
+    let plugins = wasm::names(listener.wasm_plugins, &at, report);
     let (protocol, tls) = tls?;
     Some(Listener {
         addresses: addresses?,
@@ -80,6 +81,7 @@ fn known_listener(
         backend_client_certificate: client_certificate?,
         security_policy: security?,
         settings: settings?,
+        plugins: plugins?,
         name: name.clone(),
     })
 }

@@ -4,11 +4,11 @@ use super::ai;
 use super::backend_policy;
 use super::listener::tls_version;
 use super::policy::{security_policy, session_persistence};
-use super::{duration, namespace_and_name};
+use super::wasm::wasm_plugin;
+use super::{duration, namespace_and_name, texts};
 use crate::cluster::{
     BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
-use crate::wasm::{WasmHook, WasmPlugin, WasmSandbox, WasmSource};
 use crate::{Cluster, Endpoint, Secret, SecretText, wire};
 
 /// One cluster.
@@ -38,6 +38,7 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
         }),
         security_policy: cluster.security_policy.as_deref().map(security_policy),
         policy: cluster.policy.as_deref().map(backend_policy::policy),
+        wasm_plugins: texts(&cluster.plugins),
         proxy_protocol: match cluster.proxy_protocol {
             None => 0,
             Some(ProxyProtocol::V1) => 1,
@@ -129,41 +130,6 @@ fn balancing(balancing: &Balancing) -> wire::LoadBalancingPolicy {
     wire::LoadBalancingPolicy {
         r#type: kind.into(),
         consistent_hash,
-    }
-}
-
-fn wasm_plugin(plugin: &WasmPlugin) -> wire::WasmPluginConfig {
-    let (namespace, name) = namespace_and_name(&plugin.key);
-    let (wasm_bytes, source_url) = match &plugin.source {
-        WasmSource::Inline(module) => (module.to_vec(), String::new()),
-        WasmSource::Url(url) => (Vec::new(), url.clone()),
-    };
-    let hooks = plugin.hooks.iter().map(|hook| match hook {
-        WasmHook::OnRequest => "onRequest",
-        WasmHook::OnResponse => "onResponse",
-        WasmHook::OnStreamChunk => "onStreamChunk",
-    });
-    let digest = plugin.sha256.unwrap_or_default();
-    let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    wire::WasmPluginConfig {
-        name,
-        namespace,
-        wasm_bytes,
-        sha256: plugin.sha256.map_or_else(String::new, |_| digest),
-        hooks: hooks.map(str::to_owned).collect(),
-        config_json: plugin.config.expose().to_owned(),
-        sandbox: (plugin.sandbox != WasmSandbox::default()).then(|| sandbox(&plugin.sandbox)),
-        source_url,
-    }
-}
-
-fn sandbox(sandbox: &WasmSandbox) -> wire::WasmSandboxConfig {
-    let millis = sandbox.execution_time_max.unwrap_or_default().as_millis();
-    wire::WasmSandboxConfig {
-        max_memory_bytes: sandbox.memory_bytes_max.unwrap_or(0),
-        max_execution_time_ms: u64::try_from(millis).unwrap_or(u64::MAX),
-        allow_network: sandbox.allow_network,
-        allow_file_system: sandbox.allow_file_system,
     }
 }
 

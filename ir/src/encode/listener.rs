@@ -27,6 +27,7 @@ pub fn listener(listener: &Listener) -> wire::Listener {
         }),
         security_policy: listener.security_policy.as_deref().map(security_policy),
         settings: settings(&listener.settings),
+        wasm_plugins: texts(&listener.plugins),
     }
 }
 

@@ -42,6 +42,7 @@ fn http_rule(rule: &HttpRule) -> wire::HttpRule {
         retry: rule.retry.as_ref().map(retry),
         session_persistence: rule.session_persistence.as_ref().map(session_persistence),
         name: rule.name.clone().unwrap_or_default(),
+        wasm_plugins: texts(&rule.plugins),
     }
 }
 
@@ -85,6 +86,7 @@ fn grpc_rule(rule: &GrpcRule) -> wire::GrpcRule {
         backend_refs: backend_refs(&rule.backends),
         session_persistence: rule.session_persistence.as_ref().map(session_persistence),
         name: rule.name.clone().unwrap_or_default(),
+        wasm_plugins: texts(&rule.plugins),
     }
 }
 

@@ -12,7 +12,7 @@ use prost::encoding::encoded_len_varint;
 use super::Encode;
 use crate::{
     Change, Cluster, GrpcRoute, HttpRoute, Listener, Resource, Resources, Secret, Snapshot,
-    StreamRoute,
+    StreamRoute, WasmPlugin,
 };
 
 /// By how many bytes the whole snapshot `new` is larger than `old`, at most.
@@ -25,6 +25,7 @@ pub fn growth(old: &Snapshot, new: &Snapshot) -> i64 {
         + between(&old.stream_routes, &new.stream_routes)
         + between(&old.clusters, &new.clusters)
         + between(&old.secrets, &new.secrets)
+        + between(&old.wasm_plugins, &new.wasm_plugins)
 }
 
 /// A resource and what it makes others say.
@@ -38,6 +39,7 @@ trait Weigh: Encode + Resource {
 impl Weigh for Listener {}
 impl Weigh for Cluster {}
 impl Weigh for Secret {}
+impl Weigh for WasmPlugin {}
 
 impl Weigh for HttpRoute {
     fn listed(&self) -> (&[Arc<str>], &str) {

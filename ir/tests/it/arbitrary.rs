@@ -9,6 +9,7 @@ mod cluster;
 mod filter;
 mod policy;
 mod route;
+mod wasm;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -45,7 +46,8 @@ pub(crate) fn snapshot(version: &'static str) -> impl Strategy<Value = Snapshot>
     let others = (
         resources(cluster(), 4),
         secrets(),
-        vec(listener_shape(), 0..5),
+        wasm::plugins(),
+        vec(listener_shape().boxed(), 0..5),
     );
     let rest = (
         of(moment()),
@@ -54,7 +56,8 @@ pub(crate) fn snapshot(version: &'static str) -> impl Strategy<Value = Snapshot>
         of(name()),
     );
     (routes, others, rest).prop_map(
-        move |((http_routes, grpc_routes, stream_routes), (clusters, secrets, shapes), rest)| {
+        move |((http_routes, grpc_routes, stream_routes), others, rest)| {
+            let (clusters, secrets, wasm_plugins, shapes) = others;
             let (generated_at, workloads, profile, traceparent) = rest;
             let shapes = shapes.into_iter().enumerate();
             Snapshot {
@@ -66,6 +69,7 @@ pub(crate) fn snapshot(version: &'static str) -> impl Strategy<Value = Snapshot>
                 stream_routes,
                 clusters,
                 secrets,
+                wasm_plugins,
                 workloads: workloads.into(),
                 required_features: vec!["core.v1".to_owned()],
                 compatibility_profile: profile.to_owned(),
@@ -76,10 +80,11 @@ pub(crate) fn snapshot(version: &'static str) -> impl Strategy<Value = Snapshot>
 }
 
 fn resources<T: Resource + 'static>(
-    resource: impl Strategy<Value = T>,
+    resource: impl Strategy<Value = T> + 'static,
     max: usize,
 ) -> impl Strategy<Value = Resources<T>> {
-    vec(resource, 0..=max).prop_map(|items| items.into_iter().collect())
+    // Boxed, because a strategy of everything is larger than a test's stack.
+    vec(resource.boxed(), 0..=max).prop_map(|items| items.into_iter().collect())
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -247,10 +252,11 @@ fn listener_shape() -> impl Strategy<Value = ListenerShape> {
         of(reference()),
         shared(security_policy()),
         listener_settings(),
+        wasm::names(),
     );
     (protocol, any::<bool>(), tls, addresses, hostnames(), rest).prop_map(
         |(protocol, secure_grpc, tls, addresses, hostnames, rest)| {
-            let (metadata, client, security, settings) = rest;
+            let (metadata, client, security, settings, plugins) = rest;
             let (certificates, sni_hosts, (min_version, max_version), client_validation) = tls;
             let has_tls = match protocol {
                 Http | Tcp | Udp => false,
@@ -280,6 +286,7 @@ fn listener_shape() -> impl Strategy<Value = ListenerShape> {
                 backend_client_certificate: client,
                 security_policy: security,
                 settings,
+                plugins,
             };
             (protocol, listener)
         },

@@ -58,6 +58,7 @@ fn planted_secrets_are_not_in_the_bytes() {
             timeouts: ir::http_route::Timeouts::default(),
             retry: None,
             session_persistence: None,
+            plugins: Vec::new(),
         }],
         labels: ir::resource::Metadata::new(),
         annotations: ir::resource::Metadata::new(),

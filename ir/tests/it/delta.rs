@@ -70,6 +70,8 @@ const BASE: &str = r#"
     id: "v1"
     listeners { name: "a/gw/1" port: 1 protocol: LISTENER_HTTPS tls { secret_refs: "a/s" } }
     listeners { name: "a/gw/2" port: 2 protocol: LISTENER_HTTP }
+    listeners { name: "a/gw/3" port: 3 protocol: LISTENER_HTTP wasm_plugins: "a/w" }
+    wasm_plugins { namespace: "a" name: "w" wasm_bytes: "x" }
     http_routes { name: "r" namespace: "a" }
     secrets { namespace: "a" name: "s" cert_pem: "@CERT_A@" key_pem: "@KEY_A@" }
 "#;
@@ -96,12 +98,20 @@ fn rules_between_objects_hold_after_a_delta() {
             "Listener a/gw/1: tls.secret_refs[0]: secret a/s holds no certificate",
         ),
         (
-            r#"listeners { name: "a/gw/3" port: 2 protocol: LISTENER_TCP }"#,
-            "Listener a/gw/3: protocol: cannot share 0.0.0.0 port 2 with listener a/gw/2",
+            r#"listeners { name: "a/gw/4" port: 2 protocol: LISTENER_TCP }"#,
+            "Listener a/gw/4: protocol: cannot share 0.0.0.0 port 2 with listener a/gw/2",
         ),
         (
-            r#"listeners { name: "a/gw/3" port: 2 protocol: LISTENER_HTTP }"#,
-            "Listener a/gw/3: hostnames: \"*\" on 0.0.0.0 port 2 is also served by listener a/gw/2",
+            r#"listeners { name: "a/gw/4" port: 2 protocol: LISTENER_HTTP }"#,
+            "Listener a/gw/4: hostnames: \"*\" on 0.0.0.0 port 2 is also served by listener a/gw/2",
+        ),
+        (
+            r#"removed_wasm_plugins: "a/w""#,
+            "Listener a/gw/3: wasm_plugins[0]: plugin a/w is not in the snapshot",
+        ),
+        (
+            r#"http_routes { name: "q" namespace: "a" rules { wasm_plugins: "a/x" } }"#,
+            "HTTPRoute a/q: rules[0].wasm_plugins[0]: plugin a/x is not in the snapshot",
         ),
         (
             r#"listeners { name: "a/gw/1" port: 1 protocol: LISTENER_TLS tls { secret_refs: "a/t" } }"#,
@@ -149,6 +159,12 @@ fn type_versions_are_named_by_url_and_tell_content_apart() {
     let mut expected = content_hash::TYPE_URLS;
     expected.sort_unstable();
     assert_eq!(urls, expected);
+    let of_nothing = content_hash::type_versions(&Snapshot::default());
+    assert_eq!(
+        of_nothing.len(),
+        6,
+        "plugins are told of where there are some"
+    );
     assert!(versions.values().all(|version| version.len() == 32));
 
     let route = base.http_routes.get("a/r").unwrap();

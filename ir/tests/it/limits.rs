@@ -150,6 +150,25 @@ fn numbers_of_clusters() {
         &[("600000", "600001")],
         "wasm_plugin.sandbox.max_execution_time_ms",
     );
+    let listed = r#"wasm_plugins { name: "w" namespace: "a" wasm_bytes: "x" $ }"#;
+    for (taken, refused, path) in [
+        ("priority: -1000000", "priority: -1000001", "priority"),
+        ("priority: 1000000", "priority: 1000001", "priority"),
+        (
+            "sandbox { max_memory_bytes: 4294967296 }",
+            "sandbox { max_memory_bytes: 4294967297 }",
+            "sandbox.max_memory_bytes",
+        ),
+        (
+            "sandbox { max_module_bytes: 52428800 }",
+            "sandbox { max_module_bytes: 52428801 }",
+            "sandbox.max_module_bytes",
+        ),
+    ] {
+        check(listed, &[(taken, refused)], path);
+    }
+    let small = r#"wasm_plugins { name: "w" namespace: "a" wasm_bytes: "$" sandbox { max_module_bytes: 1 } }"#;
+    check(small, &[("x", "xx")], "wasm_bytes");
     for (taken, refused) in [("10.0.0.0/32", "10.0.0.0/33"), ("::/128", "::/129")] {
         check(
             &cluster(r#"security_policy { ip { deny_cidrs: "$" } }"#),
@@ -166,6 +185,18 @@ fn numbers_of_clusters() {
 #[test]
 fn lengths_of_names() {
     let name = |bytes: usize| "x".repeat(bytes);
+    for field in ["root_id", "vm_id"] {
+        let plugin =
+            format!(r#"wasm_plugins {{ name: "w" namespace: "a" wasm_bytes: "x" {field}: "$" }}"#);
+        check(&plugin, &[(&name(256), &name(257))], field);
+    }
+    let named = |count: usize| {
+        let names = (0..count).map(|n| format!(r#"wasm_plugins: "a/{n}""#));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    // Sixteen may be named; that they are not there is another fault.
+    assert_eq!(faults(&cluster("$"), &named(16)).len(), 16);
+    assert_eq!(faults(&cluster("$"), &named(17)), ["wasm_plugins"]);
     check(
         &rule(r#"matches { method: "$" }"#),
         &[(&name(256), &name(257))],

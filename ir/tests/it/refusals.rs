@@ -110,6 +110,11 @@ fn faulty_clusters_are_refused_with_their_reason() {
 }
 
 #[test]
+fn faulty_plugins_are_refused_with_their_reason() {
+    check("wasm.txt", snapshot);
+}
+
+#[test]
 fn faulty_security_policies_are_refused_with_their_reason() {
     check("security.txt", snapshot);
 }

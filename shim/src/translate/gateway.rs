@@ -587,6 +587,7 @@ impl Gateways {
                 public_port: NonZeroU16::new(draft.port).filter(|written| *written != port),
                 ..shared.settings.clone()
             },
+            plugins: Vec::new(),
         };
         ir::decode::listener(ir::encode::listener(&listener))?;
         let own = draft.tls.iter().flat_map(|tls| &tls.certificate_refs);

@@ -111,6 +111,7 @@ fn rule(
         filters,
         backends,
         session_persistence: session_persistence(rule, &path, notes),
+        plugins: Vec::new(),
     }
 }
 

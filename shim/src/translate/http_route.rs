@@ -119,6 +119,7 @@ fn rule(
             &path,
             notes,
         ),
+        plugins: Vec::new(),
     }
 }
 

@@ -499,6 +499,7 @@ fn listener(service: &str, socket: &MeshSocket, consumer: Option<&str>) -> Liste
             public_port: NonZeroU16::new(socket.port),
             ..ListenerSettings::default()
         },
+        plugins: Vec::new(),
     }
 }
 
@@ -529,6 +530,7 @@ fn default_route(service: &Arc<str>, socket: &MeshSocket) -> HttpRoute {
             timeouts: Timeouts::default(),
             retry: None,
             session_persistence: None,
+            plugins: Vec::new(),
         }],
         labels: BTreeMap::default(),
         annotations: Metadata::default(),

@@ -263,6 +263,7 @@ fn route(name: &str, label: &str) -> HttpRoute {
             timeouts: Timeouts::default(),
             retry: None,
             session_persistence: None,
+            plugins: Vec::new(),
         }],
         labels: [("app".to_owned(), label.to_owned())].into(),
         annotations: ir::resource::Metadata::default(),

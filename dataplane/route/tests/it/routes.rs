@@ -102,6 +102,7 @@ fn http_rule(matches: Vec<HttpMatch>) -> HttpRule {
         timeouts: Timeouts::default(),
         retry: None,
         session_persistence: None,
+        plugins: Vec::new(),
     }
 }
 
@@ -112,6 +113,7 @@ fn grpc_rule(matches: Vec<GrpcMatch>) -> GrpcRule {
         filters: Vec::new(),
         backends: Vec::new(),
         session_persistence: None,
+        plugins: Vec::new(),
     }
 }
 

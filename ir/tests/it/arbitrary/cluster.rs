@@ -1,13 +1,11 @@
-//! Clusters, and the AI and Wasm settings that hang on them.
+//! Clusters, and the settings that hang on them.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ir::cluster::{
     BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
-use ir::wasm::{WasmHook, WasmPlugin, WasmSandbox, WasmSource};
-use ir::{Cluster, Endpoint, SecretText};
+use ir::{Cluster, Endpoint};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -16,8 +14,9 @@ use proptest::sample::select;
 use super::ai;
 use super::backend_policy;
 use super::policy::{security_policy, session_persistence};
+use super::wasm;
 use super::{
-    any_text, ca_pems, duration, exact_hostname, hostname, key, metadata, port, shared, versions,
+    any_text, ca_pems, duration, exact_hostname, hostname, metadata, port, shared, versions,
 };
 
 pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
@@ -43,7 +42,8 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
     let engines = (
         shared(ai::service()),
         shared(ai::token_policy()),
-        shared(wasm_plugin()),
+        shared(wasm::plugin().boxed()),
+        wasm::names(),
     );
     let rest = (shared(security_policy()), shared(backend_policy::policy()));
     (head, times, policies, engines, rest).prop_map(
@@ -61,6 +61,7 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
             ai_service: engines.0,
             token_policy: engines.1,
             wasm_plugin: engines.2,
+            plugins: engines.3,
             security_policy: rest.0,
             policy: rest.1,
             proxy_protocol: policies.3,
@@ -124,43 +125,4 @@ pub(super) fn balancing() -> impl Strategy<Value = Balancing> {
         "x-[a-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Header(name))),
         "[A-Za-z]{1,3}".prop_map(|name| Balancing::ConsistentHash(HashKey::Cookie(name))),
     ]
-}
-
-pub(super) fn wasm_plugin() -> impl Strategy<Value = WasmPlugin> {
-    let source = prop_oneof![
-        vec(any::<u8>(), 1..9).prop_map(|module| WasmSource::Inline(module.into())),
-        "(https|http|oci)://[a-z]{1,3}\\.example".prop_map(WasmSource::Url),
-    ];
-    let hooks = select(vec![
-        vec![],
-        vec![WasmHook::OnResponse, WasmHook::OnRequest],
-        vec![WasmHook::OnStreamChunk],
-    ]);
-    let sandbox = (
-        of(1..=u64::MAX),
-        of(1..=600_000u64),
-        any::<bool>(),
-        any::<bool>(),
-    );
-    (
-        key(),
-        source,
-        of(any::<[u8; 32]>()),
-        hooks,
-        any_text(),
-        sandbox,
-    )
-        .prop_map(|(key, source, sha256, hooks, config, sandbox)| WasmPlugin {
-            key,
-            source,
-            sha256,
-            hooks,
-            config: SecretText::new(config),
-            sandbox: WasmSandbox {
-                memory_bytes_max: sandbox.0,
-                execution_time_max: sandbox.1.map(Duration::from_millis),
-                allow_network: sandbox.2,
-                allow_file_system: sandbox.3,
-            },
-        })
 }

@@ -15,6 +15,7 @@ use proptest::sample::select;
 
 use super::filter::{filter, filters};
 use super::policy::{retry, route_policy, security_policy, session_persistence};
+use super::wasm;
 use super::{
     any_text, duration, header_value, hostname, hostnames, key, metadata, moment, name, path,
     pattern, port, shared,
@@ -70,7 +71,7 @@ pub(super) fn route<R: std::fmt::Debug>(
 pub(super) fn http_route() -> impl Strategy<Value = HttpRoute> {
     let matches = vec(http_match(), 1..3);
     let timeouts = (of(duration()), of(duration()));
-    let tail = (of(retry()), of(session_persistence()));
+    let tail = (of(retry()), of(session_persistence()), wasm::names());
     let rule = (of(name()), matches, filters(), backends(), timeouts, tail);
     route(rule.prop_map(
         |(name, matches, filters, backends, timeouts, tail)| HttpRule {
@@ -84,6 +85,7 @@ pub(super) fn http_route() -> impl Strategy<Value = HttpRoute> {
             },
             retry: tail.0,
             session_persistence: tail.1,
+            plugins: tail.2,
         },
     ))
 }
@@ -154,14 +156,16 @@ pub(super) fn grpc_route() -> impl Strategy<Value = GrpcRoute> {
         filters(),
         backends(),
         of(session_persistence()),
+        wasm::names(),
     );
     route(rule.prop_map(
-        |(name, matches, filters, backends, session_persistence)| GrpcRule {
+        |(name, matches, filters, backends, session_persistence, plugins)| GrpcRule {
             name,
             matches,
             filters,
             backends,
             session_persistence,
+            plugins,
         },
     ))
 }

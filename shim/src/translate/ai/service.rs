@@ -224,22 +224,9 @@ fn redaction(written: &api::Redaction) -> Redaction {
 /// What the contract refuses about it.
 fn refused(planned: &Planned) -> Option<String> {
     let cluster = ir::Cluster {
-        key: "default/probe".into(),
-        protocol: ClusterProtocol::Http,
-        endpoints: Vec::new(),
-        connect_timeout: std::time::Duration::from_secs(1),
-        request_timeout: None,
-        metadata: ir::resource::Metadata::new(),
         tls: planned.tls.clone(),
-        session_persistence: None,
-        balancing: ir::cluster::Balancing::RoundRobin,
-        max_inflight_requests: None,
         ai_service: Some(planned.service.clone()),
-        token_policy: None,
-        wasm_plugin: None,
-        security_policy: None,
-        policy: None,
-        proxy_protocol: None,
+        ..ir::Cluster::new("default/probe", ClusterProtocol::Http)
     };
     let violations = ir::decode::cluster(ir::encode::cluster(&cluster)).err()?;
     let messages = violations.iter().take(8).map(|violation| {
