@@ -61,7 +61,7 @@ fn with_columns(
     definition
 }
 
-/// Name and text of each file.
+/// Name and text of each file: a definition each, and what Kustomize wants to know of them.
 pub fn files() -> anyhow::Result<Vec<(String, String)>> {
     let files = definitions().into_iter().map(|definition| {
         let name = format!(
@@ -72,7 +72,24 @@ pub fn files() -> anyhow::Result<Vec<(String, String)>> {
         describe(&mut value);
         Ok((name, yaml(&value)?))
     });
-    files.collect()
+    let mut files: Vec<_> = files.collect::<anyhow::Result<_>>()?;
+    files.sort();
+    files.push(("kustomization.yaml".to_owned(), kustomization(&files)));
+    Ok(files)
+}
+
+/// The list of the other files.
+fn kustomization(files: &[(String, String)]) -> String {
+    let mut text = String::from(
+        "# The kinds of gateway.nantian.dev. Those of the Gateway API come from its own project.\n\
+         apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n",
+    );
+    for (name, _) in files {
+        text += "  - ";
+        text += name;
+        text.push('\n');
+    }
+    text
 }
 
 /// The root's own text says more than the one that `kube` puts there.

@@ -4,6 +4,7 @@
 //! admin APIs, printed text and exit codes. Everything runs on loopback at ports that were free, is
 //! bounded in time, and ends with the test.
 
+pub mod chart;
 pub mod published;
 pub mod scenario;
 pub mod gateway;

@@ -305,7 +305,7 @@ impl Collector {
         };
         kept.is_done |= can_lack;
         let message = format!(
-            "may not be listed, so {outcome}; grant the shim what manifests/base/rbac.yaml names: \
+            "may not be listed, so {outcome}; grant the shim what manifests/shim/rbac.yaml names: \
              {said}"
         );
         error!(kind = %source, %message, "the API server refuses");

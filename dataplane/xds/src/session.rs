@@ -36,12 +36,17 @@ pub const QUEUE_MAX: usize = 2;
 /// After so many refusals in a row the next stream asks for a whole snapshot.
 const NACKS_BEFORE_FULL: u32 = 2;
 
+/// So many replicas that do not serve may be met before pauses grow.
+const STANDBYS_MAX: u32 = 8;
+
 /// The state machine. Times are durations since any fixed moment, the same in every call.
 #[derive(Debug)]
 pub struct Session<U> {
     timing: Timing,
     state: State,
     backoff: Backoff,
+    /// Replicas that said they do not serve, since one last did.
+    standbys_met: u32,
     /// In DISCONNECTED: when to dial again.
     retry_at: Duration,
     /// The stream was asked for, which happens once the control plane is known to be healthy.
@@ -68,6 +73,7 @@ impl<U> Session<U> {
     pub fn new(timing: Timing, held: Option<Version>) -> Self {
         Self {
             backoff: Backoff::new(timing.backoff_initial, timing.backoff_max),
+            standbys_met: 0,
             reporting: Reporting::new(timing.report_interval),
             timing,
             state: State::Idle,
@@ -193,6 +199,12 @@ impl<U> Session<U> {
         }
         self.health_due = match health {
             Health::NotServing => {
+                // Behind one address stand several replicas, of which one serves; the next dial may
+                // meet it, so the pause stays short for a while.
+                if self.standbys_met < STANDBYS_MAX {
+                    self.standbys_met += 1;
+                    self.backoff.reset();
+                }
                 return Err("the control plane reports that it is not serving".to_owned());
             }
             // An open stream is its own proof of life; only before it does silence count.
@@ -237,6 +249,7 @@ impl<U> Session<U> {
         self.confirmed_at = now;
         if !self.has_spoken {
             self.has_spoken = true;
+            self.standbys_met = 0;
             self.reporting.start(now);
             out.push(Action::Note(Note::Connected));
             self.is_lost = false;

@@ -526,10 +526,10 @@ async fn an_api_server_may_go_and_a_kind_may_go_and_come_back() {
     place.wait("grpcroute", "r", has_status).await;
 }
 
-/// A kubeconfig for the shim's service account, which has the rights of `manifests/base/rbac.yaml`
+/// A kubeconfig for the shim's service account, which has the rights of `manifests/shim/rbac.yaml`
 /// after `edit` has changed them; names are made the place's own.
 fn account(place: &Place<'_>, edit: impl Fn(&str) -> String) -> std::path::PathBuf {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base/rbac.yaml");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/shim/rbac.yaml");
     let text = std::fs::read_to_string(file).unwrap();
     let text = edit(&text).replace("nantian-gw", &place.namespace);
     place.server.apply(&text).unwrap();

@@ -16,15 +16,15 @@ pub(crate) fn server() -> Option<&'static ApiServer> {
     let server = ApiServer::shared()?;
     let folder = root().join("manifests/crds");
     let folder = folder.to_str().unwrap();
-    let apply = ["apply", "--server-side", "--force-conflicts", "-f", folder];
+    let apply = ["apply", "--server-side", "--force-conflicts", "-k", folder];
     let answer = server.kubectl(&apply, "").unwrap();
     assert!(answer.is_success, "{}", answer.stderr);
     let wait = [
         "wait",
         "--for=condition=Established",
         "--timeout=30s",
-        "-f",
-        folder,
+        "crd",
+        "--all",
     ];
     let answer = server.kubectl(&wait, "").unwrap();
     assert!(answer.is_success, "{}", answer.stderr);

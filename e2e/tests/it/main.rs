@@ -10,6 +10,7 @@ mod api_server;
 mod backend_tls_example;
 mod bad_input;
 mod bad_objects;
+mod chart;
 mod client_certificates;
 mod cluster;
 mod cluster_faults;

@@ -215,6 +215,23 @@ fn silence_does_not_count_while_reading_is_paused() {
 }
 
 #[test]
+fn pauses_stay_short_while_replicas_on_standby_are_met() {
+    let mut session = Case::new(timing(), None);
+    let mut now = SEC;
+    feed(&mut session, now, [Event::Start]);
+    let mut pauses = Vec::new();
+    for _ in 0..11 {
+        let standby = Event::HealthChecked(Health::NotServing);
+        feed(&mut session, now, [Event::Dialled, standby]);
+        let at = session.deadline().unwrap();
+        pauses.push((at - now).as_secs());
+        now = at;
+        feed(&mut session, now, [Event::Tick]);
+    }
+    assert_eq!(pauses, [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 8]);
+}
+
+#[test]
 fn pauses_grow_up_to_the_limit_and_shrink_after_a_stable_stream() {
     let mut session = Case::new(timing(), None);
     let mut now = SEC;
