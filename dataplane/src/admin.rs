@@ -1,9 +1,9 @@
 //! The admin API on its own listener: health, metrics, and what this process does.
 //!
 //! `app.rs` calls [`serve`] (or [`Server`], where the address matters) on the control runtime, so
-//! traffic and admin never share a thread. Paths and who may use them are in `admin/api.rs`, the
-//! listener and its limits in `admin/connection.rs`, the answers in the files named after them. The
-//! API reads; the only thing it changes is the level of the log.
+//! traffic and admin never share a thread. Paths are in `admin/endpoint.rs`, who may use them in
+//! `admin/api.rs`, the listener and its limits in `admin/connection.rs`, the answers in the files
+//! named after them. The API reads; what it can change it changes only where the settings say so.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use dataplane_config::Store;
+use dataplane_resilience::admission::Gate;
+use dataplane_resilience::pressure::SharedLevel;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_tls::AdminTls;
@@ -27,15 +29,25 @@ use crate::bootstrap::AdminSettings;
 
 mod connection;
 mod api;
-mod path;
-mod config;
+mod openapi;
+mod endpoint;
+mod console;
 mod health;
-mod resilience;
+mod certificates;
+mod ai;
+mod sessions;
 mod inventory;
+mod resilience;
+mod config;
+mod limits;
 mod log_level;
+mod drain;
 mod metrics;
 mod xds;
+mod query;
 mod answer;
+
+pub(crate) use query::encode;
 
 /// Whether this process wants traffic.
 #[derive(Debug, Default)]
@@ -145,6 +157,12 @@ pub struct AdminState {
     pub node_id: String,
     /// Limits of HTTP, to be shown.
     pub http: Arc<dataplane_http::Settings>,
+    /// Connections of clients.
+    pub connections: Arc<Gate>,
+    /// How pressed the process is.
+    pub level: SharedLevel,
+    /// Cancelled by whoever wants the process to end.
+    pub drain: CancellationToken,
 }
 
 /// What all handlers share.
@@ -152,6 +170,8 @@ pub struct AdminState {
 struct Context {
     state: AdminState,
     started: Instant,
+    /// Whether anything may be changed.
+    changes: bool,
     /// Places for large answers.
     large: Arc<Semaphore>,
 }
@@ -220,6 +240,7 @@ impl Server {
         let context = Context {
             state,
             started: Instant::now(),
+            changes: self.settings.changes,
             large: Arc::new(Semaphore::new(answer::LARGE_MAX)),
         };
         let api = api::Api {

@@ -82,6 +82,7 @@ pub async fn run(
     let listeners = Arc::new(Mutex::new(Listeners::new(workers)));
 
     let admin_stop = CancellationToken::new();
+    let asked_to_drain = CancellationToken::new();
     let admin = admin::serve(
         bootstrap.admin.clone(),
         AdminState {
@@ -92,6 +93,9 @@ pub async fn run(
             log,
             node_id: bootstrap.node_id.clone(),
             http: shared.http.clone(),
+            connections: connections.clone(),
+            level: level.clone(),
+            drain: asked_to_drain.clone(),
         },
         admin_stop.clone(),
     )
@@ -135,7 +139,7 @@ pub async fn run(
         stopped,
     ));
 
-    stop.await;
+    tokio::select! { () = stop => {}, () = asked_to_drain.cancelled() => {} }
     let whole = shutdown::drain(bootstrap.drain, &readiness, &listeners, &connections).await;
     let _ = stop_xds.send(true);
     let _ = xds.await;

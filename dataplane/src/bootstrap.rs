@@ -107,6 +107,8 @@ pub struct AdminSettings {
     pub token: Option<SecretText>,
     /// PEM files of certificate and key; `None` is plain text.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether it may change anything, such as the level of the log.
+    pub changes: bool,
 }
 
 /// One key and what it is set to.

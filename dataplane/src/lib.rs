@@ -3,8 +3,10 @@
 //! [`app`] builds every part and ties them; [`apply`] is the configuration line, from a message of
 //! the control plane to sockets and routes; [`listener`] keeps the sockets that must stand open.
 //! What a request goes through is the crate `dataplane-http`. The binary is a thin shell around
-//! [`app::run`]; the shim's standalone mode runs the same function beside itself.
+//! [`cli::run`], which runs [`app::run`] or asks a data plane that runs; the shim's standalone mode
+//! runs the former beside itself.
 
+pub mod cli;
 pub mod app;
 pub mod apply;
 pub mod shutdown;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -43,7 +43,15 @@ enum Command {
     Standalone(StandaloneArgs),
     /// Say what is wrong with the manifests of a folder; exits with 1 when anything is.
     Check(Check),
+    /// Print a completion script, for `source <(nantian-shim completion bash)` and the like.
+    Completion {
+        /// Whose script.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
+
+const NAME: &str = "nantian-shim";
 
 #[derive(Debug, Args)]
 struct Serve {
@@ -139,6 +147,7 @@ pub fn run() -> ExitCode {
     start_log(cli.log.as_deref(), &cli.command);
     let outcome = match cli.command {
         Command::Check(check) => check.run(),
+        Command::Completion { shell } => complete(shell),
         Command::Serve(serve) => in_runtime(|shutdown| serve.run(shutdown)),
         Command::Standalone(args) => in_runtime(|shutdown| args.run(shutdown)),
     };
@@ -149,6 +158,18 @@ pub fn run() -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+fn complete(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
+    say(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All commands and options, for their page.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// The exit code of what was to run until it is told to stop.
@@ -354,7 +375,7 @@ async fn wait_for_signal() {
 fn start_log(filter: Option<&str>, command: &Command) {
     let default = match command {
         Command::Serve(_) => "info",
-        Command::Standalone(_) | Command::Check(_) => "warn",
+        Command::Standalone(_) | Command::Check(_) | Command::Completion { .. } => "warn",
     };
     let filter = filter.map_or_else(|| EnvFilter::new(default), EnvFilter::new);
     tracing_subscriber::fmt()
@@ -373,8 +394,6 @@ fn complain(error: &anyhow::Error) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -394,6 +413,7 @@ mod tests {
             "nantian-shim standalone DIR --port-offset 8000 --admin-addr 127.0.0.1:0",
             "nantian-shim standalone DIR --map-port 80=8080 --map-port 443=8443",
             "nantian-shim standalone DIR --controller example.net/gateway",
+            "nantian-shim completion zsh",
             "nantian-shim check DIR --all --log debug --controller example.net/gateway",
         ];
         for row in rows {

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane_ai::token_policy::{Ledger, Reservation, TokenBudget, Verdict};
+use dataplane_ai::token_policy::{Ledger, Reservation, Standing, TokenBudget, Verdict};
 use ir::ai::{TokenPolicy, TokenScope};
 
 /// The ledger of the process.
@@ -59,6 +59,11 @@ impl Budget {
     /// The account of the caller with that value; those without one share an account.
     pub fn key(&self, value: Option<&[u8]>) -> u64 {
         self.spent.keys.hash_one((&*self.place, value))
+    }
+
+    /// Where the caller of that account stands.
+    pub fn standing(&self, key: u64, now: Duration) -> Standing {
+        self.policy.peek(&self.spent.ledger, key, now)
     }
 
     /// Takes about so many tokens for a call.

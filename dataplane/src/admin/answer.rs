@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 use serde_json::json;
@@ -29,20 +29,21 @@ const CHUNKS_WAITING: usize = 2;
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     content_type: &'static str,
-    allow: Option<&'static str>,
+    /// Fields that only some answers have.
+    fields: Vec<(HeaderName, HeaderValue)>,
     body: AnswerBody,
 }
 
 impl Answer {
     pub(super) fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self::whole(status, "text/plain; charset=utf-8", body.into())
+        Self::whole(status, TEXT, body.into())
     }
 
     pub(super) fn whole(status: StatusCode, content_type: &'static str, body: String) -> Self {
         Self {
             status,
             content_type,
-            allow: None,
+            fields: Vec::new(),
             body: AnswerBody::Whole(Some(body.into())),
         }
     }
@@ -55,20 +56,51 @@ impl Answer {
         }
     }
 
-    pub(super) fn error(status: StatusCode, message: &str) -> Self {
-        Self::whole(status, JSON, json!({ "error": message }).to_string())
+    /// A refusal, which says what to do (RFC 9457); `error` is what the contract's clients read.
+    pub(super) fn error(status: StatusCode, detail: &str) -> Self {
+        let problem = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": detail,
+            "error": detail,
+        });
+        Self::whole(status, PROBLEM, problem.to_string())
     }
 
     pub(super) fn not_found(message: &str) -> Self {
         Self::error(StatusCode::NOT_FOUND, message)
     }
 
+    /// Nothing but a status and the methods there are.
+    pub(super) fn methods(allow: &'static str) -> Self {
+        let answer = Self::text(StatusCode::NO_CONTENT, "");
+        answer.with(header::ALLOW, HeaderValue::from_static(allow))
+    }
+
     /// Refuses the method and tells which ones there are.
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("only {allow} is allowed here");
-        Self {
-            allow: Some(allow),
-            ..Self::error(StatusCode::METHOD_NOT_ALLOWED, &message)
+        let answer = Self::error(StatusCode::METHOD_NOT_ALLOWED, &message);
+        answer.with(header::ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// The same with another status.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The same with one more field.
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+
+    /// Tells where the next page is.
+    pub(super) fn followed_by(self, path: &str, query: &str) -> Self {
+        match HeaderValue::from_str(&format!("<{path}?{query}>; rel=\"next\"")) {
+            Ok(value) => self.with(header::LINK, value),
+            Err(_) => self,
         }
     }
 
@@ -94,7 +126,7 @@ impl Answer {
         Self {
             status: StatusCode::OK,
             content_type: JSON,
-            allow: None,
+            fields: Vec::new(),
             body: AnswerBody::Chunks(receiver),
         }
     }
@@ -109,8 +141,8 @@ impl Answer {
         headers.insert(header::CONTENT_TYPE, value(self.content_type));
         headers.insert(header::CACHE_CONTROL, value("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, value(allow));
+        for (name, value) in self.fields {
+            headers.insert(name, value);
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, value("Bearer"));
@@ -119,7 +151,12 @@ impl Answer {
     }
 }
 
-const JSON: &str = "application/json";
+/// Most answers.
+pub(super) const JSON: &str = "application/json";
+/// Refusals.
+pub(super) const PROBLEM: &str = "application/problem+json";
+/// What is for eyes.
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The body of an answer.
 #[derive(Debug)]

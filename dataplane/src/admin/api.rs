@@ -1,16 +1,29 @@
-//! Who may ask for what, and which file answers.
+//! Who may ask for what, and in which way.
 //!
 //! Called by `connection.rs` for each request. The token is asked for before anything about a path
-//! is told, compared in constant time, and never written anywhere.
+//! is told, compared in constant time, and never written anywhere. What changes something is refused
+//! unless the settings allow it, and unless the request looks like one that a program sent on purpose
+//! rather than a page in somebody's browser.
 
-use http::{Method, Request, Response, StatusCode, header};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use ir::SecretText;
 use subtle::ConstantTimeEq as _;
 
 use super::answer::{Answer, AnswerBody};
-use super::path::{Filter, Target};
-use super::{Context, health, inventory, log_level, metrics, resilience, xds};
+use super::endpoint::{Access, Change, Endpoint, Found, Read};
+use super::{Context, openapi};
+
+/// Largest body.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+/// How long it may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The paths and who may use them.
 #[derive(Debug)]
@@ -23,13 +36,14 @@ pub(super) struct Api {
 impl Api {
     /// Answers one request and counts it.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        let method = request.method().clone();
-        let target = Target::of(request.uri().path());
-        let label = target.as_ref().map_or("unknown", Target::label);
-        let answer = if target.as_ref().is_some_and(Target::is_open) || self.is_allowed(&request) {
-            match target {
-                Some(target) => self.dispatch(target, request).await,
-                None => Answer::not_found("no such path"),
+        let (head, body) = request.into_parts();
+        let found = Found::at(head.uri.path());
+        let label = found.as_ref().map_or("unknown", |it| it.endpoint.path);
+        let is_open = |it: &Found| it.endpoint.access == Access::Open;
+        let answer = if found.as_ref().is_some_and(is_open) || self.is_allowed(&head.headers) {
+            match found {
+                Some(found) => self.dispatch(&found, &head, body).await,
+                None => Answer::not_found("no such path; /openapi.json lists all paths"),
             }
         } else {
             let message = "send `Authorization: Bearer` with the token of adminAuth";
@@ -37,60 +51,114 @@ impl Api {
         };
         let status = answer.status.as_u16();
         let counts = &self.context.state.metrics.admin;
-        counts.observe(method.as_str(), label, status);
+        counts.observe(head.method.as_str(), label, status);
         answer.into_response()
     }
 
-    async fn dispatch(&self, target: Target, request: Request<Incoming>) -> Answer {
-        let context = &self.context;
-        let method = request.method();
-        if target == Target::LogLevel && method == Method::PUT {
-            return log_level::change(context, request.into_body()).await;
-        }
-        if method != Method::GET && method != Method::HEAD {
-            let is_log_level = target == Target::LogLevel;
-            return Answer::method_not_allowed(if is_log_level {
-                "GET, HEAD, PUT"
-            } else {
-                "GET, HEAD"
-            });
-        }
-        let filter = match Filter::of(request.uri().query()) {
-            Ok(filter) => filter,
-            Err(message) => return Answer::error(StatusCode::BAD_REQUEST, &message),
-        };
-        match target {
-            Target::Livez => health::live(context),
-            Target::Readyz => health::ready(context),
-            Target::Metrics => metrics::scrape(context).await,
-            Target::ConfigVersion => xds::config_version(context),
-            Target::XdsStatus => xds::status(context),
-            Target::Snapshot => inventory::snapshot(context),
-            Target::Summary => inventory::summary(context),
-            Target::Overload => inventory::overload(context),
-            Target::CircuitBreakers => resilience::circuit_breakers(context, filter),
-            Target::RateLimits => resilience::rate_limits(context, filter),
-            Target::Endpoints => resilience::endpoints(context, filter),
-            Target::Traffic => inventory::traffic(context),
-            Target::LogLevel => log_level::show(context),
-            Target::Listeners => inventory::listeners(context, filter),
-            Target::Listener(name) => inventory::listener(context, &name),
-            Target::ListenerStatuses => inventory::listener_statuses(context, filter),
-            Target::ListenerStatus(name) => inventory::listener_status(context, &name),
-            Target::Routes => inventory::routes(context, filter),
-            Target::Route(kind, key) => inventory::route(context, &kind, &key),
-            Target::Backends => inventory::backends(context, filter),
-            Target::Backend(key) => inventory::backend(context, &key),
+    async fn dispatch(&self, found: &Found, head: &Parts, body: Incoming) -> Answer {
+        let endpoint = found.endpoint;
+        match &head.method {
+            &Method::GET | &Method::HEAD => self.read(found, head.uri.query()).await,
+            &Method::OPTIONS => Answer::methods(endpoint.allow()),
+            method => match endpoint.change.filter(|it| it.method == method.as_str()) {
+                Some(change) => self.change(endpoint, change, head, body).await,
+                None => Answer::method_not_allowed(endpoint.allow()),
+            },
         }
     }
 
-    fn is_allowed(&self, request: &Request<Incoming>) -> bool {
+    async fn read(&self, found: &Found, query: Option<&str>) -> Answer {
+        let context = &self.context;
+        match found.endpoint.read {
+            Read::Document => openapi::answer(),
+            Read::Plain(answer) => answer(context),
+            Read::Named(answer) => answer(context, &found.names),
+            Read::Later(answer) => answer(context).await,
+            Read::Listed(answer) => match Found::filter(query) {
+                Ok(filter) => answer(context, &filter),
+                Err(message) => Answer::error(StatusCode::BAD_REQUEST, &message),
+            },
+        }
+    }
+
+    async fn change(
+        &self,
+        endpoint: &Endpoint,
+        change: Change,
+        head: &Parts,
+        body: Incoming,
+    ) -> Answer {
+        if !self.context.changes {
+            let message = format!(
+                "this admin API only reads, {} {} is refused; set adminReadOnly to false in the \
+                 bootstrap file to allow changes",
+                change.method, endpoint.path
+            );
+            return Answer::error(StatusCode::FORBIDDEN, &message);
+        }
+        if self.token.is_none() && !is_for_an_address(&head.headers) {
+            let message = "without a token, changes are taken only at an IP address or localhost, \
+                           so that no page in a browser can send them; set adminAuth";
+            return Answer::error(StatusCode::FORBIDDEN, message);
+        }
+        if !change.takes.contains(&content_type(&head.headers)) {
+            let message = format!("send `Content-Type: {}`", change.takes.join("` or `"));
+            return Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message);
+        }
+        match read_whole(body).await {
+            Ok(body) => (change.run)(&self.context, &body),
+            Err(refusal) => refusal,
+        }
+    }
+
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else {
             return true;
         };
-        let shown = request.headers().get(header::AUTHORIZATION);
+        let shown = headers.get(header::AUTHORIZATION);
         shown.is_some_and(|value| shows(value.as_bytes(), token))
     }
+}
+
+/// The body of a request, bounded in size and time.
+async fn read_whole(body: Incoming) -> Result<Bytes, Answer> {
+    let body = Limited::new(body, BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes, send less");
+            Err(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &message))
+        }
+        Ok(Err(_)) => {
+            let message = "the body broke off, send it again";
+            Err(Answer::error(StatusCode::BAD_REQUEST, message))
+        }
+        Err(_) => {
+            let message = "the body did not come in time, send it again";
+            Err(Answer::error(StatusCode::REQUEST_TIMEOUT, message))
+        }
+    }
+}
+
+/// The media type of a body, without its parameters.
+fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim()
+}
+
+/// A name in `Host` may be one that a page made point here (DNS rebinding); an address may not.
+fn is_for_an_address(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST);
+    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = without_port.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Whether the value of `Authorization` carries the token (RFC 6750 section 2.1; the scheme's case
@@ -122,5 +190,26 @@ mod tests {
         ] {
             assert_eq!(shows(value.as_bytes(), &token), is_let_in, "{value}");
         }
+    }
+
+    #[test]
+    fn names_that_a_page_could_point_here_are_told_from_addresses() {
+        for (host, is_one) in [
+            ("127.0.0.1:19080", true),
+            ("127.0.0.1", true),
+            ("[::1]:19080", true),
+            ("[::1]", true),
+            ("localhost:19080", true),
+            ("LOCALHOST", true),
+            ("evil.example:19080", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            assert_eq!(is_for_an_address(&headers), is_one, "{host}");
+        }
+        assert!(!is_for_an_address(&HeaderMap::new()));
     }
 }

@@ -1,23 +1,15 @@
 //! The level of the process's log: shown, and changed while running.
 //!
-//! The only path that changes anything; it takes PUT, a small body, and lasts until the next start.
+//! A change takes PUT and a small body, and lasts until the next start.
 
-use std::time::Duration;
-
+use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
 
 use super::Context;
 use super::answer::Answer;
-
-/// Largest body.
-const BODY_BYTES_MAX: usize = 4 * 1024;
-/// How long it may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a change looks like.
 #[derive(Debug, Deserialize)]
@@ -35,21 +27,11 @@ pub(super) fn show(context: &Context) -> Answer {
 }
 
 /// PUT, with `{"level": "info,hyper=warn"}` or the bare levels.
-pub(super) async fn change(context: &Context, body: Incoming) -> Answer {
+pub(super) fn change(context: &Context, body: &Bytes) -> Answer {
     let Some(log) = &context.state.log else {
         return no_log();
     };
-    let body = Limited::new(body, BODY_BYTES_MAX).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-            return Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &message);
-        }
-        Ok(Err(_)) => return Answer::error(StatusCode::BAD_REQUEST, "the body broke off"),
-        Err(_) => return Answer::error(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
-    };
-    let text = String::from_utf8_lossy(&body);
+    let text = String::from_utf8_lossy(body);
     let text = text.trim();
     let level = if text.starts_with('{') {
         match serde_json::from_str::<Change>(text) {
@@ -76,5 +58,5 @@ pub(super) async fn change(context: &Context, body: Incoming) -> Answer {
 }
 
 fn no_log() -> Answer {
-    Answer::not_found("this process's log is not ours to change")
+    Answer::not_found("this process's log is not ours to change, see the process that runs it")
 }

@@ -4,6 +4,7 @@
 //! the state that outlives it. Nothing here changes anything, and no client is named: of limits
 //! that tell clients apart only the rule is shown.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,20 +17,23 @@ use ir::policy::RateLimitKey;
 
 use super::Context;
 use super::answer::Answer;
-use super::config::Rows;
-use super::inventory::large;
-use super::path::Filter;
+use super::inventory::{clusters, list_of};
+use super::query::Filter;
 
 /// `/v1/circuit-breakers`: what each backend carries, and whether its breakers let anything pass.
-pub(super) fn circuit_breakers(context: &Context, filter: Filter) -> Answer {
-    large(context, move |config, out| {
-        let now = since_start(Instant::now());
-        let of_routes = config.kept.breakers();
-        let wanted = config.snapshot.clusters.iter().filter(|cluster| {
-            let (namespace, name) = split(&cluster.key);
-            filter.takes(namespace, name)
-        });
-        let rows = filter.page(wanted).filter_map(|cluster| {
+pub(super) fn circuit_breakers(context: &Context, filter: &Filter) -> Answer {
+    let config = context.state.store.load_full();
+    let page = clusters(&config, filter);
+    let of_routes = config.kept.breakers();
+    let path = "/v1/circuit-breakers";
+    list_of(
+        context,
+        config,
+        filter,
+        path,
+        page,
+        move |config, cluster| {
+            let now = since_start(Instant::now());
             let held = config.clusters.get(&cluster.key)?;
             let mut row = carried(held);
             row["breaker"] = held
@@ -48,9 +52,8 @@ pub(super) fn circuit_breakers(context: &Context, filter: Filter) -> Answer {
             });
             row["routes"] = own.collect();
             Some(row)
-        });
-        serde_json::to_writer(out, &Rows::new(rows))
-    })
+        },
+    )
 }
 
 fn carried(held: &ClusterConfig) -> Value {
@@ -85,22 +88,29 @@ fn breaker(breaker: &Breaker, now: Duration) -> Value {
 }
 
 /// `/v1/rate-limits`: every rule, and what is left where there is one bucket.
-pub(super) fn rate_limits(context: &Context, filter: Filter) -> Answer {
-    large(context, move |config, out| {
-        let now = since_start(Instant::now());
-        let mut all = config.kept.rate_limits();
-        all.sort_by(|(a, one), (b, other)| {
-            (one.scope(), a, one.name()).cmp(&(other.scope(), b, other.name()))
-        });
-        let wanted = all.iter().filter(|(object, _)| {
-            let (namespace, name) = split(object);
-            filter.takes(namespace, name)
-        });
-        let rows = filter
-            .page(wanted)
-            .map(|(object, limiter)| rate_limit(object, limiter, now));
-        serde_json::to_writer(out, &Rows::new(rows))
-    })
+pub(super) fn rate_limits(context: &Context, filter: &Filter) -> Answer {
+    let config = context.state.store.load_full();
+    let key = |(object, limiter): &(Box<str>, Arc<Limiter>)| {
+        format!("{} {object} {}", limiter.scope(), limiter.name())
+    };
+    let mut all = config.kept.rate_limits();
+    all.sort_by_cached_key(key);
+    let wanted = all
+        .into_iter()
+        .filter(|(object, _)| filter.takes_key(object));
+    let page = filter.page(wanted, key);
+    let path = "/v1/rate-limits";
+    list_of(
+        context,
+        config,
+        filter,
+        path,
+        page,
+        |_, (object, limiter)| {
+            let now = since_start(Instant::now());
+            Some(rate_limit(object, limiter, now))
+        },
+    )
 }
 
 fn rate_limit(object: &str, limiter: &Limiter, now: Duration) -> Value {
@@ -133,66 +143,84 @@ fn rate_limit(object: &str, limiter: &Limiter, now: Duration) -> Value {
 }
 
 /// `/v1/endpoints`: every endpoint of every backend, its state and why.
-pub(super) fn endpoints(context: &Context, filter: Filter) -> Answer {
-    large(context, move |config, out| {
+pub(super) fn endpoints(context: &Context, filter: &Filter) -> Answer {
+    let config = context.state.store.load_full();
+    let wanted = config.snapshot.clusters.iter();
+    let wanted = wanted.filter(|cluster| filter.takes_key(&cluster.key));
+    let held = wanted.filter_map(|cluster| config.clusters.get(&cluster.key));
+    let all = held.flat_map(|held| {
+        let count = held.cluster.endpoints().len();
+        (0..count).map(move |at| (held.clone(), at))
+    });
+    let page = filter.page(all, |(held, at)| format!("{}#{at:06}", held.cluster.key()));
+    let path = "/v1/endpoints";
+    list_of(context, config, filter, path, page, |_, (held, at)| {
         let now = since_start(Instant::now());
-        let wanted = config.snapshot.clusters.iter().filter(|cluster| {
-            let (namespace, name) = split(&cluster.key);
-            filter.takes(namespace, name)
-        });
-        let held = wanted.filter_map(|cluster| config.clusters.get(&cluster.key));
-        let all = held.flat_map(|held| {
-            let endpoints = held.cluster.endpoints().iter();
-            endpoints.map(move |endpoint| (held, endpoint))
-        });
-        let rows = filter.page(all).map(|(held, it)| endpoint(held, it, now));
-        serde_json::to_writer(out, &Rows::new(rows))
+        Some(endpoint(held, held.cluster.endpoints().get(*at)?, now))
     })
 }
 
-fn endpoint(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Value {
+/// The state of an endpoint in one word, and why it is so.
+pub(super) fn health(
+    held: &ClusterConfig,
+    endpoint: &Endpoint,
+    now: Duration,
+) -> (&'static str, String) {
     let load = endpoint.load();
-    let ejected_for = match held.cluster.is_watched() {
-        true => load.ejected_for(now),
-        false => Duration::ZERO,
-    };
-    let (failures, gateway_failures, ejections) = load.held_against();
+    let is_ejected = !ejected_for(held, endpoint, now).is_zero();
+    let (_, _, ejections) = load.held_against();
     let checks = load.checks();
-    let fault = checks.fault().map(|fault| fault.to_string());
-    let unchecked = match &fault {
+    let unchecked = || match checks.fault() {
         Some(fault) => format!("it does not pass its health checks: {fault}"),
         None => "it has not passed enough health checks yet".to_owned(),
     };
-    let crowded = format!("{unchecked}; but too few others are well");
     let is_in_panic = held.cluster.is_in_panic();
     let (state, why) = match () {
         () if endpoint.is_ending() => ("ending", "it ends, and keeps its sessions until then"),
         () if !endpoint.is_ready() => ("not_ready", "the control plane says that it is not ready"),
         () if endpoint.weight() == 0 => ("unused", "its weight is 0"),
-        () if checks.is_unwell() && is_in_panic => ("unhealthy_in_use", &*crowded),
-        () if checks.is_unwell() => ("unhealthy", &*unchecked),
-        () if !ejected_for.is_zero() && is_in_panic => (
+        () if checks.is_unwell() && is_in_panic => {
+            let crowded = format!("{}; but too few others are well", unchecked());
+            return ("unhealthy_in_use", crowded);
+        }
+        () if checks.is_unwell() => return ("unhealthy", unchecked()),
+        () if is_ejected && is_in_panic => (
             "ejected_in_use",
             "it keeps failing, but too few others are well",
         ),
-        () if !ejected_for.is_zero() => ("ejected", "it keeps failing"),
+        () if is_ejected => ("ejected", "it keeps failing"),
         () if ejections > 0 => (
             "on_probation",
             "it was left out and has not succeeded since",
         ),
         () => ("well", ""),
     };
+    (state, why.to_owned())
+}
+
+fn ejected_for(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Duration {
+    match held.cluster.is_watched() {
+        true => endpoint.load().ejected_for(now),
+        false => Duration::ZERO,
+    }
+}
+
+fn endpoint(held: &ClusterConfig, endpoint: &Endpoint, now: Duration) -> Value {
+    let load = endpoint.load();
+    let (failures, gateway_failures, ejections) = load.held_against();
+    let checks = load.checks();
+    let (state, why) = health(held, endpoint, now);
     json!({
         "backend": &**held.cluster.key(),
         "address": endpoint.address().to_string(),
         "state": state,
         "why": why,
-        "ejected_for_ms": millis(ejected_for),
+        "ejected_for_ms": millis(ejected_for(held, endpoint, now)),
         "ejections": ejections,
         "failures_in_a_row": failures,
         "gateway_failures_in_a_row": gateway_failures,
         "health_check": health_check(checks),
-        "health_check_fault": fault,
+        "health_check_fault": checks.fault().map(|fault| fault.to_string()),
         "latency_ms": load.latency().map(|latency| latency.as_secs_f64() * 1000.0),
         "weight": endpoint.weight(),
         "zone": endpoint.zone(),
@@ -208,10 +236,6 @@ fn health_check(checks: &Record) -> &'static str {
         (true, false) => "passing",
         (true, true) => "failing",
     }
-}
-
-fn split(key: &str) -> (&str, &str) {
-    key.split_once('/').unwrap_or(("", key))
 }
 
 fn millis(time: Duration) -> u64 {

@@ -15,7 +15,22 @@ pub(super) fn config_version(context: &Context) -> Answer {
         "ready": context.state.readiness.is_ready(),
         "applied_at_unix_ms": report.last_applied_unix_ms,
         "type_versions": report.type_versions,
+        "last_nack": report.last_nack,
     }))
+}
+
+/// `/v1/config/history`.
+pub(super) fn history(context: &Context) -> Answer {
+    let answers = context.state.status.history().into_iter().map(|answer| {
+        let is_refused = !answer.error_detail.is_empty();
+        json!({
+            "version": answer.version,
+            "at_unix_ms": answer.at_unix_ms,
+            "result": if is_refused { "refused" } else { "applied" },
+            "error_detail": is_refused.then_some(answer.error_detail),
+        })
+    });
+    Answer::json(&json!({ "updates": answers.collect::<Vec<_>>() }))
 }
 
 /// `/api/v1/xds/status`.

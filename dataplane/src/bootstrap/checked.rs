@@ -101,6 +101,7 @@ fn admin(written: &mut Written) -> AdminSettings {
         address,
         token,
         tls,
+        changes: !written.flag(&key::ADMIN_READ_ONLY),
     }
 }
 

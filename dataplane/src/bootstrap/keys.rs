@@ -145,6 +145,9 @@ keys! {
     ADMIN_TLS_KEY "adminTls.keyPath": Kind::Text, "",
         "PEM key of the admin listener; with both the admin API speaks TLS.";
 
+    ADMIN_READ_ONLY "adminReadOnly": Kind::Flag, "true",
+        "The admin API changes nothing; `false` allows it to change the log level and to drain.";
+
     ACCESS_ENABLED "accessLog.enabled": Kind::Flag, "true", "Writes a line per request.";
     ACCESS_PATH "accessLog.path": Kind::Text, "/var/log/nantian-gw/access.log",
         "The file to append to, or `stdout`.";

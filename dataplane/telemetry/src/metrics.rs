@@ -29,7 +29,7 @@ mod instrument;
 mod request;
 
 pub use admin::AdminMetrics;
-pub use ai::{AiCalls, AiMetrics};
+pub use ai::{AiCalls, AiMetrics, AiUsage};
 pub use backend::{BackendConnection, BackendMetrics, Denied};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};

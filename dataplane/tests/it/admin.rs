@@ -8,6 +8,8 @@ use dataplane::Metrics;
 use dataplane::admin::{AdminState, Readiness, Server};
 use dataplane::bootstrap::AdminSettings;
 use dataplane_config::{RuntimeConfig, Store};
+use dataplane_resilience::admission::Gate;
+use dataplane_resilience::pressure::SharedLevel;
 use dataplane_telemetry::log;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::Response;
@@ -22,22 +24,25 @@ use ir::filter::HeaderEdit;
 use ir::{Filter, Secret, SecretText, Snapshot};
 use tokio_util::sync::CancellationToken;
 
+mod contract;
+
 const TOKEN: &str = "open-sesame";
 
 /// An admin listener with everything behind it; stops with the value.
-struct Admin {
-    address: SocketAddr,
-    state: AdminState,
+pub(crate) struct Admin {
+    pub(crate) address: SocketAddr,
+    pub(crate) state: AdminState,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
 }
 
 impl Admin {
-    async fn start(change: impl FnOnce(&mut AdminSettings, &mut AdminState)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut AdminSettings, &mut AdminState)) -> Self {
         let mut settings = AdminSettings {
             address: ([127, 0, 0, 1], 0).into(),
             token: None,
             tls: None,
+            changes: false,
         };
         let mut state = AdminState {
             store: Arc::new(Store::new()),
@@ -47,6 +52,9 @@ impl Admin {
             log: None,
             node_id: "dp-test".to_owned(),
             http: Arc::default(),
+            connections: Arc::new(Gate::new(None)),
+            level: SharedLevel::default(),
+            drain: CancellationToken::new(),
         };
         change(&mut settings, &mut state);
         let stop = CancellationToken::new();
@@ -62,7 +70,7 @@ impl Admin {
     }
 
     /// Without token and TLS, serving `snapshot`.
-    async fn serving(snapshot: Snapshot) -> Self {
+    pub(crate) async fn serving(snapshot: Snapshot) -> Self {
         let admin = Self::start(|_, _| ()).await;
         admin.apply(snapshot);
         admin
@@ -81,7 +89,16 @@ impl Admin {
 
     async fn send(&self, method: Method, path: &str, token: Option<&str>, body: &str) -> Response {
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header("host", "admin");
+        request = request.header("host", "127.0.0.1");
+        if !body.is_empty() {
+            let is_json = body.starts_with('{');
+            let media = if is_json {
+                "application/json"
+            } else {
+                "text/plain"
+            };
+            request = request.header("content-type", media);
+        }
         if let Some(token) = token {
             request = request.header("authorization", token);
         }
@@ -98,7 +115,7 @@ impl Drop for Admin {
 }
 
 /// Two listeners, two routes, three backends of two services, one secret.
-fn shop() -> SnapshotBuilder {
+pub(crate) fn shop() -> SnapshotBuilder {
     let identity = Authority::new("shop").server(&["shop.example"]);
     let endpoint = SocketAddr::from(([127, 0, 0, 1], 9));
     SnapshotBuilder::new("v7")
@@ -219,6 +236,7 @@ async fn unusable_settings_are_told_at_the_start() {
         address: ([127, 0, 0, 1], 0).into(),
         token: None,
         tls: Some(("/nowhere/tls.crt".into(), "/nowhere/tls.key".into())),
+        changes: false,
     };
     let error = Server::bind(missing.clone()).await.unwrap_err();
     assert!(
@@ -244,7 +262,7 @@ async fn unusable_settings_are_told_at_the_start() {
 async fn unknown_paths_and_methods_are_refused_and_counted() {
     let admin = Admin::serving(shop().build()).await;
     for path in [
-        "/",
+        "/nothing",
         "/v1",
         "/v1/nothing",
         "/v1/listeners/no",
@@ -258,9 +276,9 @@ async fn unknown_paths_and_methods_are_refused_and_counted() {
         assert!(response.json()["error"].is_string(), "{path}");
     }
     for (method, path, allowed) in [
-        (Method::POST, "/v1/summary", "GET, HEAD"),
-        (Method::DELETE, "/livez", "GET, HEAD"),
-        (Method::POST, "/api/v1/log/level", "GET, HEAD, PUT"),
+        (Method::POST, "/v1/summary", "GET, HEAD, OPTIONS"),
+        (Method::DELETE, "/livez", "GET, HEAD, OPTIONS"),
+        (Method::POST, "/api/v1/log/level", "GET, HEAD, OPTIONS, PUT"),
     ] {
         let response = admin.send(method, path, None, "").await;
         assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
@@ -440,7 +458,13 @@ async fn planted_secrets_are_never_shown() {
         "/v1/backends/shop/cart:80",
         "/v1/traffic",
         "/v1/overload",
+        "/v1/certificates",
+        "/v1/certificates/infra/cert",
+        "/v1/endpoints",
+        "/v1/sessions",
+        "/v1/limits",
         "/api/v1/config/version",
+        "/api/v1/config/history",
         "/api/v1/xds/status",
         "/metrics",
     ] {
@@ -462,7 +486,11 @@ async fn the_log_level_is_changed_by_put_only() {
         ..log::Settings::default()
     };
     let log = log::init(settings).unwrap();
-    let admin = Admin::start(|_, state| state.log = Some(log)).await;
+    let admin = Admin::start(|settings, state| {
+        settings.changes = true;
+        state.log = Some(log);
+    })
+    .await;
     let path = "/api/v1/log/level";
     let level = |response: Response| response.json()["level"].clone();
     assert_eq!(level(admin.get(path).await), "off");
@@ -475,13 +503,18 @@ async fn the_log_level_is_changed_by_put_only() {
         ("{\"level\": \"off\"}", StatusCode::OK, "off"),
         ("{\"levle\": \"warn\"}", StatusCode::BAD_REQUEST, "off"),
         ("info,==", StatusCode::BAD_REQUEST, "off"),
-        ("", StatusCode::BAD_REQUEST, "off"),
+        (" ", StatusCode::BAD_REQUEST, "off"),
+        ("", StatusCode::UNSUPPORTED_MEDIA_TYPE, "off"),
         (&"x".repeat(5000), StatusCode::PAYLOAD_TOO_LARGE, "off"),
     ] {
         let response = admin.send(Method::PUT, path, None, body).await;
         assert_eq!(response.status, status, "{body}");
         assert_eq!(level(admin.get(path).await), now, "{body}");
     }
+    let document = admin.get("/openapi.json").await.json();
+    let item = &document["paths"]["/v1/log/level"];
+    let shown = admin.get(path).await;
+    contract::check(&document, &item["get"], path, &shown);
     let silent = Admin::start(|_, _| ()).await;
     assert_eq!(silent.get(path).await.status, StatusCode::NOT_FOUND);
 }
@@ -565,9 +598,18 @@ async fn large_answers_flow_while_health_is_asked() {
         admin.get("/v1/routes?limit=1").await.status == StatusCode::OK
     })
     .await;
-    let whole = admin.get("/v1/routes?limit=19999").await;
-    let routes = whole.json();
-    assert_eq!(routes["http"].as_array().unwrap().len(), 19_999);
+    let part = admin.get("/v1/routes?limit=10000").await;
+    let routes = part.json();
+    assert_eq!(routes["http"].as_array().unwrap().len(), 10_000);
+    let link = part.header("link").to_owned();
+    let next = link.strip_prefix('<').and_then(|link| link.split_once('>'));
+    let rest = admin.get(next.unwrap().0).await;
+    let routes = rest.json();
+    assert_eq!(routes["http"].as_array().unwrap().len(), 10_000);
+    assert_eq!(routes["http"][9_999]["name"], "route-19999");
+    assert_eq!(rest.header("link"), "", "this was the last page");
+    let first = admin.get("/v1/routes").await.json();
+    assert_eq!(first["http"].as_array().unwrap().len(), 1000);
 }
 
 #[tokio::test]

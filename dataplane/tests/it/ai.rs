@@ -34,13 +34,18 @@ const KEY: &str = "sk-canary-0123456789abcdef";
 
 /// A service of that provider at that address, with a key.
 fn service(kind: AiProvider, at: &Provider) -> AiService {
+    service_at(kind, at.url())
+}
+
+/// The same at any address.
+pub(crate) fn service_at(kind: AiProvider, url: String) -> AiService {
     AiService {
         provider: kind,
         format: None,
         model: "the-model".to_owned(),
         auth: Some(auth()),
         timeout: None,
-        endpoint: Some(at.url()),
+        endpoint: Some(url),
         retries_max: 0,
         retry_backoff: None,
         aliases: BTreeMap::new(),

@@ -14,6 +14,7 @@ mod addresses;
 mod admin;
 mod ai;
 mod bootstrap;
+mod cli;
 mod clients;
 mod failure;
 mod filters;

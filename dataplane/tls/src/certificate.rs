@@ -25,6 +25,47 @@ pub struct CertificateFacts {
     pub not_after: SystemTime,
 }
 
+/// What is written in a certificate; nothing of its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateDetails {
+    /// Its DNS names, wildcards with their `*.`, in lower case.
+    pub names: Vec<String>,
+    /// Whose it is.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// Its number, in hexadecimal.
+    pub serial: String,
+    /// When it begins, in seconds since 1970.
+    pub not_before: i64,
+    /// When it ends, in seconds since 1970.
+    pub not_after: i64,
+    /// How many certificates the chain has.
+    pub chain_length: usize,
+    /// The leaf as it is sent.
+    pub leaf: Vec<u8>,
+}
+
+impl CertificateDetails {
+    /// Reads the leaf.
+    pub fn of(certificate: &Certificate) -> Result<Self, CertificateError> {
+        let chain = certificate.chain()?;
+        let der = chain.first().ok_or(CertificateError::NoCertificate)?;
+        let (_, leaf) =
+            X509Certificate::from_der(der).map_err(|_| CertificateError::BadCertificate)?;
+        Ok(Self {
+            names: dns_names(&leaf)?,
+            subject: leaf.subject().to_string(),
+            issuer: leaf.issuer().to_string(),
+            serial: leaf.raw_serial_as_string(),
+            not_before: leaf.validity().not_before.timestamp(),
+            not_after: leaf.validity().not_after.timestamp(),
+            chain_length: chain.len(),
+            leaf: der.to_vec(),
+        })
+    }
+}
+
 /// A certificate with its key and the names in it.
 #[derive(Debug)]
 pub(crate) struct ServerCertificate {

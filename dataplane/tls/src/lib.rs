@@ -23,7 +23,7 @@ mod provider;
 
 pub use admin::{AdminTls, AdminTlsError};
 pub use admission::Admission;
-pub use certificate::CertificateFacts;
+pub use certificate::{CertificateDetails, CertificateFacts};
 pub use client::{
     BackendTrust, ClientIdentity, ClientStream, ClientTls, ClientTlsError, ConnectError, Offer,
 };

@@ -168,12 +168,13 @@ impl Client {
         let answer = Answer {
             version: version.to_owned(),
             at_unix_ms: unix_ms(SystemTime::now()),
-            error_detail: refusal.unwrap_or_default().to_owned(),
+            error_detail: match refusal {
+                None => String::new(),
+                Some("") => "refused without a reason".to_owned(),
+                Some(reason) => reason.to_owned(),
+            },
         };
-        self.status.update(|report| match refusal {
-            None => report.last_ack = Some(answer),
-            Some(_) => report.last_nack = Some(answer),
-        });
+        self.status.answered(answer);
     }
 
     fn note(&self, note: Note) {

@@ -3,11 +3,14 @@
 //! The client writes, the admin API reads; a lock guards a small value and is never held over an
 //! `.await`. Nothing here decides anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+
+/// Answers that are remembered.
+const HISTORY: usize = 50;
 
 /// Where the connection to the control plane stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -105,6 +108,8 @@ pub struct Detail {
 pub struct Status {
     report: Mutex<Report>,
     detail: Mutex<Option<Detail>>,
+    /// The last answers, the newest first.
+    history: Mutex<VecDeque<Answer>>,
 }
 
 impl Status {
@@ -121,6 +126,23 @@ impl Status {
     /// Tells what is served now; the next status report carries it.
     pub fn set_detail(&self, detail: Detail) {
         *lock(&self.detail) = Some(detail);
+    }
+
+    /// The last answers to updates, the newest first; a refusal has its reason.
+    pub fn history(&self) -> Vec<Answer> {
+        lock(&self.history).iter().cloned().collect()
+    }
+
+    /// An update was answered.
+    pub(crate) fn answered(&self, answer: Answer) {
+        let mut history = lock(&self.history);
+        history.truncate(HISTORY - 1);
+        history.push_front(answer.clone());
+        drop(history);
+        self.update(|report| match answer.error_detail.is_empty() {
+            true => report.last_ack = Some(answer),
+            false => report.last_nack = Some(answer),
+        });
     }
 
     pub(crate) fn detail(&self) -> Option<Detail> {
@@ -155,6 +177,22 @@ mod tests {
         assert!(!status.is_connected());
         status.update(|report| report.connected = true);
         assert!(status.is_connected() && status.report().connected);
+    }
+
+    #[test]
+    fn only_the_newest_answers_are_remembered() {
+        let status = Status::default();
+        let answer = |version: usize| Answer {
+            version: version.to_string(),
+            error_detail: (version % 2).to_string().replace('0', ""),
+            ..Answer::default()
+        };
+        (0..=HISTORY).for_each(|version| status.answered(answer(version)));
+        let history = status.history();
+        assert_eq!((history.len(), &*history[0].version), (HISTORY, "50"));
+        let report = status.report();
+        assert_eq!(report.last_ack, Some(answer(50)));
+        assert_eq!(report.last_nack, Some(answer(49)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const NOT_RUN: i32 = 3;
 
 /// The shim of this build.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     // The test is target/<profile>/deps/it-0123456789abcdef.
     let test = env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
@@ -20,7 +20,7 @@ fn binary() -> PathBuf {
 }
 
 /// Runs a script of the repository to its end.
-fn run(script: &str, arguments: &[&str]) -> Output {
+pub(crate) fn run(script: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(Path::new(ROOT).join(script));
     command.args(arguments).stdin(Stdio::null());
     command.output().expect("bash starts")
@@ -28,7 +28,7 @@ fn run(script: &str, arguments: &[&str]) -> Output {
 
 /// True when something is missing; loud, and a failure where CI is set.
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
-fn cannot_be_tried(output: &Output, what: &str) -> bool {
+pub(crate) fn cannot_be_tried(output: &Output, what: &str) -> bool {
     if output.status.code() != Some(NOT_RUN) {
         return false;
     }
@@ -38,7 +38,7 @@ fn cannot_be_tried(output: &Output, what: &str) -> bool {
     true
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     let said = [&*output.stdout, &*output.stderr].concat();
     String::from_utf8_lossy(&said).into_owned()
 }

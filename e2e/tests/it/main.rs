@@ -14,6 +14,7 @@ mod chart;
 mod client_certificates;
 mod cluster;
 mod cluster_faults;
+mod console;
 mod faults;
 mod gateway_api_examples;
 mod isolation;

@@ -20,6 +20,47 @@ fn the_page_of_settings_is_current() {
     );
 }
 
+/// What stands above the commands.
+const COMMANDS: &str = "# nantian-shim
+
+<!-- Generated: UPDATE_REFERENCE=1 cargo test --workspace reference:: -->
+
+The control plane for development; its settings file is in [shim.md](shim.md).
+
+| exit code | means |
+| --- | --- |
+| 0 | a clean stop; `check` found nothing wrong |
+| 1 | something failed while running; `check` found something wrong |
+| 2 | the command line or the settings cannot be used, or files cannot be read |
+";
+
+#[test]
+fn the_page_of_commands_is_current() {
+    let path = Path::new(ROOT).join("docs/reference/nantian-shim.md");
+    let sections = dataplane::cli::pages(shim::cli::command(), "nantian-shim");
+    let page = format!("{COMMANDS}{sections}");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == page,
+        "docs/reference/nantian-shim.md is stale; run UPDATE_REFERENCE=1 cargo test -p shim and \
+         commit the page"
+    );
+}
+
+#[test]
+fn completion_scripts_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = std::process::Command::new(env!("CARGO_BIN_EXE_nantian-shim"))
+            .args(["completion", shell])
+            .output()
+            .unwrap();
+        let script = String::from_utf8(script.stdout).unwrap();
+        assert!(script.contains("standalone"), "{shell}: {script}");
+    }
+}
+
 #[test]
 fn the_help_and_the_readme_name_the_page() {
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_nantian-shim"))

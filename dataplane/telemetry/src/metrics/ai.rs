@@ -62,6 +62,23 @@ pub struct AiCalls {
     pub output_chunk: Histogram,
 }
 
+/// What was used of one model of one provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AiUsage {
+    /// Whose model it is.
+    pub provider: Arc<str>,
+    /// The model; `other` where configuration does not name it.
+    pub model: Arc<str>,
+    /// Calls that were answered.
+    pub calls: u64,
+    /// Tokens of questions, cached ones included.
+    pub input: u64,
+    /// Of these, those that the provider had in its cache.
+    pub cached: u64,
+    /// Tokens of answers.
+    pub output: u64,
+}
+
 impl AiMetrics {
     pub(super) fn new(service: &str) -> Self {
         Self {
@@ -92,6 +109,43 @@ impl AiMetrics {
     /// Counts what redaction found.
     pub fn redacted(&self, kind: &'static str, times: u64) {
         *self.parts().redactions.entry(kind).or_default() += times;
+    }
+
+    /// What was used so far, by provider and model.
+    pub fn usage(&self) -> Vec<AiUsage> {
+        let all = self.all_calls().into_iter();
+        all.map(|((provider, model), calls)| {
+            let mut answered = Distribution::default();
+            calls.duration.add_to(&mut answered);
+            AiUsage {
+                provider,
+                model,
+                calls: answered.buckets.iter().sum(),
+                input: calls.input.value(),
+                cached: calls.cached.value(),
+                output: calls.output.value(),
+            }
+        })
+        .collect()
+    }
+
+    /// Calls that failed: provider, what went wrong, how many.
+    pub fn errors(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let parts = self.parts();
+        let errors = parts.errors.iter();
+        errors
+            .map(|((provider, kind), count)| (provider.clone(), *kind, *count))
+            .collect()
+    }
+
+    /// What redaction found: kind, how many.
+    pub fn redactions(&self) -> Vec<(&'static str, u64)> {
+        let parts = self.parts();
+        parts
+            .redactions
+            .iter()
+            .map(|(kind, count)| (*kind, *count))
+            .collect()
     }
 
     /// The maps stay whole whatever happened while the lock was held.

@@ -10,7 +10,7 @@ use super::*;
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"the content canary"}]}"#;
 
 /// All that the admin API tells of the configuration.
-const ADMIN: [&str; 10] = [
+const ADMIN: [&str; 13] = [
     "/v1/snapshot",
     "/v1/summary",
     "/v1/overload",
@@ -20,6 +20,9 @@ const ADMIN: [&str; 10] = [
     "/v1/routes",
     "/v1/backends",
     "/v1/backends/shop/llm",
+    "/v1/ai/services",
+    "/v1/certificates",
+    "/v1/sessions",
     "/metrics",
 ];
 
