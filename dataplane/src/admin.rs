@@ -35,6 +35,7 @@ mod console;
 mod health;
 mod certificates;
 mod ai;
+mod plugins;
 mod sessions;
 mod inventory;
 mod resilience;

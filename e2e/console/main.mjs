@@ -87,6 +87,8 @@ const main = async () => {
     const cart = listener.locator("li", { hasText: "shop/cart:80" }).first();
     assert.equal(await cart.locator("li", { hasText: "127.0.0.1:" }).locator("ul > li, :scope").count() > 0, true);
     await page.getByText("no endpoint").first().waitFor();
+    await listener.locator("> .rate", { hasText: "/s" }).waitFor();
+    await listener.locator("li", { hasText: "shop/cart" }).first().locator("> .rate", { hasText: " ms" }).waitFor();
     await picture(page, "topology");
   });
   await claim("certificates and their end are shown", async () => {
@@ -96,7 +98,7 @@ const main = async () => {
   });
   await claim("what AI services used is shown, and nothing in an answer is run", async () => {
     await go(page, "ai", "shop/chat");
-    await page.getByRole("row", { name: /shop\/chat openai tiny \d/ }).waitFor();
+    await page.getByRole("row", { name: /shop\/chat\.aiservice openai tiny \d/ }).waitFor();
     await page.getByText('<img id="pwned"').first().waitFor();
     assert.equal(await page.locator("#pwned").count(), 0);
     assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
@@ -123,7 +125,9 @@ const main = async () => {
   });
   await claim("everything is reached by keyboard alone", async () => {
     await go(page, "overview", "Traffic");
-    await page.locator("body").press("Tab");
+    await page.reload();
+    await page.getByText("dp-console, version").waitFor();
+    await page.keyboard.press("Tab");
     assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
     const seen = new Set();
     for (let at = 0; at < 12 && !seen.has("Explain"); at += 1) {

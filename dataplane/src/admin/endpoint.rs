@@ -13,8 +13,8 @@ use super::answer::Answer;
 use super::query::{Filter, Query, decode};
 use super::{Context, answer};
 use super::{
-    ai, certificates, console, drain, health, inventory, limits, log_level, metrics, resilience,
-    sessions, xds,
+    ai, certificates, console, drain, health, inventory, limits, log_level, metrics, plugins,
+    resilience, sessions, xds,
 };
 
 /// One path and all that can be done with it.
@@ -405,6 +405,18 @@ pub(super) static ALL: &[Endpoint] = &[
         Content::Json("AiService"),
         Read::Named(ai::one),
         "One AI service.",
+    ),
+    endpoint(
+        "/v1/plugins",
+        Content::List("Plugin"),
+        Read::Listed(plugins::list),
+        "Every Wasm plugin as configured: its module, when it is called, who uses it.",
+    ),
+    endpoint(
+        "/v1/plugins/{namespace}/{name}",
+        Content::Json("Plugin"),
+        Read::Named(plugins::one),
+        "One plugin.",
     ),
     endpoint(
         "/v1/traffic",

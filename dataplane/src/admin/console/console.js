@@ -45,7 +45,7 @@ const badge = (word, why) => {
 };
 
 const cards = (facts) => element("dl", { class: "cards" }, facts.map(([name, value, small, below]) =>
-  element("div", {}, element("dt", {}, name), element("dd", { class: small ? "small" : null }, value), below)));
+  element("div", {}, element("dt", {}, name), element("dd", { class: small ? "small" : null }, value, below))));
 
 const table = (caption, columns, rows) => element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
   element("table", {},
@@ -286,7 +286,7 @@ const topology = (listeners, routes, backends) => {
       children.length ? element("ul", {}, children, more > 0 ? element("li", { class: "note" }, `and ${more} more endpoints`) : null) : null);
   };
   const route = (it) => {
-    const traffic = state.traffic?.routes.get(`${it.label}/${it.namespace}/${it.name}`);
+    const traffic = state.traffic?.routes.get(`${it.label}/${it.namespace}/${it.name}`) ?? state.traffic?.routes.get(`${it.namespace}/${it.name}`);
     const targets = [...new Set(it.rules.flatMap((rule) => rule.backends.map((one) => one.target)))];
     return element("li", {}, element("span", { class: "kind" }, it.kind), `${it.namespace}/${it.name} `,
       element("span", { class: "note" }, (it.hostnames ?? []).join(", ")),
@@ -380,8 +380,8 @@ const refresh = async () => {
   const began = performance.now();
   const live = document.querySelector("#live");
   try {
-    const needs = Object.entries(NEEDS[id]).map(async ([name, path]) => [name, await ask(typeof path === "function" ? path() : path)]);
     const summary = await ask("/api/v1/summary");
+    const needs = Object.entries(NEEDS[id]).map(async ([name, path]) => [name, await ask(typeof path === "function" ? path() : path)]);
     const [text, ...answers] = await Promise.all([ask("/metrics", true), ...needs]);
     if (turn === state.turn) {
       note(scrape(text));

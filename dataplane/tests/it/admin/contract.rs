@@ -10,6 +10,7 @@ use ir::policy::{
     RateLimit, RateLimitKey, RateLimitScope, SecurityPolicy, SessionCarrier, SessionPersistence,
 };
 use ir::stream_route::StreamKind;
+use ir::wasm::{WasmPlugin, WasmSource};
 use serde_json::Value;
 
 use super::*;
@@ -49,7 +50,15 @@ fn everything() -> Snapshot {
         &[],
         &[("shop/cart:80", 1)],
     );
+    let module = WasmSource::Inline(Bytes::from_static(b"\0asm"));
     shop()
+        .with(|snapshot| {
+            drop(
+                snapshot
+                    .wasm_plugins
+                    .insert(WasmPlugin::new("shop/plugin", module)),
+            )
+        })
         .http_route(route)
         .stream_route(tcp)
         .add_cluster(service)
@@ -82,6 +91,7 @@ fn example(path: &str) -> String {
         ("/v1/backends/{namespace}/{name}", "shop/cart:80"),
         ("/v1/certificates/{namespace}/{name}", "infra/cert"),
         ("/v1/ai/services/{namespace}/{name}", "shop/llm"),
+        ("/v1/plugins/{namespace}/{name}", "shop/plugin"),
     ]);
     match path.split_once('{') {
         None => path.to_owned(),
