@@ -149,14 +149,18 @@ pub async fn run(
     admin_stop.cancel();
     let _ = admin.await;
     while beside.join_next().await.is_some() {}
-    // The workers hold lines of their own, which they hand on at their end.
+    end_workers(listeners).await;
+    access_log.stop(LOG_PATIENCE);
+    info!(whole, "stopped");
+    Ok(whole)
+}
+
+/// Ends the workers, which hold lines of their own and hand them on at their end.
+async fn end_workers(listeners: Arc<Mutex<Listeners>>) {
     if let Some(listeners) = Arc::into_inner(listeners) {
         let workers = listeners.into_inner().into_workers();
         let _ = tokio::task::spawn_blocking(move || workers.join()).await;
     }
-    access_log.stop(LOG_PATIENCE);
-    info!(whole, "stopped");
-    Ok(whole)
 }
 
 /// Serves the configuration that was kept on disk, until the control plane sends one.

@@ -269,8 +269,7 @@ fn ask(cli: &Cli, command: &Command) -> ExitCode {
 
 /// The page of all commands and options, in Markdown.
 pub fn reference() -> String {
-    let mut page = format!(
-        "# nantian-dataplane\n\n\
+    const HEAD: &str = "# nantian-dataplane\n\n\
          <!-- Generated: UPDATE_REFERENCE=1 cargo test --workspace cli:: -->\n\n\
          Without a command a data plane is run; the commands ask one that runs, by its \
          [admin API](admin.md).\n\
@@ -283,10 +282,8 @@ pub fn reference() -> String {
          | 0 | a clean stop; the answer was printed |\n\
          | 1 | something failed: no answer, a refusal, or requests that were cut at the end of the drain time |\n\
          | 2 | the command line or the bootstrap file cannot be used |\n\
-         | 3 | `status`: it runs and does not want traffic |\n"
-    );
-    page.push_str(&pages(Cli::command(), NAME));
-    page
+         | 3 | `status`: it runs and does not want traffic |\n";
+    HEAD.to_owned() + &pages(Cli::command(), NAME)
 }
 
 /// A section with the help of a command and of each below it; also for the shim's page.

@@ -402,14 +402,17 @@ impl Asked<'_> {
         let body = json!({});
         self.client.send(Method::POST, path, Some(&body)).await?;
         let mut progress = Progress::default();
-        while !no_wait {
+        let mut is_there = !no_wait;
+        while is_there {
             // Who does not answer any more is gone, which is what was asked for.
-            let Ok(state) = self.client.value(path).await else {
-                break;
-            };
-            let connections = cell(state.get("connections"));
-            progress.tell(&format!("draining, {connections} connections left"));
-            tokio::time::sleep(LOOK).await;
+            match self.client.value(path).await {
+                Err(_) => is_there = false,
+                Ok(state) => {
+                    let connections = cell(state.get("connections"));
+                    progress.tell(&format!("draining, {connections} connections left"));
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
         }
         let authority = self.client.authority();
         let text = match no_wait {
