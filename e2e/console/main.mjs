@@ -118,7 +118,7 @@ const main = async () => {
     await page.getByLabel("Host", { exact: true }).fill("cart.example.test");
     await page.getByLabel("Path and query").fill("/checkout");
     await page.getByLabel("Port").fill(String(gateway.port));
-    await page.keyboard.press("Enter");
+    await page.getByLabel("Host", { exact: true }).press("Enter");
     await page.locator("#explained > *").first().waitFor();
     await picture(page, "explain");
     said = said.filter((line) => !/40[04]/.test(line));

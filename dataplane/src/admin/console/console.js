@@ -303,30 +303,50 @@ const topology = (listeners, routes, backends) => {
   }));
 };
 
-const FIELDS = [["method", "Method", "GET"], ["scheme", "Scheme", "http"], ["host", "Host", "www.example.com"], ["port", "Port", "80"], ["path", "Path and query", "/"], ["sni", "Server name (TLS)", ""], ["client", "Client address", ""]];
+const FIELDS = [["method", "Method", "GET"], ["host", "Host", "www.example.com"], ["port", "Port", "80"], ["path", "Path and query", "/"], ["tls", "TLS", null], ["sni", "Server name (TLS)", ""], ["client", "Client address", ""]];
+const CHOICES = [["", "no: http"], ["true", "yes: https"]];
+const explainField = ([name, label, hint]) => element("div", {}, element("label", { for: name }, label),
+  hint === null
+    ? element("select", { id: name, name }, CHOICES.map(([value, text]) => element("option", { value, selected: (state.form[name] ?? "") === value }, text)))
+    : element("input", { id: name, name, placeholder: hint, value: state.form[name] ?? "" }));
 const explainForm = () => element("form", { onsubmit: explain, oninput: (event) => { state.form[event.target.name] = event.target.value; } },
-  element("div", { class: "fields" }, FIELDS.map(([name, label, hint]) => element("div", {}, element("label", { for: name }, label), element("input", { id: name, name, placeholder: hint, value: state.form[name] ?? "" })))),
+  element("div", { class: "fields" }, FIELDS.map(explainField)),
   element("label", { for: "header" }, "Header fields, as “name: value”, separated by “;”"), element("input", { id: "header", name: "header", size: "60", value: state.form.header ?? "" }),
   element("p", {}, element("button", { type: "submit" }, "Explain")));
 
 const explain = async (event) => {
   event.preventDefault();
-  const parameters = new URLSearchParams();
-  for (const [name] of FIELDS) if (state.form[name]) parameters.set(name, state.form[name]);
-  for (const field of (state.form.header ?? "").split(";")) if (field.trim()) parameters.append("header", field.trim());
+  const wanted = FIELDS.map(([name]) => [name, state.form[name]]).filter(([, value]) => value);
+  for (const field of (state.form.header ?? "").split(";")) if (field.trim()) wanted.push(["header", field.trim()]);
+  const parameters = wanted.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
   try {
     state.explained = { answer: await ask(`/api/v1/explain?${parameters}`) };
   } catch (error) {
     const isMissing = error.status === 404 && /no such path/.test(error.message);
-    state.explained = { message: isMissing ? "This data plane cannot explain requests yet." : error.message };
+    state.explained = { message: isMissing ? "This data plane cannot explain requests." : error.message };
   }
   document.querySelector("#explained")?.replaceChildren(...explained());
 };
 
+const ruleOf = (it) => (it ? `${it.kind} ${it.route}, rule ${it.rule}${it.rule_name ? ` (${it.rule_name})` : ""}` : null);
 const explained = () => {
   if (!state.explained) return [];
   const { answer, message } = state.explained;
-  return message ? [element("p", { class: "alert" }, message)] : [element("h3", {}, "The answer"), element("pre", { tabindex: "0" }, typeof answer === "string" ? answer : JSON.stringify(answer, null, 2))];
+  if (message) return [element("p", { class: "alert" }, message)];
+  const facts = [
+    ["Answer", answer.answer ? [answer.answer.status, answer.answer.reason, answer.answer.detail].filter((it) => it != null).join(", ") : "the backend's own", true],
+    ["Route", ruleOf(answer.route) ?? "none", true],
+    ["Listener", answer.listener?.name ?? "none", true],
+    ["Certificate", answer.certificate?.secret ?? "none", true],
+  ];
+  const shown = (value) => (value == null ? null : typeof value === "object" ? JSON.stringify(value) : String(value));
+  return [
+    element("h3", {}, "The answer"),
+    cards(facts),
+    answer.backends?.length ? table("Backends", [["Backend", (it) => it.target ?? it.cluster], ["Weight", (it) => it.weight], ["Endpoints", (it) => shown(it.endpoints), "long"], ["Fault", (it) => it.fault]], answer.backends) : null,
+    answer.others?.length ? table("Others that came close, and why each lost", [["Rule", ruleOf], ["Why", (it) => shown(it.why), "long"]], answer.others) : null,
+    element("details", {}, element("summary", {}, "All of it, as JSON"), element("pre", { tabindex: "0" }, JSON.stringify(answer, null, 2))),
+  ].filter(Boolean);
 };
 
 // ---- showing -----------------------------------------------------------------------------------
@@ -342,6 +362,8 @@ const show = () => {
   const active = document.activeElement?.closest("#page") ? document.activeElement : null;
   const isTyping = active?.matches("input, select");
   if (isTyping && state.shown === current() && !state.force) return;
+  // What was explained stays as it was opened and read.
+  if (state.shown === "explain" && current() === "explain") return;
   state.force = false;
   const place = active ? [...page.querySelectorAll("a, button, input, [tabindex]")].indexOf(active) : -1;
   const scrolled = [...page.querySelectorAll(".scroll")].map((it) => it.scrollLeft);
