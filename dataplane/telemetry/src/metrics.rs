@@ -16,6 +16,7 @@ mod last_good;
 mod live;
 mod mirror;
 mod overload;
+mod plugin;
 mod process;
 mod rate_limit;
 mod session;
@@ -37,6 +38,7 @@ pub use last_good::LastGoodMetrics;
 pub use live::{Live, LiveBackend, LiveRateLimit};
 pub use mirror::MirrorResult;
 pub use overload::{OverloadMetrics, OverloadScope};
+pub use plugin::{CustomKind, CustomMetric, PluginFailure, PluginMetrics};
 pub use process::ProcessMetrics;
 pub use rate_limit::RateLimitMetrics;
 pub use session::SessionMetrics;
@@ -98,6 +100,8 @@ struct Named {
     rate_limits: BTreeMap<RateLimitName, Weak<RateLimitMetrics>>,
     /// By the cluster's key, for as long as a configuration holds them.
     ai: BTreeMap<Arc<str>, Weak<AiMetrics>>,
+    /// By `namespace/name`, for as long as somebody runs them.
+    plugins: BTreeMap<Arc<str>, Weak<PluginMetrics>>,
 }
 
 impl Metrics {
@@ -197,6 +201,19 @@ impl Metrics {
         made
     }
 
+    /// The handle of a plugin, made on first use; the name is `namespace/name`. Its series vanish with
+    /// the last holder of the handle.
+    pub fn plugin(&self, name: &str) -> Arc<PluginMetrics> {
+        let mut named = self.named();
+        if let Some(known) = named.plugins.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        named.plugins.retain(|_, it| it.strong_count() > 0);
+        let made = Arc::new(PluginMetrics::new(name));
+        named.plugins.insert(name.into(), Arc::downgrade(&made));
+        made
+    }
+
     /// The handle of a backend, made on first use; the name is its cluster's key.
     pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
         let mut named = self.named();
@@ -265,7 +282,9 @@ impl Metrics {
             streams,
             rate_limits,
             ai,
+            plugins,
         } = &mut *named;
+        plugins.retain(|_, handle| handle.strong_count() > 0);
         ai.retain(|_, handle| handle.strong_count() > 0);
         rate_limits.retain(|_, handle| handle.strong_count() > 0);
         streams.retain(|_, handle| Arc::strong_count(handle) > 1);
@@ -283,7 +302,7 @@ impl Metrics {
     /// The same, with what is true at this moment.
     pub fn encode_text_with(&self, live: &Live, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.
-        let (listeners, routes, backends, streams, rate_limits, ai) = {
+        let (listeners, routes, backends, streams, rate_limits, ai, plugins) = {
             let named = self.named();
             (
                 named.listeners.values().cloned().collect::<Vec<_>>(),
@@ -297,6 +316,11 @@ impl Metrics {
                     .collect::<Vec<_>>(),
                 named
                     .ai
+                    .values()
+                    .filter_map(Weak::upgrade)
+                    .collect::<Vec<_>>(),
+                named
+                    .plugins
                     .values()
                     .filter_map(Weak::upgrade)
                     .collect::<Vec<_>>(),
@@ -327,6 +351,7 @@ impl Metrics {
         self.sessions.encode(&mut out);
         let lost = self.token_budget_evictions.load(Ordering::Relaxed);
         ai::encode(&mut out, &ai, lost);
+        plugin::encode(&mut out, &plugins);
         stream::encode(&mut out, &streams, &self.datagrams);
         self.xds.encode(&mut out);
         self.last_good.encode(&mut out);

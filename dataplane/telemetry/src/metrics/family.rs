@@ -248,6 +248,27 @@ declare! {
         AI_EVICTED: Counter "ai_token_policy_keys_evicted_total" []
             "Callers whose debt was forgotten because there were too many at once.";
 
+        PLUGIN_REQUESTS: Counter "plugin_requests_total" ["plugin"]
+            "Requests that a plugin was called for.";
+        PLUGIN_REPLIES: Counter "plugin_replies_total" ["plugin"]
+            "Requests that a plugin answered itself.";
+        PLUGIN_TIME: Counter "plugin_time_seconds_total" ["plugin"]
+            "Time spent in calls of a plugin.";
+        PLUGIN_FAILURES: Counter "plugin_failures_total" ["plugin", "kind"]
+            "Times a plugin failed: `trap`, `timeout` of a call, `start` of an instance, `hold` of a request for too long or of too much, `unavailable` because it has no module or is left alone.";
+        PLUGIN_INSTANCES: Gauge "plugin_instances" ["plugin"]
+            "Instances of a plugin that are there, at most one per worker.";
+        PLUGIN_DISABLED: Gauge "plugin_disabled" ["plugin"]
+            "1 while a plugin is left alone because it failed five times in a row or more.";
+        PLUGIN_COUNTER: Counter "plugin_custom_total" ["plugin", "metric"]
+            "Counters that plugins keep themselves.";
+        PLUGIN_GAUGE: Gauge "plugin_custom_value" ["plugin", "metric"]
+            "Gauges that plugins keep themselves.";
+        PLUGIN_SUM: Counter "plugin_custom_histogram_sum" ["plugin", "metric"]
+            "Sums of what plugins record in histograms of their own.";
+        PLUGIN_COUNT: Counter "plugin_custom_histogram_count" ["plugin", "metric"]
+            "How many values those are.";
+
         STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
             "TCP and TLS connections passed on as bytes, and UDP sessions, that are open.";
         STREAM_SESSIONS: Counter "stream_sessions_total" ["listener", "route", "reason"]

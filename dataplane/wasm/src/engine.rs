@@ -1,0 +1,61 @@
+//! The compiler and its clock: one for the process, made with the first plugin.
+//!
+//! A thread counts epochs, by which the deadline of every call is measured; it ends with the engine. What
+//! guests may import is linked once, here.
+
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::{Config, Linker};
+
+use crate::abi;
+use crate::host::Host;
+
+/// How often the deadline of calls is looked at.
+const TICK: Duration = Duration::from_millis(2);
+/// Stack of a guest; deeper recursion is a trap.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Compiles modules and holds what they are linked with.
+pub(crate) struct Engine {
+    pub(crate) engine: wasmtime::Engine,
+    pub(crate) linker: Linker<Host>,
+}
+
+impl Engine {
+    /// Starts the clock.
+    pub(crate) fn new() -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            .max_wasm_stack(STACK_BYTES)
+            .wasm_memory64(false)
+            .wasm_multi_memory(false)
+            // On one thread: requests are to have the others.
+            .parallel_compilation(false);
+        let engine = wasmtime::Engine::new(&config)?;
+        let mut linker = Linker::new(&engine);
+        abi::link(&mut linker)?;
+        let clock = engine.weak();
+        let tick = move || {
+            while let Some(engine) = clock.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        };
+        thread::Builder::new()
+            .name("plugin-clock".to_owned())
+            .spawn(tick)?;
+        Ok(Self { engine, linker })
+    }
+}
+
+/// Ticks after which at least that time has passed.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks)
+        .unwrap_or(u64::MAX / 4)
+        .min(u64::MAX / 4)
+        + 1
+}

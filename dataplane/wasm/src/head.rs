@@ -1,0 +1,220 @@
+//! The head of a message as a plugin sees it: header fields, and what HTTP/2 writes as pseudo fields.
+//!
+//! Made by the proxy for each hook and read back by it; here are the rules of what a plugin may write.
+//! Fields that speak of framing or of the connection are not a plugin's to set.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::pairs;
+
+/// Bytes of all names and values that a plugin may bring a head to.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Fields that it may bring it to.
+const FIELDS_MAX: usize = 256;
+
+/// Fields that plugins may not write: they would change where a message ends, or whom it is for.
+const NOT_TO_WRITE: [&str; 8] = [
+    "connection",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A head, or trailers.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// `:method`, `:path`, `:authority`, `:scheme`, or `:status`; a plugin may change values, not names.
+    pub pseudo: Vec<(&'static str, Bytes)>,
+    /// The header fields.
+    pub fields: HeaderMap,
+    /// A pseudo field was written.
+    pub is_rewritten: bool,
+}
+
+/// A plugin wrote what may not stand in a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotAllowed;
+
+impl Head {
+    /// A head without pseudo fields, such as trailers.
+    pub fn of(fields: HeaderMap) -> Self {
+        Self {
+            fields,
+            ..Self::default()
+        }
+    }
+
+    /// The value of a pseudo field.
+    pub fn pseudo(&self, name: &str) -> Option<&Bytes> {
+        let mut all = self.pseudo.iter();
+        all.find(|(it, _)| *it == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pseudo.len() + self.fields.len()
+    }
+
+    /// All fields as they are written in a guest's memory.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let pseudo = self.pseudo.iter();
+        let pseudo = pseudo.map(|(name, value)| (name.as_bytes(), &value[..]));
+        let fields = self.fields.iter();
+        let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        pairs::encode(pseudo.chain(fields))
+    }
+
+    /// The value of a field, joined by commas where it stands several times.
+    pub(crate) fn value(&self, name: &[u8]) -> Option<Vec<u8>> {
+        if name.first() == Some(&b':') {
+            let name = std::str::from_utf8(name).ok()?;
+            return self.pseudo(name).map(|value| value.to_vec());
+        }
+        let name = HeaderName::from_bytes(name).ok()?;
+        let mut values = self.fields.get_all(name).iter();
+        let mut joined = values.next()?.as_bytes().to_vec();
+        for value in values {
+            joined.push(b',');
+            joined.extend_from_slice(value.as_bytes());
+        }
+        Some(joined)
+    }
+
+    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), NotAllowed> {
+        if name.first() == Some(&b':') {
+            return self.set_pseudo(name, value);
+        }
+        let (name, value) = field(name, value)?;
+        self.has_room_for(&name, &value)?;
+        self.fields.append(name, value);
+        Ok(())
+    }
+
+    pub(crate) fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), NotAllowed> {
+        if name.first() == Some(&b':') {
+            return self.set_pseudo(name, value);
+        }
+        let (name, value) = field(name, value)?;
+        self.fields.remove(&name);
+        self.has_room_for(&name, &value)?;
+        self.fields.insert(name, value);
+        Ok(())
+    }
+
+    /// Removes a field; one that is not there, and a pseudo field, stays as it is.
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        if let Ok(name) = HeaderName::from_bytes(name) {
+            self.fields.remove(name);
+        }
+    }
+
+    /// Replaces all fields; nothing changes when one of them is not allowed.
+    pub(crate) fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), NotAllowed> {
+        let mut next = Self {
+            pseudo: self.pseudo.clone(),
+            ..Self::default()
+        };
+        for (name, value) in pairs {
+            next.add(name, value)?;
+        }
+        next.is_rewritten |= self.is_rewritten;
+        *self = next;
+        Ok(())
+    }
+
+    fn set_pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), NotAllowed> {
+        let mut all = self.pseudo.iter_mut();
+        let known = all.find(|(it, _)| it.as_bytes() == name);
+        let (_, known) = known.ok_or(NotAllowed)?;
+        if value.len() > HEAD_BYTES_MAX || value.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
+            return Err(NotAllowed);
+        }
+        if known != value {
+            *known = Bytes::copy_from_slice(value);
+            self.is_rewritten = true;
+        }
+        Ok(())
+    }
+
+    fn has_room_for(&self, name: &HeaderName, value: &HeaderValue) -> Result<(), NotAllowed> {
+        let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        let held = self.fields.iter().map(bytes).sum::<usize>();
+        match self.fields.len() < FIELDS_MAX && held + bytes((name, value)) <= HEAD_BYTES_MAX {
+            true => Ok(()),
+            false => Err(NotAllowed),
+        }
+    }
+}
+
+fn field(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NotAllowed> {
+    let name = HeaderName::from_bytes(name).map_err(|_| NotAllowed)?;
+    if NOT_TO_WRITE.contains(&name.as_str()) {
+        return Err(NotAllowed);
+    }
+    let value = HeaderValue::from_bytes(value).map_err(|_| NotAllowed)?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        let mut head = Head {
+            pseudo: vec![(":path", Bytes::from_static(b"/a"))],
+            ..Head::default()
+        };
+        head.add(b"x-a", b"1").unwrap();
+        head.add(b"x-a", b"2").unwrap();
+        head
+    }
+
+    #[test]
+    fn values_are_read_written_and_removed() {
+        let mut head = head();
+        assert_eq!(head.value(b"X-A").unwrap(), b"1,2");
+        assert_eq!(head.value(b":path").unwrap(), b"/a");
+        head.replace(b"x-a", b"3").unwrap();
+        head.replace(b":path", b"/b").unwrap();
+        assert!(head.is_rewritten);
+        assert_eq!(head.value(b"x-a").unwrap(), b"3");
+        head.remove(b"x-a");
+        head.remove(b":path");
+        assert_eq!(head.value(b"x-a"), None);
+        assert_eq!(head.value(b":path").unwrap(), b"/b");
+    }
+
+    #[test]
+    fn framing_and_broken_fields_are_refused() {
+        for (name, value) in [
+            (&b"transfer-encoding"[..], &b"chunked"[..]),
+            (b"Host", b"evil.test"),
+            (b"connection", b"close"),
+            (b"a b", b"1"),
+            (b"", b"1"),
+            (b"x", b"a\r\nb: c"),
+            (b":unknown", b"1"),
+            (b":path", b"/a\r\nx: y"),
+        ] {
+            let mut head = head();
+            assert_eq!(head.add(name, value), Err(NotAllowed));
+            assert_eq!(head.replace(name, value), Err(NotAllowed));
+            assert_eq!(head.set(&[(name, value)]), Err(NotAllowed));
+            assert_eq!(head.value(b"x-a").unwrap(), b"1,2", "nothing changed");
+        }
+    }
+
+    #[test]
+    fn a_head_does_not_grow_without_bound() {
+        let mut head = head();
+        let large = vec![b'v'; 1024];
+        let added = (0..10_000).take_while(|_| head.add(b"x", &large).is_ok());
+        assert!(added.count() <= HEAD_BYTES_MAX / 1024);
+        let added = (0..10_000).take_while(|_| head.add(b"y", b"").is_ok());
+        assert!(added.count() <= FIELDS_MAX);
+    }
+}

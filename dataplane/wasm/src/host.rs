@@ -1,0 +1,346 @@
+//! What the host keeps for one instance: its contexts, its budget for the log, what it asked for.
+//!
+//! This is the data of the instance's store. Host calls (`abi`) change it; `instance` prepares it before a
+//! call into the guest and acts on it afterwards. Nothing here calls the guest.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+use wasmtime::{Memory, ResourceLimiter, TypedFunc};
+
+use crate::callout::{Callout, HttpAnswer, HttpCall};
+use crate::facts::Facts;
+use crate::head::Head;
+use crate::settings::Settings;
+use crate::shared::{Queue, Shared};
+
+/// The root context's id.
+pub(crate) const ROOT: u32 = 1;
+/// Entries that a plugin may have in its tables.
+const TABLE_ENTRIES_MAX: usize = 100_000;
+/// Lines of log in a second.
+const LINES_MAX: u32 = 100;
+/// Calls that are under way for one instance.
+pub(crate) const CALLS_MAX: usize = 64;
+/// Properties that a plugin may set for one request.
+const PROPERTIES_MAX: usize = 64;
+
+/// The data of one instance's store.
+pub(crate) struct Host {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) shared: Arc<Shared>,
+    /// The guest's memory, known once it is instantiated.
+    pub(crate) memory: Option<Memory>,
+    /// How the guest gives room for what it is told.
+    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    /// Streams that are under way.
+    pub(crate) contexts: HashMap<u32, StreamContext>,
+    /// The context that host calls are about.
+    pub(crate) effective: u32,
+    /// The context that the guest was called for.
+    pub(crate) called: u32,
+    /// How often it wants to be called; zero for never.
+    pub(crate) tick: Duration,
+    /// What `tick` was when it was last looked at.
+    pub(crate) tick_known: Duration,
+    /// The answer that the guest is being told of.
+    pub(crate) answer: Option<HttpAnswer>,
+    /// Calls to be sent.
+    pub(crate) outbox: Vec<(u32, u32, HttpCall)>,
+    pub(crate) last_call: u32,
+    pub(crate) calls: usize,
+    /// Queues to be watched.
+    pub(crate) queues: Vec<(u32, Arc<Queue>)>,
+    /// Contexts that may go on.
+    pub(crate) woken: Vec<u32>,
+    /// Clusters that the proxy has.
+    pub(crate) knows: Option<Rc<dyn Callout>>,
+    limiter: Limiter,
+    log: LogBudget,
+    /// For the guest's monotonic clock.
+    pub(crate) started: Instant,
+}
+
+/// One request, as one plugin sees it.
+pub(crate) struct StreamContext {
+    pub(crate) request: Option<Head>,
+    pub(crate) response: Option<Head>,
+    pub(crate) request_trailers: Option<Head>,
+    pub(crate) response_trailers: Option<Head>,
+    /// The request's head once it was sent on, to be read while the response comes.
+    pub(crate) sent: Option<Rc<Head>>,
+    pub(crate) request_body: Body,
+    pub(crate) response_body: Body,
+    pub(crate) facts: Rc<dyn Facts>,
+    pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
+    pub(crate) local: Option<LocalResponse>,
+    pub(crate) resumed_request: bool,
+    pub(crate) resumed_response: bool,
+    /// Told when something above changed, for a request and a response that wait.
+    pub(crate) wake: [Rc<Notify>; 2],
+}
+
+/// The part of a body that a plugin has before it.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    pub(crate) bytes: Bytes,
+    /// The guest is being called about it, so it may be changed.
+    pub(crate) is_open: bool,
+}
+
+/// An answer that a plugin gives itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalResponse {
+    /// The status; 100 to 599.
+    pub status: u16,
+    /// Header fields; none of framing or of the connection.
+    pub fields: http::HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// What gRPC clients are told, if the plugin said so.
+    pub grpc_status: Option<u32>,
+}
+
+impl StreamContext {
+    pub(crate) fn new(facts: Rc<dyn Facts>) -> Self {
+        Self {
+            request: None,
+            response: None,
+            request_trailers: None,
+            response_trailers: None,
+            sent: None,
+            request_body: Body::default(),
+            response_body: Body::default(),
+            facts,
+            properties: HashMap::new(),
+            local: None,
+            resumed_request: false,
+            resumed_response: false,
+            wake: [Rc::default(), Rc::default()],
+        }
+    }
+
+    /// Keeps a property; false when there is no room.
+    pub(crate) fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
+        let is_known = self.properties.contains_key(path);
+        if (!is_known && self.properties.len() >= PROPERTIES_MAX)
+            || path.len() > 1024
+            || value.len() > 16 * 1024
+        {
+            return false;
+        }
+        self.properties.insert(path.to_vec(), value.to_vec());
+        true
+    }
+}
+
+impl Body {
+    /// Adds a piece; gives it back when more would be held than may be.
+    pub(crate) fn append(&mut self, piece: Bytes, bytes_max: usize) -> Result<(), Bytes> {
+        if self.bytes.is_empty() {
+            // A piece that is not held back may have any size.
+            self.bytes = piece;
+            return Ok(());
+        }
+        if self.bytes.len() + piece.len() > bytes_max {
+            return Err(piece);
+        }
+        let mut all = BytesMut::from(std::mem::take(&mut self.bytes));
+        all.extend_from_slice(&piece);
+        self.bytes = all.freeze();
+        Ok(())
+    }
+
+    /// Puts `data` in place of `length` bytes from `start` on; false when the result would be too large.
+    pub(crate) fn replace(
+        &mut self,
+        start: usize,
+        length: usize,
+        data: &[u8],
+        bytes_max: usize,
+    ) -> bool {
+        let start = start.min(self.bytes.len());
+        let end = start.saturating_add(length).min(self.bytes.len());
+        let total = self.bytes.len() - (end - start) + data.len();
+        if total > bytes_max.max(self.bytes.len()) {
+            return false;
+        }
+        let mut all = BytesMut::with_capacity(total);
+        all.extend_from_slice(&self.bytes[..start]);
+        all.extend_from_slice(data);
+        all.extend_from_slice(&self.bytes[end..]);
+        self.bytes = all.freeze();
+        true
+    }
+}
+
+impl Host {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        knows: Option<Rc<dyn Callout>>,
+    ) -> Self {
+        Self {
+            limiter: Limiter {
+                memory_bytes: settings.limits.memory_bytes,
+            },
+            settings,
+            shared,
+            memory: None,
+            allocate: None,
+            contexts: HashMap::new(),
+            effective: ROOT,
+            called: ROOT,
+            tick: Duration::ZERO,
+            tick_known: Duration::ZERO,
+            answer: None,
+            outbox: Vec::new(),
+            last_call: 0,
+            calls: 0,
+            queues: Vec::new(),
+            woken: Vec::new(),
+            knows,
+            log: LogBudget::default(),
+            started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
+        &mut self.limiter
+    }
+
+    /// The stream that host calls are about, if it is not the root context.
+    pub(crate) fn stream(&mut self) -> Option<&mut StreamContext> {
+        self.contexts.get_mut(&self.effective)
+    }
+
+    /// Writes a line of the plugin's into the log, unless there are too many of them.
+    pub(crate) fn log(&mut self, level: u32, line: &str) {
+        let Some(lost) = self.log.take(Instant::now()) else {
+            return;
+        };
+        let plugin = &*self.settings.name;
+        if lost > 0 {
+            tracing::warn!(
+                plugin,
+                lost,
+                "lines of a plugin were dropped, there were too many"
+            );
+        }
+        match level {
+            0 => tracing::trace!(plugin, "{line}"),
+            1 => tracing::debug!(plugin, "{line}"),
+            2 => tracing::info!(plugin, "{line}"),
+            3 => tracing::warn!(plugin, "{line}"),
+            _ => tracing::error!(plugin, "{line}"),
+        }
+    }
+}
+
+/// Memory and tables that an instance may have.
+#[derive(Debug)]
+struct Limiter {
+    memory_bytes: usize,
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= self.memory_bytes)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ENTRIES_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        4
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+/// So many lines in a second, and no more.
+#[derive(Debug, Default)]
+struct LogBudget {
+    since: Option<Instant>,
+    written: u32,
+    lost: u32,
+}
+
+impl LogBudget {
+    /// Leave to write a line, with how many were lost before it.
+    fn take(&mut self, now: Instant) -> Option<u32> {
+        let is_over = self
+            .since
+            .is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1));
+        if is_over {
+            self.since = Some(now);
+            self.written = 0;
+        }
+        if self.written >= LINES_MAX {
+            self.lost = self.lost.saturating_add(1);
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.lost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_spliced_as_asked_and_never_past_its_bound() {
+        for (start, length, expected) in [
+            (0, 0, "++abc"),
+            (0, usize::MAX, "++"),
+            (3, 0, "abc++"),
+            (usize::MAX, usize::MAX, "abc++"),
+            (1, 1, "a++c"),
+        ] {
+            let mut body = Body::default();
+            body.append(Bytes::from_static(b"abc"), 5).unwrap();
+            assert!(body.replace(start, length, b"++", 5), "{start} {length}");
+            assert_eq!(body.bytes, expected);
+        }
+        let mut body = Body::default();
+        body.append(Bytes::from_static(b"abc"), 5).unwrap();
+        assert_eq!(
+            body.append(Bytes::from_static(b"def"), 5).unwrap_err(),
+            "def"
+        );
+        assert!(!body.replace(0, 0, b"def", 5));
+        assert_eq!(body.bytes, "abc");
+    }
+
+    #[test]
+    fn lines_beyond_the_budget_of_a_second_are_counted_as_lost() {
+        let mut budget = LogBudget::default();
+        let now = Instant::now();
+        let written = (0..150).filter(|_| budget.take(now).is_some()).count();
+        assert_eq!(written, 100);
+        assert_eq!(budget.take(now + Duration::from_secs(1)), Some(50));
+        assert_eq!(budget.take(now + Duration::from_secs(1)), Some(0));
+    }
+}

@@ -1,0 +1,371 @@
+//! What a broken or malicious plugin cannot do.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dataplane_wasm::head::Head;
+use dataplane_wasm::settings::OnFailure;
+use dataplane_wasm::{Direction, Failed, Piece, Plugins, Verdict};
+use http::HeaderMap;
+use proptest::prelude::*;
+
+use crate::support::{Bench, map, request, run};
+
+use Direction::{Request, Response};
+
+const HOOKS: [(&str, &str); 10] = [
+    ("proxy_on_context_create", "(param i32 i32)"),
+    ("proxy_on_vm_start", "(param i32 i32) (result i32)"),
+    ("proxy_on_configure", "(param i32 i32) (result i32)"),
+    (
+        "proxy_on_request_headers",
+        "(param i32 i32 i32) (result i32)",
+    ),
+    ("proxy_on_request_body", "(param i32 i32 i32) (result i32)"),
+    ("proxy_on_request_trailers", "(param i32 i32) (result i32)"),
+    (
+        "proxy_on_response_headers",
+        "(param i32 i32 i32) (result i32)",
+    ),
+    ("proxy_on_response_body", "(param i32 i32 i32) (result i32)"),
+    ("proxy_on_response_trailers", "(param i32 i32) (result i32)"),
+    ("_initialize", ""),
+];
+
+/// A whole request and response; what came of them, and the longest step.
+async fn exchange(bench: &Bench) -> (Vec<Result<(), Failed>>, Duration) {
+    let stream = bench.stream();
+    let mut longest = Duration::ZERO;
+    let mut said = Vec::new();
+    for direction in [Request, Response] {
+        let began = Instant::now();
+        let mut head = request(&[]);
+        said.push(stream.head(direction, &mut head, false).await.map(drop));
+        longest = longest.max(began.elapsed());
+        let began = Instant::now();
+        let body = stream.body(direction, Bytes::from("b"), false).await;
+        said.push(body.map(drop));
+        longest = longest.max(began.elapsed());
+        let began = Instant::now();
+        let mut trailers = Head::of(HeaderMap::new());
+        said.push(stream.trailers(direction, &mut trailers).await.map(drop));
+        longest = longest.max(began.elapsed());
+    }
+    (said, longest)
+}
+
+/// Every hook misbehaves in turn: the request fails or goes on by the policy, in time.
+fn in_every_hook(body: &str, kinds: &[&str]) {
+    for (hook, signature) in HOOKS {
+        for on_failure in [OnFailure::Closed, OnFailure::Open] {
+            let function = format!(r#"(func $r (export "{hook}") {signature} {body})"#);
+            let bench = Bench::with(&function, |settings| {
+                settings.on_failure = on_failure;
+                settings.limits.call_time = Duration::from_millis(20);
+            });
+            let (said, _) = run(exchange(&bench));
+            let failed = said.iter().any(Result::is_err);
+            assert_eq!(failed, on_failure == OnFailure::Closed, "{hook} {said:?}");
+            let counted = kinds.iter().any(|kind| {
+                let name = format!(r#"plugin_failures_total{{plugin="shop/p",kind="{kind}"}}"#);
+                bench.sample(&name).unwrap() != "0"
+            });
+            assert!(counted, "{hook}");
+        }
+    }
+}
+
+#[test]
+fn a_loop_in_any_hook_is_ended() {
+    in_every_hook("(loop $l (br $l)) unreachable", &["timeout", "start"]);
+}
+
+#[test]
+fn a_trap_in_any_hook_is_contained() {
+    in_every_hook("unreachable", &["trap", "start"]);
+}
+
+#[test]
+fn recursion_without_end_is_contained() {
+    let recursion = |arguments: &str| format!("(call $r {arguments})");
+    for (hook, signature) in &HOOKS[3..9] {
+        let arguments = "(i32.const 0) ".repeat(signature.matches("i32").count() - 1);
+        let body = recursion(&arguments);
+        let function = format!(r#"(func $r (export "{hook}") {signature} {body})"#);
+        let bench = Bench::new(&function);
+        let (said, _) = run(exchange(&bench));
+        assert!(said.iter().any(Result::is_err), "{hook}");
+    }
+}
+
+#[test]
+fn a_loop_is_ended_within_its_limit() {
+    let bench = Bench::with(
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+             (loop $l (br $l)) unreachable)"#,
+        |settings| settings.limits.call_time = Duration::from_millis(50),
+    );
+    let (said, longest) = run(exchange(&bench));
+    assert!(said[0].is_err());
+    assert!(longest >= Duration::from_millis(50), "{longest:?}");
+    // Other tests run beside this one; the exact figure is the bench's.
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
+}
+
+#[test]
+fn memory_stays_below_its_limit() {
+    let grows = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+        (i32.store (i32.const 0) (memory.size))
+        (drop (call $add (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 8) (i32.const 1)))
+        (if (i32.gt_u (memory.size) (i32.const 64)) (then unreachable))
+        (i32.const 0))
+        (data (i32.const 8) "x")"#;
+    let bench = Bench::with(grows, |settings| {
+        settings.limits.memory_bytes = 4 * 1024 * 1024
+    });
+    run(async {
+        let mut head = request(&[]);
+        bench.stream().head(Request, &mut head, true).await.unwrap();
+        assert_eq!(
+            head.fields,
+            map(&[("x", "x")]),
+            "it got nothing, and went on"
+        );
+    });
+    let huge = r#"(module (memory (export "memory") 60000) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0)))"#;
+    let bench = Bench::of(huge, |_| ());
+    let (said, _) = run(exchange(&bench));
+    assert_eq!(said[0], Err(Failed::Unavailable));
+    let error = bench.plugin.condition().last_error;
+    assert!(error.contains("memory"), "{error}");
+}
+
+#[test]
+fn a_table_stays_below_its_limit() {
+    let huge = r#"(module (memory (export "memory") 1) (table 4000000000 funcref)
+        (func (export "proxy_abi_version_0_2_1")))"#;
+    let bench = Bench::of(huge, |_| ());
+    let (said, _) = run(exchange(&bench));
+    assert_eq!(said[0], Err(Failed::Unavailable));
+}
+
+#[test]
+fn a_trap_costs_the_requests_of_its_instance_and_no_others() {
+    let function = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (if (i32.gt_u (local.get 1) (i32.const 4)) (then unreachable)) (i32.const 0))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    let bench = Bench::new(function);
+    run(async {
+        let bystander = bench.stream();
+        bystander
+            .head(Request, &mut request(&[]), true)
+            .await
+            .unwrap();
+        let mut bad = request(&[("x-trap", "1")]);
+        let said = bench.stream().head(Request, &mut bad, true).await;
+        assert_eq!(said.unwrap_err(), Failed::Trapped);
+        let said = bystander.head(Response, &mut request(&[]), true).await;
+        assert_eq!(said.unwrap_err(), Failed::Trapped, "it lost its context");
+        let said = bench.stream().head(Request, &mut request(&[]), true).await;
+        assert!(
+            matches!(said, Ok(Verdict::Continue)),
+            "a new instance serves"
+        );
+    });
+}
+
+#[test]
+fn a_plugin_that_keeps_failing_is_left_alone() {
+    let function = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        unreachable)"#;
+    let bench = Bench::new(function);
+    let said = run(async {
+        let mut said = Vec::new();
+        let until = Instant::now() + Duration::from_secs(10);
+        while !bench.plugin.condition().is_disabled && Instant::now() < until {
+            said.push(
+                bench
+                    .stream()
+                    .head(Request, &mut request(&[]), true)
+                    .await
+                    .map(drop),
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        said.push(
+            bench
+                .stream()
+                .head(Request, &mut request(&[]), true)
+                .await
+                .map(drop),
+        );
+        said
+    });
+    let traps = said
+        .iter()
+        .filter(|it| **it == Err(Failed::Trapped))
+        .count();
+    assert_eq!(traps, 5);
+    assert_eq!(said.last(), Some(&Err(Failed::Unavailable)));
+    assert_eq!(
+        bench.sample(r#"plugin_disabled{plugin="shop/p"}"#).unwrap(),
+        "1"
+    );
+    assert!(bench.plugin.condition().last_error.contains("unreachable"));
+}
+
+#[test]
+fn a_body_beyond_what_may_be_held_fails_or_passes_whole() {
+    let function = r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+        (i32.const 1))"#;
+    for on_failure in [OnFailure::Closed, OnFailure::Open] {
+        let bench = Bench::with(function, |settings| {
+            settings.limits.body_bytes = 10;
+            settings.on_failure = on_failure;
+        });
+        run(async {
+            let stream = bench.stream();
+            let first = stream
+                .body(Request, Bytes::from_static(b"12345678"), false)
+                .await;
+            assert!(matches!(first, Ok(Piece::Held)));
+            match (
+                stream
+                    .body(Request, Bytes::from_static(b"abc"), false)
+                    .await,
+                on_failure,
+            ) {
+                (Err(Failed::TooLarge), OnFailure::Closed) => {}
+                (Ok(Piece::Pass(all)), OnFailure::Open) => assert_eq!(all, "12345678abc"),
+                (said, _) => panic!("{said:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn random_bytes_are_no_module() {
+    let plugins = Plugins::default();
+    let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+    let mut state = 7_u64;
+    for _ in 0..200 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        bytes.push((state >> 33) as u8);
+        assert!(plugins.module(&bytes).is_err());
+    }
+}
+
+/// Every host call with the arguments that stand at 1024 on, as often as there are.
+fn calls() -> String {
+    let names: [(&str, usize); 40] = [
+        ("proxy_log", 3),
+        ("proxy_get_log_level", 1),
+        ("proxy_get_current_time_nanoseconds", 1),
+        ("proxy_set_tick_period_milliseconds", 1),
+        ("proxy_get_configuration", 2),
+        ("proxy_get_buffer_bytes", 5),
+        ("proxy_set_buffer_bytes", 5),
+        ("proxy_get_buffer_status", 3),
+        ("proxy_get_header_map_pairs", 3),
+        ("proxy_set_header_map_pairs", 3),
+        ("proxy_get_header_map_size", 2),
+        ("proxy_get_header_map_value", 5),
+        ("proxy_add_header_map_value", 5),
+        ("proxy_replace_header_map_value", 5),
+        ("proxy_remove_header_map_value", 3),
+        ("proxy_get_property", 4),
+        ("proxy_set_property", 4),
+        ("proxy_get_shared_data", 5),
+        ("proxy_set_shared_data", 5),
+        ("proxy_register_shared_queue", 3),
+        ("proxy_resolve_shared_queue", 5),
+        ("proxy_dequeue_shared_queue", 3),
+        ("proxy_enqueue_shared_queue", 3),
+        ("proxy_continue_stream", 1),
+        ("proxy_close_stream", 1),
+        ("proxy_send_local_response", 8),
+        ("proxy_http_call", 10),
+        ("proxy_grpc_call", 12),
+        ("proxy_grpc_stream", 9),
+        ("proxy_grpc_send", 4),
+        ("proxy_grpc_cancel", 1),
+        ("proxy_grpc_close", 1),
+        ("proxy_get_status", 3),
+        ("proxy_define_metric", 4),
+        ("proxy_get_metric", 2),
+        ("proxy_set_effective_context", 1),
+        ("proxy_call_foreign_function", 6),
+        ("proxy_clear_route_cache", 0),
+        ("proxy_continue_request", 0),
+        ("proxy_done", 0),
+    ];
+    let wasi = [
+        ("fd_write", 4),
+        ("poll_oneoff", 4),
+        ("random_get", 2),
+        ("fd_fdstat_get", 2),
+    ];
+    let env = names.iter().map(|(name, arity)| ("env", *name, *arity));
+    let wasi = wasi
+        .iter()
+        .map(|(name, arity)| ("wasi_snapshot_preview1", *name, *arity));
+    let (mut imports, mut called) = (String::new(), String::new());
+    for (at, (module, name, arity)) in env.chain(wasi).enumerate() {
+        let parameters = "i32 ".repeat(arity);
+        imports += &format!(
+            r#"(import "{module}" "{name}" (func $c{at} (param {parameters}) (result i32)))"#
+        );
+        let arguments: String = (0..arity)
+            .map(|n| format!("(i32.load (i32.const {}))", 1024 + (at + n) % 16 * 4))
+            .collect();
+        called += &format!("(drop (call $c{at} {arguments}))");
+    }
+    format!(
+        r#"(module {imports} (memory (export "memory") 2)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) (i32.load (i32.const 1100)))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (i32.store (i32.const 1100) (i32.const 65536))
+          (drop (call $c5 (i32.const 7) (i32.const 0) (i32.const 999) (i32.const 1000) (i32.const 1004)))
+          (memory.copy (i32.const 1024) (i32.load (i32.const 1000)) (i32.const 80))
+          {called} (i32.const 0)))"#
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Host calls with any arguments end with a status or a trap of the guest, never of the host.
+    #[test]
+    fn host_calls_take_any_arguments(
+        arguments in proptest::collection::vec(
+            prop_oneof![any::<u32>(), 0_u32..8, 900_u32..1300, 65_000_u32..140_000, Just(u32::MAX)], 20..=20
+        ),
+    ) {
+        let config: Vec<u8> = arguments.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let bench = Bench::of(&calls(), |settings| settings.config = config.into());
+        run(async {
+            let _ = bench.stream().head(Request, &mut request(&[("x", "1")]), true).await;
+        });
+    }
+}
+
+#[test]
+fn without_a_network_or_files_a_plugin_has_none() {
+    let function = r#"
+        (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "sock_send" (func $send (param i32 i32 i32 i32 i32) (result i32)))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 0)
+                (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 100))) (then unreachable))
+          (if (i32.eqz (call $send (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+            (then unreachable))
+          (i32.const 0))"#;
+    let bench = Bench::new(function);
+    let said = run(exchange(&bench)).0;
+    assert_eq!(said[0], Ok(()));
+}
