@@ -70,6 +70,8 @@ impl Applier {
     /// nothing is kept.
     pub async fn restore(&mut self, found: Found) -> Result<(), Rejection> {
         let previous = self.store.load_full();
+        let plugins = previous.kept.plugins();
+        plugins.prepare(&found.snapshot, &self.metrics).await;
         let next = Arc::new(compile(found.snapshot, &previous, &self.metrics)?);
         let mut listeners = self.listeners.lock().await;
         let prepared = listeners.prepare(&next)?;
@@ -118,6 +120,8 @@ impl Applier {
         let previous = self.store.load_full();
         let snapshot = decode(update, self.held_snapshot(&previous))?;
         let stages = stages.ended(ApplyStage::Decode);
+        let plugins = previous.kept.plugins();
+        plugins.prepare(&snapshot, &self.metrics).await;
         let next = Arc::new(compile(snapshot, &previous, &self.metrics)?);
         let stages = stages.ended(ApplyStage::Compile);
         let mut listeners = self.listeners.lock().await;

@@ -58,7 +58,9 @@ pub fn compile(
     let workloads = consumers::workloads(&listeners, &snapshot, previous);
     let binds = binds(&listeners, &snapshot, (previous, &workloads), metrics)?;
     let udp_binds = udp_binds(&listeners, metrics);
+    let plugins = previous.kept.plugins().of(&snapshot, metrics);
     Ok(RuntimeConfig {
+        plugins,
         snapshot,
         binds,
         udp_binds,

@@ -16,6 +16,7 @@ use ir::policy::{RateLimit, SecurityPolicy, SessionPersistence};
 use dataplane_resilience::circuit_breaker::{Breaker, Settings};
 use dataplane_telemetry::metrics::Metrics;
 
+use crate::plugins::PluginHost;
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
 use crate::session_secrets::SessionSecrets;
 use crate::sessions::{self, SessionPolicy};
@@ -34,6 +35,8 @@ pub struct Kept {
     secrets: OnceLock<Arc<SessionSecrets>>,
     /// What callers of AI services have spent; made when the first one has a budget.
     spent: OnceLock<Arc<Spent>>,
+    /// Plugins that were prepared, and what they share.
+    plugins: PluginHost,
     /// Where this data plane is; empty when nobody says so.
     zone: Box<str>,
 }
@@ -90,6 +93,11 @@ impl Kept {
             zone: zone.into(),
             ..self
         }
+    }
+
+    /// Prepares plugins before a configuration is compiled.
+    pub fn plugins(&self) -> &PluginHost {
+        &self.plugins
     }
 
     /// The zone of this data plane; empty when nobody says so.

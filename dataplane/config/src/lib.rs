@@ -19,6 +19,7 @@ pub mod rate_limits;
 pub mod token_budgets;
 pub mod sessions;
 pub mod session_secrets;
+pub mod plugins;
 
 pub use access::AddressLists;
 pub use ai::{AiCluster, Place, Reached, Site};
@@ -26,6 +27,7 @@ pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
 pub use kept::Kept;
+pub use plugins::{Configured, PluginHost, PluginSet};
 pub use rate_limits::{Asked, Key, Limiter, Limits, ProcessLimits, client_of};
 pub use runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,

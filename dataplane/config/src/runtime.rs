@@ -32,6 +32,7 @@ use crate::ai::{AiCluster, Site};
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::filters::Filters;
 use crate::kept::Kept;
+use crate::plugins::{self, Configured, PluginSet};
 use crate::rate_limits::Limits;
 use crate::sessions::SessionPolicy;
 use crate::streams::{Streams, UdpBind};
@@ -51,6 +52,8 @@ pub struct RuntimeConfig {
     pub clusters: imbl::HashMap<Arc<str>, ClusterConfig>,
     /// Keys of those that are AI services.
     pub ai_services: BTreeSet<Arc<str>>,
+    /// Plugins that listeners, rules and clusters name.
+    pub plugins: Arc<PluginSet>,
     /// What holds for listeners that say nothing else; of the process, handed on from one
     /// configuration to the next.
     pub defaults: Arc<ListenerDefaults>,
@@ -101,6 +104,11 @@ impl RuntimeConfig {
     /// The cluster of a backend, under the first of its keys that exists.
     pub fn cluster(&self, backend: &Backend) -> Option<&ClusterConfig> {
         self.cluster_by_keys(&backend.cluster_keys)
+    }
+
+    /// Plugins of these names in the order in which requests meet them.
+    pub fn plugins_in_order(&self, names: &[Arc<str>]) -> Vec<&Arc<Configured>> {
+        plugins::in_order(&self.plugins, names)
     }
 
     /// Tells the connections of listeners that `previous` had and this one does not have to end.
@@ -156,6 +164,8 @@ pub struct ClusterConfig {
     pub limits: Limits,
     /// Keeps clients at their endpoints, for rules that do not do so themselves.
     pub session: Option<Arc<SessionPolicy>>,
+    /// Names of its plugins; mostly none.
+    pub plugins: Vec<Arc<str>>,
     /// Its AI service, when it is one.
     pub ai: Option<Arc<AiCluster>>,
 }
@@ -322,6 +332,8 @@ pub struct Rule {
     pub access: Option<Arc<AddressLists>>,
     /// What is done to requests and responses.
     pub filters: Filters,
+    /// Names of its plugins; mostly none.
+    pub plugins: Vec<Arc<str>>,
     /// Where requests go; empty means that only a filter may answer.
     pub backends: Vec<Backend>,
     /// Chooses among `backends`.

@@ -21,6 +21,7 @@ use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::forwarded::{Front, Scheme};
 use crate::mirror;
+use crate::plugins::Running;
 use crate::retry_policy::Policy;
 use crate::session::Bound;
 
@@ -76,6 +77,8 @@ pub(crate) struct Context<'c> {
     /// The rule's retry policy; most have none.
     pub(crate) retry: Option<Box<Policy<'c>>>,
     pub(crate) connect_time: Duration,
+    /// The plugins that it met; most meet none.
+    pub(crate) plugins: Option<Box<Running>>,
     /// The call to an AI service that it was; most are none.
     pub(crate) ai: Option<Box<AiCall>>,
     pub(crate) status: Option<StatusCode>,
@@ -144,6 +147,7 @@ impl<'c> Context<'c> {
             request_sent: false,
             retry: None,
             connect_time: Duration::ZERO,
+            plugins: None,
             ai: None,
             status: None,
             reason: Reason::Ok,

@@ -16,6 +16,7 @@ use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::Response;
 use crate::outbox::Outbox;
+use crate::reply::Reply;
 
 mod request_body;
 
@@ -40,6 +41,9 @@ pub(crate) enum ClientError {
     /// The body is larger than the limit.
     #[error("the request body is too large")]
     TooLarge,
+    /// A plugin answers instead, or could not go on.
+    #[error("a plugin ended the request")]
+    Answered(Box<Reply>),
     /// The response's body is longer or shorter than its head says.
     #[error("the response body does not have the length its head says")]
     Unsendable,
@@ -48,6 +52,13 @@ pub(crate) enum ClientError {
 impl From<io::Error> for ClientError {
     fn from(_: io::Error) -> Self {
         Self::Gone
+    }
+}
+
+/// A plugin that looks at the body has something else to say.
+impl From<Box<Reply>> for ClientError {
+    fn from(reply: Box<Reply>) -> Self {
+        Self::Answered(reply)
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod limit;
 pub(crate) mod rate;
 pub(crate) mod filter;
+pub(crate) mod plugin;
 pub(crate) mod upstream;
 pub(crate) mod hops;
 pub(crate) mod health;

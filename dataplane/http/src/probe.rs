@@ -418,6 +418,7 @@ mod tests {
                 breaker: None,
                 limits: dataplane_config::Limits::default(),
                 ai: None,
+                plugins: Vec::new(),
                 session: None,
             };
             let check = HealthCheck {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use dataplane_config::Rule;
 use dataplane_telemetry::Reason;
+use dataplane_wasm::Direction;
 
 use crate::arrival::Arrival;
 use crate::context::Context;
@@ -29,6 +30,7 @@ use crate::h1::{BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::{Request, Response};
 use crate::mirror;
+use crate::phase::plugin::Place;
 use crate::phase::rate::{Said, Stage};
 use crate::phase::{self, Step, filter::Level, log::Carried, retry::Failed};
 use crate::reply::Reply;
@@ -136,6 +138,9 @@ async fn run(
         responder.close_after();
         return Ok(Step::Reply(reply));
     }
+    if let Step::Reply(reply) = plugged(worker, arrival, ctx, request, Place::Listener).await {
+        return Ok(Step::Reply(reply));
+    }
     let found = phase::route::rule(ctx, request);
     // Those that no route takes count too.
     if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Entry).await? {
@@ -167,39 +172,19 @@ async fn run(
         timer,
     };
     let streams = (&mut *body, &mut *responder);
-    match filters::run(
-        worker,
-        arrival,
-        ctx,
-        request,
-        streams,
-        &waiting,
-        Level::Rule,
-    )
-    .await
-    {
-        Ok(Step::Continue) => {}
-        Ok(reply) => return Ok(reply),
-        Err(error) => return client_fault(ctx, responder, error),
+    let level = Level::Rule;
+    let editing = edited(worker, arrival, ctx, request, streams, &waiting, level);
+    if let Step::Reply(reply) = editing.await? {
+        return Ok(Step::Reply(reply));
     }
     if let Step::Reply(reply) = phase::upstream::choose(ctx, request) {
         return Ok(Step::Reply(reply));
     }
     let streams = (&mut *body, &mut *responder);
-    match filters::run(
-        worker,
-        arrival,
-        ctx,
-        request,
-        streams,
-        &waiting,
-        Level::Backend,
-    )
-    .await
-    {
-        Ok(Step::Continue) => {}
-        Ok(reply) => return Ok(reply),
-        Err(error) => return client_fault(ctx, responder, error),
+    let level = Level::Backend;
+    let editing = edited(worker, arrival, ctx, request, streams, &waiting, level);
+    if let Step::Reply(reply) = editing.await? {
+        return Ok(Step::Reply(reply));
     }
     if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Backend).await? {
         return Ok(Step::Reply(reply));
@@ -212,6 +197,12 @@ async fn run(
         && length > max
     {
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
+    }
+    if let Some(plugins) = ctx.plugins.as_deref()
+        && let Some(line) = plugins.body(Direction::Request)
+        && !request.body.is_empty()
+    {
+        body.go_through(line);
     }
     if !ctx.mirrors.is_empty() {
         mirrored(worker, ctx, rule, request, body);
@@ -228,6 +219,49 @@ async fn run(
         }
     }
     attempts(worker, ctx, request, body, responder, &waiting).await
+}
+
+/// Applies the filters of that level, and shows the request to its plugins.
+async fn edited(
+    worker: &Worker,
+    arrival: &Arrival,
+    ctx: &mut Context<'_>,
+    request: &mut Request,
+    (body, responder): (&mut RequestBody<'_>, &mut Responder<'_>),
+    waiting: &Waiting<'_>,
+    level: Level,
+) -> Result<Step, ClientError> {
+    let streams = (&mut *body, &mut *responder);
+    match filters::run(worker, arrival, ctx, request, streams, waiting, level).await {
+        Ok(Step::Continue) => {}
+        Ok(reply) => return Ok(reply),
+        Err(error) => return client_fault(ctx, responder, error),
+    }
+    let place = match level {
+        Level::Rule => Place::Rule,
+        Level::Backend => Place::Cluster,
+    };
+    Ok(plugged(worker, arrival, ctx, request, place).await)
+}
+
+/// Shows the request's head to the plugins of that place; what they make of its path is brought into the
+/// normal form.
+async fn plugged(
+    worker: &Worker,
+    arrival: &Arrival,
+    ctx: &mut Context<'_>,
+    request: &mut Request,
+    place: Place,
+) -> Step {
+    if phase::plugin::names(ctx, place).is_empty() {
+        return Step::Continue;
+    }
+    // Boxed, because most requests meet no plugin and shall not carry the room for it.
+    let showing = phase::plugin::on_request(worker, arrival, ctx, request, place);
+    match Box::pin(showing).await {
+        Step::Continue => phase::path::normalise(ctx, request, arrival),
+        reply => reply,
+    }
 }
 
 /// The largest body of a request: the rule's limit, else that of the process.
@@ -508,6 +542,7 @@ fn client_fault(
         ClientError::Malformed(_) => Reason::BadRequest,
         ClientError::TooLarge => Reason::BodyTooLarge,
         ClientError::Unsendable => Reason::UpstreamProtocol,
+        ClientError::Answered(ref reply) => reply.reason,
     };
     match error {
         ClientError::Malformed(_) | ClientError::TooLarge if !responder.has_head() => {
@@ -515,6 +550,7 @@ fn client_fault(
             responder.close_after();
             Ok(Step::reply(Reply::new(ctx.reason)))
         }
+        ClientError::Answered(reply) if !responder.has_head() => Ok(Step::Reply(reply)),
         error => Err(error),
     }
 }
@@ -528,7 +564,10 @@ async fn answer(
     reply: Reply,
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
-    let is_meant = matches!(reply.reason, Reason::DirectResponse | Reason::CorsPreflight);
+    let is_meant = matches!(
+        reply.reason,
+        Reason::DirectResponse | Reason::CorsPreflight | Reason::PluginReply
+    );
     let is_grpc = request.is_grpc() && !is_meant;
     let reply = if is_grpc { reply.into_grpc() } else { reply };
     send_reply(

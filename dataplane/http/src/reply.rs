@@ -123,7 +123,7 @@ impl Reply {
 /// The status a client gets for a reason.
 pub(crate) fn status_of(reason: Reason) -> StatusCode {
     match reason {
-        Reason::Ok | Reason::DirectResponse => StatusCode::OK,
+        Reason::Ok | Reason::DirectResponse | Reason::PluginReply => StatusCode::OK,
         Reason::CorsPreflight => StatusCode::NO_CONTENT,
         Reason::AuthorizationDenied | Reason::AddressDenied => StatusCode::FORBIDDEN,
         Reason::AuthorizationFailed => StatusCode::SERVICE_UNAVAILABLE,
@@ -159,9 +159,10 @@ pub(crate) fn status_of(reason: Reason) -> StatusCode {
         Reason::ConnectTimeout | Reason::UpstreamTimeout | Reason::RequestTimeout => {
             StatusCode::GATEWAY_TIMEOUT
         }
-        Reason::InvalidBackend | Reason::UnsupportedFilter | Reason::Internal => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        Reason::InvalidBackend
+        | Reason::UnsupportedFilter
+        | Reason::PluginFailed
+        | Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -209,6 +210,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::HeadTooLarge => "the request head is too large",
         Reason::InvalidBackend => "the route's backend is not valid",
         Reason::UnsupportedFilter => "the route has a filter that is not supported",
+        Reason::PluginFailed => "a plugin could not serve the request",
         Reason::AuthorizationFailed => "the authorization service gave no answer",
         Reason::Overload => "the gateway is overloaded",
         Reason::CircuitOpen => "the backend keeps failing and is given a rest",

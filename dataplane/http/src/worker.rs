@@ -15,6 +15,8 @@ use http::HeaderValue;
 use dataplane_config::{Bind, Current, Reader, Store};
 use dataplane_telemetry::access_log::Writer;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_wasm::Instances;
+use dataplane_wasm::callout::Callout;
 
 use crate::overload::{Inflight, Overload};
 use crate::pool::Pool;
@@ -30,19 +32,22 @@ pub struct Worker {
     pub(crate) overload: Overload,
     pub(crate) inflight: Inflight,
     pub(crate) metrics: Arc<Metrics>,
+    /// Plugins; none where no configuration names one.
+    pub(crate) instances: Instances,
     random: Cell<u64>,
     ids: (Cell<u64>, Cell<u64>),
     date: RefCell<(Instant, HeaderValue)>,
 }
 
 impl Worker {
-    /// A worker with an empty pool.
+    /// A worker with an empty pool; `callout` carries what its plugins send.
     pub fn new(
         store: &Store,
         settings: Arc<Settings>,
         log: Writer,
         overload: Overload,
         metrics: Arc<Metrics>,
+        callout: Rc<dyn Callout>,
     ) -> Self {
         Self {
             config: RefCell::new(store.reader()),
@@ -52,6 +57,7 @@ impl Worker {
             overload,
             inflight: Inflight::default(),
             metrics,
+            instances: Instances::new(callout),
             random: seed(),
             ids: (seed(), seed()),
             date: RefCell::new((Instant::now(), http_date())),
@@ -72,7 +78,10 @@ impl Worker {
     /// too heavy and writes the log out; to be called about every second.
     pub fn tend(&self) {
         // A worker without requests would hold the former one, and what is counted under it.
-        drop(self.config());
+        let config = self.config();
+        let plugins = config.plugins.values().map(|it| &it.plugin);
+        self.instances.tend(plugins);
+        drop(config);
         self.pool.sweep(self.settings.upstream_idle_timeout);
         self.inflight.tend(&self.overload);
         self.log.flush();

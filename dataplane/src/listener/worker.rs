@@ -131,13 +131,13 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
             return;
         }
     };
-    let worker = Rc::new(http::Worker::new(
+    let worker = http::plugin_call::worker(
         &shared.store,
         shared.http.clone(),
         shared.access_log.writer(),
         shared.overload.clone(),
         shared.metrics.clone(),
-    ));
+    );
     let idle = worker.clone();
     let streams = Rc::new(dataplane_stream::Worker::new(
         &shared.store,

@@ -119,6 +119,10 @@ reasons! {
     AuthorizationDenied, "authorization_denied", "AD", Downstream;
     /// The authorization service gave no answer that could be understood.
     AuthorizationFailed, "authorization_failed", "AF", Internal;
+    /// A plugin answered.
+    PluginReply, "plugin_reply", "none", Internal;
+    /// A plugin whose failure policy is to close could not serve the request.
+    PluginFailed, "plugin_failed", "PF", Internal;
     /// The rule's backend does not exist, or may not be referred to.
     InvalidBackend, "invalid_backend", "IB", Internal;
     /// The rule has a filter this data plane does not know.
@@ -222,7 +226,7 @@ mod tests {
             (
                 "none",
                 Side::Internal,
-                "redirected direct_response cors_preflight",
+                "redirected direct_response cors_preflight plugin_reply",
             ),
             (
                 "NR",
@@ -260,6 +264,7 @@ mod tests {
                 "authorization_denied address_denied client_certificate",
             ),
             ("AF", Side::Internal, "authorization_failed"),
+            ("PF", Side::Internal, "plugin_failed"),
             ("IB", Side::Internal, "invalid_backend"),
             ("IF", Side::Internal, "unsupported_filter"),
             ("OL", Side::Internal, "overload"),

@@ -28,6 +28,7 @@ mod resilience;
 mod retry;
 mod overload;
 mod paths;
+mod plugins;
 mod proxy_protocol;
 mod streams;
 mod update;

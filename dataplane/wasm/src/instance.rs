@@ -257,12 +257,15 @@ impl Exports {
 
     fn callbacks(&self, plugin: &Plugin) -> Callbacks {
         let hooks = plugin.settings.hooks;
-        let of = |at: usize, is_on: bool| Has {
-            head: is_on && self.head[at].is_some(),
-            body: is_on && self.body[at].is_some(),
-            trailers: is_on && self.trailers[at].is_some(),
+        let of = |at: usize, heads: bool, bodies: bool| Has {
+            head: heads && self.head[at].is_some(),
+            body: bodies && self.body[at].is_some(),
+            trailers: bodies && self.trailers[at].is_some(),
         };
-        [of(0, hooks.request), of(1, hooks.response)]
+        [
+            of(0, hooks.request_head, hooks.request_body),
+            of(1, hooks.response_head, hooks.response_body),
+        ]
     }
 }
 

@@ -70,17 +70,23 @@ pub enum OnFailure {
 /// The moments at which a plugin is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hooks {
-    /// Head, body and trailers of requests.
-    pub request: bool,
-    /// Head, body and trailers of responses.
-    pub response: bool,
+    /// Heads of requests.
+    pub request_head: bool,
+    /// Bodies and trailers of requests.
+    pub request_body: bool,
+    /// Heads of responses.
+    pub response_head: bool,
+    /// Bodies and trailers of responses.
+    pub response_body: bool,
 }
 
 impl Hooks {
     /// All of them.
     pub const ALL: Self = Self {
-        request: true,
-        response: true,
+        request_head: true,
+        request_body: true,
+        response_head: true,
+        response_body: true,
     };
 }
 

@@ -15,6 +15,7 @@ use crate::access::AddressLists;
 use crate::ai::{AiCluster, Around};
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::kept;
+use crate::plugins;
 use crate::runtime::{ClusterConfig, RuntimeConfig};
 use crate::sessions::{self, Place};
 
@@ -70,6 +71,7 @@ pub(super) fn clusters(
                         None => ClusterTls::compile(compiled.tls(), identities, known),
                     },
                     ai,
+                    plugins: plugins::names(cluster),
                     cluster: compiled,
                     metrics: metrics.backend(&cluster.key),
                     retries: before.map_or_else(Arc::default, |config| config.retries.clone()),

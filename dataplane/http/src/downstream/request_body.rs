@@ -16,6 +16,7 @@ use super::{ClientError, body_room};
 use crate::h1::{self, BodyDecoder, BodyLength, Frame, HeadLimits};
 use crate::io::Duplex;
 use crate::pipe::Writer;
+use crate::plugins::BodyLine;
 
 /// Room for the first bytes that are kept; most bodies are small.
 const KEPT_BYTES: usize = 1024;
@@ -29,6 +30,8 @@ pub(crate) struct RequestBody<'a> {
     done: bool,
     /// What is remembered; nothing is unless someone asked for it.
     memory: Option<Box<Memory>>,
+    /// The plugins that it goes through; mostly none.
+    plugins: Option<Box<BodyLine>>,
     /// Who gets a copy of what comes.
     copies: Option<Box<[Writer]>>,
     /// The readers of the copies had a turn before the frame that is read now.
@@ -97,6 +100,7 @@ impl<'a> RequestBody<'a> {
             started: false,
             done,
             memory: None,
+            plugins: None,
             copies: None,
             has_yielded: false,
         }
@@ -119,6 +123,21 @@ impl<'a> RequestBody<'a> {
         } else {
             self.copies = Some(writers.into());
         }
+    }
+
+    /// Has the whole body go through plugins; to be asked before anything was handed out.
+    pub(crate) fn go_through(&mut self, mut plugins: Box<BodyLine>) {
+        debug_assert!(!self.started, "what was handed out cannot be shown");
+        let mut ahead = VecDeque::new();
+        if let Some(memory) = &mut self.memory {
+            memory.ahead.extend(gather(&mut memory.ahead_data));
+            ahead = std::mem::take(&mut memory.ahead);
+        }
+        if std::mem::take(&mut self.done) {
+            ahead.push_back(Frame::End);
+        }
+        plugins.begin_with(ahead.into_iter());
+        self.plugins = Some(plugins);
     }
 
     pub(crate) fn limit(&mut self, bytes_max: Option<u64>) {
@@ -197,7 +216,8 @@ impl<'a> RequestBody<'a> {
                 self.memory.get_or_insert_default().read(frame);
             }
         }
-        let is_drained = self.done || self.source.is_drained();
+        // What plugins hold back of it is not told by its source.
+        let is_drained = self.done || (self.plugins.is_none() && self.source.is_drained());
         let bytes = self
             .memory
             .as_mut()
@@ -248,20 +268,21 @@ impl<'a> RequestBody<'a> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let frame = match &mut self.source {
-            Source::Http1 { io, buf, decoder } => ready!(poll_http1(io, buf, decoder, cx))?,
-            Source::Http2(stream) => ready!(poll_http2(stream, cx))?,
+        let Self {
+            source,
+            bytes,
+            bytes_max,
+            plugins,
+            ..
+        } = self;
+        let mut read = |cx: &mut Context<'_>| source.poll_counted(cx, bytes, *bytes_max);
+        let frame = match plugins {
+            None => ready!(read(cx))?,
+            Some(plugins) => ready!(plugins.poll(cx, read))?,
         };
         self.has_yielded = false;
-        match &frame {
-            Frame::Data(data) => {
-                self.bytes += data.len() as u64;
-                if self.bytes_max.is_some_and(|max| self.bytes > max) {
-                    return Poll::Ready(Err(ClientError::TooLarge));
-                }
-            }
-            Frame::Trailers(_) => {}
-            Frame::End => self.done = true,
+        if matches!(frame, Frame::End) {
+            self.done = true;
         }
         if let Some(copies) = &self.copies {
             copies.iter().for_each(|copy| copy.write(&frame));
@@ -284,6 +305,26 @@ impl<'a> RequestBody<'a> {
 }
 
 impl Source<'_> {
+    /// The next frame, its bytes counted and within the limit.
+    fn poll_counted(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut u64,
+        bytes_max: Option<u64>,
+    ) -> Poll<Result<Frame, ClientError>> {
+        let frame = match self {
+            Self::Http1 { io, buf, decoder } => ready!(poll_http1(io, buf, decoder, cx))?,
+            Self::Http2(stream) => ready!(poll_http2(stream, cx))?,
+        };
+        if let Frame::Data(data) = &frame {
+            *bytes += data.len() as u64;
+            if bytes_max.is_some_and(|max| *bytes > max) {
+                return Poll::Ready(Err(ClientError::TooLarge));
+            }
+        }
+        Poll::Ready(Ok(frame))
+    }
+
     /// True when no byte of the body is missing, whether or not its end was handed out.
     fn is_drained(&self) -> bool {
         match self {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
+use dataplane_wasm::Direction;
 
 use crate::context::Context;
 use crate::deadline::{Wait, Watch};
@@ -21,6 +22,8 @@ use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Owner, Peer, Rece
 use crate::h1::Frame;
 use crate::message::{Request, Response};
 use crate::phase;
+use crate::plugins::BodyLine;
+use crate::reply::Reply;
 use crate::retry_policy::{Chance, Policy};
 use crate::tunnel;
 use crate::worker::Worker;
@@ -65,6 +68,12 @@ pub(super) enum Fault {
 impl From<ClientError> for Fault {
     fn from(error: ClientError) -> Self {
         Self::Client(error)
+    }
+}
+
+impl From<Box<Reply>> for Fault {
+    fn from(reply: Box<Reply>) -> Self {
+        Self::Client(reply.into())
     }
 }
 
@@ -227,12 +236,28 @@ async fn converse(
                         unwanted,
                     });
                 }
+                if ctx.plugins.is_some() {
+                    // Boxed for the same reason as dialling; the watch is off, plugins have their own limits.
+                    watch.upstream_done();
+                    let showing = phase::plugin::on_response(ctx, request, &mut response);
+                    upload.beside(Box::pin(showing).as_mut()).await??;
+                }
                 between.is_final.set(true);
                 begin_response(worker, watch.now(), ctx, &mut response, responder)?;
                 request.forget_large_head();
                 {
-                    let download = pin!(download(ctx, &mut receiver, responder, watch));
-                    upload.beside(download).await??;
+                    let plugins = ctx.plugins.as_deref();
+                    match plugins.and_then(|plugins| plugins.body(Direction::Response)) {
+                        None => {
+                            let download = pin!(download(ctx, &mut receiver, responder, watch));
+                            upload.beside(download).await??;
+                        }
+                        Some(line) => {
+                            let download =
+                                download_through(line, ctx, &mut receiver, responder, watch);
+                            upload.beside(Box::pin(download).as_mut()).await??;
+                        }
+                    }
                 }
                 let is_reusable = upload.is_done() && receiver.is_reusable();
                 return Ok(Conversed {
@@ -427,6 +452,47 @@ async fn download(
             }
             Frame::End => true,
         };
+        if ends {
+            watch.upstream_done();
+        }
+        responder.put(frame)?;
+        taken(responder, watch, Responder::poll_taken).await?;
+        if ends {
+            return Ok(());
+        }
+    }
+}
+
+/// The same through plugins, which may hold a part back for as long as their own limits say.
+async fn download_through(
+    mut line: Box<BodyLine>,
+    ctx: &mut Context<'_>,
+    receiver: &mut Receiver<'_>,
+    responder: &mut Responder<'_>,
+    watch: &Watch,
+) -> Result<(), Fault> {
+    loop {
+        watch.await_upstream(Wait::ResponseBody);
+        let next =
+            |cx: &mut Task<'_>| line.poll(cx, |cx| receiver.poll_frame(cx).map_err(Fault::from));
+        let mut next = next;
+        let frame = match poll_now(&mut next).await {
+            Poll::Ready(frame) => frame?,
+            Poll::Pending => {
+                taken(responder, watch, Responder::poll_flush).await?;
+                poll_fn(|cx| match next(cx) {
+                    Poll::Pending => responder
+                        .poll_gone(cx)
+                        .map(|()| Err(ClientError::Gone.into())),
+                    ready => ready,
+                })
+                .await?
+            }
+        };
+        if let Frame::Trailers(trailers) = &frame {
+            phase::health::trailed(ctx, trailers);
+        }
+        let ends = matches!(frame, Frame::End);
         if ends {
             watch.upstream_done();
         }

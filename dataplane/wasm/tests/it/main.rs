@@ -1,5 +1,11 @@
 //! The host as its users see it: modules written in text form, run through streams.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod abi;
 mod hostile;
 mod support;

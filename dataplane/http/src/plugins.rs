@@ -1,0 +1,407 @@
+//! One request's way through its plugins: which it met, what they are told, their part in bodies.
+//!
+//! Made by the plugin phase with the first plugin that a request meets; requests without plugins have
+//! none. Heads and bodies change form here, between what the proxy and what plugins see; what a plugin may
+//! do to them is checked on the way back.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use dataplane_telemetry::Reason;
+use dataplane_wasm::facts::{Fact, Facts};
+use dataplane_wasm::head::Head;
+use dataplane_wasm::{Direction, Failed, LocalResponse, Piece, Stream};
+
+use crate::arrival::Arrival;
+use crate::h1::{Authority, BodyLength, Frame};
+use crate::message::{Request, Response, decimal};
+use crate::reply::Reply;
+
+/// The plugins that one request met, in their order.
+pub(crate) struct Running {
+    pub(crate) streams: Vec<Rc<Stream>>,
+    pub(crate) facts: Rc<RequestFacts>,
+    /// What the client spoke.
+    pub(crate) scheme: &'static str,
+}
+
+impl Running {
+    pub(crate) fn new(
+        client: IpAddr,
+        started: Instant,
+        arrival: &Arrival,
+        scheme: &'static str,
+        request: &Request,
+    ) -> Self {
+        let client = SocketAddr::new(client, arrival.client.port());
+        Self {
+            streams: Vec::new(),
+            scheme,
+            facts: Rc::new(RequestFacts::new(client, started, arrival, request)),
+        }
+    }
+
+    /// What bodies of that direction go through; nothing when no plugin wants them.
+    pub(crate) fn body(&self, direction: Direction) -> Option<Box<BodyLine>> {
+        let wants = |stream: &&Rc<Stream>| stream.wants_body(direction);
+        let mut chain: Vec<_> = self.streams.iter().filter(wants).cloned().collect();
+        if chain.is_empty() {
+            return None;
+        }
+        if direction == Direction::Response {
+            chain.reverse();
+        }
+        Some(Box::new(BodyLine {
+            chain: chain.into(),
+            direction,
+            facts: self.facts.clone(),
+            raw: VecDeque::new(),
+            done: VecDeque::new(),
+            had_trailers: false,
+            running: None,
+        }))
+    }
+}
+
+/// What became of a frame: those that follow from it, or the answer that ends the request.
+type Passed = Result<VecDeque<Frame>, Box<Reply>>;
+
+/// A body on its way through plugins.
+pub(crate) struct BodyLine {
+    chain: Rc<[Rc<Stream>]>,
+    direction: Direction,
+    facts: Rc<RequestFacts>,
+    /// Frames that were read before.
+    raw: VecDeque<Frame>,
+    /// Frames that passed.
+    done: VecDeque<Frame>,
+    had_trailers: bool,
+    running: Option<Pin<Box<dyn Future<Output = Passed>>>>,
+}
+
+impl BodyLine {
+    /// Frames that were read already come first.
+    pub(crate) fn begin_with(&mut self, frames: impl Iterator<Item = Frame>) {
+        self.raw.extend(frames);
+    }
+
+    /// The next frame that passed; `next` gives those that come in. Behind [`Frame::End`] it must not be
+    /// asked again.
+    pub(crate) fn poll<E: From<Box<Reply>>>(
+        &mut self,
+        cx: &mut Task<'_>,
+        mut next: impl FnMut(&mut Task<'_>) -> Poll<Result<Frame, E>>,
+    ) -> Poll<Result<Frame, E>> {
+        loop {
+            if let Some(frame) = self.done.pop_front() {
+                return Poll::Ready(Ok(frame));
+            }
+            if let Some(running) = &mut self.running {
+                let done = ready!(running.as_mut().poll(cx));
+                self.running = None;
+                self.done = done?;
+                continue;
+            }
+            let frame = match self.raw.pop_front() {
+                Some(frame) => frame,
+                None => ready!(next(cx))?,
+            };
+            let had_trailers = self.had_trailers;
+            self.had_trailers |= matches!(frame, Frame::Trailers(_));
+            let (chain, facts) = (self.chain.clone(), self.facts.clone());
+            let through = through(chain, facts, self.direction, frame, had_trailers);
+            self.running = Some(Box::pin(through));
+        }
+    }
+}
+
+/// One frame through all plugins.
+async fn through(
+    chain: Rc<[Rc<Stream>]>,
+    facts: Rc<RequestFacts>,
+    direction: Direction,
+    frame: Frame,
+    had_trailers: bool,
+) -> Passed {
+    let mut frames = VecDeque::from([frame]);
+    for stream in chain.iter() {
+        let mut passed = VecDeque::new();
+        for frame in frames {
+            let (piece, rest) = match frame {
+                Frame::Data(data) => (stream.body(direction, data, false).await, None),
+                Frame::Trailers(fields) => {
+                    let mut head = Head::of(fields);
+                    let piece = stream.trailers(direction, &mut head).await;
+                    (piece, Some(Frame::Trailers(head.fields)))
+                }
+                Frame::End if had_trailers => (Ok(Piece::Held), Some(Frame::End)),
+                Frame::End => {
+                    let piece = stream.body(direction, Bytes::new(), true).await;
+                    (piece, Some(Frame::End))
+                }
+            };
+            match piece {
+                Ok(Piece::Pass(data)) if data.is_empty() => {}
+                Ok(Piece::Pass(data)) => passed.push_back(Frame::Data(data)),
+                Ok(Piece::Held) => {}
+                Ok(Piece::Respond(local)) => {
+                    let reply = answer(local, facts.is_grpc);
+                    return Err(Box::new(reply));
+                }
+                Err(failed) => return Err(Box::new(failure(failed))),
+            }
+            passed.extend(rest);
+        }
+        frames = passed;
+    }
+    Ok(frames)
+}
+
+/// The answer to a request that a plugin could not serve.
+pub(crate) fn failure(failed: Failed) -> Reply {
+    match failed {
+        Failed::Trapped => Reply::new(Reason::PluginFailed),
+        Failed::Unavailable => Reply::with_detail(
+            Reason::PluginFailed,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a plugin is not available",
+        ),
+        Failed::TooLarge => Reply::new(Reason::BodyTooLarge),
+    }
+}
+
+/// An answer that a plugin gives; to a gRPC client as it understands it.
+pub(crate) fn answer(local: LocalResponse, is_grpc: bool) -> Reply {
+    let status = StatusCode::from_u16(local.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut headers = local.fields;
+    if !is_grpc {
+        return Reply {
+            body: local.body,
+            ..Reply::empty(Reason::PluginReply, status, headers)
+        };
+    }
+    let code = local.grpc_status.unwrap_or(match local.status {
+        400 | 500 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    });
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert("grpc-status", HeaderValue::from(code));
+    if let Ok(message) = HeaderValue::from_bytes(local.body.trim_ascii()) {
+        headers.insert("grpc-message", message);
+    }
+    Reply::empty(Reason::PluginReply, StatusCode::OK, headers)
+}
+
+/// The request's head as plugins see it; its fields move there.
+pub(crate) fn request_head(request: &mut Request, scheme: &'static str) -> Head {
+    let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let fields = std::mem::take(&mut request.headers);
+    Head {
+        pseudo: vec![
+            (":method", copied(request.method.as_str())),
+            (":path", copied(request.target.as_str())),
+            (":authority", copied(request.authority.as_str())),
+            (":scheme", Bytes::from_static(scheme.as_bytes())),
+        ],
+        ..Head::of(announced(fields, request.body))
+    }
+}
+
+/// The same to be read only, while the response comes.
+pub(crate) fn sent_head(request: &mut Request, scheme: &'static str) -> Head {
+    let fields = request.headers.clone();
+    let head = request_head(request, scheme);
+    request.headers = fields;
+    head
+}
+
+/// Takes a head back from plugins; nothing when they made it unfit to be sent.
+pub(crate) fn take_request(request: &mut Request, head: Head) -> Option<()> {
+    let (fields, body) = framed(head.fields.clone(), request.body)?;
+    request.headers = fields;
+    request.body = body;
+    if !head.is_rewritten {
+        return Some(());
+    }
+    let method = Method::from_bytes(head.pseudo(":method")?).ok()?;
+    // A CONNECT is another kind of request, and what follows a GET may be no body.
+    if method == Method::CONNECT || (method != request.method && request.wants_websocket) {
+        return None;
+    }
+    request.method = method;
+    let target = PathAndQuery::from_maybe_shared(head.pseudo(":path")?.clone()).ok()?;
+    let is_asterisk = request.target == "*" && target == "*";
+    if !target.path().starts_with('/') && !is_asterisk {
+        return None;
+    }
+    request.target = target;
+    request.authority = Authority::parse(head.pseudo(":authority")?.clone()).ok()?;
+    Some(())
+}
+
+/// The response's head as plugins see it; its fields move there.
+pub(crate) fn response_head(response: &mut Response) -> Head {
+    let fields = std::mem::take(&mut response.headers);
+    let status = Bytes::copy_from_slice(response.status.as_str().as_bytes());
+    Head {
+        pseudo: vec![(":status", status)],
+        ..Head::of(announced(fields, response.body))
+    }
+}
+
+/// Takes a head back from plugins; nothing when they made it unfit to be sent.
+pub(crate) fn take_response(response: &mut Response, head: Head) -> Option<()> {
+    let is_bodyless = response.body == BodyLength::None;
+    if is_bodyless {
+        // What is said about a body that is not sent (HEAD, 304) stays as it was.
+        response.headers = head.fields.clone();
+    } else {
+        let (fields, body) = framed(head.fields.clone(), response.body)?;
+        response.headers = fields;
+        response.body = body;
+        response.declared = body;
+    }
+    if head.is_rewritten {
+        let status = StatusCode::from_bytes(head.pseudo(":status")?).ok()?;
+        let has_no_body = matches!(status.as_u16(), 100..200 | 204 | 304);
+        // Whether a body follows was decided by the backend's status.
+        if status != response.status && (has_no_body || status.as_u16() > 599) {
+            return None;
+        }
+        response.status = status;
+    }
+    Some(())
+}
+
+/// Plugins see the length of a body where it is known, and let it go when they change the body.
+fn announced(mut fields: HeaderMap, body: BodyLength) -> HeaderMap {
+    if let BodyLength::Length(length) = body {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    fields
+}
+
+/// How the body is framed after what plugins left of its length; nothing when that is no length.
+fn framed(mut fields: HeaderMap, body: BodyLength) -> Option<(HeaderMap, BodyLength)> {
+    if body == BodyLength::None {
+        fields.remove(header::CONTENT_LENGTH);
+        return Some((fields, body));
+    }
+    let mut said = fields.get_all(header::CONTENT_LENGTH).iter();
+    let length = match (said.next(), said.next()) {
+        (None, _) => None,
+        (Some(only), None) => Some(decimal(only.as_bytes())?),
+        (Some(_), Some(_)) => return None,
+    };
+    let body = match (length, body) {
+        (Some(length), _) => BodyLength::Length(length),
+        (None, BodyLength::Length(0)) => {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+            body
+        }
+        (None, BodyLength::Length(_)) => BodyLength::Chunked,
+        (None, body) => body,
+    };
+    Some((fields, body))
+}
+
+/// What plugins can ask about a request besides its messages.
+pub(crate) struct RequestFacts {
+    is_grpc: bool,
+    client: SocketAddr,
+    bind: SocketAddr,
+    protocol: &'static str,
+    started: Instant,
+    started_at: SystemTime,
+    sni: Option<String>,
+    tls_version: Option<&'static str>,
+    subject: Option<String>,
+    places: RefCell<Places>,
+}
+
+/// Where the request goes, as far as that is known.
+#[derive(Default)]
+pub(crate) struct Places {
+    pub(crate) listener: Option<Arc<str>>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) upstream: Option<SocketAddr>,
+}
+
+impl RequestFacts {
+    fn new(client: SocketAddr, started: Instant, arrival: &Arrival, request: &Request) -> Self {
+        let tls = arrival.tls.as_ref();
+        Self {
+            is_grpc: request.is_grpc(),
+            client,
+            bind: arrival.bind,
+            protocol: match request.version {
+                http::Version::HTTP_2 => "HTTP/2",
+                http::Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            started,
+            started_at: SystemTime::now(),
+            sni: tls.and_then(|tls| tls.sni.clone()),
+            tls_version: tls.map(|tls| tls.version),
+            subject: arrival.client_facts().map(|facts| facts.to_field()),
+            places: RefCell::default(),
+        }
+    }
+
+    /// Notes what is known by now.
+    pub(crate) fn note(&self, places: Places) {
+        *self.places.borrow_mut() = places;
+    }
+}
+
+impl Facts for RequestFacts {
+    fn fact(&self, path: &[&str]) -> Option<Fact> {
+        let places = self.places.borrow();
+        let text = |text: &Option<Arc<str>>| text.as_deref().map(Fact::from);
+        let address = |address: SocketAddr| Some(Fact::from(&*address.to_string()));
+        let port = |address: SocketAddr| Some(Fact::Number(i64::from(address.port())));
+        let nanoseconds = |time: u128| Fact::Number(i64::try_from(time).unwrap_or(i64::MAX));
+        match path {
+            ["source", "address"] => address(self.client),
+            ["source", "port"] => port(self.client),
+            ["destination", "address"] => address(self.bind),
+            ["destination", "port"] => port(self.bind),
+            ["upstream", "address"] => address(places.upstream?),
+            ["upstream", "port"] => port(places.upstream?),
+            ["request", "protocol"] => Some(self.protocol.into()),
+            ["request", "time"] => {
+                let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+                Some(nanoseconds(since.ok()?.as_nanos()))
+            }
+            ["request", "duration"] => Some(nanoseconds(self.started.elapsed().as_nanos())),
+            ["connection", "mtls"] => Some(Fact::Flag(self.subject.is_some())),
+            ["connection", "requested_server_name"] => self.sni.as_deref().map(Fact::from),
+            ["connection", "tls_version"] => self.tls_version.map(Fact::from),
+            ["connection", "client_certificate"] => self.subject.as_deref().map(Fact::from),
+            ["route_name"] | ["xds", "route_name"] => text(&places.route),
+            ["cluster_name"] | ["xds", "cluster_name"] => text(&places.cluster),
+            ["listener_name"] | ["xds", "listener_name"] => text(&places.listener),
+            ["listener_direction"] => Some(Fact::Number(1)),
+            _ => None,
+        }
+    }
+}

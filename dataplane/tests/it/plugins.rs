@@ -1,0 +1,312 @@
+//! Plugins seen from outside: what client and backend get when modules stand in the way of a request.
+//!
+//! The modules are text; those that SDKs build are tested where the examples are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dataplane_testkit::client::Response;
+use dataplane_testkit::client::http1::Http1Client;
+use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::snapshot::{self, free_port};
+use dataplane_testkit::{Backend, SnapshotBuilder};
+use http::Request;
+use ir::cluster::ClusterProtocol;
+use ir::listener::ListenerProtocol;
+use ir::wasm::{WasmFailure, WasmNetwork, WasmSource};
+use ir::{Snapshot, WasmPlugin};
+
+use crate::support::{Gateway, at, http_route};
+
+/// A module of these functions; `$add` and `$replace` change the map of that number.
+fn module(functions: &str) -> Bytes {
+    let text = format!(
+        r#"(module
+        (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_replace_header_map_value" (func $replace (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_remove_header_map_value" (func $remove (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_buffer_bytes" (func $set_buffer (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_send_local_response" (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_http_call" (func $http (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+        (memory (export "memory") 2)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
+        {functions})"#
+    );
+    text.into()
+}
+
+fn plugin(key: &str, module: Bytes) -> WasmPlugin {
+    WasmPlugin::new(key, WasmSource::Inline(module))
+}
+
+/// What the plugin of that key adds to requests: `x-order: <letter>`.
+fn adds(letter: char) -> Bytes {
+    module(&format!(
+        r#"(data (i32.const 0) "x-order{letter}")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $add (i32.const 0) (i32.const 0) (i32.const 7) (i32.const 7) (i32.const 1)))"#
+    ))
+}
+
+/// Where plugins stand: on the listener, on the rule, on the cluster.
+#[derive(Default)]
+struct At {
+    listener: Vec<WasmPlugin>,
+    rule: Vec<WasmPlugin>,
+    cluster: Vec<WasmPlugin>,
+}
+
+/// A listener with `/` to one backend and `/other` to another.
+fn snapshot(port: u16, at: At, backends: [&Backend; 2]) -> Snapshot {
+    let keys = |plugins: &[WasmPlugin]| plugins.iter().map(|it| it.key.clone()).collect();
+    let mut listener = snapshot::listener("infra/gw/http", port, ListenerProtocol::Http);
+    listener.plugins = keys(&at.listener);
+    let mut route = http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
+    route.rules[0].plugins = keys(&at.rule);
+    let other = http_route("shop/other", "", "/other", &[("shop/other:80", 1)]);
+    let mut cluster =
+        snapshot::cluster("shop/b:80", ClusterProtocol::Http, &[backends[0].address()]);
+    cluster.plugins = keys(&at.cluster);
+    let mut built = SnapshotBuilder::new("v1")
+        .listener(listener)
+        .http_route(route)
+        .http_route(other)
+        .add_cluster(cluster)
+        .cluster("shop/other:80", &[backends[1].address()])
+        .build();
+    for plugin in [at.listener, at.rule, at.cluster].into_iter().flatten() {
+        built.wasm_plugins.insert(plugin);
+    }
+    built
+}
+
+struct Setting {
+    _gateway: Gateway,
+    port: u16,
+    backends: [Backend; 2],
+}
+
+async fn serving(at: At) -> Setting {
+    let backends = [Backend::http1("b").await, Backend::http1("other").await];
+    let port = free_port();
+    let gateway = Gateway::serving(&snapshot(port, at, [&backends[0], &backends[1]])).await;
+    Setting {
+        _gateway: gateway,
+        port,
+        backends,
+    }
+}
+
+/// The same request over HTTP/1.1 and over HTTP/2; both answers.
+async fn both(port: u16, path: &str, body: &'static str) -> [Response; 2] {
+    let request = |uri: &str| {
+        let request = Request::post(uri).header("x-user", "ann");
+        request.body(Bytes::from(body)).unwrap()
+    };
+    let mut first = request(path);
+    first
+        .headers_mut()
+        .insert("host", "a.test".parse().unwrap());
+    let mut client = Http1Client::connect(at(port)).await.unwrap();
+    let first = client.send(first).await.unwrap();
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    let second = client.send(request(&format!("http://a.test{path}"))).await;
+    [first, second.unwrap()]
+}
+
+#[tokio::test]
+async fn a_listeners_plugin_decides_the_route() {
+    let to_other = module(
+        r#"(data (i32.const 0) ":path" "/x/../other?q=1")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $replace (i32.const 0) (i32.const 0) (i32.const 5) (i32.const 5) (i32.const 15)))"#,
+    );
+    let at = At {
+        listener: vec![plugin("infra/p", to_other)],
+        ..At::default()
+    };
+    let setting = serving(at).await;
+    for answer in both(setting.port, "/", "").await {
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["path"], "/other", "in its normal form");
+    }
+    assert_eq!(setting.backends.each_ref().map(Backend::requests), [0, 2]);
+}
+
+#[tokio::test]
+async fn plugins_are_met_by_place_phase_and_priority() {
+    let mut late = plugin("shop/a", adds('2'));
+    late.priority = 7;
+    let mut stats = plugin("shop/z", adds('1'));
+    stats.phase = ir::wasm::WasmPhase::Authz;
+    let at = At {
+        listener: vec![plugin("infra/l", adds('0'))],
+        rule: vec![late, stats],
+        cluster: vec![plugin("shop/c", adds('3'))],
+    };
+    let setting = serving(at).await;
+    for answer in both(setting.port, "/", "").await {
+        let expected = serde_json::json!(["0", "1", "2", "3"]);
+        assert_eq!(answer.json()["headers"]["x-order"], expected);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_changed_both_ways() {
+    let around = module(
+        r#"(data (i32.const 0) "<>content-length")
+        (func $head (param $map i32) (result i32)
+          (drop (call $remove (local.get $map) (i32.const 2) (i32.const 14))) (i32.const 0))
+        (func $body (param $buffer i32) (param $ends i32) (result i32)
+          (if (i32.eqz (local.get $ends)) (then (return (i32.const 1))))
+          (drop (call $set_buffer (local.get $buffer) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1)))
+          (drop (call $set_buffer (local.get $buffer) (i32.const 1000000) (i32.const 0) (i32.const 1) (i32.const 1)))
+          (i32.const 0))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $head (i32.const 0)))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $head (i32.const 2)))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (call $body (i32.const 0) (local.get 2)))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (call $body (i32.const 1) (local.get 2)))"#,
+    );
+    let at = At {
+        rule: vec![plugin("shop/p", around)],
+        ..At::default()
+    };
+    let setting = serving(at).await;
+    for answer in both(setting.port, "/", "hello").await {
+        let text = answer.text().to_string();
+        let inner = text.strip_prefix('<').and_then(|it| it.strip_suffix('>'));
+        let said: serde_json::Value = serde_json::from_str(inner.unwrap()).unwrap();
+        assert_eq!(said["body_bytes"], "<hello>".len());
+        assert!(said["headers"]["content-length"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_answers_and_the_backend_hears_nothing() {
+    let no = module(
+        r#"(data (i32.const 0) "no" "\01\00\00\00\03\00\00\00\01\00\00\00x-a\001\00")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (drop (call $reply (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2)
+            (i32.const 2) (i32.const 18) (i32.const -1)))
+          (i32.const 1))"#,
+    );
+    let at = At {
+        rule: vec![plugin("shop/p", no)],
+        ..At::default()
+    };
+    let setting = serving(at).await;
+    for answer in both(setting.port, "/", "").await {
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (403, "no"));
+        assert_eq!(answer.header("x-a"), "1");
+    }
+    for answer in both(setting.port, "/other", "").await {
+        assert_eq!(answer.status, 200, "a route without plugins");
+    }
+    assert_eq!(setting.backends[0].requests(), 0);
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_closes_or_opens_its_routes_and_no_others() {
+    let traps = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable)"#;
+    let loops = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (loop $l (br $l)) unreachable)"#;
+    let response = r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) unreachable)"#;
+    for (module, statuses) in [
+        (module(traps), &[500, 503][..]),
+        (module(loops), &[500, 503]),
+        (module(response), &[500, 503]),
+        (Bytes::from_static(b"\0asm, or not"), &[503]),
+    ] {
+        for on_failure in [WasmFailure::Closed, WasmFailure::Open] {
+            let mut plugin = plugin("shop/p", module.clone());
+            plugin.on_failure = on_failure;
+            plugin.sandbox.execution_time_max = Some(Duration::from_millis(20));
+            let at = At {
+                rule: vec![plugin],
+                ..At::default()
+            };
+            let setting = serving(at).await;
+            for answer in both(setting.port, "/", "").await {
+                let status = answer.status.as_u16();
+                match on_failure {
+                    WasmFailure::Closed => {
+                        assert!(statuses.contains(&status), "{status}");
+                        assert!(answer.text().contains("plugin_failed"), "{}", answer.text());
+                    }
+                    WasmFailure::Open => assert_eq!(status, 200),
+                }
+            }
+            for answer in both(setting.port, "/other", "").await {
+                assert_eq!(answer.status, 200);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_what_its_plugin_asks_another_backend() {
+    let asks = module(
+        r#"(data (i32.const 0) "shop/other:80")
+        (data (i32.const 100) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\06\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/asked\00:authority\00a\00")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (if (call $http (i32.const 0) (i32.const 13) (i32.const 100) (i32.const 66)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 200))
+            (then unreachable))
+          (i32.const 1))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+          (drop (call $get_buffer (i32.const 4) (i32.const 0) (i32.const 100000) (i32.const 204) (i32.const 208)))
+          (drop (call $reply (i32.const 203) (i32.const 0) (i32.const 0)
+            (i32.load (i32.const 204)) (i32.load (i32.const 208)) (i32.const 0) (i32.const 0) (i32.const -1))))"#,
+    );
+    for (network, status) in [(WasmNetwork::OwnNamespace, 203), (WasmNetwork::None, 500)] {
+        let mut plugin = plugin("shop/p", asks.clone());
+        plugin.sandbox.network = network;
+        let at = At {
+            rule: vec![plugin],
+            ..At::default()
+        };
+        let setting = serving(at).await;
+        let [answer, _] = both(setting.port, "/", "").await;
+        assert_eq!(answer.status.as_u16(), status);
+        if status == 203 {
+            assert_eq!(answer.json()["path"], "/asked");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_changed_plugin_is_in_effect_with_the_next_request() {
+    let backends = [Backend::http1("b").await, Backend::http1("other").await];
+    let port = free_port();
+    let of = |letter: char, version: &str| {
+        let at = At {
+            rule: vec![plugin("shop/p", adds(letter))],
+            ..At::default()
+        };
+        let mut made = snapshot(port, at, [&backends[0], &backends[1]]);
+        made.version = ir::Version::new(version);
+        made
+    };
+    let first = of('1', "v1");
+    let gateway = Gateway::serving(&first).await;
+    let mut before = first;
+    for (letter, version) in [('2', "v2"), ('3', "v3")] {
+        let next = of(letter, version);
+        gateway.change(&before, &next).await;
+        before = next;
+        let [answer, _] = both(port, "/", "").await;
+        let expected = serde_json::json!([letter.to_string()]);
+        assert_eq!(answer.json()["headers"]["x-order"], expected);
+    }
+    let names: Vec<Arc<str>> = before
+        .wasm_plugins
+        .iter()
+        .map(|it| it.key.clone())
+        .collect();
+    assert_eq!(names.len(), 1);
+}

@@ -1,0 +1,180 @@
+//! What plugins cost: one on the heads of a request, a body transform beside the same code native, a
+//! hundred of them in memory, and how soon a loop is stopped.
+//!
+//! Goals: 10 µs a request, twice native, 200 MiB, the limit and 5 ms.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench fails by panicking, and prints what criterion cannot measure"
+)]
+
+use std::fs;
+use std::hint::black_box;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dataplane_telemetry::metrics::Metrics;
+use dataplane_wasm::facts::NoFacts;
+use dataplane_wasm::head::Head;
+use dataplane_wasm::settings::Settings;
+use dataplane_wasm::{Direction, Instances, Piece, Plugin, Plugins, Stream};
+use http::{HeaderMap, HeaderValue};
+
+const BODY_BYTES: usize = 64 * 1024;
+
+/// Reads a field and writes another; turns the letters of bodies into upper case, in place; loops on the
+/// heads of responses.
+fn module(salt: usize) -> String {
+    format!(
+        r#"(module
+        (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_replace_header_map_value" (func $replace (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_buffer_bytes" (func $set_buffer (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 4)
+        (global (export "salt") i32 (i32.const {salt}))
+        (data (i32.const 0) "x-user" "x-seen")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
+        (func (export "proxy_on_context_create") (param i32 i32))
+        (func (export "proxy_on_done") (param i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_delete") (param i32))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (drop (call $get (i32.const 0) (i32.const 0) (i32.const 6) (i32.const 100) (i32.const 104)))
+          (drop (call $replace (i32.const 0) (i32.const 6) (i32.const 6) (i32.load (i32.const 100)) (i32.load (i32.const 104))))
+          (i32.const 0))
+        (func (export "proxy_on_request_body") (param $id i32) (param $size i32) (param $ends i32) (result i32)
+          (local $at i32) (local $end i32) (local $byte i32)
+          (drop (call $get_buffer (i32.const 0) (i32.const 0) (local.get $size) (i32.const 100) (i32.const 104)))
+          (local.set $at (i32.load (i32.const 100)))
+          (local.set $end (i32.add (local.get $at) (local.get $size)))
+          (block $done (loop $next
+            (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+            (local.set $byte (i32.load8_u (local.get $at)))
+            (i32.store8 (local.get $at) (i32.sub (local.get $byte)
+              (i32.shl (i32.lt_u (i32.sub (local.get $byte) (i32.const 97)) (i32.const 26)) (i32.const 5))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br $next)))
+          (drop (call $set_buffer (i32.const 0) (i32.const 0) (local.get $size) (i32.load (i32.const 100)) (local.get $size)))
+          (i32.const 0))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+          (loop $l (br $l)) unreachable))"#
+    )
+}
+
+struct Loaded {
+    plugins: Plugins,
+    metrics: Arc<Metrics>,
+}
+
+impl Loaded {
+    fn plugin(&self, number: usize) -> Arc<Plugin> {
+        let module = self.plugins.module(module(number).as_bytes()).unwrap();
+        let settings = Settings::named(&format!("shop/{number}"));
+        self.plugins.plugin(Ok(module), settings, &self.metrics)
+    }
+}
+
+/// Runs a future that never waits.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
+            return done;
+        }
+    }
+}
+
+fn stream(instances: &Instances, plugin: &Arc<Plugin>) -> Stream {
+    Stream::new(instances, plugin, Rc::new(NoFacts))
+}
+
+fn head() -> Head {
+    let mut fields = HeaderMap::new();
+    for name in ["accept", "user-agent", "x-user", "x-request-id"] {
+        fields.insert(name, HeaderValue::from_static("some-value"));
+    }
+    Head::of(fields)
+}
+
+fn upper(body: &mut [u8]) {
+    for byte in body {
+        *byte -= u8::from(byte.wrapping_sub(b'a') < 26) << 5;
+    }
+}
+
+fn plugins(c: &mut Criterion) {
+    let loaded = Loaded {
+        plugins: Plugins::default(),
+        metrics: Metrics::new(),
+    };
+    let (plugin, instances) = (loaded.plugin(0), Instances::default());
+    let blank = head();
+    c.bench_function("heads", |b| {
+        b.iter(|| {
+            let stream = stream(&instances, &plugin);
+            let mut head = blank.clone();
+            block_on(stream.head(Direction::Request, &mut head, true)).unwrap();
+            head
+        });
+    });
+    let body = Bytes::from(vec![b'x'; BODY_BYTES]);
+    let mut group = c.benchmark_group("body");
+    group.throughput(Throughput::Bytes(BODY_BYTES as u64));
+    group.bench_function("plugin", |b| {
+        let stream = stream(&instances, &plugin);
+        b.iter(|| block_on(stream.body(Direction::Request, body.clone(), false)));
+    });
+    group.bench_function("native", |b| {
+        b.iter(|| {
+            let mut copy = body.to_vec();
+            upper(black_box(&mut copy));
+            Piece::Pass(copy.into())
+        });
+    });
+    group.finish();
+    told(&loaded, &plugin, &instances);
+}
+
+/// What criterion does not measure.
+fn told(loaded: &Loaded, plugin: &Arc<Plugin>, instances: &Instances) {
+    let mut worst = Duration::ZERO;
+    for _ in 0..4 {
+        let stream = stream(instances, plugin);
+        let began = Instant::now();
+        let _ = block_on(stream.head(Direction::Response, &mut head(), true));
+        worst = worst.max(began.elapsed());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let limit = plugin.settings().limits.call_time;
+    println!("a loop is stopped after {worst:?} at the latest, its limit is {limit:?}");
+    let before = resident_kib();
+    let many: Vec<_> = (1..=100).map(|number| loaded.plugin(number)).collect();
+    let workers = [Instances::default(), Instances::default()];
+    for worker in &workers {
+        for plugin in &many {
+            let stream = stream(worker, plugin);
+            block_on(stream.head(Direction::Request, &mut head(), true)).unwrap();
+        }
+    }
+    let grown = resident_kib().saturating_sub(before);
+    println!("100 plugins with an instance on each of two workers: {grown} KiB");
+}
+
+fn resident_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.unwrap().parse().unwrap()
+}
+
+criterion_group!(benches, plugins);
+criterion_main!(benches);
