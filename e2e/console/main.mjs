@@ -120,7 +120,6 @@ const main = async () => {
     await page.getByLabel("Port").fill(String(gateway.port));
     await page.getByLabel("Host", { exact: true }).press("Enter");
     await page.locator("#explained > *").first().waitFor();
-    await picture(page, "explain");
     said = said.filter((line) => !/40[04]/.test(line));
   });
   await claim("everything is reached by keyboard alone", async () => {
@@ -146,7 +145,6 @@ const main = async () => {
     await page.getByLabel("Namespace or name contains").fill("");
     await page.keyboard.press("Enter");
     await page.getByRole("row", { name: /shop\/cart/ }).first().waitFor();
-    await picture(page, "backends");
   });
   await claim("a configuration that is refused is told with its reason", async () => {
     await go(page, "configuration", "The last updates");

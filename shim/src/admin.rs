@@ -5,6 +5,7 @@
 //! one is set. What the answers say is in [`answers`], and for users in `docs/reference/admin.md`.
 
 mod answers;
+mod lists;
 mod snapshot_view;
 
 use std::convert::Infallible;
@@ -79,6 +80,20 @@ const PATHS: &[Path] = &[
     ("/v1/nodes", Admin::node_list),
 ];
 
+/// A list and what answers it, by its query.
+type List = (&'static str, fn(&Admin, &str) -> Answer);
+
+/// Lists of the snapshot, in pages.
+const LISTS: &[List] = &[
+    ("/v1/auth/verify", Admin::verify),
+    ("/v1/listeners", Admin::listeners),
+    ("/v1/routes", Admin::routes),
+    ("/v1/backends", Admin::backends),
+];
+
+/// Before the name of one object of a list.
+const OBJECTS: &[&str] = &["/v1/listeners/", "/v1/routes/", "/v1/backends/"];
+
 /// Before the name of one data plane.
 const NODE: &str = "/v1/nodes/";
 
@@ -146,6 +161,8 @@ struct Answer {
     status: StatusCode,
     content_type: &'static str,
     body: String,
+    /// Where the next page is.
+    link: Option<String>,
 }
 
 impl Answer {
@@ -154,6 +171,7 @@ impl Answer {
             status,
             content_type: "text/plain; charset=utf-8",
             body: body.into(),
+            link: None,
         }
     }
 
@@ -163,6 +181,7 @@ impl Answer {
                 status: StatusCode::OK,
                 content_type: "application/json",
                 body,
+                link: None,
             },
             Err(error) => Self::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
@@ -173,6 +192,7 @@ impl Answer {
             status,
             content_type: "application/json",
             body: serde_json::json!({ "error": message }).to_string(),
+            link: None,
         }
     }
 }
@@ -190,6 +210,10 @@ impl Admin {
         let value = header::HeaderValue::from_static;
         headers.insert(header::CONTENT_TYPE, value(answer.content_type));
         headers.insert(header::CACHE_CONTROL, value("no-store"));
+        let link = answer.link.and_then(|link| link.parse().ok());
+        if let Some(link) = link {
+            headers.insert(header::LINK, link);
+        }
         if answer.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, value("Bearer"));
         }
@@ -198,12 +222,7 @@ impl Admin {
 
     fn route(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        let of = |paths: &[Path]| {
-            paths
-                .iter()
-                .find(|(known, _)| *known == path)
-                .map(|it| it.1)
-        };
+        let of = |paths: &[Path]| of_paths(paths, path);
         if let Some(answer) = of(OPEN) {
             return answer(self);
         }
@@ -211,10 +230,31 @@ impl Admin {
             let message = "send `Authorization: Bearer` with the token of adminAuth";
             return Answer::error(StatusCode::UNAUTHORIZED, message);
         }
-        match (of(PATHS), path.strip_prefix(NODE)) {
-            (Some(answer), _) => answer(self),
-            (None, Some(node_id)) => self.node(node_id),
-            (None, None) => Answer::error(StatusCode::NOT_FOUND, "no such path"),
+        // Both families of paths lead to the same.
+        let other = match path.strip_prefix("/api") {
+            Some(rest) => rest.to_owned(),
+            None => format!("/api{path}"),
+        };
+        if let Some(answer) = of(PATHS).or_else(|| of_paths(PATHS, &other)) {
+            return answer(self);
+        }
+        let path = if other.starts_with("/v1/") {
+            &other
+        } else {
+            path
+        };
+        if let Some((_, answer)) = LISTS.iter().find(|(known, _)| *known == path) {
+            return answer(self, request.uri().query().unwrap_or_default());
+        }
+        if let Some(node_id) = path.strip_prefix(NODE) {
+            return self.node(node_id);
+        }
+        let object = OBJECTS
+            .iter()
+            .find_map(|list| Some((list, path.strip_prefix(list)?)));
+        match object {
+            Some((list, name)) => self.object(list, name),
+            None => Answer::error(StatusCode::NOT_FOUND, "no such path"),
         }
     }
 
@@ -231,6 +271,11 @@ impl Admin {
             .map_or("", |(_, given)| given.trim());
         bool::from(token.expose().as_bytes().ct_eq(given.as_bytes()))
     }
+}
+
+fn of_paths(paths: &[Path], path: &str) -> Option<fn(&Admin) -> Answer> {
+    let found = paths.iter().find(|(known, _)| *known == path);
+    found.map(|(_, answer)| *answer)
 }
 
 #[cfg(test)]
@@ -254,6 +299,8 @@ mod tests {
             .map(|path| path.split('{').next().unwrap_or(path))
             .collect();
         let known = OPEN.iter().chain(PATHS).map(|(path, _)| *path);
-        assert_eq!(documented, known.chain([NODE]).collect());
+        let lists = LISTS.iter().map(|(path, _)| *path);
+        let objects = OBJECTS.iter().copied().chain([NODE]);
+        assert_eq!(documented, known.chain(lists).chain(objects).collect());
     }
 }

@@ -35,6 +35,7 @@ impl Admin {
                 status: StatusCode::OK,
                 content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 body,
+                link: None,
             },
             Err(_) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "metrics failed"),
         }

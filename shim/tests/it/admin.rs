@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use dataplane_testkit::SnapshotBuilder;
 use dataplane_testkit::certificate::Authority;
 use ir::{Secret, SecretText};
 use serde_json::Value;
@@ -81,7 +82,7 @@ impl Server {
     }
 }
 
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 12] = [
     "/metrics",
     "/api/v1/config/snapshot/version",
     "/api/v1/config/snapshot",
@@ -90,6 +91,10 @@ const PATHS: [&str; 8] = [
     "/v1/snapshot-sync",
     "/v1/summary",
     "/v1/nodes",
+    "/v1/auth/verify",
+    "/v1/listeners",
+    "/v1/routes",
+    "/v1/backends",
 ];
 
 #[tokio::test]
@@ -188,6 +193,47 @@ async fn everything_but_health_asks_for_the_token() {
             assert!(!body.contains("the-token"));
         }
     }
+}
+
+#[tokio::test]
+async fn lists_show_the_snapshot_in_pages_under_both_families_of_paths() {
+    let server = start(None, true).await;
+    let built = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", 8080)
+        .route("shop/cart", "shop.example", "/", "shop/cart:80")
+        .route("shop/pay", "shop.example", "/pay", "shop/cart:80")
+        .cluster("shop/cart:80", &[SocketAddr::from(([127, 0, 0, 1], 9))])
+        .build();
+    server.store.publish(built, SystemTime::now()).unwrap();
+    let listeners = server.json("/v1/listeners").await;
+    assert_eq!(listeners[0]["name"], "infra/gw/http");
+    assert_eq!(listeners[0]["attachedRoutes"], 2);
+    assert_eq!(listeners[0]["ready"], false, "nobody serves it");
+    let backend = server.json("/v1/backends/shop/cart:80").await;
+    assert_eq!(backend["endpoints"][0]["port"], 9);
+    for (path, names) in [
+        ("/v1/routes", &["cart", "pay"][..]),
+        ("/api/v1/routes", &["cart", "pay"]),
+        ("/v1/routes?kind=GRPCRoute", &[]),
+        ("/v1/routes?namespace=shop&name=p", &["pay"]),
+        ("/v1/routes?search=p/c", &["cart"]),
+        ("/v1/routes?limit=1&offset=1", &["pay"]),
+    ] {
+        let rows = server.json(path).await;
+        let rows = rows.as_array().unwrap().iter();
+        let shown: Vec<_> = rows.map(|row| row["name"].as_str().unwrap()).collect();
+        assert_eq!(shown, names, "{path}");
+    }
+    let route = server.json("/v1/routes/HTTPRoute/shop/cart").await;
+    assert_eq!(route["backends"][0]["name"], "shop/cart:80");
+    assert_eq!(
+        server.json("/v1/clients").await,
+        server.json("/api/v1/clients").await
+    );
+    assert_eq!(server.get("/v1/routes/HTTPRoute/shop/no").await.0, 404);
+    assert_eq!(server.get("/v1/routes?limit=0").await.0, 400);
+    let verified = server.json("/api/v1/auth/verify").await;
+    assert_eq!(verified["authenticated"], false);
 }
 
 #[tokio::test]
