@@ -48,8 +48,8 @@ pub(crate) use rules::rules;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[rules::SOMETHING])))]
 pub struct BackendLBPolicySpec {
-    /// The Services in this namespace that it is about. Example: `[{group: "", kind: Service, name:
-    /// cart}]`.
+    /// The Services in this namespace that it is about, and AIServices, of which each provider is
+    /// watched and limited. Example: `[{group: "", kind: Service, name: cart}]`.
     #[schemars(
         length(min = 1, max = 16),
         extend("x-kubernetes-validations" = validations(&[rules::TARGET_KIND, rules::TARGET_ONCE]))

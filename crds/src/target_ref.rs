@@ -32,16 +32,17 @@ pub struct TargetRef {
     pub section_name: Option<String>,
 }
 
-/// A Service that a policy is about.
+/// A backend that a policy is about.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTargetRef {
-    /// API group of the target: empty for a Service, `multicluster.x-k8s.io` for a ServiceImport.
+    /// API group of the target: empty for a Service, `multicluster.x-k8s.io` for a ServiceImport,
+    /// `gateway.nantian.dev` for an AIService.
     #[schemars(length(max = 253))]
     pub group: String,
-    /// Kind of the target: `Service` or `ServiceImport`.
+    /// Kind of the target: `Service`, `ServiceImport` or `AIService`.
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
     /// Name of the target, in the policy's own namespace.

@@ -9,6 +9,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Hostname;
 #[cfg(doc)]
 use crate::Pattern;
 
@@ -69,6 +70,17 @@ pub struct AiTarget {
     pub weight: u32,
     /// Key of the cluster that holds its addresses; absent means the service's own.
     pub cluster: Option<String>,
+    /// How its certificate is judged; absent means by its URL and the system's authorities.
+    pub tls: Option<AiProviderTls>,
+}
+
+/// How the certificate of a provider is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AiProviderTls {
+    /// Sent as SNI, and the name the certificate must have.
+    pub hostname: Hostname,
+    /// PEM texts of the trust anchors; empty for the system's.
+    pub ca_pems: Vec<String>,
 }
 
 /// What a million tokens cost, in any currency; finite and not negative.

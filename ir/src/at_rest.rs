@@ -111,10 +111,10 @@ fn policy_needs_secrets(policy: Option<&Arc<SecurityPolicy>>) -> bool {
 }
 
 fn is_credentialed(cluster: &Cluster) -> bool {
-    let has_auth = cluster
-        .ai_service
-        .as_ref()
-        .is_some_and(|ai| ai.auth.is_some());
+    let has_auth = cluster.ai_service.as_ref().is_some_and(|ai| {
+        let mut others = ai.providers.iter();
+        ai.auth.is_some() || others.any(|other| other.auth.is_some())
+    });
     has_auth
         || cluster.wasm_plugin.is_some()
         || !cluster.plugins.is_empty()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Hostname;
-use crate::ai::{AiService, TokenPolicy};
+use crate::ai::{AiProviderTls, AiService, TokenPolicy};
 use crate::backend_policy::BackendPolicy;
 use crate::listener::TlsVersion;
 use crate::policy::{SecurityPolicy, SessionPersistence};
@@ -154,6 +154,19 @@ pub struct BackendTls {
     pub min_version: TlsVersion,
     /// Highest version offered; never below `min_version`.
     pub max_version: TlsVersion,
+}
+
+impl From<&AiProviderTls> for BackendTls {
+    fn from(tls: &AiProviderTls) -> Self {
+        Self {
+            hostname: tls.hostname.clone(),
+            use_system_ca_certificates: tls.ca_pems.is_empty(),
+            ca_pems: tls.ca_pems.clone(),
+            subject_alt_names: Vec::new(),
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+        }
+    }
 }
 
 /// A name a backend's certificate may carry.

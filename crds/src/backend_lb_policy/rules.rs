@@ -14,8 +14,8 @@ pub(super) const SOMETHING: Rule = Rule {
     message: "says nothing, set at least one of sessionPersistence, loadBalancing, healthCheck, outlierDetection, circuitBreaker, retryBudget",
 };
 pub(super) const TARGET_KIND: Rule = Rule {
-    cel: "self.all(t, (t.group == '' && t.kind == 'Service') || (t.group == 'multicluster.x-k8s.io' && t.kind == 'ServiceImport'))",
-    message: "may name only kind Service of group \"\" and kind ServiceImport of group multicluster.x-k8s.io",
+    cel: "self.all(t, (t.group == '' && t.kind == 'Service') || (t.group == 'multicluster.x-k8s.io' && t.kind == 'ServiceImport') || (t.group == 'gateway.nantian.dev' && t.kind == 'AIService'))",
+    message: "may name only kind Service of group \"\", ServiceImport of group multicluster.x-k8s.io and AIService of group gateway.nantian.dev",
 };
 pub(super) const TARGET_ONCE: Rule = Rule {
     cel: "self.all(t, self.exists_one(u, u.group == t.group && u.kind == t.kind && u.name == t.name))",
@@ -85,7 +85,9 @@ pub(crate) fn rules(spec: &BackendLBPolicySpec, faults: &mut Faults) {
     let known = targets.iter().all(|target| {
         matches!(
             (target.group.as_str(), target.kind.as_str()),
-            ("", "Service") | ("multicluster.x-k8s.io", "ServiceImport")
+            ("", "Service")
+                | ("multicluster.x-k8s.io", "ServiceImport")
+                | (crate::GROUP, "AIService")
         )
     });
     faults.unless(known, "spec.targetRefs", TARGET_KIND);

@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use ir::ai::{AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiService, AiTarget};
+use ir::ai::{
+    AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiProviderTls, AiService, AiTarget,
+};
 use ir::{Secret, SecretText};
 
 use crate::call::{Answering, Destination};
@@ -83,6 +85,8 @@ pub struct Target {
     pub model: String,
     /// Key of the cluster that holds its addresses; absent means the service's own.
     pub cluster: Option<String>,
+    /// How its certificate is judged, where that is said; of the first provider the cluster says it.
+    pub tls: Option<AiProviderTls>,
     weight: u32,
     base: Base,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -125,6 +129,7 @@ impl Service {
             headers: service.headers.clone(),
             weight: service.weight.get(),
             cluster: None,
+            tls: None,
         };
         let mut targets = vec![Target::compile(&first, &secret)?];
         for other in &service.providers {
@@ -327,6 +332,7 @@ impl Target {
             dialect,
             model: target.model.clone(),
             cluster: target.cluster.clone(),
+            tls: target.tls.clone(),
             weight: target.weight,
             base,
             // What is no header field was refused when the configuration was decoded.

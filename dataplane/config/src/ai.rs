@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use dataplane_ai::service::{Service, ServiceError};
+use dataplane_ai::service::{Service, ServiceError, Target};
 use dataplane_ai::token;
 use dataplane_telemetry::metrics::{AiMetrics, Metrics};
 use ir::{Cluster, Snapshot};
@@ -17,8 +17,10 @@ use crate::backend_tls::Identities;
 use crate::kept::Kept;
 use crate::token_budgets::Budget;
 
+mod guard;
 mod site;
 
+pub use guard::Guard;
 pub use site::{Reached, Site};
 
 /// One cluster that is an AI service.
@@ -28,6 +30,8 @@ pub struct AiCluster {
     pub service: Result<Service, ServiceError>,
     /// Where its providers are, in the order of [`Service::targets`].
     pub places: Vec<Place>,
+    /// What stands in front of each, in the same order.
+    pub guards: Vec<Guard>,
     /// What its callers may use.
     pub budget: Option<Budget>,
     /// Its figures.
@@ -88,6 +92,14 @@ impl AiCluster {
             Place::Site(Site::compile(source, target, at == 0, around, known))
         });
         let places = places.collect();
+        let policy = source.policy.as_deref();
+        let thresholds = policy.and_then(|policy| policy.breaker.as_ref());
+        let known = previous.map_or(&[][..], |previous| &previous.guards);
+        let others = targets.len().saturating_sub(1);
+        let guards = targets
+            .iter()
+            .map(|target| Guard::compile(thresholds, target, others, known))
+            .collect();
         let own = ai.auth.iter();
         let others = ai.providers.iter().filter_map(|other| other.auth.as_ref());
         let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -96,6 +108,7 @@ impl AiCluster {
         Some(Arc::new(Self {
             service,
             places,
+            guards,
             budget: budget.map(|policy| around.kept.budget(&source.key, policy)),
             metrics,
             created: created.map_or(0, |since| since.as_secs()),
@@ -115,6 +128,14 @@ impl AiCluster {
     /// True when it reads that secret.
     pub(crate) fn reads(&self, secret: &str) -> bool {
         self.secrets.iter().any(|key| **key == *secret)
+    }
+
+    /// Where that provider of [`Self::service`] is, and what stands in front of it.
+    pub fn provider(&self, target: &Target) -> Option<(&Place, &Guard)> {
+        let targets = self.service.as_ref().map(Service::targets).ok()?;
+        let mut all = targets.iter().zip(self.places.iter().zip(&self.guards));
+        let (_, found) = all.find(|(other, _)| std::ptr::eq(*other, target))?;
+        Some(found)
     }
 
     /// Its providers with addresses of their own.

@@ -22,7 +22,7 @@ pub mod session_secrets;
 pub mod plugins;
 
 pub use access::AddressLists;
-pub use ai::{AiCluster, Place, Reached, Site};
+pub use ai::{AiCluster, Guard, Place, Reached, Site};
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};

@@ -109,6 +109,8 @@ pub(crate) struct AiCall {
     pub(crate) cost: Option<f64>,
     /// Until the first piece of the answer.
     pub(crate) first_token: Option<Duration>,
+    /// Between two pieces of it, on average.
+    pub(crate) output_chunk: Option<Duration>,
     pub(crate) error: &'static str,
     pub(crate) redacted: u64,
 }

@@ -569,7 +569,10 @@ async fn answer(
         Reason::DirectResponse | Reason::CorsPreflight | Reason::PluginReply
     );
     let is_grpc = request.is_grpc() && !is_meant;
-    let reply = if is_grpc { reply.into_grpc() } else { reply };
+    let reply = match is_grpc {
+        true => reply.into_grpc(),
+        false => phase::ai::in_format(ctx, request, reply),
+    };
     send_reply(
         worker,
         responder,

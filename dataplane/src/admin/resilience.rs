@@ -40,6 +40,15 @@ pub(super) fn circuit_breakers(context: &Context, filter: &Filter) -> Answer {
                 .breaker
                 .as_ref()
                 .map_or(Value::Null, |it| breaker(it, now));
+            if let Some(ai) = &held.ai {
+                let providers = ai.guards.iter().filter_map(|guard| {
+                    let mut row = breaker(guard.breaker.as_ref()?, now);
+                    row["provider"] = guard.name().into();
+                    row["refuses"] = guard.refuses.into();
+                    Some(row)
+                });
+                row["providers"] = providers.collect();
+            }
             let own = of_routes.iter().filter(|(_, key, _)| {
                 // A cluster without a port serves whatever port a route names.
                 let rest = key.strip_prefix(&*cluster.key);

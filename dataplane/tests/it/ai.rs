@@ -17,12 +17,16 @@ use ir::secret::{Secret, SecretText};
 use crate::support::{Gateway, at, http_route};
 
 mod budgets;
+mod canaries;
 mod chat;
+mod early;
 mod failing;
 mod keys;
+mod large;
 mod many;
 mod provider;
 mod redaction;
+mod rest;
 mod streams;
 
 use provider::{Answer, Provider};
@@ -79,6 +83,7 @@ fn fallback(kind: AiProvider, at: &Provider, model: &str) -> AiTarget {
         headers: BTreeMap::new(),
         weight: 0,
         cluster: None,
+        tls: None,
     }
 }
 

@@ -41,7 +41,7 @@ fn snapshot(port: u16, backend: &Backend, settings: ListenerSettings) -> Snapsho
         .build()
 }
 
-fn trusting(hops: u8, sources: &[&str]) -> ListenerSettings {
+pub(crate) fn trusting(hops: u8, sources: &[&str]) -> ListenerSettings {
     ListenerSettings {
         trusted_proxies: Some(TrustedProxies {
             hops,

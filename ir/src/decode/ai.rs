@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use super::report::{At, Quoted, Report, optional};
-use super::value;
+use super::{tls, value};
 use crate::ai::{
-    AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiService, AiTarget, OnLimit, Redaction,
-    RedactionAction, RedactionKind, TokenPolicy, TokenScope,
+    AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiProviderTls, AiService, AiTarget, OnLimit,
+    Redaction, RedactionAction, RedactionKind, TokenPolicy, TokenScope,
 };
 use crate::{Pattern, wire};
 
@@ -96,6 +96,7 @@ fn target(item: wire::AiProviderConfig, at: &At<'_>, report: &mut Report) -> Opt
     let auth = optional(item.auth, at, "auth", report, auth);
     let endpoint = value::optional_url(item.endpoint, &["https", "http"], at, "endpoint", report);
     let headers = headers(item.headers, at, report);
+    let tls = optional(item.tls, at, "tls", report, provider_tls);
     Some(AiTarget {
         provider: provider?,
         format,
@@ -105,6 +106,25 @@ fn target(item: wire::AiProviderConfig, at: &At<'_>, report: &mut Report) -> Opt
         headers: headers?,
         weight: item.weight,
         cluster: value::non_empty(item.cluster),
+        tls: tls?,
+    })
+}
+
+fn provider_tls(
+    item: wire::AiProviderTls,
+    at: &At<'_>,
+    report: &mut Report,
+) -> Option<AiProviderTls> {
+    let judged = wire::BackendTlsValidation {
+        hostname: item.hostname,
+        use_system_ca_certificates: item.ca_pems.is_empty(),
+        ca_pems: item.ca_pems,
+        ..wire::BackendTlsValidation::default()
+    };
+    let judged = tls::backend_tls(judged, at, report)?;
+    Some(AiProviderTls {
+        hostname: judged.hostname,
+        ca_pems: judged.ca_pems,
     })
 }
 

@@ -51,6 +51,10 @@ fn target(target: &AiTarget) -> wire::AiProviderConfig {
         headers: target.headers.clone(),
         weight: target.weight,
         cluster: target.cluster.clone().unwrap_or_default(),
+        tls: target.tls.as_ref().map(|tls| wire::AiProviderTls {
+            hostname: tls.hostname.as_str().to_owned(),
+            ca_pems: tls.ca_pems.clone(),
+        }),
     }
 }
 

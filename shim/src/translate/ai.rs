@@ -246,10 +246,9 @@ impl Translation {
         if planned.protocol == ClusterProtocol::Https {
             cluster.protocol = ClusterProtocol::Https;
         }
-        cluster.token_policy = own_policy::budget(&self.own_policies, service);
         cluster.ai_service = Some(planned.service.clone());
         cluster.key = key;
-        Some(cluster)
+        Some(own_policy::ai_cluster(&self.own_policies, service, cluster))
     }
 
     /// Puts the Secrets of listeners and of AIServices in use into the snapshot.

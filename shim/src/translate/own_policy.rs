@@ -24,10 +24,10 @@ mod target;
 mod token;
 
 pub(super) use backend::BackendSettings;
-pub(super) use publish::{cluster, grpc_route, http_route, listener};
+pub(super) use publish::{ai_cluster, cluster, grpc_route, http_route, listener};
 use target::Target;
+pub(super) use token::Budgets;
 use token::ByRoute;
-pub(super) use token::{Budgets, budget};
 
 /// Every policy, judged, and what holds where.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +39,8 @@ pub(super) struct OwnPolicies {
     gateways: BTreeMap<Arc<str>, OnRoute>,
     /// Budgets of AIServices.
     ai_services: BTreeMap<Arc<str>, Arc<TokenPolicy>>,
+    /// How providers of AIServices are watched and limited.
+    ai_backends: BTreeMap<Arc<str>, Arc<BackendSettings>>,
     /// TokenPolicies for HTTPRoutes, the oldest first.
     by_route: Vec<ByRoute>,
 }
@@ -244,11 +246,15 @@ impl OwnPolicies {
                     Payload::Route(_) => {}
                 }
             }
-            Target::AiService(key) => {
-                if let Payload::Token(tokens) = payload {
+            Target::AiService(key) => match payload {
+                Payload::Token(tokens) => {
                     self.ai_services.insert(key.clone(), tokens.clone());
                 }
-            }
+                Payload::Backend(settings) => {
+                    self.ai_backends.insert(key.clone(), settings.clone());
+                }
+                Payload::Traffic(_) | Payload::Security(_) | Payload::Route(_) => {}
+            },
             Target::Gateway(key, section) => {
                 let key = match section {
                     Some(section) => format!("{key}/{section}").into(),

@@ -325,3 +325,79 @@ fn own_too_view() -> ClusterView {
         policy("later", 4, CHAT, "tokensPerMinute: 4"),
     ]))
 }
+
+/// A ConfigMap `shop/ca` with an authority in it.
+fn authority() -> String {
+    let pem = dataplane_testkit::certificate::Authority::new("models");
+    let pem = pem.pem().trim_end().replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca, namespace: shop}}\n\
+         data:\n  ca.crt: |\n    {pem}\n---\n"
+    )
+}
+
+const TRUSTING: &str = ", providers: [{provider: openai, endpoint: 'https://models.example/v1', \
+     tls: {hostname: models.internal, caCertificateRefs: [{kind: ConfigMap, name: ca}]}}]";
+
+#[test]
+fn a_further_provider_is_trusted_by_what_is_said_of_it() {
+    let text = all(&[service(TRUSTING), key("k"), authority()]);
+    let translation = translated(&text);
+    let cluster = translation.snapshot().clusters.get(CLUSTER).unwrap();
+    assert_eq!(cluster.tls, None, "it is not about the first one");
+    let tls = cluster.ai_service.as_ref().unwrap().providers[0]
+        .tls
+        .clone()
+        .unwrap();
+    assert_eq!(tls.hostname.as_str(), "models.internal");
+    assert!(tls.ca_pems[0].contains("BEGIN CERTIFICATE"));
+    let wire = ir::encode::cluster(cluster);
+    assert_eq!(ir::decode::cluster(wire).unwrap(), **cluster);
+    // Without its authority it is left out, and the others serve.
+    let without = edited(&view(&all(&[service(TRUSTING), key("k")])), &translation);
+    let cluster = without.snapshot().clusters.get(CLUSTER).unwrap();
+    assert!(cluster.ai_service.as_ref().unwrap().providers.is_empty());
+    let told = condition(
+        &without,
+        Kind::AiService,
+        "shop/chat",
+        "",
+        Type::ResolvedRefs,
+    );
+    assert_eq!(told.reason, "InvalidCACertificateRef");
+    assert!(
+        told.message.contains("spec.providers[0].tls"),
+        "{}",
+        told.message
+    );
+}
+
+#[test]
+fn a_policy_of_backends_watches_the_providers_of_an_ai_service() {
+    let policy = format!(
+        "apiVersion: gateway.nantian.dev/v1alpha1\nkind: BackendLBPolicy\n\
+         metadata: {{name: watch, namespace: shop}}\n\
+         spec: {{targetRefs: [{{{CHAT}}}], circuitBreaker: {{maxInflightRequests: 7, breaker: \
+         {{failureThreshold: 3}}}}, outlierDetection: {{consecutiveFailures: 2}}, \
+         healthCheck: {{type: TCP}}}}\n---\n"
+    );
+    let before = translated(&all(&[service(""), key("k")]));
+    let after = edited(&view(&all(&[service(""), key("k"), policy])), &before);
+    let cluster = after.snapshot().clusters.get(CLUSTER).unwrap();
+    assert_eq!(cluster.max_inflight_requests, Some(7));
+    let policy = cluster.policy.as_deref().unwrap();
+    let failures = policy.breaker.as_ref().unwrap().failure_threshold;
+    assert_eq!(failures, Some(3));
+    let outliers = policy.outlier_detection.as_ref().unwrap();
+    assert_eq!(outliers.consecutive_failures, Some(2));
+    assert_eq!(policy.health_check, None, "providers are not probed");
+    let mut statuses = after.statuses();
+    let told = statuses
+        .find(|status| status.kind == Kind::BackendLbPolicy)
+        .unwrap();
+    let told = format!("{told:?}");
+    assert!(
+        told.contains("healthCheck means nothing for an AIService"),
+        "{told}"
+    );
+}

@@ -284,6 +284,7 @@ fn weights_share_the_calls_and_the_others_wait_for_failures() {
         headers: BTreeMap::new(),
         weight,
         cluster: Some(format!("ai/{model}:443")),
+        tls: None,
     };
     let mut service = service(AiProvider::OpenAi, None);
     service.weight = NonZeroU32::new(3).unwrap();

@@ -12,6 +12,7 @@ mod requests_from_anthropic;
 mod requests_to_anthropic;
 mod requests_to_ollama;
 mod responses;
+mod rules;
 mod streams;
 mod support;
 mod tokens;

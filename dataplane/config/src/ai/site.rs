@@ -63,8 +63,11 @@ impl Site {
     ) -> Arc<Self> {
         let (host, port) = host_and_port(target);
         let address: Option<IpAddr> = host.parse().ok();
-        // What the cluster says of TLS is about its own provider, the others are as their URLs say.
-        let own_tls = source.tls.clone().filter(|_| is_first);
+        // What the cluster says of TLS is about its own provider, others say it themselves.
+        let own_tls = match (is_first, &target.tls) {
+            (true, _) => source.tls.clone(),
+            (false, tls) => tls.as_ref().map(|tls| Arc::new(BackendTls::from(tls))),
+        };
         let is_tls = target.is_tls() || own_tls.is_some();
         let mut template = ir::Cluster {
             ai_service: None,

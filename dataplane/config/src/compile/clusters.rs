@@ -47,6 +47,8 @@ pub(super) fn clusters(
                     Some(_) => ai_services.insert(cluster.key.clone()),
                     None => ai_services.remove(&cluster.key),
                 };
+                // Each provider of an AI service has its own, and its own TLS.
+                let thresholds = thresholds.filter(|_| ai.is_none());
                 let compiled = ClusterConfig {
                     retry_allowance: retry_allowance(cluster),
                     access: AddressLists::compile(cluster.security_policy.as_deref()),
@@ -66,7 +68,6 @@ pub(super) fn clusters(
                         metrics,
                     ),
                     tls: match &ai {
-                        // Each of its providers has its own.
                         Some(_) => ClusterTls::Plain,
                         None => ClusterTls::compile(compiled.tls(), identities, known),
                     },

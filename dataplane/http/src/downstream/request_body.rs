@@ -439,8 +439,10 @@ impl Memory {
 }
 
 /// Gathered data as a frame; `None` when there is none.
+///
+/// Taken and not split off: the room behind it would keep all of it alive for as long as the request.
 fn gather(data: &mut BytesMut) -> Option<Frame> {
-    (!data.is_empty()).then(|| Frame::Data(data.split().freeze()))
+    (!data.is_empty()).then(|| Frame::Data(std::mem::take(data).freeze()))
 }
 
 fn poll_http1(

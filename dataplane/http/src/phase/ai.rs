@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use dataplane_ai::call::Call;
+use dataplane_ai::call::{Call, Operation};
 use dataplane_ai::claim::claim;
 use dataplane_ai::failure::{ClientFormat, Failure, FailureReason};
 use dataplane_ai::token_policy::{Standing, retry_after_seconds};
@@ -96,6 +96,58 @@ pub(crate) fn unusable() -> Failure {
     let message = "the gateway's configuration of this service cannot be used";
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     Failure::new(FailureReason::Unreachable, status, message).coded("service_unusable")
+}
+
+/// A breaker is open.
+pub(crate) fn circuit_open(message: &str, wait: Duration) -> Failure {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut failure = Failure::new(FailureReason::Unreachable, status, message);
+    failure.retry_after = Some(wait);
+    failure.coded("circuit_open")
+}
+
+/// A refusal of the gateway's that was made before anybody knew that this is a call, in the client's
+/// format where the rule leads to an AI service.
+pub(crate) fn in_format(ctx: &Context<'_>, request: &Request, mut reply: Reply) -> Reply {
+    let is_plain = reply
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "text/plain");
+    let is_ours = !matches!(
+        reply.reason,
+        Reason::DirectResponse | Reason::AuthorizationDenied | Reason::CorsPreflight
+    );
+    let is_refusal = reply.status.is_client_error() || reply.status.is_server_error();
+    if !(is_plain && is_ours && is_refusal) || !leads_to_ai(ctx) {
+        return reply;
+    }
+    let operation = Operation::of(&request.method, request.target.path());
+    let format = operation.map_or(ClientFormat::OpenAi, Operation::client);
+    let text = String::from_utf8_lossy(&reply.body);
+    let message = text.split(" (").next().unwrap_or_default();
+    // Whose doing it is stands in the code; the status says what it means.
+    let failure = Failure::new(FailureReason::InvalidRequest, reply.status, message);
+    let failure = failure.coded(reply.reason.as_str());
+    reply.status = failure.status_for(format);
+    reply.body = failure.body(format);
+    let json = HeaderValue::from_static("application/json");
+    reply.headers.insert(header::CONTENT_TYPE, json);
+    reply
+}
+
+/// Whether what was chosen is an AI service, or any backend of the rule where nothing was chosen yet.
+fn leads_to_ai(ctx: &Context<'_>) -> bool {
+    if ctx.config.ai_services.is_empty() {
+        return false;
+    }
+    match (ctx.cluster, ctx.rule) {
+        (Some(cluster), _) => cluster.ai.is_some(),
+        (None, Some(rule)) => rule.backends.iter().any(|backend| {
+            let cluster = ctx.config.cluster(backend);
+            cluster.is_some_and(|cluster| cluster.ai.is_some())
+        }),
+        (None, None) => false,
+    }
 }
 
 /// The body is larger than what is gathered.

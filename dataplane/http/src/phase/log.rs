@@ -89,6 +89,7 @@ fn gen_ai(call: &AiCall) -> GenAi<'_> {
         finish_reason: call.finish,
         cost: call.cost,
         first_token: call.first_token,
+        output_chunk: call.output_chunk,
         error: call.error,
         redacted: call.redacted,
     }

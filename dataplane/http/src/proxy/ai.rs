@@ -6,7 +6,6 @@
 //! near this.
 
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -14,7 +13,7 @@ use http::{HeaderMap, StatusCode, header};
 use dataplane_ai::call::{Call, Operation};
 use dataplane_ai::failure::{ClientFormat, Failure};
 use dataplane_ai::redact::Vault;
-use dataplane_ai::service::{Service, Target};
+use dataplane_ai::service::Service;
 use dataplane_ai::token_policy::Outcome;
 use dataplane_config::{AiCluster, Budget};
 use dataplane_telemetry::Reason;
@@ -24,23 +23,16 @@ use crate::downstream::{ClientError, RequestBody, Responder};
 use crate::h1::{BodyLength, Frame};
 use crate::message::Request;
 use crate::phase::{self, Step};
-use crate::reply::Reply;
 use crate::worker::Worker;
 
-use super::{Waiting, client_fault, given_up, rest, taken_in_time};
+use super::{Waiting, client_fault, given_up, rest};
 
 mod exchange;
 mod prepare;
+mod providers;
 mod tally;
 
-use exchange::{Again, Ended, Failed, attempt};
-use prepare::Asked;
 use tally::Tally;
-
-/// The first pause before an attempt at the same provider, unless the service says otherwise.
-const BACKOFF_DEFAULT: Duration = Duration::from_millis(250);
-/// The longest pause; a provider that asks for more is not asked again.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What stays the same over a call.
 struct Line<'l, 'c> {
@@ -244,185 +236,4 @@ impl<'c> Line<'_, 'c> {
             }
         }
     }
-
-    /// Asks one provider after another until one answers.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the call, what was decided about it, and its two ends"
-    )]
-    async fn providers(
-        &self,
-        ctx: &mut Context<'c>,
-        request: &Request,
-        call: Call,
-        degraded: Option<String>,
-        vault: Vault,
-        responder: &mut Responder<'_>,
-        tally: &mut Tally<'c>,
-    ) -> Result<Step, ClientError> {
-        let mut asked = Asked {
-            call: Some(call),
-            vault: Some(vault),
-            now: unix_seconds(),
-            unique: self.worker.draw(),
-            degraded,
-        };
-        let mut last: Option<Box<Reply>> = None;
-        for target in self.service.order(self.worker.draw()) {
-            if last.is_some() {
-                self.ai.metrics.failovers.increment();
-            }
-            match self
-                .provider(target, ctx, request, &mut asked, responder, tally)
-                .await?
-            {
-                Gave::Step(step) => return Ok(step),
-                Gave::Up(reply) => last = Some(reply),
-            }
-        }
-        match last {
-            Some(mut reply) => {
-                tally.stamp(&mut reply.headers);
-                Ok(Step::Reply(reply))
-            }
-            None => Ok(self.refuse(&phase::ai::unusable(), tally)),
-        }
-    }
-
-    /// Asks one provider, as often as the service says.
-    async fn provider(
-        &self,
-        target: &'c Target,
-        ctx: &mut Context<'c>,
-        request: &Request,
-        asked: &mut Asked,
-        responder: &mut Responder<'_>,
-        tally: &mut Tally<'c>,
-    ) -> Result<Gave, ClientError> {
-        let watch = self.waiting.watch;
-        let mut tried = Vec::new();
-        let mut retries = 0;
-        let mut races = 0;
-        loop {
-            let ended = {
-                let attempt = attempt(
-                    self, target, ctx, request, asked, &mut tried, responder, tally,
-                );
-                let ended = async { attempt.await.unwrap_or_else(|ended| ended) };
-                self.waiting.until_due(pin!(ended)).await
-            };
-            let Failed {
-                reply,
-                again,
-                pause,
-            } = match ended {
-                Ok(Ended::Done) => return Ok(Gave::Step(Step::Continue)),
-                Ok(Ended::Client(error)) => {
-                    return client_fault(ctx, responder, error).map(Gave::Step);
-                }
-                Ok(Ended::Failed(failed)) => *failed,
-                Err(reason) => match self.overdue(target, ctx, responder, tally, reason).await? {
-                    Overdue::Over(step) => return Ok(Gave::Step(step)),
-                    Overdue::Failed(failed) => failed,
-                },
-            };
-            match again {
-                Again::Never => {
-                    let mut reply = reply;
-                    tally.stamp(&mut reply.headers);
-                    return Ok(Gave::Step(Step::Reply(reply)));
-                }
-                Again::Elsewhere => return Ok(Gave::Up(reply)),
-                // Closed in the moment in which it was used again.
-                Again::AtOnce if races < 2 => {
-                    races += 1;
-                    continue;
-                }
-                Again::AtOnce | Again::Here => {}
-            }
-            if retries == self.service.retries_max {
-                return Ok(Gave::Up(reply));
-            }
-            let Some(pause) = self.pause(retries, pause) else {
-                return Ok(Gave::Up(reply));
-            };
-            retries += 1;
-            self.ai.metrics.retries.increment();
-            watch.start_attempt(None);
-            if let Err(reason) = Box::pin(rest(pause, responder, self.waiting)).await {
-                return given_up(ctx, responder, reason).map(Gave::Step);
-            }
-        }
-    }
-
-    /// How long to wait before the next attempt at the same provider; absent when that is too long.
-    fn pause(&self, retries: u32, asked_for: Option<Duration>) -> Option<Duration> {
-        let base = self.service.retry_backoff.unwrap_or(BACKOFF_DEFAULT);
-        let grown = base.saturating_mul(1 << retries.min(6)).min(PAUSE_MAX);
-        // Half of it is drawn, so that callers do not come back together.
-        let drawn = grown.mul_f64(0.5 + self.worker.random() / 2.0);
-        let pause = asked_for.map_or(drawn, |time| time.max(drawn));
-        let due = self.waiting.watch.due();
-        let fits = due.is_none_or(|due| std::time::Instant::now() + pause < due);
-        (pause <= PAUSE_MAX && fits).then_some(pause)
-    }
-
-    /// A deadline passed, or the client has gone.
-    async fn overdue(
-        &self,
-        target: &Target,
-        ctx: &mut Context<'_>,
-        responder: &mut Responder<'_>,
-        tally: &mut Tally<'_>,
-        reason: Reason,
-    ) -> Result<Overdue, ClientError> {
-        let is_theirs = matches!(reason, Reason::UpstreamTimeout | Reason::RequestTimeout);
-        if is_theirs && responder.has_head() && tally.is_streaming() {
-            let mut out = Vec::new();
-            tally.abort(target.timed_out(), &mut out);
-            ctx.reason = reason;
-            let ending = async {
-                for piece in out {
-                    responder.frame(Frame::Data(piece)).await?;
-                }
-                responder.frame(Frame::End).await
-            };
-            taken_in_time(self.worker, ending).await?;
-            return Ok(Overdue::Over(Step::Continue));
-        }
-        if responder.has_head() || !is_theirs {
-            return given_up(ctx, responder, reason).map(Overdue::Over);
-        }
-        let failure = target.timed_out();
-        tally.failed(failure.reason.as_str());
-        let reply = phase::ai::refusal(&failure, self.format, reason);
-        let again = match reason {
-            Reason::RequestTimeout => Again::Never,
-            _ => Again::Here,
-        };
-        Ok(Overdue::Failed(Failed {
-            reply: Box::new(reply),
-            again,
-            pause: None,
-        }))
-    }
-}
-
-/// What came of one provider.
-enum Gave {
-    /// The call is over.
-    Step(Step),
-    /// It could not answer; what its client is told when nobody can.
-    Up(Box<Reply>),
-}
-
-/// What a deadline that passed makes of a call.
-enum Overdue {
-    Over(Step),
-    Failed(Failed),
-}
-
-fn unix_seconds() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

@@ -197,30 +197,110 @@ async fn an_answer_that_is_broken_off_is_charged() {
     assert_eq!(refused.status, 429);
 }
 
+/// A call, as one caller makes it.
+#[derive(Clone, Copy, Default)]
+struct Caller {
+    from: Option<[u8; 4]>,
+    path: Option<&'static str>,
+    model: Option<&'static str>,
+    user: Option<&'static str>,
+    field: Option<(&'static str, &'static str)>,
+}
+
+impl Caller {
+    async fn call(self, case: &Case) -> u16 {
+        let model = self.model.unwrap_or("m");
+        let user = self.user.unwrap_or("u");
+        let body = format!(
+            r#"{{"model":"{model}","user":"{user}","max_tokens":10,"messages":[{{"role":"user","content":"hi"}}]}}"#
+        );
+        let mut request = post(self.path.unwrap_or("/v1/chat/completions"), &body);
+        request.headers_mut().remove("authorization");
+        if let Some((name, value)) = self.field {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        if let Some(address) = self.from {
+            let from = std::net::Ipv4Addr::from(address).to_string();
+            request
+                .headers_mut()
+                .insert("x-forwarded-for", from.parse().unwrap());
+        }
+        let response = case.connect().await.send(request).await.unwrap();
+        response.status.as_u16()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_are_told_apart_by_what_the_policy_says() {
+    let none = Caller::default();
+    let field = |name, value| Caller {
+        field: Some((name, value)),
+        ..none
+    };
+    let from = |address| Caller {
+        from: Some(address),
+        ..none
+    };
+    let model = |model| Caller {
+        model: Some(model),
+        ..none
+    };
+    let user = |user| Caller {
+        user: Some(user),
+        ..none
+    };
+    let path = |path| Caller {
+        path: Some(path),
+        ..none
+    };
     // {"sub":"alice"} and {"sub":"bob"}
-    let alice = ("authorization", "Bearer x.eyJzdWIiOiJhbGljZSJ9.y");
-    let bob = ("authorization", "Bearer x.eyJzdWIiOiJib2IifQ.y");
-    let claim = TokenScope::JwtClaim("sub".to_owned());
-    let header = TokenScope::Header("x-team".to_owned());
-    for (scope, one, other) in [
-        (claim, alice, bob),
-        (header, ("x-team", "a"), ("x-team", "b")),
-        (TokenScope::ApiKey, ("x-api-key", "a"), ("x-api-key", "b")),
+    let alice = field("authorization", "Bearer x.eyJzdWIiOiJhbGljZSJ9.y");
+    let bob = field("authorization", "Bearer x.eyJzdWIiOiJib2IifQ.y");
+    let (chat, other_route) = ("/v1/chat/completions", "/other/v1/chat/completions");
+    for (scope, one, other, expected) in [
+        (TokenScope::JwtClaim("sub".to_owned()), alice, bob, 200),
+        (
+            TokenScope::Header("x-team".to_owned()),
+            field("x-team", "a"),
+            field("x-team", "b"),
+            200,
+        ),
+        (
+            TokenScope::ApiKey,
+            field("x-api-key", "a"),
+            field("x-api-key", "b"),
+            200,
+        ),
+        (
+            TokenScope::SourceIp,
+            from([192, 0, 2, 1]),
+            from([192, 0, 2, 2]),
+            200,
+        ),
+        (TokenScope::Model, model("m"), model("n"), 200),
+        (TokenScope::User, user("a"), user("b"), 200),
+        (TokenScope::Route, path(chat), path(other_route), 200),
+        (TokenScope::Global, user("a"), user("b"), 429),
     ] {
         let mut policy = policy(1, scope.clone());
         policy.tokens_per_minute = None;
         policy.requests_per_minute = NonZeroU64::MIN.into();
-        let (case, _provider, _gateway) = case(policy, 1).await;
+        let provider = Provider::start([answer(1)]).await;
+        let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+        case.cluster.token_policy = Some(Arc::new(policy));
+        let snapshot = SnapshotBuilder::from(&case.snapshot("v1"), "v1")
+            .http_route(http_route("shop/other", "", "/other", &[(SERVICE, 1)]))
+            .with(|snapshot| {
+                let mut http = (**snapshot.listeners.get("infra/gw/http").unwrap()).clone();
+                http.settings = crate::clients::trusting(0, &["127.0.0.0/8"]);
+                snapshot.listeners.insert(http);
+            })
+            .build();
+        let _gateway = Gateway::serving(&snapshot).await;
         let mut statuses = Vec::new();
-        for (name, value) in [one, one, other] {
-            let mut request = post("/v1/chat/completions", CHAT);
-            request.headers_mut().remove("authorization");
-            request.headers_mut().insert(name, value.parse().unwrap());
-            let response = case.connect().await.send(request).await.unwrap();
-            statuses.push(response.status.as_u16());
+        for caller in [one, one, other] {
+            statuses.push(caller.call(&case).await);
         }
-        assert_eq!(statuses, [200, 429, 200], "{scope:?}");
+        assert_eq!(statuses, [200, 429, expected], "{scope:?}");
     }
 }

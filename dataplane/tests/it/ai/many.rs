@@ -16,7 +16,7 @@ const TURN: usize = 50;
 const BYTES_PER_STREAM_MAX: u64 = 64 * 1024;
 
 /// Memory of a process that is held in RAM.
-fn resident(id: u32) -> u64 {
+pub(super) fn resident(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
@@ -24,7 +24,7 @@ fn resident(id: u32) -> u64 {
 }
 
 /// Begins a stream and reads until its first piece is there.
-async fn begin(port: u16, body: &str) -> TcpStream {
+pub(super) async fn begin(port: u16, body: &str) -> TcpStream {
     let mut socket = TcpStream::connect(at(port)).await.unwrap();
     let length = body.len();
     let head = format!(

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use ir::ai::{
-    AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiService, AiTarget, OnLimit, Redaction,
-    RedactionAction, RedactionKind, TokenPolicy, TokenScope,
+    AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiProviderTls, AiService, AiTarget, OnLimit,
+    Redaction, RedactionAction, RedactionKind, TokenPolicy, TokenScope,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::cluster::backend_tls;
 use super::{any_text, duration, name, reference};
 
 fn provider() -> impl Strategy<Value = AiProvider> {
@@ -60,7 +61,12 @@ fn headers() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 fn target() -> impl Strategy<Value = AiTarget> {
-    let place = (endpoint(), headers(), of("[a-z]{1,3}/[a-z]{1,3}:80"));
+    let place = (
+        endpoint(),
+        headers(),
+        of("[a-z]{1,3}/[a-z]{1,3}:80"),
+        of(provider_tls()),
+    );
     (
         provider(),
         of(format()),
@@ -78,7 +84,15 @@ fn target() -> impl Strategy<Value = AiTarget> {
             headers: place.1,
             weight,
             cluster: place.2,
+            tls: place.3,
         })
+}
+
+fn provider_tls() -> impl Strategy<Value = AiProviderTls> {
+    backend_tls().prop_map(|tls| AiProviderTls {
+        hostname: tls.hostname,
+        ca_pems: tls.ca_pems,
+    })
 }
 
 fn redaction() -> impl Strategy<Value = Redaction> {

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crds::ai_service as api;
-use ir::ai::{AiAuth, AiAuthKind, AiTarget};
-use ir::cluster::BackendTls;
-use ir::listener::TlsVersion;
+use ir::ai::{AiAuth, AiAuthKind, AiProviderTls, AiTarget};
 use ir::{Hostname, SecretText};
 use k8s_openapi::api::core::v1::Secret;
 
@@ -66,8 +64,8 @@ pub(super) fn further(written: &api::FurtherProvider) -> Written<'_> {
 pub(super) struct Provider {
     pub(super) target: AiTarget,
     pub(super) is_tls: bool,
-    /// Only where it differs from what the endpoint says.
-    pub(super) tls: Option<Arc<BackendTls>>,
+    /// Of the first provider, and only where it differs from what the endpoint says.
+    pub(super) tls: Option<AiProviderTls>,
     pub(super) place: Place,
     secret: Option<SecretText>,
 }
@@ -136,9 +134,10 @@ pub(super) fn read(
             headers: written.headers.iter().map(field).collect(),
             weight: written.weight,
             cluster: None,
+            tls: tls.clone().filter(|_| !written.is_first),
         },
         is_tls,
-        tls,
+        tls: tls.filter(|_| written.is_first),
         place,
         secret,
     })
@@ -198,7 +197,7 @@ fn tls(
     namespace: &str,
     view: &ClusterView,
     seen: &mut Vec<Seen>,
-) -> Result<Option<Arc<BackendTls>>, Fault> {
+) -> Result<Option<AiProviderTls>, Fault> {
     let host = url.map(|url| url.host);
     let is_address = host.is_some_and(|host| host.parse::<IpAddr>().is_ok());
     let said = written.tls.and_then(|tls| tls.hostname.as_deref());
@@ -212,12 +211,6 @@ fn tls(
     let Some(tls) = written.tls else {
         return Ok(None);
     };
-    if !written.is_first {
-        let message = format!(
-            "{path}.tls: is not supported for further providers yet, make it an AIService of its own"
-        );
-        return Err(Fault::new("UnsupportedValue", message));
-    }
     let hostname = said.or(host).unwrap_or(match written.provider {
         api::Provider::Anthropic => "api.anthropic.com",
         _ => "api.openai.com",
@@ -237,14 +230,7 @@ fn tls(
             Fault::new("InvalidCACertificateRef", format!("{path}: {message}"))
         })?);
     }
-    Ok(Some(Arc::new(BackendTls {
-        hostname,
-        use_system_ca_certificates: ca_pems.is_empty(),
-        ca_pems,
-        subject_alt_names: Vec::new(),
-        min_version: TlsVersion::V1_2,
-        max_version: TlsVersion::V1_3,
-    })))
+    Ok(Some(AiProviderTls { hostname, ca_pems }))
 }
 
 fn credential(

@@ -9,7 +9,7 @@ use crds::ai_service as api;
 use ir::ai::{
     AiFormat, AiPrice, AiProvider, AiService, AiTarget, Redaction, RedactionAction, RedactionKind,
 };
-use ir::cluster::ClusterProtocol;
+use ir::cluster::{BackendTls, ClusterProtocol};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 
 use super::provider::{self, Place, Provider};
@@ -141,7 +141,10 @@ fn plan(spec: &crds::AIServiceSpec, first: &Provider, object: &Object<AIService>
         } else {
             ClusterProtocol::Http
         },
-        tls: first.tls.clone(),
+        tls: first
+            .tls
+            .as_ref()
+            .map(|tls| Arc::new(BackendTls::from(tls))),
         endpoints_of: match &first.place {
             Place::Service(key) => Some(key.clone()),
             Place::Own => None,

@@ -35,9 +35,16 @@ pub(super) fn read(object: &Object<BackendLBPolicy>) -> Read {
     let spec = &object.value.spec;
     let targets = spec.target_refs.iter().map(|target| {
         let reference = Reference::local(&target.group, &target.kind, &target.name);
-        only_services(&reference, object.namespace())
+        match Target::read(&reference, object.namespace()) {
+            Ok(target @ Target::AiService(_)) => Ok(target),
+            _ => only_services(&reference, object.namespace()),
+        }
     });
+    let targets: Vec<_> = targets.collect();
     let settings = settings(spec);
+    let names_ai = targets
+        .iter()
+        .any(|target| matches!(target, Ok(Target::AiService(_))));
     let fault = broken(&object.value)
         .or_else(|| refused(settings.policy.clone(), SecurityPolicy::default()));
     let payload = match fault {
@@ -46,9 +53,28 @@ pub(super) fn read(object: &Object<BackendLBPolicy>) -> Read {
     };
     Read {
         payload,
-        targets: targets.collect(),
-        without_effect: Vec::new(),
+        targets,
+        without_effect: match names_ai {
+            true => without_effect_on_ai(spec),
+            false => Vec::new(),
+        },
     }
+}
+
+/// What means nothing for providers of language models.
+fn without_effect_on_ai(spec: &crds::BackendLBPolicySpec) -> Vec<String> {
+    let fields = [
+        (
+            "spec.sessionPersistence",
+            spec.session_persistence.is_some(),
+        ),
+        ("spec.healthCheck", spec.health_check.is_some()),
+        ("spec.retryBudget", spec.retry_budget.is_some()),
+    ];
+    let written = fields.iter().filter(|(_, is_written)| *is_written);
+    written
+        .map(|(field, _)| format!("{field} means nothing for an AIService"))
+        .collect()
 }
 
 fn only_services(reference: &Reference<'_>, namespace: &str) -> Result<Target, (Target, Fault)> {

@@ -53,6 +53,28 @@ pub(in super::super) fn cluster(
     cluster
 }
 
+/// The cluster of an AIService: its budget, and how its providers are watched and limited.
+pub(in super::super) fn ai_cluster(
+    policies: &OwnPolicies,
+    service: &str,
+    mut cluster: Cluster,
+) -> Cluster {
+    cluster.token_policy = policies.ai_services.get(service).cloned();
+    if let Some(settings) = policies.ai_backends.get(service) {
+        let policy = ir::BackendPolicy {
+            health_check: None,
+            retry_budget: None,
+            ..settings.policy.clone()
+        };
+        if policy != ir::BackendPolicy::default() {
+            cluster.policy = Some(policy.into());
+        }
+        cluster.balancing = settings.balancing.clone().unwrap_or_default();
+        cluster.max_inflight_requests = settings.max_inflight_requests;
+    }
+    cluster
+}
+
 /// What holds for one route.
 struct Effective {
     settings: Option<Arc<RoutePolicy>>,

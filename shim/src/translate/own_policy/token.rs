@@ -108,11 +108,6 @@ fn namespace_of(key: &str) -> &str {
     key.split_once('/').map_or("", |(namespace, _)| namespace)
 }
 
-/// The budget that a policy gives an AIService by its name.
-pub(in super::super) fn budget(policies: &OwnPolicies, service: &str) -> Option<Arc<TokenPolicy>> {
-    policies.ai_services.get(service).cloned()
-}
-
 /// Budgets that clusters have by HTTPRoutes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in super::super) struct Budgets {
@@ -129,10 +124,16 @@ struct Lost {
 }
 
 impl OwnPolicies {
-    /// AIServices that have another budget than in `other`, by their clusters.
+    /// AIServices for which something else holds than in `other`, by their clusters.
     pub(in super::super) fn changed_ai_clusters(&self, other: &Self) -> BTreeSet<Arc<str>> {
-        let all = self.ai_services.keys().chain(other.ai_services.keys());
-        all.filter(|key| self.ai_services.get(*key) != other.ai_services.get(*key))
+        let budgets = self.ai_services.keys().chain(other.ai_services.keys());
+        let budgets =
+            budgets.filter(|key| self.ai_services.get(*key) != other.ai_services.get(*key));
+        let settings = self.ai_backends.keys().chain(other.ai_backends.keys());
+        let settings =
+            settings.filter(|key| self.ai_backends.get(*key) != other.ai_backends.get(*key));
+        budgets
+            .chain(settings)
             .map(|key| ai::cluster_key(key))
             .collect()
     }

@@ -7,13 +7,14 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 
 use dataplane_ai::failure::Failure;
 use dataplane_ai::service::Target;
 use dataplane_config::ClusterTls;
+use dataplane_resilience::circuit_breaker::OwnedPass;
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
 use dataplane_telemetry::metrics::BackendMetrics;
@@ -32,7 +33,7 @@ mod transfer;
 
 use super::super::attempt::{Fault, Upload, discard, or_gone};
 use super::Line;
-use super::prepare::{Asked, At, Prepared, place, prepare, refused, unreachable};
+use super::prepare::{Asked, At, Prepared, judge, place, prepare, refused, unreachable};
 use super::tally::Tally;
 use transfer::{head, upload, whole};
 
@@ -53,6 +54,13 @@ pub(super) struct Failed {
     pub(super) again: Again,
     /// How long the provider asks to be left alone.
     pub(super) pause: Option<Duration>,
+}
+
+impl Failed {
+    /// Whether the provider's answer made no sense.
+    fn is_nonsense(&self) -> bool {
+        self.reply.reason == Reason::UpstreamProtocol
+    }
 }
 
 /// Whether another attempt makes sense.
@@ -130,6 +138,7 @@ pub(super) async fn attempt<'c>(
     ctx.endpoint = Some(endpoint.clone());
     ctx.attempts += 1;
     ctx.request_sent = false;
+    asked.is_judged = false;
     let asking = Asking {
         line,
         target,
@@ -194,7 +203,7 @@ impl<'c> Asking<'_, '_, 'c> {
             if let Fault::Upstream(failure) = &fault {
                 self.way.metrics.connection_failed(failure.reason);
             }
-            self.broken(tally, fault, false)
+            self.broken(asked, tally, fault, false)
         })?;
         let was_reused = channel.is_reused;
         ctx.connect_time = channel.connect_time;
@@ -211,6 +220,14 @@ impl<'c> Asking<'_, '_, 'c> {
                 tally,
             )
             .await;
+        if let Ok((_, ended)) = &is_reusable {
+            let outcome = match ended {
+                None if tally.stream_failure().is_some() => Outcome::GatewayFailure,
+                Some(Ended::Failed(failed)) if failed.is_nonsense() => Outcome::ServerError,
+                _ => Outcome::Success,
+            };
+            self.judge(asked, outcome);
+        }
         if let Ok((true, _)) = is_reusable {
             channel.keep(&worker.pool, &peer, owner, settings, waiting.watch.now());
         }
@@ -256,7 +273,7 @@ impl<'c> Asking<'_, '_, 'c> {
         };
         let sent = channel.send(&outgoing, &self.line.worker.settings);
         let (sender, mut receiver) =
-            sent.map_err(|failure| self.broken(tally, failure.into(), was_reused))?;
+            sent.map_err(|failure| self.broken(asked, tally, failure.into(), was_reused))?;
         drop(headers);
         let sending = pin!(upload(sender, body));
         let mut upload = Upload::new(sending);
@@ -264,8 +281,9 @@ impl<'c> Asking<'_, '_, 'c> {
             let head = pin!(head(&mut receiver, responder));
             upload.beside(head).await?
         };
-        let mut response = response.map_err(|fault| self.broken(tally, fault, was_reused))?;
-        self.report(&response);
+        let mut response =
+            response.map_err(|fault| self.broken(asked, tally, fault, was_reused))?;
+        self.report(asked, &response);
         if answering.is_stream(response.status, &response.headers) {
             self.begin(
                 &answering,
@@ -295,7 +313,7 @@ impl<'c> Asking<'_, '_, 'c> {
                 let failure = Failure::bad_answer("the provider's answer is too large");
                 return Err(refused(self.line, tally, &failure, Again::Elsewhere));
             }
-            Err(fault) => return Err(self.broken(tally, fault, false)),
+            Err(fault) => return Err(self.broken(asked, tally, fault, false)),
         };
         let is_reusable = upload.is_done() && receiver.is_reusable();
         let ended = self
@@ -313,22 +331,27 @@ impl<'c> Asking<'_, '_, 'c> {
         Ok((is_reusable, ended))
     }
 
-    /// Tells the cluster how its endpoint does.
-    fn report(&self, response: &Response) {
-        if self.way.cluster.is_watched() {
-            let outcome = Outcome::of_status(response.status.as_u16());
-            self.told(outcome);
+    /// Notes the head of an answer. A failure is judged here, as whoever is told must find it
+    /// counted; so is a trial of a breaker, as an answer may take long.
+    fn report(&self, asked: &mut Asked, response: &Response) {
+        let outcome = Outcome::of_status(response.status.as_u16());
+        if outcome != Outcome::Success {
+            self.judge(asked, outcome);
+        } else if asked.pass.as_ref().is_some_and(OwnedPass::is_trial)
+            && let Some(pass) = asked.pass.take()
+        {
+            pass.succeeded();
         }
     }
 
-    fn told(&self, outcome: Outcome) {
-        let cluster = self.way.cluster;
-        if cluster
-            .report(self.endpoint, outcome, Instant::now())
-            .is_some()
-        {
-            self.way.metrics.ejected();
-        }
+    fn judge(&self, asked: &mut Asked, outcome: Outcome) {
+        judge(
+            asked,
+            self.way.cluster,
+            self.way.metrics,
+            self.endpoint,
+            outcome,
+        );
     }
 
     fn failed(&self, tally: &mut Tally<'_>, reason: Reason, again: Again) -> Ended {
@@ -336,15 +359,21 @@ impl<'c> Asking<'_, '_, 'c> {
     }
 
     /// What a connection that broke before an answer makes of the attempt.
-    fn broken(&self, tally: &mut Tally<'_>, fault: Fault, was_reused: bool) -> Ended {
+    fn broken(
+        &self,
+        asked: &mut Asked,
+        tally: &mut Tally<'_>,
+        fault: Fault,
+        was_reused: bool,
+    ) -> Ended {
         let failure = match fault {
             Fault::Client(error) => return Ended::Client(error),
             Fault::Unwanted(_) => return self.failed(tally, Reason::Internal, Again::Never),
             Fault::Upstream(failure) => failure,
         };
         let is_race = was_reused && failure.again != exchange::Again::Never;
-        if !is_race && self.way.cluster.is_watched() {
-            self.told(Outcome::GatewayFailure);
+        if !is_race {
+            self.judge(asked, Outcome::GatewayFailure);
         }
         let again = if is_race { Again::AtOnce } else { Again::Here };
         self.failed(tally, failure.reason, again)

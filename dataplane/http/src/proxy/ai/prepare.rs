@@ -4,6 +4,7 @@
 //! provider to the next. What cannot be made ready is refused here, before anything is sent.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -15,7 +16,10 @@ use dataplane_ai::failure::Failure;
 use dataplane_ai::redact::Vault;
 use dataplane_ai::service::{Service, Target};
 use dataplane_config::{Place, Reached};
+use dataplane_resilience::circuit_breaker::OwnedPass;
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::BackendMetrics;
+use dataplane_upstream::{Cluster, Endpoint, Outcome, since_start};
 
 use crate::context::Context;
 use crate::h1::Authority;
@@ -36,6 +40,44 @@ pub(super) struct Asked {
     pub(super) unique: u64,
     /// The model that a budget asks for.
     pub(super) degraded: Option<String>,
+    /// Leave of the route's breaker, until it is told how the call went.
+    pub(super) of_route: Option<OwnedPass>,
+    /// Leave of the provider's breaker for the attempt at hand.
+    pub(super) pass: Option<OwnedPass>,
+    /// Whether the attempt at hand was held against its endpoint, or counted for it.
+    pub(super) is_judged: bool,
+}
+
+/// Notes how an attempt ended, once: for its endpoint, and for the breaker in front of the provider.
+pub(super) fn judge(
+    asked: &mut Asked,
+    cluster: &Cluster,
+    metrics: &BackendMetrics,
+    endpoint: &Endpoint,
+    outcome: Outcome,
+) {
+    if std::mem::replace(&mut asked.is_judged, true) {
+        return;
+    }
+    let now = Instant::now();
+    if cluster.is_watched() && cluster.report(endpoint, outcome, now).is_some() {
+        metrics.ejected();
+    }
+    let Some(pass) = asked.pass.take() else {
+        return;
+    };
+    match outcome {
+        Outcome::Success => pass.succeeded(),
+        Outcome::ServerError | Outcome::GatewayFailure => {
+            if pass.failed(since_start(now)) {
+                metrics.circuit_opened();
+                tracing::info!(
+                    cluster = &**cluster.key(),
+                    "a provider keeps failing, its breaker is open"
+                );
+            }
+        }
+    }
 }
 
 /// A request that is ready for a provider.
@@ -109,12 +151,9 @@ pub(super) async fn place<'c>(
     ctx: &Context<'c>,
     tally: &mut Tally<'c>,
 ) -> Result<At<'c>, Ended> {
-    let targets = line.service.targets().iter();
-    let mut places = targets.zip(&line.ai.places);
-    let found = places.find(|(other, _)| std::ptr::eq(*other, target));
-    let found = match found {
-        Some((_, Place::Cluster(key))) => ctx.config.clusters.get(key).map(At::Cluster),
-        Some((_, Place::Site(site))) => {
+    let found = match line.ai.provider(target) {
+        Some((Place::Cluster(key), _)) => ctx.config.clusters.get(key).map(At::Cluster),
+        Some((Place::Site(site), _)) => {
             if site.reached().is_none() {
                 let limit = line.worker.settings.connect_timeout;
                 let _ = timeout(limit, site.known()).await;

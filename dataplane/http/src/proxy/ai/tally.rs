@@ -216,6 +216,7 @@ impl<'c> Tally<'c> {
         let written = &mut self.written;
         written.usage = self.usage;
         written.first_token = first;
+        written.output_chunk = chunk;
         if written.response_model.is_empty() {
             written.response_model.clone_from(&self.model);
         }

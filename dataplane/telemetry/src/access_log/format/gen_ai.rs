@@ -29,6 +29,8 @@ pub struct GenAi<'a> {
     pub cost: Option<f64>,
     /// From the request to the first piece of the answer.
     pub first_token: Option<Duration>,
+    /// Between two pieces of the answer, on average.
+    pub output_chunk: Option<Duration>,
     /// What went wrong, by a word of a fixed list.
     pub error: &'a str,
     /// Pieces of personal data and secrets that redaction found.
@@ -72,6 +74,9 @@ pub(super) fn write(out: &mut Vec<u8>, call: &GenAi<'_>) {
     }
     if let Some(time) = call.first_token {
         milliseconds(out, b",\"gen_ai_time_to_first_token_ms\":", time);
+    }
+    if let Some(time) = call.output_chunk {
+        milliseconds(out, b",\"gen_ai_time_per_output_chunk_ms\":", time);
     }
     text(out, b",\"gen_ai_error\":\"", call.error.as_bytes());
     if call.redacted > 0 {

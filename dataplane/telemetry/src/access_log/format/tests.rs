@@ -279,6 +279,7 @@ fn a_call_to_an_ai_service_says_what_it_used_and_no_more() {
         finish_reason: "stop",
         cost: Some(0.000_002_5),
         first_token: Some(Duration::from_micros(1500)),
+        output_chunk: Some(Duration::from_micros(2500)),
         error: "",
         redacted: 2,
     };
@@ -299,6 +300,7 @@ fn a_call_to_an_ai_service_says_what_it_used_and_no_more() {
         ("gen_ai_finish_reason", "stop".into()),
         ("gen_ai_cost", 0.000_002_5.into()),
         ("gen_ai_time_to_first_token_ms", 1.5.into()),
+        ("gen_ai_time_per_output_chunk_ms", 2.5.into()),
         ("gen_ai_error", Value::Null),
         ("gen_ai_redacted", 2.into()),
     ] {

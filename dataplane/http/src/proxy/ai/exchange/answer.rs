@@ -159,6 +159,9 @@ impl<'c> Asking<'_, '_, 'c> {
         if let Some(call) = asked.call.take() {
             tally.estimates(estimated(&call));
         }
+        if let Some(pass) = asked.of_route.take() {
+            pass.succeeded();
+        }
         let vault = asked.vault.take().unwrap_or_default();
         let redactor = self.line.service.redactor.as_ref();
         tally.streams(

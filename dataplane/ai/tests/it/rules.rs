@@ -1,0 +1,253 @@
+//! Rows of the rules of conversion that belong to no other table: what is ignored and told, spellings of
+//! effort, what streams and answers leave out, what Ollama does by itself.
+
+use dataplane_ai::call::Operation::{Chat, Messages};
+use dataplane_ai::provider::Dialect::{Anthropic, Ollama, OpenAi};
+use serde_json::{Value, json};
+
+use crate::support::{answered, assert_holds, frames, json, send, sent, stream, streamed};
+
+fn chat(members: &str) -> String {
+    format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{members}}}"#)
+}
+
+#[test]
+fn every_member_without_a_counterpart_is_told_and_never_forwarded() {
+    for (name, value) in [
+        ("logprobs", "true"),
+        ("top_logprobs", "3"),
+        ("logit_bias", r#"{"1":2}"#),
+        ("seed", "5"),
+        ("presence_penalty", "1"),
+        ("frequency_penalty", "0.5"),
+        ("store", "true"),
+        ("metadata", r#"{"a":"b"}"#),
+        ("service_tier", r#""auto""#),
+        ("prediction", r#"{"type":"content","content":"x"}"#),
+        ("prompt_cache_key", r#""k""#),
+        ("verbosity", r#""low""#),
+        ("x_vendor", "[1.0]"),
+    ] {
+        let outgoing = send(Chat, Anthropic, "m", &chat(&format!(r#""{name}":{value}"#))).unwrap();
+        let body = String::from_utf8(outgoing.body.concat()).unwrap();
+        assert_eq!(
+            body, r#"{"model":"m","max_tokens":4096,"messages":[{"role":"user","content":"hi"}]}"#,
+            "{name}"
+        );
+        assert_eq!(outgoing.left_behind, [name]);
+    }
+    // Text alone is what every provider answers with.
+    let outgoing = send(Chat, Anthropic, "m", &chat(r#""modalities":["text"]"#)).unwrap();
+    assert!(outgoing.left_behind.is_empty());
+}
+
+#[test]
+fn efforts_limits_and_sampling_have_one_spelling_each() {
+    for (model, members, expected) in [
+        (
+            "claude-opus-4-5",
+            r#""reasoning_effort":"low""#,
+            json!({"output_config": {"effort": "low"}}),
+        ),
+        (
+            "claude-opus-4-5",
+            r#""reasoning_effort":"medium""#,
+            json!({"output_config": {"effort": "medium"}}),
+        ),
+        (
+            "claude-opus-4-5",
+            r#""reasoning_effort":"minimal""#,
+            json!({"output_config": {"effort": "low"}}),
+        ),
+        (
+            "claude-opus-4-5",
+            r#""reasoning_effort":"none""#,
+            json!({"output_config": null, "thinking": null}),
+        ),
+        (
+            "claude-sonnet-4-0",
+            r#""max_completion_tokens":3"#,
+            json!({"max_tokens": 3}),
+        ),
+        (
+            "claude-sonnet-4-0",
+            r#""max_tokens":null,"max_completion_tokens":null"#,
+            json!({"max_tokens": 4096}),
+        ),
+        (
+            "claude-sonnet-4-0",
+            r#""top_p":0.25"#,
+            json!({"top_p": 0.25, "temperature": null}),
+        ),
+        (
+            "claude-sonnet-4-0",
+            r#""stop":[]"#,
+            json!({"stop_sequences": null}),
+        ),
+    ] {
+        let found = json(&sent(Chat, Anthropic, model, &chat(members)));
+        assert_holds(&found, &expected, members);
+    }
+}
+
+#[test]
+fn schemas_of_tools_are_kept_to_the_byte() {
+    let schema = r##"{"type":"object","$defs":{"n":{"type":"number"}},"properties":{"a":{"$ref":"#/$defs/n","minimum":1e2}},"additionalProperties":false}"##;
+    let tools = format!(
+        r#""tools":[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]"#
+    );
+    let found = sent(Chat, Anthropic, "m", &chat(&tools));
+    assert!(
+        found.contains(&format!(r#""input_schema":{schema}"#)),
+        "{found}"
+    );
+}
+
+#[test]
+fn answers_leave_out_what_clients_cannot_read() {
+    let message = |content: &str, usage: &str| {
+        format!(
+            r#"{{"id":"m","type":"message","role":"assistant","model":"c","content":[{content}],"stop_reason":"end_turn","usage":{usage}}}"#
+        )
+    };
+    for (content, usage, expected_text, expected_usage) in [
+        (
+            r#"{"type":"redacted_thinking","data":"x"},{"type":"text","text":"a"}"#,
+            r#"{"input_tokens":3,"output_tokens":2}"#,
+            json!("a"),
+            json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}),
+        ),
+        (
+            r#"{"type":"text","text":"a","citations":[{"type":"x"}]},{"type":"text","text":"b"}"#,
+            r#"{"input_tokens":3,"cache_creation_input_tokens":4,"output_tokens":2}"#,
+            json!("ab"),
+            json!({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "prompt_tokens_details": {"cache_write_tokens": 4}}),
+        ),
+        (
+            r#"{"type":"block_of_tomorrow","text":"hidden"}"#,
+            r#"{"input_tokens":1,"output_tokens":0}"#,
+            Value::Null,
+            json!({"prompt_tokens": 1, "completion_tokens": 0, "total_tokens": 1}),
+        ),
+    ] {
+        let (_, found) = answered(Chat, Anthropic, 200, &message(content, usage));
+        let found = json(&found);
+        assert_eq!(found["choices"][0]["message"]["content"], expected_text);
+        let usage = &found["usage"];
+        for (name, value) in expected_usage.as_object().unwrap() {
+            match value.as_object() {
+                None => assert_eq!(&usage[name], value, "{name} of {content}"),
+                Some(members) => {
+                    for (member, value) in members {
+                        assert_eq!(&usage[name][member], value, "{member} of {content}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A stream of Anthropic that ends for that reason, with one more event before.
+fn anthropic(event: &str, reason: &str) -> String {
+    format!(
+        "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"id\":\"m\",\"model\":\"c\",\"usage\":{{\"input_tokens\":1,\"output_tokens\":1}}}}}}\n\n{event}event: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"{reason}\"}},\"usage\":{{\"output_tokens\":2}}}}\n\nevent: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
+    )
+}
+
+#[test]
+fn streams_end_with_a_word_that_clients_know() {
+    for (reason, expected) in [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+        ("pause_turn", "stop"),
+        ("something_new", "stop"),
+    ] {
+        let text = anthropic("", reason);
+        let (found, ended) = streamed(stream(Chat, Anthropic, false), &[text.as_bytes()]);
+        let frames = frames(&found);
+        assert_eq!(frames.last().unwrap(), "[DONE]");
+        let finish = json(&frames[frames.len() - 2]);
+        assert_eq!(finish["choices"][0]["finish_reason"], expected, "{reason}");
+        assert_eq!(finish["choices"][0]["delta"], json!({}));
+        assert_eq!(ended.finish(), Some(expected));
+    }
+}
+
+#[test]
+fn events_without_a_counterpart_make_no_chunk() {
+    for event in [
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"citations_delta\",\"citation\":{}}}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"signature_delta\",\"signature\":\"s\"}}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"redacted_thinking\",\"data\":\"x\"}}\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "event: tomorrow\ndata: {\"type\":\"tomorrow\",\"text\":\"x\"}\n\n",
+        ": a comment\n\n",
+    ] {
+        let with = anthropic(event, "end_turn");
+        let (with, _) = streamed(stream(Chat, Anthropic, true), &[with.as_bytes()]);
+        let without = anthropic("", "end_turn");
+        let (without, _) = streamed(stream(Chat, Anthropic, true), &[without.as_bytes()]);
+        assert_eq!(frames(&with), frames(&without), "{event}");
+    }
+}
+
+#[test]
+fn ollama_is_told_what_it_would_do_otherwise() {
+    for (members, expected) in [
+        (r#""reasoning_effort":"low""#, json!({"think": "low"})),
+        (r#""reasoning_effort":"high""#, json!({"think": "high"})),
+        (r#""max_tokens":7"#, json!({"options": {"num_predict": 7}})),
+        (
+            r#""stop":["a","b"]"#,
+            json!({"options": {"stop": ["a", "b"]}}),
+        ),
+        (r#""top_k":4"#, json!({"options": {"top_k": 4}})),
+        (r#""n":1"#, json!({"stream": false})),
+    ] {
+        let found = json(&sent(Chat, Ollama, "llama3", &chat(members)));
+        assert_holds(&found, &expected, members);
+    }
+    let refused = send(Chat, Ollama, "llama3", &chat(r#""n":2"#)).unwrap_err();
+    assert_eq!(refused.param.as_deref(), Some("n"));
+}
+
+#[test]
+fn counts_that_ollama_leaves_out_are_no_zeros() {
+    for (counts, expected) in [
+        (r#","eval_count":4"#, (None, Some(4))),
+        (r#","prompt_eval_count":9"#, (Some(9), None)),
+    ] {
+        let line = format!("{{\"message\":{{\"content\":\"a\"}},\"done\":true{counts}}}\n");
+        let (_, ended) = streamed(stream(Chat, Ollama, true), &[line.as_bytes()]);
+        assert_eq!(ended.failure(), None);
+        assert!(!ended.is_usage_reported(), "{counts}");
+        let usage = ended.usage("llama3");
+        if expected.0.is_some() {
+            assert_eq!(usage.input, expected.0);
+        }
+        if expected.1.is_some() {
+            assert_eq!(usage.output, expected.1);
+        }
+    }
+}
+
+#[test]
+fn clients_of_anthropics_format_get_its_errors_and_ends() {
+    let (status, found) = answered(
+        Messages,
+        OpenAi,
+        429,
+        r#"{"error":{"message":"slow","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
+    );
+    assert_eq!(status, 429);
+    assert_eq!(
+        json(&found),
+        json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}})
+    );
+    let (status, _) = answered(Messages, OpenAi, 503, r#"{"error":{"message":"busy"}}"#);
+    assert_eq!(status, 529, "what Anthropic's clients take for an overload");
+}

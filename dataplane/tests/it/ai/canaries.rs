@@ -1,0 +1,272 @@
+//! Canaries: every secret that there is, in a built binary that says all it can, found nowhere.
+//!
+//! Each provider fails in another way, so that what is said of failures is searched, too.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use dataplane_testkit::backend::closed_address;
+use dataplane_testkit::certificate::Authority;
+use dataplane_testkit::control_plane::whole;
+use dataplane_testkit::eventually;
+use ir::policy::{SessionCarrier, SessionPersistence};
+
+use crate::binary::Binary;
+
+use super::*;
+
+const BEARER: &str = "canary-bearer-5f1d";
+const API_KEY: &str = "canary-apikey-77aa";
+const BASIC: &str = "user:canary-basic-90c2";
+/// What [`BASIC`] looks like on the wire.
+const BASIC_CODED: &str = "dXNlcjpjYW5hcnktYmFzaWMtOTBjMg==";
+const OWN_FIELD: &str = "canary-field-1b3e";
+const CLIENTS: &str = "canary-of-the-client-42";
+const SESSION: &str = "canary-session-secret-0001";
+const HTPASSWD: &str = "canary-htpasswd-33";
+const OIDC: &str = "canary-oidc-34";
+const QUESTION: &str = "canary-question-35";
+const ANSWER: &str = "canary-answer-36";
+
+/// All that the admin API answers.
+const ADMIN: [&str; 22] = [
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/v1/config/version",
+    "/v1/xds/status",
+    "/v1/snapshot",
+    "/v1/config/snapshot",
+    "/v1/summary",
+    "/v1/node",
+    "/v1/overload",
+    "/v1/circuit-breakers",
+    "/v1/rate-limits",
+    "/v1/endpoints",
+    "/v1/traffic",
+    "/v1/log/level",
+    "/v1/listeners",
+    "/v1/listener-statuses",
+    "/v1/routes",
+    "/v1/backends",
+    "/v1/listeners/infra%2Fgw%2Fhttp",
+    "/v1/routes/http/shop%2Fr",
+    "/v1/backends/shop%2Fllm",
+];
+
+fn auth(kind: AiAuthKind, key: &str, header: Option<&str>) -> Option<AiAuth> {
+    Some(AiAuth {
+        kind,
+        secret_ref: "shop/keys".into(),
+        secret_key: Some(key.to_owned()),
+        header: header.map(str::to_owned),
+    })
+}
+
+/// A provider that repeats what it was shown, as some do.
+fn refusing(status: u16, shown: &str) -> Answer {
+    let error = format!(
+        r#"{{"error":{{"message":"Incorrect API key provided: {shown}","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}}}"#
+    );
+    Answer::json(status, &error)
+}
+
+/// Everything under a folder, but the file that holds the secret of sessions.
+fn files(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &files(&path);
+        } else if !path.ends_with("session-secret") {
+            all += &String::from_utf8_lossy(&fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+/// A line out of the middle of a PEM text.
+fn line_of(pem: &str) -> String {
+    pem.lines().nth(1).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
+    let refuses = Provider::start([
+        refusing(401, BEARER),
+        refusing(403, BEARER),
+        refusing(500, BEARER),
+        Answer::json(200, "<html>").cut(),
+    ])
+    .await;
+    let limited = Provider::start([refusing(429, API_KEY)]).await;
+    let silent = Provider::start([Answer::json(200, "{").cut()]).await;
+    let good = Provider::start([Answer::json(
+        200,
+        &format!(r#"{{"choices":[{{"message":{{"content":"{ANSWER}"}},"finish_reason":"stop"}}],"model":"m","usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#),
+    )])
+    .await;
+    let mut own = service(AiProvider::OpenAi, &refuses);
+    own.auth = auth(AiAuthKind::Bearer, "bearer", None);
+    own.retries_max = 1;
+    own.retry_backoff = Some(Duration::from_millis(1));
+    let other = |at: &Provider, auth: Option<AiAuth>| AiTarget {
+        auth,
+        ..fallback(AiProvider::OpenAi, at, "")
+    };
+    let mut unreachable = other(&good, auth(AiAuthKind::Basic, "basic", None));
+    unreachable.endpoint = Some(format!("http://{}", closed_address()));
+    let mut no_tls = other(&good, auth(AiAuthKind::Bearer, "bearer", None));
+    no_tls.endpoint = Some(good.url().replace("http://", "https://"));
+    own.providers = vec![
+        other(&limited, auth(AiAuthKind::ApiKey, "api-key", None)),
+        other(&silent, auth(AiAuthKind::Basic, "basic", None)),
+        unreachable,
+        no_tls,
+        other(&good, auth(AiAuthKind::Header, "field", Some("x-own-key"))),
+    ];
+    let mut case = Case::new(own);
+    case.cluster.session_persistence = Some(SessionPersistence {
+        session_name: Some("s".to_owned()),
+        absolute_timeout: None,
+        idle_timeout: None,
+        carrier: SessionCarrier::SessionCookie,
+    });
+    let authority = Authority::new("canaries");
+    let server = authority.server(&["x.example.com"]);
+    let client = authority.client("gateway");
+    let values = [
+        ("bearer", BEARER),
+        ("api-key", API_KEY),
+        ("basic", BASIC),
+        ("field", OWN_FIELD),
+    ];
+    let values = values.map(|(name, text)| (name.to_owned(), SecretText::new(text.to_owned())));
+    let keys = Secret {
+        key: "shop/keys".into(),
+        certificate: None,
+        htpasswd: Some(SecretText::new(format!("u:{HTPASSWD}"))),
+        oidc_client_secret: Some(SecretText::new(OIDC.to_owned())),
+        values: values.into(),
+    };
+    let snapshot = SnapshotBuilder::from(&case.snapshot("v1"), "v1")
+        .https_listener(
+            "infra/gw/tls",
+            free_port(),
+            &["x.example.com"],
+            &["infra/x"],
+        )
+        .certificate("infra/x", &server)
+        .certificate("infra/client", &client)
+        .secret(keys)
+        .with(|snapshot| {
+            let mut http = (**snapshot.listeners.get("infra/gw/http").unwrap()).clone();
+            http.backend_client_certificate = Some("infra/client".into());
+            snapshot.listeners.insert(http);
+        })
+        .build();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let secret_file = folder.path().join("session-secret");
+    fs::write(&secret_file, SESSION).unwrap();
+    let keys = format!(
+        "log: {{level: debug, format: text}}\naccessLog: {{path: {}}}\n\
+         lastGoodCache: {{enabled: true, path: {}}}\n\
+         sessionPersistence: {{secretKeyFile: {}}}",
+        log.display(),
+        folder.path().join("last-good").display(),
+        secret_file.display()
+    );
+    let (binary, control_plane) = Binary::serving(&snapshot, &[], &keys).await;
+
+    let mut seen = String::new();
+    for body in ["m", "\\u0000", "m\",\"stream\":true,\"x\":\""] {
+        for path in [
+            "/v1/chat/completions",
+            "/v1/messages",
+            "/v1/embeddings",
+            "/v1/files",
+        ] {
+            let body = format!(
+                r#"{{"model":"{body}","max_tokens":5,"input":"{QUESTION}","messages":[{{"role":"user","content":"{QUESTION}"}}]}}"#
+            );
+            let mut request = post(path, &body);
+            let bearer = format!("Bearer {CLIENTS}");
+            let fields = request.headers_mut();
+            fields.insert("authorization", bearer.parse().unwrap());
+            fields.insert("x-api-key", CLIENTS.parse().unwrap());
+            fields.insert("cookie", format!("a={CLIENTS}").parse().unwrap());
+            let mut client = case.connect().await;
+            if let Ok(response) = client.send(request).await {
+                let fields: Vec<_> = response.headers.iter().collect();
+                seen += &format!("{fields:?}\n");
+                seen += &response.text().replace(ANSWER, "");
+            }
+        }
+    }
+    let asked = good.asked();
+    assert!(!asked.is_empty(), "the last provider is reached: {seen}");
+    assert_eq!(asked[0].field("x-own-key"), Some(OWN_FIELD));
+    assert!(!limited.asked().is_empty() && !silent.asked().is_empty());
+
+    // What is refused is told to the control plane, too.
+    let mut bad = ir::encode::snapshot(&snapshot);
+    bad.id = "v2".to_owned();
+    for secret in &mut bad.secrets {
+        secret.cert_pem = secret.key_pem.clone();
+    }
+    for backend in &mut bad.backends {
+        if let Some(ai) = &mut backend.ai_service {
+            ai.endpoint = format!("ftp://user:{BEARER}@example.com");
+        }
+    }
+    control_plane.push(whole(bad)).await;
+    eventually("the control plane is told", || {
+        let mut told = control_plane.requests().into_iter();
+        told.any(|request| request.version == "v2" && !request.error_detail.is_empty())
+            .then_some(())
+    })
+    .await;
+    for request in control_plane.requests() {
+        seen += &format!("{request:?}");
+    }
+    for path in ADMIN {
+        let answer = binary.text(path).await;
+        assert!(!answer.is_empty(), "{path}");
+        seen += &answer;
+    }
+    eventually("the calls are logged", || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        (text.lines().count() >= 12).then_some(())
+    })
+    .await;
+    assert!(folder.path().join("last-good").exists());
+    seen += &files(folder.path());
+    let said = binary.said();
+    assert!(said.contains("DEBUG"), "it says all it can: {said}");
+    seen += &said;
+
+    let (server_key, client_key) = (line_of(&server.key_pem), line_of(&client.key_pem));
+    for canary in [
+        BEARER,
+        API_KEY,
+        "canary-basic-90c2",
+        BASIC_CODED,
+        OWN_FIELD,
+        CLIENTS,
+        SESSION,
+        HTPASSWD,
+        OIDC,
+        QUESTION,
+        ANSWER,
+        &server_key,
+        &client_key,
+        "PRIVATE KEY",
+    ] {
+        if let Some(at) = seen.find(canary) {
+            let from = seen.floor_char_boundary(at.saturating_sub(300));
+            panic!("{canary} is in …{}", &seen[from..at + canary.len()]);
+        }
+    }
+}
