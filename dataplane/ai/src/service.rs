@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use ir::ai::{
     AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiProviderTls, AiService, AiTarget,
@@ -24,6 +25,9 @@ use crate::redact::Redactor;
 pub const DEFAULT_MAX_TOKENS: u32 = 4096;
 /// Version of Anthropic's API that takes sampling parameters, which clients of other formats send.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
+
+/// What is shorter is not looked for in errors.
+const SHOWN_BYTES_MIN: usize = 6;
 
 /// Why a service cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +110,8 @@ struct Base {
 struct Credential {
     name: HeaderName,
     value: HeaderValue,
+    /// What of it must not come back in an error, the longest first.
+    shown: Vec<zeroize::Zeroizing<String>>,
 }
 
 impl std::fmt::Debug for Credential {
@@ -356,6 +362,24 @@ impl Target {
         self.base.join(answering.path())
     }
 
+    /// An error of this provider without the key that it was shown, which some repeat.
+    pub fn without_key(&self, body: Bytes) -> Bytes {
+        let texts = self.credential.iter().flat_map(|it| &it.shown);
+        let is_in = |text: &str| {
+            let mut windows = body.windows(text.len());
+            windows.any(|window| window == text.as_bytes())
+        };
+        let found: Vec<_> = texts.filter(|text| is_in(text)).collect();
+        if found.is_empty() {
+            return body;
+        }
+        let mut clean = String::from_utf8_lossy(&body).into_owned();
+        for text in found {
+            clean = clean.replace(text.as_str(), "***");
+        }
+        clean.into()
+    }
+
     /// What is told when it cannot be reached.
     pub fn unreachable(&self) -> Failure {
         let message = format!("the provider {} cannot be reached", self.provider);
@@ -468,6 +492,7 @@ impl Credential {
             secret: auth.secret_ref.to_string(),
             key: name(),
         };
+        let shown = shown(plain, &written);
         let mut value = HeaderValue::from_str(&written).map_err(|_| bad())?;
         value.set_sensitive(true);
         let own = match (auth.kind, dialect) {
@@ -477,8 +502,24 @@ impl Credential {
         };
         let field = auth.header.as_deref().unwrap_or(own);
         let name = HeaderName::try_from(field).map_err(|_| bad())?;
-        Ok(Self { name, value })
+        Ok(Self { name, value, shown })
     }
+}
+
+/// The texts by which a key could be known: as it stands in the Secret, as it is sent, and a password
+/// without its user.
+fn shown(plain: &str, written: &str) -> Vec<zeroize::Zeroizing<String>> {
+    let sent = written.rsplit(' ').next().unwrap_or(written);
+    let password = plain
+        .split_once(':')
+        .map_or(plain, |(_, password)| password);
+    let mut texts = vec![plain, sent, password];
+    // Shorter ones are no secrets, and would be found in any text.
+    texts.retain(|text| text.len() >= SHOWN_BYTES_MIN);
+    texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.dedup();
+    let owned = texts.into_iter().map(|text| text.to_owned().into());
+    owned.collect()
 }
 
 /// User and password as RFC 7617 wants them.

@@ -248,7 +248,10 @@ impl Translation {
         }
         cluster.ai_service = Some(planned.service.clone());
         cluster.key = key;
-        Some(own_policy::ai_cluster(&self.own_policies, service, cluster))
+        let at = planned.endpoints_of.as_deref();
+        let at = at.map(super::backend::service_key);
+        let policies = &self.own_policies;
+        Some(own_policy::ai_cluster(policies, service, at, cluster))
     }
 
     /// Puts the Secrets of listeners and of AIServices in use into the snapshot.

@@ -401,3 +401,27 @@ fn a_policy_of_backends_watches_the_providers_of_an_ai_service() {
         "{told}"
     );
 }
+
+#[test]
+fn a_budget_of_a_service_is_that_of_the_ai_services_in_front_of_it() {
+    let models = "apiVersion: v1\nkind: Service\nmetadata: {name: chat, namespace: shop}\n\
+                  spec: {ports: [{port: 11434}]}\n---\n";
+    let at = service(", endpoint: 'http://chat.shop.svc:11434'");
+    let budget = policy(
+        "s",
+        1,
+        "group: '', kind: Service, name: chat",
+        "tokensPerMinute: 5",
+    );
+    let base = [at, key("k"), models.to_owned()];
+    let before = translated(&all(&base));
+    assert_eq!(tokens_per_minute(&before), None);
+    let with = |more: &[String]| all(&[&base[..], more].concat());
+    let after = edited(&view(&with(&[budget.clone()])), &before);
+    assert_eq!(tokens_per_minute(&after), Some(5));
+    let own = policy("own", 2, CHAT, "tokensPerMinute: 7");
+    let own = edited(&view(&with(&[budget, own])), &after);
+    assert_eq!(tokens_per_minute(&own), Some(7));
+    let gone = edited(&view(&all(&base)), &own);
+    assert_eq!(gone.snapshot(), before.snapshot());
+}

@@ -325,3 +325,31 @@ fn models_are_listed_from_the_configuration() {
         r#"{"object":"list","data":[{"id":"big","object":"model","created":7,"owned_by":"openai"},{"id":"fast","object":"model","created":7,"owned_by":"openai"}]}"#
     );
 }
+
+#[test]
+fn a_key_that_an_error_repeats_is_taken_out() {
+    for (kind, value, said, expected) in [
+        (AiAuthKind::Bearer, CANARY, "key canary-7f3a?", "key ***?"),
+        (
+            AiAuthKind::Bearer,
+            CANARY,
+            "Bearer canary-7f3a",
+            "Bearer ***",
+        ),
+        (
+            AiAuthKind::Basic,
+            "u:canary-7f3a",
+            "dTpjYW5hcnktN2YzYQ== u:canary-7f3a canary-7f3a",
+            "*** *** ***",
+        ),
+        (AiAuthKind::ApiKey, CANARY, "nothing of it", "nothing of it"),
+        (AiAuthKind::ApiKey, "key", "key is wrong", "key is wrong"),
+    ] {
+        let mut with_auth = service(AiProvider::OpenAi, None);
+        with_auth.auth = Some(auth(kind, None));
+        let secret = secrets(value);
+        let service = Service::compile(&with_auth, |_| Some(&secret)).unwrap();
+        let clean = service.targets()[0].without_key(Bytes::from_static(said.as_bytes()));
+        assert_eq!(clean, expected);
+    }
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dataplane_testkit::backend::closed_address;
-use dataplane_testkit::certificate::Authority;
+use dataplane_testkit::certificate::{Authority, Identity};
 use dataplane_testkit::control_plane::whole;
 use dataplane_testkit::eventually;
 use ir::policy::{SessionCarrier, SessionPersistence};
@@ -91,8 +91,16 @@ fn line_of(pem: &str) -> String {
     pem.lines().nth(1).unwrap().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
+/// The providers, each of which fails in its own way but the last.
+struct Providers {
+    limited: Provider,
+    silent: Provider,
+    good: Provider,
+    _refuses: Provider,
+}
+
+/// A service with a credential of every form, and its providers.
+async fn canaries() -> (Case, Providers) {
     let refuses = Provider::start([
         refusing(401, BEARER),
         refusing(403, BEARER),
@@ -133,9 +141,17 @@ async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
         idle_timeout: None,
         carrier: SessionCarrier::SessionCookie,
     });
-    let authority = Authority::new("canaries");
-    let server = authority.server(&["x.example.com"]);
-    let client = authority.client("gateway");
+    let providers = Providers {
+        limited,
+        silent,
+        good,
+        _refuses: refuses,
+    };
+    (case, providers)
+}
+
+/// The secret with all credentials of the service, and more.
+fn credentials() -> Secret {
     let values = [
         ("bearer", BEARER),
         ("api-key", API_KEY),
@@ -143,43 +159,37 @@ async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
         ("field", OWN_FIELD),
     ];
     let values = values.map(|(name, text)| (name.to_owned(), SecretText::new(text.to_owned())));
-    let keys = Secret {
+    Secret {
         key: "shop/keys".into(),
         certificate: None,
         htpasswd: Some(SecretText::new(format!("u:{HTPASSWD}"))),
         oidc_client_secret: Some(SecretText::new(OIDC.to_owned())),
         values: values.into(),
-    };
-    let snapshot = SnapshotBuilder::from(&case.snapshot("v1"), "v1")
+    }
+}
+
+/// The configuration with keys of both kinds of certificates.
+fn snapshot(case: &Case, server: &Identity, client: &Identity) -> ir::Snapshot {
+    SnapshotBuilder::from(&case.snapshot("v1"), "v1")
         .https_listener(
             "infra/gw/tls",
             free_port(),
             &["x.example.com"],
             &["infra/x"],
         )
-        .certificate("infra/x", &server)
-        .certificate("infra/client", &client)
-        .secret(keys)
+        .certificate("infra/x", server)
+        .certificate("infra/client", client)
+        .secret(credentials())
         .with(|snapshot| {
             let mut http = (**snapshot.listeners.get("infra/gw/http").unwrap()).clone();
             http.backend_client_certificate = Some("infra/client".into());
             snapshot.listeners.insert(http);
         })
-        .build();
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("access.log");
-    let secret_file = folder.path().join("session-secret");
-    fs::write(&secret_file, SESSION).unwrap();
-    let keys = format!(
-        "log: {{level: debug, format: text}}\naccessLog: {{path: {}}}\n\
-         lastGoodCache: {{enabled: true, path: {}}}\n\
-         sessionPersistence: {{secretKeyFile: {}}}",
-        log.display(),
-        folder.path().join("last-good").display(),
-        secret_file.display()
-    );
-    let (binary, control_plane) = Binary::serving(&snapshot, &[], &keys).await;
+        .build()
+}
 
+/// Calls of every kind; what their client is answered, but for the answer it asked for.
+async fn call(case: &Case) -> String {
     let mut seen = String::new();
     for body in ["m", "\\u0000", "m\",\"stream\":true,\"x\":\""] {
         for path in [
@@ -205,13 +215,12 @@ async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
             }
         }
     }
-    let asked = good.asked();
-    assert!(!asked.is_empty(), "the last provider is reached: {seen}");
-    assert_eq!(asked[0].field("x-own-key"), Some(OWN_FIELD));
-    assert!(!limited.asked().is_empty() && !silent.asked().is_empty());
+    seen
+}
 
-    // What is refused is told to the control plane, too.
-    let mut bad = ir::encode::snapshot(&snapshot);
+/// A configuration that must be refused, with secrets in the places that are wrong.
+fn broken(snapshot: &ir::Snapshot) -> ir::wire::ConfigSnapshot {
+    let mut bad = ir::encode::snapshot(snapshot);
     bad.id = "v2".to_owned();
     for secret in &mut bad.secrets {
         secret.cert_pem = secret.key_pem.clone();
@@ -221,7 +230,38 @@ async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
             ai.endpoint = format!("ftp://user:{BEARER}@example.com");
         }
     }
-    control_plane.push(whole(bad)).await;
+    bad
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
+    let (case, providers) = canaries().await;
+    let authority = Authority::new("canaries");
+    let server = authority.server(&["x.example.com"]);
+    let client = authority.client("gateway");
+    let snapshot = snapshot(&case, &server, &client);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let secret_file = folder.path().join("session-secret");
+    fs::write(&secret_file, SESSION).unwrap();
+    let keys = format!(
+        "log: {{level: debug, format: text}}\naccessLog: {{path: {}, sampleRate: 1}}\n\
+         lastGoodCache: {{enabled: true, path: {}}}\n\
+         sessionPersistence: {{secretKeyFile: {}}}",
+        log.display(),
+        folder.path().join("last-good").display(),
+        secret_file.display()
+    );
+    let (binary, control_plane) = Binary::serving(&snapshot, &[], &keys).await;
+
+    let mut seen = call(&case).await;
+    let asked = providers.good.asked();
+    assert!(!asked.is_empty(), "the last provider is reached: {seen}");
+    assert_eq!(asked[0].field("x-own-key"), Some(OWN_FIELD));
+    assert!(!providers.limited.asked().is_empty() && !providers.silent.asked().is_empty());
+
+    // What is refused is told to the control plane, too.
+    control_plane.push(whole(broken(&snapshot))).await;
     eventually("the control plane is told", || {
         let mut told = control_plane.requests().into_iter();
         told.any(|request| request.version == "v2" && !request.error_detail.is_empty())

@@ -53,13 +53,17 @@ pub(in super::super) fn cluster(
     cluster
 }
 
-/// The cluster of an AIService: its budget, and how its providers are watched and limited.
+/// The cluster of an AIService: its budget, and how its providers are watched and limited. `at` is the
+/// Service where its first provider is, whose budget holds unless the AIService has its own.
 pub(in super::super) fn ai_cluster(
     policies: &OwnPolicies,
     service: &str,
+    at: Option<&str>,
     mut cluster: Cluster,
 ) -> Cluster {
-    cluster.token_policy = policies.ai_services.get(service).cloned();
+    let of_service = || policies.backends.get(at?)?.tokens.clone();
+    let own = policies.ai_services.get(service).cloned();
+    cluster.token_policy = own.or_else(of_service);
     if let Some(settings) = policies.ai_backends.get(service) {
         let policy = ir::BackendPolicy {
             health_check: None,

@@ -50,7 +50,8 @@ pub(super) fn read(object: &Object<crds::TokenPolicy>) -> Read {
     for target in &targets {
         if let Ok(target @ Target::Service(_)) = target {
             without_effect.push(format!(
-                "requests to {target} are not counted, only those through AIServices"
+                "requests to {target} are counted only where it is the first provider of an \
+                 AIService"
             ));
         }
     }

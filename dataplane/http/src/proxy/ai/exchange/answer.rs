@@ -54,6 +54,11 @@ impl<'c> Asking<'_, '_, 'c> {
         let Response {
             status, headers, ..
         } = response;
+        let is_error = status.is_client_error() || status.is_server_error();
+        let body = match is_error {
+            true => self.target.without_key(body),
+            false => body,
+        };
         let mut answer = answering.whole(status, &headers, body);
         let mut fields = match answering.is_converted() {
             true => HeaderMap::new(),
