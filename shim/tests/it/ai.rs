@@ -417,7 +417,7 @@ fn a_budget_of_a_service_is_that_of_the_ai_services_in_front_of_it() {
     let before = translated(&all(&base));
     assert_eq!(tokens_per_minute(&before), None);
     let with = |more: &[String]| all(&[&base[..], more].concat());
-    let after = edited(&view(&with(&[budget.clone()])), &before);
+    let after = edited(&view(&with(std::slice::from_ref(&budget))), &before);
     assert_eq!(tokens_per_minute(&after), Some(5));
     let own = policy("own", 2, CHAT, "tokensPerMinute: 7");
     let own = edited(&view(&with(&[budget, own])), &after);

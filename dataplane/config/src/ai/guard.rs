@@ -31,9 +31,12 @@ impl Guard {
         others: usize,
         known: &[Self],
     ) -> Self {
-        let name = target.cluster.as_deref().unwrap_or(target.authority());
+        let name = target
+            .cluster
+            .as_deref()
+            .unwrap_or_else(|| target.authority());
         let none = BreakerThresholds::default();
-        let wanted = thresholds.or((others > 0).then_some(&none));
+        let wanted = thresholds.or_else(|| (others > 0).then_some(&none));
         let before = known.iter().find(|guard| *guard.name == *name);
         let before = before.and_then(|guard| guard.breaker.as_ref());
         Self {

@@ -223,7 +223,7 @@ fn broken(snapshot: &ir::Snapshot) -> ir::wire::ConfigSnapshot {
     let mut bad = ir::encode::snapshot(snapshot);
     bad.id = "v2".to_owned();
     for secret in &mut bad.secrets {
-        secret.cert_pem = secret.key_pem.clone();
+        secret.cert_pem.clone_from(&secret.key_pem);
     }
     for backend in &mut bad.backends {
         if let Some(ai) = &mut backend.ai_service {

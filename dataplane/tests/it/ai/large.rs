@@ -28,7 +28,7 @@ async fn a_prompt_of_two_megabytes_is_not_held_while_its_answer_streams() {
         let mut service = service(kind.clone(), &provider);
         // With two providers and retries the prompt has to be kept until an answer begins.
         service.retries_max = 2;
-        service.providers = vec![fallback(kind.clone(), &provider, "")];
+        service.providers = vec![fallback(kind, &provider, "")];
         let case = Case::new(service);
         let (binary, _control_plane) = Binary::serving(&case.snapshot("v1"), &[], "").await;
         let body = body();

@@ -154,7 +154,7 @@ async fn each_provider_is_trusted_by_what_is_said_of_it_and_shown_the_gateways_c
         if is_reached {
             let seen = backend.handshakes().pop().unwrap();
             assert_eq!(seen.server_name.as_deref(), Some("models.internal"));
-            assert_eq!(seen.client, Some(client.leaf.clone()));
+            assert_eq!(seen.client.as_deref(), Some(&*client.leaf));
         } else {
             assert_eq!(response.status, 502, "{tls:?}");
             assert!(response.json()["error"]["message"].is_string());
