@@ -118,7 +118,7 @@ pub(crate) fn in_format(ctx: &Context<'_>, request: &Request, mut reply: Reply) 
         Reason::DirectResponse | Reason::AuthorizationDenied | Reason::CorsPreflight
     );
     let is_refusal = reply.status.is_client_error() || reply.status.is_server_error();
-    if !(is_plain && is_ours && is_refusal) || !leads_to_ai(ctx) {
+    if !(is_plain && is_ours && is_refusal && leads_to_ai(ctx)) {
         return reply;
     }
     let operation = Operation::of(&request.method, request.target.path());

@@ -166,7 +166,7 @@ impl<'c> Line<'_, 'c> {
             return Err(Rest::Advised);
         }
         let refuses = own.is_some() || guard.refuses;
-        let Some(breaker) = own.or_else(|| guard.breaker.as_ref()) else {
+        let Some(breaker) = own.or(guard.breaker.as_ref()) else {
             return Ok(None);
         };
         match breaker.enter_owned(since_start(now)) {
