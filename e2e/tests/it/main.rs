@@ -17,6 +17,7 @@ mod cluster_faults;
 mod console;
 mod faults;
 mod gateway_api_examples;
+mod images;
 mod isolation;
 mod kinds;
 mod quickstart;
