@@ -24,8 +24,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CHART = ROOT / "charts/nantian-gw"
 NAMESPACE = "nantian-gw"
-RATE = 500
 STEPS = []
+RATE = int(os.environ.get("RATE", "500"))
 DATA_PLANE = "deployment/nantian-gw-dataplane"
 CONTROL_PLANE = "deployment/nantian-gw-controlplane"
 

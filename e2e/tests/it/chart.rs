@@ -265,6 +265,22 @@ fn dry_run(server: &ApiServer, about: &str, objects: Vec<Value>) {
 }
 
 #[test]
+fn the_schema_knows_every_section_of_the_bootstrap_file() {
+    let text = fs::read_to_string(chart().join("values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let known = &schema["properties"]["dataplane"]["properties"]["config"]["propertyNames"]["enum"];
+    let page = fs::read_to_string(root().join("docs/reference/bootstrap.md")).unwrap();
+    let keys = page.lines().filter_map(|line| {
+        let entry = line.strip_prefix("| `").or(line.strip_prefix("- `"))?;
+        entry.split(['.', '`']).next()
+    });
+    for section in keys {
+        let is_known = known.as_array().unwrap().iter().any(|it| it == section);
+        assert!(is_known, "values.schema.json refuses dataplane.config.{section}");
+    }
+}
+
+#[test]
 fn the_version_is_that_of_the_workspace() {
     let text = fs::read_to_string(chart().join("Chart.yaml")).unwrap();
     let chart: Value = serde_yaml::from_str(&text).unwrap();
