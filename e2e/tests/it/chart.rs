@@ -276,7 +276,10 @@ fn the_schema_knows_every_section_of_the_bootstrap_file() {
     });
     for section in keys {
         let is_known = known.as_array().unwrap().iter().any(|it| it == section);
-        assert!(is_known, "values.schema.json refuses dataplane.config.{section}");
+        assert!(
+            is_known,
+            "values.schema.json refuses dataplane.config.{section}"
+        );
     }
 }
 
