@@ -271,7 +271,9 @@ fn the_schema_knows_every_section_of_the_bootstrap_file() {
     let known = &schema["properties"]["dataplane"]["properties"]["config"]["propertyNames"]["enum"];
     let page = fs::read_to_string(root().join("docs/reference/bootstrap.md")).unwrap();
     let keys = page.lines().filter_map(|line| {
-        let entry = line.strip_prefix("| `").or(line.strip_prefix("- `"))?;
+        let entry = line
+            .strip_prefix("| `")
+            .or_else(|| line.strip_prefix("- `"))?;
         entry.split(['.', '`']).next()
     });
     for section in keys {
