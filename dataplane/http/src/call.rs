@@ -27,8 +27,6 @@ use crate::h1::{Authority, BodyLength, Frame};
 use crate::pipe::{Lost, Reader};
 use crate::worker::Worker;
 
-/// Interim responses (1xx) that are passed over.
-const INTERIM_MAX: usize = 32;
 /// Further tries on another connection when the first cannot have reached anyone.
 const AGAIN_MAX: usize = 2;
 
@@ -206,7 +204,12 @@ async fn once(
     let has_head = Cell::new(false);
     let answer = {
         let mut sending = pin!(upload(sender, body, wanted.idle));
-        let mut reading = pin!(read(&mut receiver, wanted, &has_head));
+        let mut reading = pin!(read(
+            &mut receiver,
+            wanted,
+            settings.interim_responses_max,
+            &has_head
+        ));
         // The answer is waited for from the end of the request on.
         let mut due = pin!(sleep(wanted.idle));
         poll_fn(|cx| {
@@ -299,12 +302,13 @@ async fn next(
 async fn read(
     receiver: &mut Receiver<'_>,
     wanted: Wanted,
+    interims_max: usize,
     has_head: &Cell<bool>,
 ) -> Result<Answer, Fault> {
     let mut interims = 0;
     let response = loop {
         match receiver.head().await? {
-            Head::Interim(..) if interims < INTERIM_MAX => interims += 1,
+            Head::Interim(..) if interims < interims_max => interims += 1,
             Head::Interim(..) | Head::Switched(_) => {
                 return Err(CallError::Failed(Reason::UpstreamProtocol).into());
             }

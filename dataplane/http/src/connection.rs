@@ -196,7 +196,7 @@ async fn serve_request(
         }
     };
     responder.takes_trailers(request.takes_trailers);
-    let mut body = RequestBody::http1(io, buf, length, &worker.settings.request_head);
+    let mut body = RequestBody::http1(io, buf, length, &worker.settings);
     proxy::handle(worker, arrival, timer, request, &mut body, &mut responder).await;
     if !responder.is_complete() {
         return Some(Ended::Cut);

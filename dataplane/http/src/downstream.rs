@@ -24,8 +24,6 @@ pub(crate) use request_body::RequestBody;
 
 /// Bytes asked of a socket at once.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
-/// Bytes asked of a socket at once within a large body; what one direction may hold.
-const BODY_READ_BYTES: usize = 32 * 1024;
 /// Larger pieces may wait in the buffer that they were read into.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
@@ -75,12 +73,14 @@ impl From<h2::Error> for ClientError {
     }
 }
 
-/// How much to ask for while a body is read: much of a large one, little of a small one.
-pub(crate) fn body_room(decoder: &BodyDecoder) -> usize {
-    let left = decoder.bytes_left().map_or(BODY_READ_BYTES, |left| {
-        usize::try_from(left).unwrap_or(BODY_READ_BYTES)
+/// How much to ask for while a body is read: little of a small one, of a large one what one direction
+/// may hold.
+pub(crate) fn body_room(decoder: &BodyDecoder, buffer_bytes: usize) -> usize {
+    let left = decoder.bytes_left();
+    let left = left.map_or(buffer_bytes, |left| {
+        usize::try_from(left).unwrap_or(buffer_bytes)
     });
-    left.clamp(READ_BYTES, BODY_READ_BYTES)
+    left.max(READ_BYTES).min(buffer_bytes)
 }
 
 /// The response to one request.

@@ -268,7 +268,7 @@ impl Channel {
         settings: &'a Settings,
     ) -> Result<(Sender<'a>, Receiver<'a>), Failure> {
         match &mut self.kind {
-            Kind::Http1(http1) => Ok(http1.send(request, &settings.response_head)),
+            Kind::Http1(http1) => Ok(http1.send(request, settings)),
             Kind::Http2(http2) => http2.send(request, &settings.response_head),
         }
     }
@@ -333,6 +333,8 @@ pub(crate) enum Receiver<'a> {
         decoder: BodyDecoder,
         method: Method,
         limits: &'a HeadLimits,
+        /// What is held of the body at once.
+        buffer_bytes: usize,
         /// How far the buffer was searched for the end of a head.
         scan: usize,
         keep_alive: bool,
@@ -538,10 +540,14 @@ impl Receiver<'_> {
 
     /// As [`Self::frame`], for one poll.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, Failure>> {
-        let (io, buf, decoder) = match self {
+        let (io, buf, decoder, room) = match self {
             Self::Http1 {
-                io, buf, decoder, ..
-            } => (io, buf, decoder),
+                io,
+                buf,
+                decoder,
+                buffer_bytes,
+                ..
+            } => (io, buf, decoder, *buffer_bytes),
             Self::Http2 { http2, .. } => return http2.poll_frame(cx),
         };
         let fault = |reason| Poll::Ready(Err(Failure::new(reason, Again::Never)));
@@ -553,7 +559,7 @@ impl Receiver<'_> {
                 Err(h1::BodyError::Truncated) => return fault(Reason::UpstreamReset),
                 Err(_) => return fault(Reason::UpstreamProtocol),
             }
-            is_eof = match ready!(io.poll_read(cx, buf, body_room(decoder))) {
+            is_eof = match ready!(io.poll_read(cx, buf, body_room(decoder, room))) {
                 Ok(bytes) => bytes == 0,
                 Err(_) => return fault(Reason::UpstreamReset),
             };

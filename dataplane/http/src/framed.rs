@@ -11,6 +11,7 @@ use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use dataplane_telemetry::metrics::Http2Limit;
+use dataplane_telemetry::metrics::{Http2Limit, ListenerMetrics};
 
 use crate::frame_guard::{FrameGuard, FrameLimits};
 use crate::io::{Io, drop_rest};
@@ -198,10 +199,17 @@ pub(crate) struct Framed {
     prefix: Bytes,
     guard: FrameGuard,
     line: Line,
+    /// Where streams that are refused are counted.
+    metrics: Option<Arc<ListenerMetrics>>,
 }
 
 impl Framed {
-    pub(crate) fn new(prefix: Bytes, io: Io, limits: FrameLimits) -> Self {
+    pub(crate) fn new(
+        prefix: Bytes,
+        io: Io,
+        limits: FrameLimits,
+        metrics: Option<Arc<ListenerMetrics>>,
+    ) -> Self {
         let way = Way {
             io,
             gathered: BytesMut::new(),
@@ -216,6 +224,7 @@ impl Framed {
                 owes_head: Cell::default(),
                 broken: Cell::default(),
             })),
+            metrics,
         }
     }
 
@@ -224,12 +233,22 @@ impl Framed {
         self.line.clone()
     }
 
-    fn received(&mut self, bytes: &[u8]) {
+    /// False when they break a limit: then h2 gets nothing of them.
+    fn received(&mut self, bytes: &[u8]) -> bool {
         let shared = &self.line.0;
-        if let Err(limit) = self.guard.receive(bytes, Instant::now) {
+        let received = self.guard.receive(bytes, Instant::now);
+        if let Err(limit) = received {
             shared.broken.set(Some(limit));
         }
         note(&shared.owes_head, self.guard.owes_head());
+        received.is_ok()
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        let refused = self.guard.send(bytes);
+        if let (1.., Some(metrics)) = (refused, &self.metrics) {
+            metrics.http2_streams_refused(refused);
+        }
     }
 }
 
@@ -250,7 +269,11 @@ impl AsyncRead for Framed {
             let taken = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix.split_to(taken));
         }
-        self.received(&buf.filled()[before..]);
+        if !self.received(&buf.filled()[before..]) {
+            // Who polls h2 looks at the limit next, and ends the connection by it.
+            buf.set_filled(before);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -277,7 +300,7 @@ impl AsyncWrite for Framed {
         if let Poll::Ready(Ok(mut left)) = written {
             for buf in bufs {
                 let part = left.min(buf.len());
-                self.guard.send(&buf[..part]);
+                self.sent(&buf[..part]);
                 left -= part;
             }
         }

@@ -23,7 +23,7 @@ pub use hop_by_hop::{is_allowed_in_trailers, is_websocket_upgrade, strip_hop_by_
 pub use request_head::{RequestHead, Target, Upgrade, request_head};
 pub use response_head::{ResponseHead, response_head};
 
-/// How large a message head, and equally a trailer section, may be.
+/// How large a message head, and equally a trailer section, may be, and what comes between chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// The whole head with its first line and the empty line at its end.
@@ -32,6 +32,8 @@ pub struct HeadLimits {
     pub fields_max: usize,
     /// The request target; longer ones are answered with 414.
     pub target_bytes_max: usize,
+    /// Bytes of chunk extensions in one message; nobody uses them but to waste our time.
+    pub chunk_extension_bytes_max: usize,
     /// Whether CONNECT requests are parsed; when not they are refused.
     pub is_connect_allowed: bool,
 }
@@ -42,6 +44,7 @@ impl HeadLimits {
         head_bytes_max: 64 * 1024,
         fields_max: 128,
         target_bytes_max: 16 * 1024,
+        chunk_extension_bytes_max: 4 * 1024,
         is_connect_allowed: false,
     };
 

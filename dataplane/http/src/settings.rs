@@ -21,6 +21,10 @@ pub struct Settings {
     pub request_head: HeadLimits,
     /// Size and field count of response heads; larger ones are answered with 502.
     pub response_head: HeadLimits,
+    /// Interim responses (1xx) that one attempt may bring; more are answered with 502.
+    pub interim_responses_max: usize,
+    /// What is held of a message for one direction of a client; then its sender waits.
+    pub buffer_bytes: usize,
     /// From the accepted connection to the first byte of a request.
     pub first_byte_timeout: Duration,
     /// From the first byte of a request head to its last, in total.
@@ -105,6 +109,8 @@ impl Default for Settings {
         Self {
             request_head: HeadLimits::REQUEST,
             response_head: HeadLimits::RESPONSE,
+            interim_responses_max: 32,
+            buffer_bytes: 32 * 1024,
             first_byte_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             keepalive_idle: Duration::from_secs(75),

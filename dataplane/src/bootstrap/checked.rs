@@ -223,18 +223,23 @@ fn http(written: &Written) -> dataplane_http::Settings {
     use dataplane_http::h1::HeadLimits;
     use dataplane_resilience::retry::Allowance;
 
+    let chunk_extension_bytes_max = to_usize(written.number(&key::CHUNK_EXTENSIONS));
     dataplane_http::Settings {
         request_head: HeadLimits {
             head_bytes_max: to_usize(written.number(&key::HEAD_BYTES_MAX)),
             fields_max: to_usize(written.number(&key::HEAD_FIELDS)),
             target_bytes_max: to_usize(written.number(&key::TARGET_BYTES)),
+            chunk_extension_bytes_max,
             ..HeadLimits::REQUEST
         },
         response_head: HeadLimits {
             head_bytes_max: to_usize(written.number(&key::RESPONSE_HEAD_BYTES)),
             fields_max: to_usize(written.number(&key::RESPONSE_FIELDS)),
+            chunk_extension_bytes_max,
             ..HeadLimits::RESPONSE
         },
+        interim_responses_max: to_usize(written.number(&key::INTERIM_RESPONSES)),
+        buffer_bytes: to_usize(written.number(&key::HTTP_BUFFER)),
         first_byte_timeout: written.duration(&key::FIRST_BYTE),
         head_timeout: written.duration(&key::HEAD_TIMEOUT),
         keepalive_idle: written.duration(&key::KEEPALIVE_IDLE),
@@ -249,6 +254,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
             control_max: to_u32(written.number(&key::H2_CONTROL_FRAMES)),
             priority_per_stream_max: to_u32(written.number(&key::H2_PRIORITY_FRAMES)),
             window_updates_per_data_max: to_u32(written.number(&key::H2_WINDOW_UPDATES)),
+            empty_in_row_max: to_u32(written.number(&key::H2_EMPTY_FRAMES)),
         },
         h2_pending_resets_max: to_usize(written.number(&key::H2_PENDING_RESETS)),
         h2_early_resets_max: to_usize(written.number(&key::H2_EARLY_RESETS)),

@@ -230,6 +230,8 @@ keys! {
         "Retries of a backend beyond that share in any 10 s.";
     BODY_BUFFER "runtimeTuning.requestBodyBufferBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "65536",
         "How much of a request body is kept for another attempt, where a route has a retry policy; larger bodies are sent once.";
+    HTTP_BUFFER "runtimeTuning.httpBufferBytes": number(Unit::Bytes, 16_384, 1 << 20, Zero::Default), "32768",
+        "How much of a message is read or queued at once for one direction of a client; then its sender waits.";
     AI_BODY "runtimeTuning.aiBodyBytes": number(Unit::Bytes, 1024, GIB, Zero::Default), "33554432",
         "Largest request to an AI service, and largest answer of a provider that does not come in pieces; both are gathered.";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
@@ -377,6 +379,11 @@ keys! {
         "Largest response head of an endpoint; larger ones are answered with 502.";
     RESPONSE_FIELDS "runtimeProtection.httpMaxResponseHeaderFields": FIELDS, "200",
         "Fields of an endpoint's response head; more are answered with 502.";
+    CHUNK_EXTENSIONS "runtimeProtection.httpMaxChunkExtensionBytes":
+        number(Unit::Bytes, 1, 1 << 20, Zero::Default), "4096",
+        "Bytes of chunk extensions in one message; a request with more is answered with 400, a response with more is cut.";
+    INTERIM_RESPONSES "runtimeProtection.httpMaxInterimResponses": FIELDS, "32",
+        "Interim responses (1xx) of an endpoint to one request; more are answered with 502.";
     H2_STREAMS "runtimeProtection.http2MaxConcurrentStreams":
         number(Unit::Count, 1, 10_000, Zero::Default), "100",
         "Streams a client may have open at once on one HTTP/2 connection.";
@@ -390,6 +397,9 @@ keys! {
         "PRIORITY frames of a client per stream; more end the connection.";
     H2_WINDOW_UPDATES "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame": FRAMES, "10",
         "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
+    H2_EMPTY_FRAMES "runtimeProtection.http2MaxConsecutiveEmptyFrames":
+        number(Unit::Count, 1, 100, Zero::Default), "20",
+        "DATA and CONTINUATION frames in a row in which a client sends nothing, or only padding; more end the connection, as do 100 empty DATA frames in its whole life.";
 
     SESSION_SECRET "sessionPersistence.secretKey": Kind::Secret, "",
         "Secret of 16 characters or more under which persistent sessions are sealed, the same for all replicas; better kept in a file. Without one each process makes its own, and a session ends with it.";

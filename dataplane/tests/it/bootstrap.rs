@@ -549,7 +549,6 @@ fn every_limit_has_a_row_and_every_row_is_true() {
     // belong to an end that is told as a whole.
     let unseen = [
         "runtimeTuning.requestBodyBufferBytes",
-        "runtimeProtection.http2MaxConcurrentStreams",
         "runtimeTuning.http2StreamWindowBytes",
         "runtimeTuning.http2ConnectionWindowBytes",
         "runtimeTuning.upstreamHttp2PingAfterMs",

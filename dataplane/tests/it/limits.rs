@@ -12,6 +12,9 @@ use http::{Method, Request};
 
 use crate::support::{Gateway, at, http_route};
 
+mod parts;
+mod waits;
+
 fn to(port: u16, endpoints: &[std::net::SocketAddr]) -> ir::Snapshot {
     SnapshotBuilder::new("v1")
         .http_listener("infra/gw/http", port)

@@ -60,6 +60,30 @@ impl Gateway {
         }
     }
 
+    /// The metrics as a scrape gets them.
+    pub(crate) fn scrape(&self) -> String {
+        let mut text = String::new();
+        self.metrics.encode_text(&mut text);
+        text
+    }
+
+    /// The sum of a family's samples whose labels hold all of these.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let start = format!("nantian_gateway_dataplane_{name}");
+        self.scrape()
+            .lines()
+            .filter(|line| {
+                line.starts_with(&start) && labels.iter().all(|label| line.contains(label))
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// How many requests ended for that reason.
+    pub(crate) fn outcomes(&self, reason: &str) -> u64 {
+        self.metric("http_outcomes_total", &[&format!("reason=\"{reason}\"")])
+    }
+
     /// Pushes a whole snapshot and waits until it serves.
     pub(crate) async fn apply(&self, snapshot: &Snapshot) {
         self.control_plane.push_snapshot(snapshot).await;

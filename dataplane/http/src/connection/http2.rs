@@ -41,7 +41,9 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
 /// Serves all requests of one connection, of which `prefix` was read already.
 pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc<Arrival>) {
     let settings = Arc::clone(&worker.settings);
-    let io = Framed::new(prefix, io, settings.h2_frames);
+    let metrics = worker.bind(arrival.bind);
+    let metrics = metrics.map(|bind| Arc::clone(&bind.metrics));
+    let io = Framed::new(prefix, io, settings.h2_frames, metrics);
     let line = io.line();
     let handshake = line.beside(builder(&settings).handshake::<_, Bytes>(io));
     let Ok(Ok(Ok(mut connection))) = timeout(settings.head_timeout, handshake).await else {
@@ -151,7 +153,7 @@ fn builder(settings: &Settings) -> Builder {
         .initial_connection_window_size(settings.h2_connection_window)
         .max_header_list_size(head_bytes)
         // What may be queued for a client that is slow: the stream's share of the buffer limit.
-        .max_send_buffer_size(32 * 1024)
+        .max_send_buffer_size(settings.buffer_bytes)
         // Rapid reset (CVE-2023-44487) and resets that we are made to send (CVE-2025-8671).
         .max_pending_accept_reset_streams(settings.h2_pending_resets_max)
         .max_local_error_reset_streams(Some(settings.h2_early_resets_max));

@@ -13,10 +13,11 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
 use super::{ClientError, body_room};
-use crate::h1::{self, BodyDecoder, BodyLength, Frame, HeadLimits};
+use crate::h1::{self, BodyDecoder, BodyLength, Frame};
 use crate::io::Duplex;
 use crate::pipe::Writer;
 use crate::plugins::BodyLine;
+use crate::settings::Settings;
 
 /// Room for the first bytes that are kept; most bodies are small.
 const KEPT_BYTES: usize = 1024;
@@ -43,6 +44,8 @@ enum Source<'a> {
         io: &'a Duplex,
         buf: &'a mut BytesMut,
         decoder: BodyDecoder,
+        /// What is held at once.
+        buffer_bytes: usize,
     },
     Http2(RecvStream),
 }
@@ -81,10 +84,15 @@ impl<'a> RequestBody<'a> {
         io: &'a Duplex,
         buf: &'a mut BytesMut,
         length: BodyLength,
-        limits: &HeadLimits,
+        settings: &Settings,
     ) -> Self {
-        let decoder = BodyDecoder::new(length, limits);
-        Self::new(Source::Http1 { io, buf, decoder }, length.is_empty())
+        let source = Source::Http1 {
+            io,
+            buf,
+            decoder: BodyDecoder::new(length, &settings.request_head),
+            buffer_bytes: settings.buffer_bytes,
+        };
+        Self::new(source, length.is_empty())
     }
 
     pub(crate) fn http2(stream: RecvStream) -> Self {
@@ -313,7 +321,12 @@ impl Source<'_> {
         bytes_max: Option<u64>,
     ) -> Poll<Result<Frame, ClientError>> {
         let frame = match self {
-            Self::Http1 { io, buf, decoder } => ready!(poll_http1(io, buf, decoder, cx))?,
+            Self::Http1 {
+                io,
+                buf,
+                decoder,
+                buffer_bytes,
+            } => ready!(poll_http1(io, buf, decoder, *buffer_bytes, cx))?,
             Self::Http2(stream) => ready!(poll_http2(stream, cx))?,
         };
         if let Frame::Data(data) = &frame {
@@ -449,6 +462,7 @@ fn poll_http1(
     io: &Duplex,
     buf: &mut BytesMut,
     decoder: &mut BodyDecoder,
+    buffer_bytes: usize,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Frame, ClientError>> {
     let mut is_eof = false;
@@ -459,7 +473,7 @@ fn poll_http1(
             Err(h1::BodyError::Truncated) => return Poll::Ready(Err(ClientError::Gone)),
             Err(error) => return Poll::Ready(Err(ClientError::Malformed(error.detail()))),
         }
-        is_eof = ready!(io.poll_read(cx, buf, body_room(decoder)))? == 0;
+        is_eof = ready!(io.poll_read(cx, buf, body_room(decoder, buffer_bytes)))? == 0;
     }
 }
 

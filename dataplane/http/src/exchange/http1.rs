@@ -8,11 +8,12 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{NotTaken, Outgoing, Receiver};
-use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame, HeadLimits};
+use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::held::Held;
 use crate::io::Duplex;
 use crate::outbox::Outbox;
 use crate::pool::Kept;
+use crate::settings::Settings;
 
 pub(super) struct Http1 {
     pub(super) io: Duplex,
@@ -35,7 +36,7 @@ impl Http1 {
     pub(super) fn send<'a>(
         &'a mut self,
         request: &Outgoing<'_>,
-        limits: &'a HeadLimits,
+        settings: &'a Settings,
     ) -> (super::Sender<'a>, Receiver<'a>) {
         let mut out = Outbox::default();
         let headers = hop_by_hop_of(request);
@@ -55,9 +56,10 @@ impl Http1 {
         let receiver = Receiver::Http1 {
             io: &self.io,
             buf: &mut self.buf,
-            decoder: BodyDecoder::new(BodyLength::None, limits),
+            decoder: BodyDecoder::new(BodyLength::None, &settings.response_head),
             method: request.method.clone(),
-            limits,
+            limits: &settings.response_head,
+            buffer_bytes: settings.buffer_bytes,
             scan: 0,
             keep_alive: false,
         };

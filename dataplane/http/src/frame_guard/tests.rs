@@ -10,6 +10,7 @@ fn guard() -> FrameGuard {
         control_max: 5,
         priority_per_stream_max: 3,
         window_updates_per_data_max: 2,
+        empty_in_row_max: 4,
     };
     let mut guard = FrameGuard::new(limits, Instant::now());
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,6 +51,12 @@ fn each_kind_has_its_limit_however_its_bytes_are_cut() {
             ("priority", frame(PRIORITY, 0, &[0; 5]), 3),
             ("window", frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]), 2),
             ("data", frame(DATA, 0, b"x"), 1000),
+            ("empty data", frame(DATA, 0, b""), 4),
+            ("padding", frame(DATA, PADDED, &[3, 0, 0, 0]), 4),
+            ("no padding", frame(DATA, PADDED, &[0]), 4),
+            ("padded data", frame(DATA, PADDED, &[3, 1, 0, 0, 0]), 1000),
+            ("empty ends", frame(DATA, END_STREAM, b""), 1000),
+            ("empty parts", frame(CONTINUATION, 0, b""), 4),
             ("headers", frame(HEADERS, END_HEADERS, b"x"), 1000),
         ] {
             assert_eq!(

@@ -8,8 +8,6 @@ use http::HeaderMap;
 use super::error::{BodyError, HeadError};
 use super::{BodyLength, HeadLimits, fields};
 
-/// Chunk extension bytes a whole message may have; nobody uses them but to waste our time.
-const EXTENSION_BYTES_MAX: usize = 4 * 1024;
 /// 64 bits.
 const SIZE_DIGITS_MAX: u8 = 16;
 
@@ -64,8 +62,8 @@ enum State {
 }
 
 impl BodyDecoder {
-    /// For a body with this framing. Trailers are held to `trailer_limits`.
-    pub const fn new(length: BodyLength, trailer_limits: &HeadLimits) -> Self {
+    /// For a body with this framing. Trailers and chunk extensions are held to `limits`.
+    pub const fn new(length: BodyLength, limits: &HeadLimits) -> Self {
         let state = match length {
             BodyLength::None | BodyLength::Length(0) => State::Done,
             BodyLength::Length(length) => State::Length(length),
@@ -74,8 +72,8 @@ impl BodyDecoder {
         };
         Self {
             state,
-            extension_bytes_left: EXTENSION_BYTES_MAX,
-            trailer_limits: *trailer_limits,
+            extension_bytes_left: limits.chunk_extension_bytes_max,
+            trailer_limits: *limits,
         }
     }
 

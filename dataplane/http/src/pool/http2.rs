@@ -31,8 +31,6 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 /// Of a connection. Clients share it, so it must hold what all of them leave unread: were it
 /// smaller, those who read nothing would stop the responses of all others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-/// Request bytes that may be queued on a stream for an endpoint that is slow.
-const SEND_BUFFER: usize = 32 * 1024;
 /// Streams that clients gave up and whose late frames are still passed over quietly.
 const GIVEN_UP_MAX: usize = 1024;
 /// How long they are.
@@ -211,7 +209,8 @@ fn builder(settings: &Settings) -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER)
+        // Request bytes that may be queued on a stream for an endpoint that is slow.
+        .max_send_buffer_size(settings.buffer_bytes)
         // What a client gives up must not end the connection for all others.
         .max_concurrent_reset_streams(GIVEN_UP_MAX)
         .reset_stream_duration(GIVEN_UP_FOR);

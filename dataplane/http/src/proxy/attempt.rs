@@ -28,8 +28,6 @@ use crate::retry_policy::{Chance, Policy};
 use crate::tunnel;
 use crate::worker::Worker;
 
-/// Interim responses (1xx) that are passed on for one request.
-const INTERIM_MAX: usize = 32;
 /// Bytes of an unwanted response that are read so that its connection can be kept.
 const DISCARD_BYTES_MAX: usize = 64 * 1024;
 /// How long that may take.
@@ -203,6 +201,7 @@ async fn converse(
     let between = Between::default();
     let switched = {
         let mut interims = 0;
+        let interims_max = worker.settings.interim_responses_max;
         let sending = pin!(upload(&mut *body, sender, watch, &between));
         let mut upload = Upload::new(sending);
         let response = loop {
@@ -211,7 +210,7 @@ async fn converse(
                 upload.beside(head).await??
             };
             match head {
-                Head::Interim(status, headers) if interims < INTERIM_MAX => {
+                Head::Interim(status, headers) if interims < interims_max => {
                     interims += 1;
                     responder.interim(status, &headers).await?;
                 }

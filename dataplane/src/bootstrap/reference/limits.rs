@@ -216,12 +216,27 @@ static MESSAGES: &[Row] = &[
         &["upstream_protocol"],
         "502",
     ),
+    row(
+        "runtimeProtection.httpMaxChunkExtensionBytes",
+        &["bad_request", "upstream_protocol"],
+        "400; a response is cut",
+    ),
+    row(
+        "runtimeProtection.httpMaxInterimResponses",
+        &["upstream_protocol"],
+        "502",
+    ),
+    row(
+        "runtimeTuning.httpBufferBytes",
+        &["client_aborted"],
+        "its sender waits; a client that takes nothing for `downstreamWriteTimeoutMs` is cut",
+    ),
 ];
 
 static HTTP2: &[Row] = &[
     row(
         "runtimeProtection.http2MaxConcurrentStreams",
-        &[],
+        &["downstream_http2_streams_refused_total"],
         "further streams are refused (REFUSED_STREAM)",
     ),
     row(
@@ -246,6 +261,11 @@ static HTTP2: &[Row] = &[
     ),
     row(
         "runtimeProtection.http2MaxWindowUpdateFramesPerDataFrame",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
+        "runtimeProtection.http2MaxConsecutiveEmptyFrames",
         &[BROKEN],
         "GOAWAY with ENHANCE_YOUR_CALM",
     ),
@@ -557,9 +577,6 @@ const FIXED: &str = "
 | request heads on HTTP/1.1 over 4 KiB that are not complete, at once | an eighth of the memory, as if each were the largest; none while new requests are answered with 503 | 503 |
 | `Retry-After` of an overload | 1 s | |
 | rest of a request body behind an early answer | 64 KiB, 1 s | the connection is closed |
-| chunk extensions of one message | 4 KiB | 400, and 502 for a response |
-| interim responses (1xx) passed on for one request | 32 | 502 |
-| bytes buffered for one direction of a client | 32 KiB | reading stops |
 
 A level of memory holds for the whole process.
 Memory is that of the control group (version 2 or 1), without page cache that the kernel can drop; the group nearest to its limit counts.

@@ -127,6 +127,8 @@ declare! {
             "Connections closed right after they were accepted, by the limit they met.";
         HTTP2_LIMITED: Counter "downstream_http2_limited_total" ["listener", "limit"]
             "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the limit their client broke.";
+        HTTP2_REFUSED: Counter "downstream_http2_streams_refused_total" ["listener"]
+            "Streams of HTTP/2 connections that were refused, because their client had as many open as it may.";
         DOWNSTREAM_ENDED: Counter "downstream_connections_ended_total" ["listener", "limit"]
             "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, or for their number of requests or their age.";
 

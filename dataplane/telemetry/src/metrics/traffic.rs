@@ -87,6 +87,7 @@ pub struct ListenerMetrics {
     local: Shards<ListenerShard>,
     rejected: [Counter; ConnectionLimit::ALL.len()],
     http2_limited: [Counter; Http2Limit::ALL.len()],
+    http2_streams_refused: Counter,
     ended: [Counter; LifeLimit::ALL.len()],
     pauses: [Counter; AcceptPause::ALL.len()],
 }
@@ -100,6 +101,7 @@ impl ListenerMetrics {
             local: Shards::new(shards),
             rejected: array::from_fn(|_| Counter::default()),
             http2_limited: array::from_fn(|_| Counter::default()),
+            http2_streams_refused: Counter::default(),
             ended: array::from_fn(|_| Counter::default()),
             pauses: array::from_fn(|_| Counter::default()),
         }
@@ -149,6 +151,11 @@ impl ListenerMetrics {
     /// Counts an HTTP/2 connection that was ended because its client broke a limit.
     pub fn http2_limited(&self, limit: Http2Limit) {
         self.http2_limited[limit as usize].increment();
+    }
+
+    /// Counts HTTP/2 streams that were refused, because their client had too many open.
+    pub fn http2_streams_refused(&self, streams: u32) {
+        self.http2_streams_refused.add(u64::from(streams));
     }
 
     /// Counts a connection that ended because of how long it stood, waited or served.
@@ -292,17 +299,20 @@ pub enum Http2Limit {
     Priority,
     /// Too many WINDOW_UPDATE frames.
     WindowUpdate,
-    /// Too many streams given up, or too many CONTINUATION, empty or tiny DATA frames.
+    /// Too many streams given up, or too many CONTINUATION or tiny DATA frames.
     Streams,
+    /// Too many frames in a row with nothing in them.
+    Empty,
 }
 
 impl Http2Limit {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Head,
         Self::Control,
         Self::Priority,
         Self::WindowUpdate,
         Self::Streams,
+        Self::Empty,
     ];
 
     /// The label value.
@@ -313,6 +323,7 @@ impl Http2Limit {
             Self::Priority => "priority",
             Self::WindowUpdate => "window_update",
             Self::Streams => "streams",
+            Self::Empty => "empty",
         }
     }
 }
@@ -450,6 +461,10 @@ pub(super) fn encode_listeners(out: &mut Exposition<'_>, all: &[Arc<ListenerMetr
                 samples.sample(&[&listener.name, limit.as_str()], count);
             }
         }
+    }
+    let mut samples = out.family(&family::HTTP2_REFUSED);
+    for listener in all {
+        samples.sample(&[&listener.name], listener.http2_streams_refused.value());
     }
     let mut samples = out.family(&family::DOWNSTREAM_ENDED);
     for listener in all {

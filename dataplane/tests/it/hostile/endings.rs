@@ -14,11 +14,9 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::frames::{ACK, DATA, END_STREAM, Frames, PING, SETTINGS};
+use super::frames::{ACK, DATA, END_STREAM, Frames, PING, SETTINGS, WINDOW_UPDATE};
 use super::{nowhere, to};
 use crate::support::{Gateway, at};
-
-const WINDOW_UPDATE: u8 = 8;
 
 /// An origin that answers with `steps` and then says no more.
 async fn silent(steps: &[Step]) -> Backend {

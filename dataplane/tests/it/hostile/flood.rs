@@ -7,18 +7,17 @@ use std::time::Duration;
 use dataplane_testkit::client::http1;
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, DEADLINE, until, within};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, block,
-    request,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, request,
 };
 use super::{nowhere, to};
 use crate::support::{Gateway, at};
 
 const PRIORITY: u8 = 2;
-const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -42,11 +41,8 @@ async fn code_of_end(client: &mut Frames) -> Option<u32> {
 }
 
 fn limited(gateway: &Gateway, limit: &str) -> bool {
-    let mut text = String::new();
-    gateway.metrics.encode_text(&mut text);
-    text.lines().any(|line| {
-        line.contains("downstream_http2_limited_total") && line.contains(&format!("\"{limit}\""))
-    })
+    let label = format!("\"{limit}\"");
+    gateway.metric("downstream_http2_limited_total", &[&label]) > 0
 }
 
 /// Sends `count` copies behind `before` and asserts that this is too many.
@@ -98,17 +94,26 @@ async fn each_flood_ends_its_connection_and_is_counted() {
             11,
             "window_update",
         ),
-        (
-            "empty",
-            open.clone(),
-            frame(DATA, 0, 1, &[]),
-            101,
-            "streams",
-        ),
+        ("empty", open.clone(), frame(DATA, 0, 1, &[]), 21, "empty"),
         (
             "only padding",
-            open,
+            open.clone(),
             frame(DATA, 8, 1, &[4, 0, 0, 0, 0]),
+            21,
+            "empty",
+        ),
+        (
+            "empty parts of a head",
+            frame(HEADERS, END_STREAM, 1, &block(&request("GET", "/"))),
+            frame(CONTINUATION, 0, 1, &[]),
+            21,
+            "empty",
+        ),
+        (
+            // Never in a row, and each with its byte: for as long as the connection lives.
+            "empty now and then",
+            open,
+            [frame(DATA, 0, 1, &[]), frame(DATA, 0, 1, b"x")].concat(),
             101,
             "streams",
         ),
@@ -170,6 +175,75 @@ async fn a_header_block_that_does_not_end_ends_the_connection() {
         );
     }
     until(DEADLINE, async || limited(&gateway, "head")).await;
+}
+
+#[tokio::test]
+async fn a_head_that_only_drips_is_cut_by_its_deadline() {
+    let port = free_port();
+    let gateway = Gateway::with(&nowhere(port), |bootstrap| {
+        bootstrap.http.head_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let fields = block(&request("GET", "/a-long-path-that-lasts-for-a-while"));
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let begun = [preface, frame(SETTINGS, 0, 0, &[])].concat();
+    for (name, before, dripped) in [
+        (
+            "HTTP/1.1",
+            vec![],
+            b"GET /a-long-path HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
+        ),
+        ("HTTP/2", begun, frame(HEADERS, END_STREAM, 1, &fields)),
+    ] {
+        let mut tcp = TcpStream::connect(at(port)).await.unwrap();
+        tcp.write_all(&before).await.unwrap();
+        let (mut reading, mut writing) = tcp.split();
+        // Each byte comes long before the deadline, the last one long behind it.
+        let drip = async {
+            for byte in dripped {
+                let _ = writing.write_all(&[byte]).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            panic!("{name}: all of it was taken");
+        };
+        let end = within("the deadline", async {
+            let mut rest = Vec::new();
+            let _ = reading.read_to_end(&mut rest).await;
+        });
+        tokio::select! {
+            () = drip => {}
+            () = end => {}
+        }
+    }
+    until(DEADLINE, async || limited(&gateway, "head")).await;
+    assert_eq!(gateway.outcomes("head_timeout"), 1);
+}
+
+#[tokio::test]
+async fn streams_beyond_those_at_once_are_refused_and_counted() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let gateway = Gateway::with(&to(port, &[backend.address()]), |bootstrap| {
+        bootstrap.http.h2_streams_max = 2;
+    })
+    .await;
+    let mut client = Frames::connect(at(port), &[]).await;
+    for stream in [1, 3, 5, 7] {
+        let post = request("POST", "/echo");
+        client.headers(stream, 0, &post).await;
+    }
+    for refused in [5, 7] {
+        let reset = client.until(RST_STREAM, refused).await.expect("a refusal");
+        assert_eq!(reset.payload, [0, 0, 0, 7], "REFUSED_STREAM");
+    }
+    let counted = || gateway.metric("downstream_http2_streams_refused_total", &[]);
+    until(DEADLINE, async || counted() == 2).await;
+    // The connection and its two streams go on.
+    for stream in [1, 3] {
+        client.send(DATA, END_STREAM, stream, b"x").await.unwrap();
+        assert!(client.until(DATA, stream).await.is_some());
+    }
+    assert_eq!(counted(), 2);
 }
 
 #[tokio::test]

@@ -15,9 +15,10 @@ use tokio::task::JoinHandle;
 pub(super) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
+pub(crate) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 /// Of DATA and HEADERS.
 pub(crate) const END_STREAM: u8 = 1;
 /// Of HEADERS.
@@ -29,21 +30,21 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     pub(super) kind: u8,
     pub(super) flags: u8,
     pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// One connection.
-pub(super) struct Frames {
+pub(crate) struct Frames {
     pub(super) tcp: TcpStream,
 }
 
 impl Frames {
     /// Connects as a client; `settings` are pairs of identifier and value.
-    pub(super) async fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         Self::start(TcpStream::connect(address).await.unwrap(), settings).await
     }
 
@@ -112,7 +113,7 @@ impl Frames {
     }
 
     /// The next frame of that kind on that stream; settings and pings are answered on the way.
-    pub(super) async fn until(&mut self, kind: u8, stream: u32) -> Option<Frame> {
+    pub(crate) async fn until(&mut self, kind: u8, stream: u32) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
             if frame.kind == kind && frame.stream == stream {

@@ -31,7 +31,7 @@ fn with_body(wire: &[u8], length: BodyLength, test: impl AsyncFnOnce(&mut Reques
     runtime.block_on(async {
         let (mut client, io) = pair().await;
         let mut buf = BytesMut::from(wire);
-        let mut body = RequestBody::http1(&io, &mut buf, length, &HeadLimits::REQUEST);
+        let mut body = RequestBody::http1(&io, &mut buf, length, &Settings::default());
         test(&mut body).await;
         client.shutdown().await.unwrap();
     });
@@ -130,7 +130,7 @@ fn reading_ahead_waits_for_the_client_and_can_be_given_up() {
         let (mut client, io) = pair().await;
         let mut buf = BytesMut::from(&b"he"[..]);
         let length = BodyLength::Length(5);
-        let mut body = RequestBody::http1(&io, &mut buf, length, &HeadLimits::REQUEST);
+        let mut body = RequestBody::http1(&io, &mut buf, length, &Settings::default());
         assert!(body.read_ahead(5, || ()).now_or_never().is_none());
         client.write_all(b"llo").await.unwrap();
         let prefix = body.read_ahead(5, || ()).await.unwrap();

@@ -278,7 +278,8 @@ impl<'c> Asking<'_, '_, 'c> {
         let sending = pin!(upload(sender, body));
         let mut upload = Upload::new(sending);
         let response = {
-            let head = pin!(head(&mut receiver, responder));
+            let interims_max = self.line.worker.settings.interim_responses_max;
+            let head = pin!(head(&mut receiver, responder, interims_max));
             upload.beside(head).await?
         };
         let mut response =

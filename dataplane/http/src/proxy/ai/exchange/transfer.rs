@@ -13,8 +13,6 @@ use crate::message::Response;
 
 use super::super::super::attempt::{Fault, Uploaded, unless_gone};
 
-/// Interim responses (1xx) that are passed over.
-const INTERIM_MAX: usize = 32;
 
 /// The body of the request.
 pub(super) async fn upload(
@@ -36,6 +34,7 @@ pub(super) async fn upload(
 pub(super) async fn head(
     receiver: &mut Receiver<'_>,
     responder: &mut Responder<'_>,
+    interims_max: usize,
 ) -> Result<Response, Fault> {
     let protocol = exchange::Failure {
         reason: Reason::UpstreamProtocol,
@@ -44,7 +43,7 @@ pub(super) async fn head(
     let mut interims = 0;
     loop {
         match unless_gone(responder, |cx| receiver.poll_head(cx)).await? {
-            Head::Interim(..) if interims < INTERIM_MAX => interims += 1,
+            Head::Interim(..) if interims < interims_max => interims += 1,
             Head::Interim(..) | Head::Switched(_) => return Err(protocol.into()),
             Head::Final(response) => return Ok(response),
         }
