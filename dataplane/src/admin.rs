@@ -32,6 +32,7 @@ mod api;
 mod openapi;
 mod endpoint;
 mod console;
+pub mod explain;
 mod health;
 mod certificates;
 mod ai;

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use dataplane_telemetry::log;
 
+use crate::admin::explain::Asked;
 use crate::bootstrap::Bootstrap;
 use crate::{Metrics, app, shutdown};
 
@@ -153,6 +154,8 @@ enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// What would become of a request, and why others did not get it.
+    Explain(Asked),
     /// Any path of the admin API, as it answers.
     Get {
         /// As in /v1/limits; docs/reference/admin.md lists all.
@@ -344,6 +347,8 @@ mod tests {
             "nantian-dataplane log-level info,hyper=warn",
             "nantian-dataplane drain --no-wait",
             "nantian-dataplane get /v1/limits",
+            "nantian-dataplane explain https://shop.example.com/cart -H x-team:blue",
+            "nantian-dataplane explain --host a --path /b --port 80 --method POST",
             "nantian-dataplane completion fish",
         ] {
             assert!(Cli::try_parse_from(row.split(' ')).is_ok(), "{row}");

@@ -19,7 +19,7 @@ use crate::control_plane::{self, ControlPlane};
 use crate::files::FileSource;
 use crate::report::Report;
 use crate::settings::{Addresses, GrpcTls, Settings};
-use crate::standalone::{self, Standalone};
+use crate::standalone::{self, Asked, Standalone, as_text};
 use crate::translate::{self, Addressing, Classes, PortMap, translate};
 use crate::watch;
 
@@ -49,6 +49,9 @@ enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Say what would become of a request under the manifests of a folder, and why; nothing is
+    /// started.
+    Explain(Explain),
 }
 
 const NAME: &str = "nantian-shim";
@@ -131,6 +134,29 @@ struct Check {
     controller: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Explain {
+    /// Folder or file with the manifests (*.yaml, *.yml, *.json).
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    #[command(flatten)]
+    asked: Asked,
+    /// Look only at Gateways of classes with this controllerName [default: at all Gateways].
+    #[arg(long, value_name = "NAME")]
+    controller: Option<String>,
+    /// What the answer looks like.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Lines for people.
+    Table,
+    /// As the data plane's admin API answers.
+    Json,
+}
+
 /// Exit code of wrong usage and of files that cannot be read; what fails later ends with 1.
 const USAGE: u8 = 2;
 
@@ -148,6 +174,7 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Check(check) => check.run(),
         Command::Completion { shell } => complete(shell),
+        Command::Explain(explain) => explain.run(),
         Command::Serve(serve) => in_runtime(|shutdown| serve.run(shutdown)),
         Command::Standalone(args) => in_runtime(|shutdown| args.run(shutdown)),
     };
@@ -280,6 +307,25 @@ impl Check {
     }
 }
 
+impl Explain {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let folders = vec![self.folder];
+        must_exist(&folders)?;
+        let files = FileSource::new(folders).current();
+        let settings = translate::Settings {
+            classes: classes(self.controller),
+            ..translate::Settings::default()
+        };
+        let translation = translate(&files.view, &settings, None);
+        let told = standalone::explain(translation.snapshot().clone(), self.asked)?;
+        say(&match self.output {
+            Output::Table => as_text(&told),
+            Output::Json => format!("{told:#}\n"),
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
 /// Where Gateways listen, from the settings' words into the translation's.
 fn address(translation: &mut translate::Settings, addresses: &Addresses) {
     match addresses {
@@ -375,7 +421,10 @@ async fn wait_for_signal() {
 fn start_log(filter: Option<&str>, command: &Command) {
     let default = match command {
         Command::Serve(_) => "info",
-        Command::Standalone(_) | Command::Check(_) | Command::Completion { .. } => "warn",
+        Command::Standalone(_)
+        | Command::Check(_)
+        | Command::Explain(_)
+        | Command::Completion { .. } => "warn",
     };
     let filter = filter.map_or_else(|| EnvFilter::new(default), EnvFilter::new);
     tracing_subscriber::fmt()
@@ -414,6 +463,8 @@ mod tests {
             "nantian-shim standalone DIR --map-port 80=8080 --map-port 443=8443",
             "nantian-shim standalone DIR --controller example.net/gateway",
             "nantian-shim completion zsh",
+            "nantian-shim explain DIR http://shop.example.com/cart -H x-team:blue",
+            "nantian-shim explain DIR --host a --path /b --port 80 --method POST --output json",
             "nantian-shim check DIR --all --log debug --controller example.net/gateway",
         ];
         for row in rows {

@@ -1,6 +1,7 @@
 //! The whole gateway in one process: the control plane and a data plane, joined by a real stream.
 //!
-//! The only file that may import the data plane. `cli.rs` calls [`run`]: it starts the control plane
+//! The only file that may import the data plane. `cli.rs` calls [`explain`], which asks it a question,
+//! and [`run`]: it starts the control plane
 //! on a free loopback port, the data plane against it, and prints what is served and what is wrong;
 //! afterwards every change is one line. Settings are the defaults of two processes, but for these:
 //! connections end neither by age nor by number of requests, bodies have no limit, there is no access
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dataplane::Metrics;
+pub use dataplane::admin::explain::{Asked, as_text};
 use dataplane::bootstrap::Bootstrap;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +57,12 @@ pub struct Standalone {
     pub admin_addr: SocketAddr,
     /// Admin API of the control plane.
     pub control_admin_addr: SocketAddr,
+}
+
+/// What would become of a request in a data plane that serves `snapshot`; nothing is started for it.
+pub fn explain(snapshot: ir::Snapshot, asked: Asked) -> anyhow::Result<serde_json::Value> {
+    let told = dataplane::admin::explain::of_snapshot(snapshot, asked);
+    told.map_err(anyhow::Error::msg)
 }
 
 /// Runs until the shutdown, or until either half fails.

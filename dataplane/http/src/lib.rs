@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod probe;
+pub mod explain;
 mod proxy;
 mod phase;
 mod authorize;

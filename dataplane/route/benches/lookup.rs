@@ -33,6 +33,7 @@ fn main() {
     lookups(&mut criterion);
     conditions(&mut criterion);
     changes(&mut criterion);
+    explanations(&mut criterion);
     criterion.final_summary();
 }
 
@@ -229,6 +230,30 @@ fn changes(criterion: &mut Criterion) {
                 bencher.iter(|| table(&routes));
             },
         );
+    }
+}
+
+/// What an operator's question costs among 5,000 routes.
+fn explanations(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("explain");
+    for (name, spread) in [
+        ("one_host", Spread::OneHost),
+        ("many_hosts", Spread::ManyHosts),
+    ] {
+        let table = table(&spread.routes(5_000));
+        let (host, path) = (spread.host(2_500), spread.path(2_500));
+        group.bench_function(BenchmarkId::new(name, 5_000), |bencher| {
+            bencher.iter(|| {
+                let request = Request {
+                    host: &host,
+                    path: &path,
+                    query: None,
+                    method: &Method::GET,
+                    headers: &HeaderMap::new(),
+                };
+                black_box(table.explain(&request, 20).others.len());
+            });
+        });
     }
 }
 

@@ -150,6 +150,13 @@ impl<'a, T> Iterator for Candidates<'a, '_, T> {
     type Item = &'a T;
 
     fn next(&mut self) -> Option<&'a T> {
+        self.next_place().map(|(_, value)| value)
+    }
+}
+
+impl<'a, 'h, T> Candidates<'a, 'h, T> {
+    /// As [`Iterator::next`], with the name that covers the host.
+    pub(crate) fn next_place(&mut self) -> Option<(Place<'h>, &'a T)> {
         loop {
             let found = match self.step {
                 Step::Exact => {
@@ -159,7 +166,8 @@ impl<'a, T> Iterator for Candidates<'a, '_, T> {
                         // From the second byte: a wildcard stands for a label that is not empty.
                         Step::Wildcard(1)
                     };
-                    self.map.exact.get(self.host)
+                    let found = self.map.exact.get(self.host);
+                    found.map(|value| (Place::Exact(self.host), value))
                 }
                 Step::Wildcard(from) => {
                     let rest = self.host.as_bytes().get(from..).unwrap_or_default();
@@ -167,7 +175,9 @@ impl<'a, T> Iterator for Candidates<'a, '_, T> {
                         Some(offset) => {
                             let after = from + offset + 1;
                             self.step = Step::Wildcard(after);
-                            self.map.wildcard.get(&self.host[after..])
+                            let suffix = &self.host[after..];
+                            let found = self.map.wildcard.get(suffix);
+                            found.map(|value| (Place::Wildcard(suffix), value))
                         }
                         None => {
                             self.step = Step::Any;
@@ -177,7 +187,7 @@ impl<'a, T> Iterator for Candidates<'a, '_, T> {
                 }
                 Step::Any => {
                     self.step = Step::Done;
-                    self.map.any.as_ref()
+                    self.map.any.as_ref().map(|value| (Place::Any, value))
                 }
                 Step::Done => return None,
             };
@@ -189,14 +199,15 @@ impl<'a, T> Iterator for Candidates<'a, '_, T> {
 }
 
 /// Where a name is kept.
-enum Place<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
     Exact(&'a str),
     Wildcard(&'a str),
     Any,
 }
 
 impl<'a> Place<'a> {
-    fn of(name: Option<&'a Hostname>) -> Self {
+    pub(crate) fn of(name: Option<&'a Hostname>) -> Self {
         match name {
             None => Self::Any,
             Some(name) => match name.wildcard_suffix() {

@@ -73,17 +73,43 @@ impl Conditions {
     }
 
     pub(crate) fn are_met(&self, request: &Request<'_>) -> bool {
-        self.method.as_ref().is_none_or(|m| m == request.method)
-            && self
-                .call
-                .as_ref()
-                .is_none_or(|call| call.is_met(request.path))
-            && self.headers.iter().all(|h| h.is_met(request.headers))
-            && (self.params.is_empty() || {
-                let query = request.query.unwrap_or_default();
-                self.params.iter().all(|param| is_param_met(param, query))
-            })
+        self.unmet(request).is_none()
     }
+
+    /// The first condition that the request does not meet.
+    pub(crate) fn unmet(&self, request: &Request<'_>) -> Option<Unmet<'_>> {
+        if let Some(method) = &self.method
+            && method != request.method
+        {
+            return Some(Unmet::Method(method));
+        }
+        if let Some(call) = &self.call
+            && !call.is_met(request.path)
+        {
+            return Some(Unmet::Call);
+        }
+        let mut headers = self.headers.iter();
+        if let Some(header) = headers.find(|header| !header.is_met(request.headers)) {
+            return Some(Unmet::Header(&header.name));
+        }
+        let query = request.query.unwrap_or_default();
+        let mut params = self.params.iter();
+        let param = params.find(|param| !is_param_met(param, query))?;
+        Some(Unmet::Param(&param.name))
+    }
+}
+
+/// What a request does not agree with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmet<'a> {
+    /// It has another method than this one.
+    Method(&'a Method),
+    /// It is no call of the gRPC service or method.
+    Call,
+    /// It lacks this field, or the field has another value.
+    Header(&'a HeaderName),
+    /// It lacks this query parameter, or the parameter has another value.
+    Param(&'a str),
 }
 
 /// Gateway API: among conditions on one name the first counts, the others are ignored.

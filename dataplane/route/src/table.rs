@@ -21,15 +21,19 @@ mod host;
 mod paths;
 mod single;
 mod compile;
+mod explain;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::compile::{CompiledRoute, RouteKind};
+pub use self::compile::{CompiledRoute, Precedence, RouteKind};
+pub use self::explain::{Explained, Lost, Other, Source};
 use self::host::HostEntry;
 use crate::hostname::HostMap;
 use crate::request::Request;
 use crate::text_map::TextMap;
+
+pub use crate::http_match::Unmet;
 
 /// Regular-expression paths of one host that begin with the same literal segments, beyond which
 /// look-ups become slow; more are served all the same.

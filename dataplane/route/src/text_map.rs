@@ -68,6 +68,17 @@ impl<V> TextMap<V> {
         }
     }
 
+    /// All values, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        let (few, many) = match self {
+            Self::Few(list) => (Some(list), None),
+            Self::Many(shards) => (None, Some(shards)),
+        };
+        let few = few.into_iter().flatten();
+        let many = many.into_iter().flat_map(|shards| shards.entries());
+        few.chain(many).map(|entry| &entry.value)
+    }
+
     /// The value of the only entry; nothing when there are several or none.
     pub(crate) fn only(&self) -> Option<&V> {
         match self {

@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::answer::{Answer, AnswerBody};
 use super::endpoint::{Access, Change, Endpoint, Found, Read};
+use super::query::Query;
 use super::{Context, openapi};
 
 /// Largest body.
@@ -73,6 +74,7 @@ impl Api {
             Read::Document => openapi::answer(),
             Read::Plain(answer) => answer(context),
             Read::Named(answer) => answer(context, &found.names),
+            Read::Asked(answer) => answer(context, &Query::of(query)),
             Read::Later(answer) => answer(context).await,
             Read::Listed(answer) => match Found::filter(query) {
                 Ok(filter) => answer(context, &filter),

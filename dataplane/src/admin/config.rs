@@ -12,8 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ir::cluster::{BackendTls, EndpointAddress};
 use ir::filter::HeaderEdit;
 use ir::http_route::{
-    BackendRef, GrpcMethodMatch, GrpcRule, HttpMatch, HttpRule, PathMatch, Route, TextMatch,
-    ValueMatch,
+    BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRule, HttpMatch, HttpRule, PathMatch, Route,
+    TextMatch, ValueMatch,
 };
 use ir::listener::ListenerTls;
 use ir::{Cluster, Endpoint, Filter, Listener, Secret, Snapshot, StreamRoute};
@@ -119,10 +119,7 @@ pub(super) fn http_rule(rule: &HttpRule) -> Value {
 pub(super) fn grpc_rule(rule: &GrpcRule) -> Value {
     json!({
         "name": rule.name,
-        "matches": list(&rule.matches, |it| json!({
-            "method": grpc_method(&it.method),
-            "headers": list(&it.headers, value_match),
-        })),
+        "matches": list(&rule.matches, grpc_match),
         "filters": list(&rule.filters, filter),
         "backends": list(&rule.backends, backend),
         "session_persistence": rule.session_persistence.as_ref().map(debug),
@@ -220,7 +217,7 @@ fn backend(backend: &BackendRef) -> Value {
     })
 }
 
-fn http_match(it: &HttpMatch) -> Value {
+pub(super) fn http_match(it: &HttpMatch) -> Value {
     let (kind, path) = match &it.path {
         PathMatch::Exact(path) => ("exact", path.as_str()),
         PathMatch::Prefix(path) => ("prefix", path.as_str()),
@@ -231,6 +228,13 @@ fn http_match(it: &HttpMatch) -> Value {
         "method": it.method,
         "headers": list(&it.headers, value_match),
         "query_params": list(&it.query_params, value_match),
+    })
+}
+
+pub(super) fn grpc_match(it: &GrpcMatch) -> Value {
+    json!({
+        "method": grpc_method(&it.method),
+        "headers": list(&it.headers, value_match),
     })
 }
 
@@ -258,7 +262,7 @@ fn value_match(it: &ValueMatch) -> Value {
     json!({ "name": it.name, kind: unless_sensitive(&it.name, value) })
 }
 
-fn filter(filter: &Filter) -> Value {
+pub(super) fn filter(filter: &Filter) -> Value {
     match filter {
         Filter::RequestHeaders(edit) => json!({ "request_headers": header_edit(edit) }),
         Filter::ResponseHeaders(edit) => json!({ "response_headers": header_edit(edit) }),

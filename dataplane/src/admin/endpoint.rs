@@ -13,8 +13,8 @@ use super::answer::Answer;
 use super::query::{Filter, Query, decode};
 use super::{Context, answer};
 use super::{
-    ai, certificates, console, drain, health, inventory, limits, log_level, metrics, plugins,
-    resilience, sessions, xds,
+    ai, certificates, console, drain, explain, health, inventory, limits, log_level, metrics,
+    plugins, resilience, sessions, xds,
 };
 
 /// One path and all that can be done with it.
@@ -76,6 +76,8 @@ pub(super) enum Read {
     Plain(fn(&Context) -> Answer),
     /// At once, by names in the path.
     Named(fn(&Context, &[String]) -> Answer),
+    /// At once, by the parameters of the query.
+    Asked(fn(&Context, &Query) -> Answer),
     /// At once, a page of a list.
     Listed(fn(&Context, &Filter) -> Answer),
     /// After some work elsewhere.
@@ -141,7 +143,32 @@ const LIST: &[Parameter] = &[
     parameter("offset", "integer", "Leaves out that many at the front."),
 ];
 
-/// The same, and a kind of route.
+/// A request that nobody sent.
+const REQUEST: &[Parameter] = &[
+    parameter("url", "string", "Host, port and path; https for TLS."),
+    parameter("method", "string", "GET when not said."),
+    parameter("host", "string", "The Host field."),
+    parameter("path", "string", "Path and query."),
+    parameter(
+        "header",
+        "string",
+        "A header field, as in `x-team: blue`; may be given several times.",
+    ),
+    parameter("sni", "string", "The server name of the TLS handshake."),
+    parameter(
+        "tls",
+        "string",
+        "`true` for TLS without a server name, too.",
+    ),
+    parameter("port", "integer", "The listener's port."),
+    parameter(
+        "client",
+        "string",
+        "The client's address; 127.0.0.1 when not said.",
+    ),
+];
+
+/// As [`LIST`], and a kind of route.
 const ROUTES: &[Parameter] = &[
     LIST_NAMESPACE,
     parameter("name", "string", "Only names that begin so."),
@@ -303,6 +330,13 @@ pub(super) static ALL: &[Endpoint] = &[
         Read::Plain(xds::status),
         "The stream to the control plane.",
     ),
+    endpoint(
+        "/v1/explain",
+        Content::Json("Explanation"),
+        Read::Asked(explain::explained),
+        "What would become of a request, and why others did not get it.",
+    )
+    .parameters(REQUEST),
     endpoint(
         "/v1/listeners",
         Content::List("Listener"),

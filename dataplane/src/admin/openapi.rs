@@ -91,6 +91,9 @@ fn read(endpoint: &Endpoint, path: &str) -> Value {
         refused(&mut responses, 400, "A parameter cannot be understood.");
     }
     responses.insert("200".to_owned(), ok);
+    if matches!(endpoint.read, Read::Asked(_)) {
+        refused(&mut responses, 400, "A parameter cannot be understood.");
+    }
     if matches!(endpoint.read, Read::Named(_)) {
         refused(&mut responses, 404, "There is no such object.");
     }

@@ -34,6 +34,11 @@ impl Query {
         Some(&value.1)
     }
 
+    /// All parameters.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     fn number(&self, name: &str) -> Result<Option<usize>, String> {
         let Some((_, value)) = self.0.iter().find(|(known, _)| known == name) else {
             return Ok(None);

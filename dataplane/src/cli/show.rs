@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::table::{Column, Style, cell};
 use super::{Command, Config, Output, Wanted, say};
+use crate::admin::explain;
 
 /// Exit code of `status` for a data plane that wants no traffic.
 const NOT_READY: u8 = 3;
@@ -137,6 +138,7 @@ impl Asked<'_> {
                 self.list("/v1/ai/services", wanted, AI, ai_row).await?;
             }
             Command::Limits => self.limits().await?,
+            Command::Explain(asked) => self.explain(asked).await?,
             Command::Sessions(wanted) => self.sessions(wanted).await?,
             Command::Config(Config::Version) => self.version().await?,
             Command::Config(Config::History) => self.history().await?,
@@ -284,6 +286,16 @@ impl Asked<'_> {
             route["targets"] = targets.into();
             route
         });
+        Ok(())
+    }
+
+    async fn explain(&self, asked: &explain::Asked) -> anyhow::Result<()> {
+        let told = format!("/v1/explain?{}", asked.to_query());
+        let told = self.client.value(&told).await?;
+        match self.output {
+            Output::Json => show_json(&told),
+            Output::Table => say(&explain::as_text(&told)),
+        }
         Ok(())
     }
 

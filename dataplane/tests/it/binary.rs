@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use dataplane_testkit::client::http1;
 use dataplane_testkit::snapshot::free_port;
@@ -74,6 +74,14 @@ impl Binary {
         let binary = Self::start(&control_plane, wrapper, keys);
         binary.becomes_ready().await;
         (binary, control_plane)
+    }
+
+    /// Runs a command of the same binary on the same settings.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nantian-dataplane"));
+        let config = self.folder.path().join("config.yaml");
+        command.args(words).arg("--config").arg(config);
+        command.output().unwrap()
     }
 
     pub(crate) async fn becomes_ready(&self) {

@@ -40,6 +40,12 @@ pub(crate) struct Served {
 pub(crate) type Compiled = HashMap<Arc<str>, Served>;
 
 impl TlsListener {
+    /// The certificate for a client that asks for `name` and understands all keys.
+    pub(crate) fn certificate_for(&self, name: Option<&str>) -> Option<&Served> {
+        let all = self.certificates.iter();
+        all.min_by_key(|served| fit(&served.certificate, name))
+    }
+
     /// Compiles `listener`, or hands out `previous` when nothing changed that concerns handshakes.
     pub(crate) fn compile(
         listener: &Listener,
@@ -191,6 +197,11 @@ fn server_config(
     Ok(config)
 }
 
+/// How well a certificate fits the name that a client asked for, if it asked for one.
+fn fit(certificate: &ServerCertificate, name: Option<&str>) -> Fit {
+    name.map_or(Fit::None, |name| certificate.fit(name))
+}
+
 /// Chooses among the certificates of one listener; never empty.
 #[derive(Debug)]
 struct CertificateChoice(Vec<Arc<ServerCertificate>>);
@@ -203,11 +214,7 @@ impl ResolvesServerCert for CertificateChoice {
         self.0
             .iter()
             .filter(|certificate| certificate.can_sign(schemes))
-            .min_by_key(|certificate| {
-                hello
-                    .server_name()
-                    .map_or(Fit::None, |name| certificate.fit(name))
-            })
+            .min_by_key(|certificate| fit(certificate, hello.server_name()))
             .or_else(|| self.0.first())
             .map(|certificate| certificate.key.clone())
     }

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::admission::Admission;
 use crate::certificate::CertificateFacts;
-use crate::listener::{Compiled, TlsListener};
+use crate::listener::{Compiled, Served, TlsListener};
 use crate::server_name::NameTable;
 use crate::stream::{Alpn, ServerStream, TlsSession};
 use crate::verify::Clients;
@@ -144,11 +144,15 @@ impl ServerTls {
         self.listeners
             .values()
             .flat_map(|listener| &listener.certificates)
-            .map(|served| CertificateFacts {
-                secret: served.secret.key.clone(),
-                names: served.certificate.names.clone(),
-                not_after: served.certificate.not_after,
-            })
+            .map(facts)
+    }
+
+    /// The listener that takes a client that asks for `name`, or for none, and the certificate that
+    /// a client is shown that understands all keys.
+    pub fn choice(&self, name: Option<&str>) -> Option<(&Arc<str>, Option<CertificateFacts>)> {
+        let listener = self.by_server_name.best(name)?;
+        let certificate = listener.certificate_for(name).map(facts);
+        Some((&listener.name, certificate))
     }
 
     /// Whether a client that was let in then would be let in now, for the same client. One whose
@@ -197,6 +201,14 @@ impl ServerTls {
                 Err(HandshakeError::ClientCertificate(reason))
             }
         }
+    }
+}
+
+fn facts(served: &Served) -> CertificateFacts {
+    CertificateFacts {
+        secret: served.secret.key.clone(),
+        names: served.certificate.names.clone(),
+        not_after: served.certificate.not_after,
     }
 }
 

@@ -29,6 +29,30 @@ fn check_finds_nothing_wrong_with_the_quickstart() {
 }
 
 #[test]
+fn explain_says_where_a_request_would_go_without_starting_anything() {
+    let output = run(&["explain", QUICKSTART, "http://localhost:8080/two/x"]);
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    for told in [
+        "listener     default/quickstart/http",
+        "route        HTTPRoute default/by-path, rule 1, match 0: path {\"prefix\":\"/two\"}",
+        "backend      100 % default/echo-2:80",
+        "  endpoint   127.0.0.1:3002 well",
+        "its prefix is longer",
+    ] {
+        assert!(printed.contains(told), "{told}: {printed}");
+    }
+    let asked = "https://header.example.test/";
+    let header = "x-version: last";
+    let output = run(&["explain", QUICKSTART, asked, "-H", header, "--output", "json"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["certificate"]["secret"], "default/example-test-tls");
+    assert_eq!(told["route"]["route"], "default/by-header");
+    let why = "host and path match; header x-version is missing or has another value";
+    assert_eq!(told["others"][0]["why"], why, "{told:#}");
+}
+
+#[test]
 fn check_names_what_is_wrong_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     let route = "apiVersion: gateway.networking.k8s.io/v1
@@ -54,7 +78,8 @@ fn wrong_usage_exits_with_2_and_says_why() {
     let settings = folder.path().join("settings.yaml");
     std::fs::write(&settings, "grpcRuntime: {snapshotAckTimout: 1s}").unwrap();
     let settings = settings.to_str().unwrap();
-    let rows: [(&[&str], &str); 8] = [
+    let rows: [(&[&str], &str); 9] = [
+        (&["explain", QUICKSTART, "http://localhost:99/"], "port 99"),
         (&["serve"], "DIR"),
         (&["serve", "--source", "files"], "DIR"),
         (&["check"], "DIR"),

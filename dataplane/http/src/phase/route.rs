@@ -61,24 +61,28 @@ pub(crate) fn rule(ctx: &mut Context<'_>, request: &Request) -> Step {
     let Some(listener) = ctx.listener else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
-    // What OPTIONS asks of the server as a whole belongs to the rules for all paths.
-    let (path, is_whole) = match request.target.path() {
-        "*" => ("/", true),
-        path => (path, false),
-    };
-    let view = View {
-        host: host(request),
-        path,
-        query: request.target.query(),
-        method: &request.method,
-        headers: &request.headers,
-    };
-    let Some(found) = listener.table.lookup(&view) else {
+    let Some(found) = listener.table.lookup(&view(request)) else {
         return Step::reply(Reply::new(Reason::RouteNotFound));
     };
+    let is_whole = request.target.path() == "*";
     ctx.prefix_len = found.prefix_len.filter(|_| !is_whole);
     ctx.rule = Some(found.rule);
     Step::Continue
+}
+
+/// What rules are matched against.
+pub(crate) fn view(request: &Request) -> View<'_> {
+    View {
+        host: host(request),
+        // What OPTIONS asks of the server as a whole belongs to the rules for all paths.
+        path: match request.target.path() {
+            "*" => "/",
+            path => path,
+        },
+        query: request.target.query(),
+        method: &request.method,
+        headers: &request.headers,
+    }
 }
 
 /// The host as routes name it.

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use ir::http_route::{GrpcMatch, GrpcMethodMatch, HttpMatch, PathMatch, Route};
 use ir::{GrpcRoute, Hostname, HttpRoute, Pattern};
 
-use crate::http_match::{Conditions, NeverMet, literal_prefix};
+use crate::http_match::{Conditions, NeverMet, Unmet, literal_prefix};
 use crate::request::Request;
 use crate::text_map::Text;
 
@@ -132,7 +132,7 @@ pub(super) struct CompiledMatch<R> {
     identity: Arc<Identity>,
     rank: Rank,
     /// Index of the rule in its route, and of the match in its rule.
-    position: [u32; 2],
+    pub(super) position: [u32; 2],
 }
 
 impl<R> CompiledMatch<R> {
@@ -153,6 +153,32 @@ impl<R> CompiledMatch<R> {
         match &self.path {
             Path::Regex(regex) => regex.is_match(request.path) && self.is_met(request),
             Path::Exact(_) | Path::Prefix(_) => false,
+        }
+    }
+
+    /// The first thing but host and path that the request does not agree with.
+    pub(super) fn unmet(&self, request: &Request<'_>) -> Option<Unmet<'_>> {
+        self.conditions.as_ref()?.unmet(request)
+    }
+
+    /// Which of the things that [`Self::precedence`] compares decides between the two.
+    pub(super) fn decided_by(&self, kind: RouteKind, other: &Self) -> Precedence {
+        let pairs = self.rank.0.iter().zip(&other.rank.0);
+        if let Some(at) = pairs.into_iter().position(|(one, two)| one != two) {
+            return match (kind, at) {
+                (RouteKind::Http, 0) => Precedence::LongerPattern,
+                (RouteKind::Http, 1) => Precedence::Method,
+                (RouteKind::Http, 2) | (RouteKind::Grpc, 4) => Precedence::MoreHeaders,
+                (RouteKind::Http, _) => Precedence::MoreParams,
+                (RouteKind::Grpc, _) => Precedence::LongerCall,
+            };
+        }
+        if self.identity.created_at != other.identity.created_at {
+            return Precedence::Older;
+        }
+        match self.identity.key == other.identity.key {
+            true => Precedence::Earlier,
+            false => Precedence::Name,
         }
     }
 
@@ -179,6 +205,35 @@ impl Identity {
             .cmp(&age(other))
             .then_with(|| self.key.cmp(&other.key))
     }
+}
+
+/// What makes one match go before another (Gateway API `HTTPRoute.rules.matches`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precedence {
+    /// A more specific host.
+    Host,
+    /// A GRPCRoute goes before an HTTPRoute for a gRPC call.
+    Grpc,
+    /// An exact path goes before a regular expression, that before a prefix.
+    PathKind,
+    /// A longer prefix.
+    LongerPrefix,
+    /// A longer regular expression.
+    LongerPattern,
+    /// More characters of service and method of a gRPC call.
+    LongerCall,
+    /// One with a method.
+    Method,
+    /// More conditions on header fields.
+    MoreHeaders,
+    /// More conditions on query parameters.
+    MoreParams,
+    /// The older route.
+    Older,
+    /// The route whose `namespace/name` comes first.
+    Name,
+    /// The earlier rule or match of the same route.
+    Earlier,
 }
 
 /// What Gateway API counts in a match, most important first; more goes first.
@@ -251,7 +306,7 @@ impl RegexPath {
         }
     }
 
-    fn is_match(&self, path: &str) -> bool {
+    pub(super) fn is_match(&self, path: &str) -> bool {
         path.starts_with(&*self.literal) && self.pattern.is_match(path)
     }
 }

@@ -17,12 +17,12 @@ pub(super) struct Single<R> {
     has_conditions: bool,
 }
 
-/// The kind of the match's [`Path`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kind of the match's [`Path`], in the order in which they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PathKind {
     Exact,
-    Prefix,
     Regex,
+    Prefix,
 }
 
 impl<R> Single<R> {
@@ -30,11 +30,7 @@ impl<R> Single<R> {
         Self {
             rule: compiled.rule.clone(),
             compiled: compiled.clone(),
-            path: match compiled.path {
-                Path::Exact(_) => PathKind::Exact,
-                Path::Prefix(_) => PathKind::Prefix,
-                Path::Regex(_) => PathKind::Regex,
-            },
+            path: PathKind::of(&compiled.path),
             has_conditions: compiled.has_conditions(),
         }
     }
@@ -59,16 +55,34 @@ impl<R> Single<R> {
         key: &[u8],
         request: &Request<'_>,
     ) -> Option<(&Arc<R>, Option<usize>)> {
-        let path = request.path.as_bytes();
-        let prefix_len = match self.path {
-            PathKind::Exact if path == key => None,
-            PathKind::Prefix if has_leading_segments(path, key) => Some(key.len()),
-            PathKind::Regex if self.compiled.is_regex_met(request) => {
-                return Some((&self.rule, None));
-            }
-            PathKind::Exact | PathKind::Prefix | PathKind::Regex => return None,
-        };
+        if self.path == PathKind::Regex {
+            let is_met = self.compiled.is_regex_met(request);
+            return is_met.then_some((&self.rule, None));
+        }
+        if !self.path.covers(key, request.path) {
+            return None;
+        }
+        let prefix_len = (self.path == PathKind::Prefix).then_some(key.len());
         Some((self.rule_if_met(request)?, prefix_len))
+    }
+}
+
+impl PathKind {
+    pub(super) fn of(path: &Path) -> Self {
+        match path {
+            Path::Exact(_) => Self::Exact,
+            Path::Prefix(_) => Self::Prefix,
+            Path::Regex(_) => Self::Regex,
+        }
+    }
+
+    /// Whether what is filed under `key` takes the path. Regular expressions say that themselves.
+    pub(super) fn covers(self, key: &[u8], path: &str) -> bool {
+        match self {
+            Self::Exact => path.as_bytes() == key,
+            Self::Prefix => has_leading_segments(path.as_bytes(), key),
+            Self::Regex => false,
+        }
     }
 }
 

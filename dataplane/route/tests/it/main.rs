@@ -7,6 +7,7 @@
 )]
 
 mod edits;
+mod explain;
 mod precedence;
 mod property;
 mod reference;

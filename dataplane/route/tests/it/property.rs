@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use dataplane_route::table::{RouteKind, Table};
+use dataplane_route::table::{Lost, RouteKind, Table};
 use http::Method;
 use ir::Pattern;
 use ir::http_route::{GrpcMatch, HttpMatch, PathMatch, TextMatch, ValueMatch};
@@ -217,6 +217,33 @@ proptest! {
         for sent in &requests {
             let expected = reference::lookup(&routes, &sent.request());
             prop_assert_eq!(found(&table, sent), expected, "{:?}", sent);
+        }
+    }
+
+    #[test]
+    fn what_explain_says_is_what_a_lookup_does(
+        routes in routes(),
+        requests in vec(request(), 24),
+    ) {
+        let held = table(&routes);
+        for sent in &requests {
+            let request = sent.request();
+            let explained = held.explain(&request, usize::MAX);
+            let winner = explained.winner.map(|it| format!("{}#{}", it.route, it.rule));
+            let expected = held.lookup(&request).map(|found| found.rule.to_string());
+            prop_assert_eq!(&winner, &expected, "{:?}", sent);
+            let told = explained.found.map(|found| found.rule.to_string());
+            prop_assert_eq!(told, expected);
+            // Left alone, a match that lost by precedence alone takes the request, and no other does.
+            for other in &explained.others {
+                let source = other.source;
+                let is_it = |it: &&AnyRoute| (it.kind(), it.key()) == (source.kind, source.route);
+                let route = routes.iter().find(is_it).unwrap().clone();
+                let alone = table(&[route.only(source.rule, source.index)]);
+                let takes = alone.lookup(&request).is_some();
+                let lost_to_another = matches!(other.lost, Lost::Precedence(_));
+                prop_assert_eq!(takes, lost_to_another, "{:?} {:?}", other, sent);
+            }
         }
     }
 

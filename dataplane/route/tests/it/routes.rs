@@ -46,6 +46,21 @@ impl AnyRoute {
         self
     }
 
+    /// The route with one match alone, of those that it has.
+    pub(crate) fn only(mut self, rule: usize, index: usize) -> Self {
+        match &mut self {
+            Self::Http(route) => {
+                route.rules = vec![route.rules.swap_remove(rule)];
+                route.rules[0].matches = vec![route.rules[0].matches.swap_remove(index)];
+            }
+            Self::Grpc(route) => {
+                route.rules = vec![route.rules.swap_remove(rule)];
+                route.rules[0].matches = vec![route.rules[0].matches.swap_remove(index)];
+            }
+        }
+        self
+    }
+
     pub(crate) fn kind(&self) -> RouteKind {
         match self {
             Self::Http(_) => RouteKind::Http,

@@ -1,0 +1,269 @@
+//! What stands in a rule, as JSON: where it comes from, what it does to a request, where it sends it.
+//!
+//! Reads the compiled rule for what is in effect and the snapshot for what was written.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dataplane_config::{Backend, ListenerConfig, RequestFilter, Rule, RuntimeConfig, StreamRule};
+use dataplane_route::table::{RouteKind, Source};
+use dataplane_tls::CertificateFacts;
+use dataplane_upstream::since_start;
+use ir::Snapshot;
+use serde_json::{Value, json};
+
+use crate::admin::{config, resilience};
+
+/// Where a match comes from, and the match.
+pub(super) fn source(snapshot: &Snapshot, source: &Source<'_>) -> Value {
+    let at = (source.rule, source.index);
+    let (kind, name, found) = match source.kind {
+        RouteKind::Http => {
+            let rule = snapshot.http_routes.get(source.route);
+            let rule = rule.and_then(|route| route.rules.get(at.0));
+            let found = rule.and_then(|rule| rule.matches.get(at.1));
+            let name = rule.and_then(|rule| rule.name.clone());
+            ("HTTPRoute", name, found.map(config::http_match))
+        }
+        RouteKind::Grpc => {
+            let rule = snapshot.grpc_routes.get(source.route);
+            let rule = rule.and_then(|route| route.rules.get(at.0));
+            let found = rule.and_then(|rule| rule.matches.get(at.1));
+            let name = rule.and_then(|rule| rule.name.clone());
+            ("GRPCRoute", name, found.map(config::grpc_match))
+        }
+    };
+    json!({
+        "kind": kind,
+        "route": source.route,
+        "rule": source.rule,
+        "rule_name": name,
+        "match": source.index,
+        "matches": found,
+    })
+}
+
+/// A rule of a stream route.
+pub(super) fn stream_route(rule: &StreamRule) -> Value {
+    json!({
+        "kind": rule.kind.object_kind(),
+        "route": rule.route.split_once('/').map_or(&*rule.route, |(_, key)| key),
+        "rule": rule.index,
+    })
+}
+
+pub(super) fn listener(listener: &ListenerConfig) -> Value {
+    let source = &listener.listener;
+    let hosts = source.hostnames.iter().map(ToString::to_string);
+    json!({
+        "name": &*source.name,
+        "hosts": hosts.collect::<Vec<_>>(),
+        "routes": listener.table.len(),
+    })
+}
+
+/// A certificate, and whether it is for `name`.
+pub(super) fn certificate(facts: &CertificateFacts, name: Option<&str>) -> Value {
+    let now = SystemTime::now();
+    let ends = facts.not_after.duration_since(UNIX_EPOCH);
+    json!({
+        "secret": &*facts.secret,
+        "names": facts.names,
+        "not_after_unix_s": ends.unwrap_or_default().as_secs(),
+        "has_ended": facts.not_after <= now,
+        "server_name": name,
+    })
+}
+
+/// What is done to the request, in order, as it was written.
+pub(super) fn filters(snapshot: &Snapshot, rule: &Rule) -> Value {
+    let written = match rule.kind {
+        RouteKind::Http => {
+            let route = snapshot.http_routes.get(&rule.route);
+            let found = route.and_then(|route| route.rules.get(rule.index));
+            found.map(|it| (&it.filters, &it.backends))
+        }
+        RouteKind::Grpc => {
+            let route = snapshot.grpc_routes.get(&rule.route);
+            let found = route.and_then(|route| route.rules.get(rule.index));
+            found.map(|it| (&it.filters, &it.backends))
+        }
+    };
+    let Some((filters, backends)) = written else {
+        return json!([]);
+    };
+    let of_rule = filters.iter().map(config::filter);
+    let of_backends = backends.iter().flat_map(|backend| {
+        backend.filters.iter().map(|filter| {
+            let mut row = config::filter(filter);
+            row["only_for"] = (*backend.target.display).into();
+            row
+        })
+    });
+    of_rule.chain(of_backends).collect()
+}
+
+/// The settings in effect that differ from those of the process.
+pub(super) fn policies(listener: Option<&ListenerConfig>, rule: &Rule) -> Value {
+    let mut set = serde_json::Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            set.insert(name.to_owned(), value);
+        }
+    };
+    let millis = |time: Option<Duration>| Some(u64::try_from(time?.as_millis()).ok()?.into());
+    put("request_timeout_ms", millis(rule.request_timeout));
+    put(
+        "backend_request_timeout_ms",
+        millis(rule.backend_request_timeout),
+    );
+    put("connect_timeout_ms", millis(rule.connect_timeout));
+    let retry = rule.retry.as_ref();
+    put("retry", retry.map(|retry| format!("{retry:?}").into()));
+    let is_kept = rule.session.is_some();
+    put("session_persistence", is_kept.then_some(true.into()));
+    let buffers = rule.request_buffering;
+    put("reads_the_body_first", buffers.then_some(true.into()));
+    put(
+        "request_body_bytes_max",
+        rule.request_body_bytes_max.map(Value::from),
+    );
+    put(
+        "request_header_bytes_max",
+        rule.request_header_bytes_max.map(Value::from),
+    );
+    let lists = [
+        listener.and_then(|it| it.access.as_ref()),
+        rule.access.as_ref(),
+    ];
+    let has_lists = lists.iter().flatten().next().is_some();
+    put("address_lists", has_lists.then_some(true.into()));
+    let limits = listener
+        .map(|it| &it.limits)
+        .into_iter()
+        .chain([&rule.limits]);
+    let limits: Vec<Value> = limits
+        .flat_map(|limits| limits.early.iter().chain(&*limits.late))
+        .map(|limiter| json!({ "name": limiter.name(), "of": limiter.scope() }))
+        .collect();
+    put("rate_limits", (!limits.is_empty()).then(|| limits.into()));
+    Value::Object(set)
+}
+
+/// Where requests go, with what each backend and its endpoints are like now.
+pub(super) fn backends(config: &RuntimeConfig, rule: &Rule, now: Instant) -> Value {
+    let total: u64 = rule.backends.iter().map(|it| u64::from(it.weight)).sum();
+    let rows = rule.backends.iter().map(|backend| {
+        let mut row = cluster(config, &backend.cluster_keys, now);
+        row["target"] = (*backend.display).into();
+        row["weight"] = backend.weight.into();
+        row["share_percent"] = percent(backend.weight, total).into();
+        row["route_breaker"] = backend.breaker.is_some().into();
+        row
+    });
+    rows.collect()
+}
+
+/// The same for connections of bytes.
+pub(super) fn stream_backends(config: &RuntimeConfig, rule: &StreamRule) -> Value {
+    let rows = rule.backends.iter().map(|backend| {
+        let mut row = cluster(config, &backend.cluster_keys, Instant::now());
+        row["target"] = (*backend.display).into();
+        row
+    });
+    rows.collect()
+}
+
+fn cluster(config: &RuntimeConfig, keys: &[std::sync::Arc<str>], now: Instant) -> Value {
+    let Some(found) = config.cluster_by_keys(keys) else {
+        return json!({ "cluster": null, "fault": "it does not exist or may not be referred to" });
+    };
+    let cluster = &found.cluster;
+    let since = since_start(now);
+    let endpoints = cluster.endpoints().iter();
+    let endpoints: Vec<Value> = endpoints
+        .map(|it| {
+            let (state, why) = resilience::health(found, it, since);
+            json!({
+                "address": it.address().to_string(),
+                "state": state,
+                "why": why,
+                "weight": it.weight(),
+                "zone": it.zone(),
+            })
+        })
+        .collect();
+    let used = cluster.endpoints().iter();
+    let used = used.filter(|it| cluster.uses(it, now)).count();
+    let fault = match () {
+        () if found.tls.is_refused() => Some("it asks for TLS, and nothing says whom to trust"),
+        () if found.ai.is_some() => None,
+        () if used == 0 => Some("no endpoint of it can be used"),
+        () => None,
+    };
+    json!({
+        "cluster": &**cluster.key(),
+        "protocol": format!("{:?}", cluster.protocol()),
+        "ai_service": found.ai.is_some(),
+        "endpoints": endpoints,
+        "endpoints_used": used,
+        "fault": fault,
+    })
+}
+
+fn percent(weight: u32, total: u64) -> f64 {
+    if total == 0 {
+        return 0.0;
+    }
+    let total = u32::try_from(total).unwrap_or(u32::MAX);
+    let share = f64::from(weight) * 100.0 / f64::from(total);
+    (share * 10.0).round() / 10.0
+}
+
+/// The answer that the rule itself gives, where no backend is asked.
+pub(super) fn answer(config: &RuntimeConfig, rule: &Rule) -> Option<Value> {
+    let of_filter = rule.filters.request.iter().find_map(|filter| match filter {
+        RequestFilter::Redirect(_) => Some((None, "redirected", "a filter redirects the client")),
+        RequestFilter::DirectResponse(response) => Some((
+            Some(response.status),
+            "direct_response",
+            "a filter holds the answer",
+        )),
+        RequestFilter::Unsupported => Some((
+            Some(500),
+            "unsupported_filter",
+            "the rule has a filter that cannot be applied",
+        )),
+        RequestFilter::Headers(_)
+        | RequestFilter::Rewrite(_)
+        | RequestFilter::Mirror(_)
+        | RequestFilter::ExternalAuth(_)
+        | RequestFilter::Cors => None,
+    });
+    let told = |(status, reason, detail): (Option<u16>, &str, &str)| json!({ "status": status, "reason": reason, "detail": detail });
+    if let Some(answer) = of_filter {
+        return Some(told(answer));
+    }
+    let is_weighed = |backend: &&Backend| backend.weight > 0;
+    let mut weighed = rule.backends.iter().filter(is_weighed).peekable();
+    if weighed.peek().is_none() {
+        let detail = "the rule has no backend with a weight above 0";
+        return Some(told((Some(500), "invalid_backend", detail)));
+    }
+    let found: Vec<_> = weighed.map(|backend| config.cluster(backend)).collect();
+    let is_invalid = |found: &Option<&dataplane_config::ClusterConfig>| {
+        found.is_none_or(|found| found.tls.is_refused())
+    };
+    if found.iter().all(is_invalid) {
+        let detail = "no backend of the rule can be used";
+        return Some(told((Some(500), "invalid_backend", detail)));
+    }
+    let now = Instant::now();
+    let is_empty = |found: &&dataplane_config::ClusterConfig| {
+        let endpoints = &mut found.cluster.endpoints().iter();
+        found.ai.is_none() && !endpoints.any(|it| found.cluster.uses(it, now))
+    };
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    let detail = "no endpoint of its backends can be used";
+    let is_closed = found.iter().all(is_empty);
+    is_closed.then(|| told((Some(503), "no_endpoint", detail)))
+}
