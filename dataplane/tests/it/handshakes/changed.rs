@@ -72,78 +72,56 @@ fn changes<'a>(
     by_both: &'a [&'a Authority],
     by_other: &'a [&'a Authority],
 ) -> [Row<'a>; 10] {
+    let valid = |by| Some((AllowValidOnly, by));
+    let may = |by| Some((AllowInsecureFallback, by));
     [
         (
             "one more authority",
-            Some((AllowValidOnly, by_ours)),
+            valid(by_ours),
             true,
-            Some((AllowValidOnly, by_both)),
+            valid(by_both),
             200,
         ),
         (
             "another authority",
-            Some((AllowValidOnly, by_ours)),
+            valid(by_ours),
             true,
-            Some((AllowValidOnly, by_other)),
+            valid(by_other),
             421,
         ),
         (
             "one less, not its own",
-            Some((AllowValidOnly, by_both)),
+            valid(by_both),
             true,
-            Some((AllowValidOnly, by_ours)),
+            valid(by_ours),
             200,
         ),
         (
             "one less, its own",
-            Some((AllowValidOnly, by_both)),
+            valid(by_both),
             true,
-            Some((AllowValidOnly, by_other)),
+            valid(by_other),
             421,
         ),
-        (
-            "asked from now on",
-            None,
-            false,
-            Some((AllowValidOnly, by_ours)),
-            421,
-        ),
-        (
-            "invited from now on",
-            None,
-            false,
-            Some((AllowInsecureFallback, by_ours)),
-            200,
-        ),
-        (
-            "must, not may",
-            Some((AllowInsecureFallback, by_ours)),
-            false,
-            Some((AllowValidOnly, by_ours)),
-            421,
-        ),
+        ("asked from now on", None, false, valid(by_ours), 421),
+        ("invited from now on", None, false, may(by_ours), 200),
+        ("must, not may", may(by_ours), false, valid(by_ours), 421),
         (
             "must, not may, and has",
-            Some((AllowInsecureFallback, by_ours)),
+            may(by_ours),
             true,
-            Some((AllowValidOnly, by_ours)),
+            valid(by_ours),
             200,
         ),
         // It would be let in, but as somebody else.
         (
             "unknown from now on",
-            Some((AllowInsecureFallback, by_ours)),
+            may(by_ours),
             true,
-            Some((AllowInsecureFallback, by_other)),
+            may(by_other),
             421,
         ),
-        (
-            "nobody",
-            Some((AllowInsecureFallback, by_ours)),
-            true,
-            Some((RejectAll, &[])),
-            421,
-        ),
+        ("nobody", may(by_ours), true, Some((RejectAll, &[])), 421),
     ]
 }
 
