@@ -44,7 +44,9 @@ fn explain_says_where_a_request_would_go_without_starting_anything() {
     }
     let asked = "https://header.example.test/";
     let header = "x-version: last";
-    let output = run(&["explain", QUICKSTART, asked, "-H", header, "--output", "json"]);
+    let output = run(&[
+        "explain", QUICKSTART, asked, "-H", header, "--output", "json",
+    ]);
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["certificate"]["secret"], "default/example-test-tls");
     assert_eq!(told["route"]["route"], "default/by-header");

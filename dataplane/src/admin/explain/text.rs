@@ -58,7 +58,10 @@ fn request(out: &mut String, told: &Value) {
     for header in list(&request["headers"]) {
         line(out, "", &text(header));
     }
-    line(out, "version", &text(&told["version"]));
+    // A folder of manifests has none.
+    if told["version"] != "" {
+        line(out, "version", &text(&told["version"]));
+    }
 }
 
 fn socket(out: &mut String, told: &Value) {

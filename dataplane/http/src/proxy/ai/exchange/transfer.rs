@@ -13,7 +13,6 @@ use crate::message::Response;
 
 use super::super::super::attempt::{Fault, Uploaded, unless_gone};
 
-
 /// The body of the request.
 pub(super) async fn upload(
     mut sender: Sender<'_>,
