@@ -41,8 +41,7 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
 /// Serves all requests of one connection, of which `prefix` was read already.
 pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc<Arrival>) {
     let settings = Arc::clone(&worker.settings);
-    let metrics = worker.bind(arrival.bind);
-    let metrics = metrics.map(|bind| Arc::clone(&bind.metrics));
+    let metrics = worker.bind(arrival.bind).map(|it| it.metrics.clone());
     let io = Framed::new(prefix, io, settings.h2_frames, metrics);
     let line = io.line();
     let handshake = line.beside(builder(&settings).handshake::<_, Bytes>(io));
