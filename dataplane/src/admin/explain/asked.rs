@@ -112,10 +112,10 @@ impl Asked {
                 ));
             };
             self.tls |= matches!(uri.scheme_str(), Some("https" | "wss" | "tls"));
-            self.port = self.port.or(authority.port_u16());
+            self.port = self.port.or_else(|| authority.port_u16());
             self.host.get_or_insert_with(|| authority.to_string());
             let path = uri.path_and_query().map(ToString::to_string);
-            self.path = self.path.or(path.filter(|path| !path.is_empty()));
+            self.path = self.path.or_else(|| path.filter(|path| !path.is_empty()));
         }
         self.tls |= self.sni.is_some();
         if self.tls && self.sni.is_none() {
