@@ -135,6 +135,8 @@ async fn canaries() -> (Case, Providers) {
         other(&good, auth(AiAuthKind::Header, "field", Some("x-own-key"))),
     ];
     let mut case = Case::new(own);
+    // One of them never answers a handshake.
+    case.cluster.connect_timeout = Duration::from_millis(300);
     case.cluster.session_persistence = Some(SessionPersistence {
         session_name: Some("s".to_owned()),
         absolute_timeout: None,
