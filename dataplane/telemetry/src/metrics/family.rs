@@ -266,9 +266,9 @@ declare! {
             "Counters that plugins keep themselves.";
         PLUGIN_GAUGE: Gauge "plugin_custom_value" ["plugin", "metric"]
             "Gauges that plugins keep themselves.";
-        PLUGIN_SUM: Counter "plugin_custom_histogram_sum" ["plugin", "metric"]
+        PLUGIN_SUM: Counter "plugin_custom_histogram_sum_total" ["plugin", "metric"]
             "Sums of what plugins record in histograms of their own.";
-        PLUGIN_COUNT: Counter "plugin_custom_histogram_count" ["plugin", "metric"]
+        PLUGIN_COUNT: Counter "plugin_custom_histogram_values_total" ["plugin", "metric"]
             "How many values those are.";
 
         STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
