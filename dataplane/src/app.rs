@@ -21,6 +21,7 @@ use dataplane_stream::udp;
 use dataplane_telemetry::access_log::AccessLog;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_telemetry::trace::Tracing;
 use dataplane_tls::SealError;
 use dataplane_xds::Status;
 
@@ -36,7 +37,7 @@ use crate::resolver;
 use crate::session_secret;
 use crate::shutdown;
 
-/// How long the access log may take to write out what it holds at the end.
+/// How long the access log and the traces may take, each, to write out what they hold at the end.
 const LOG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Of one worker: its runtime, and a socket for each of some listeners.
@@ -65,15 +66,14 @@ pub async fn run(
     let descriptors = descriptors(&bootstrap, &connections);
 
     let access_log = open_access_log(&bootstrap, &metrics)?;
-    let mut http = bootstrap.http.clone();
-    http.large_heads = Gate::new(large_heads_max(&bootstrap));
-    let mut streams = bootstrap.streams.clone();
-    streams.upstream_connections = http.upstream_connections.clone();
+    let tracing = open_traces(&bootstrap, &metrics)?;
+    let (http, streams) = proxies(&bootstrap);
     let shared = Shared {
         store: store.clone(),
-        http: Arc::new(http),
-        streams: Arc::new(streams),
+        http,
+        streams,
         access_log: access_log.clone(),
+        tracing: tracing.clone(),
         metrics: metrics.clone(),
         limits: accept_limits(&bootstrap, &connections, &descriptors, &level),
         overload: Overload::new(level.clone(), metrics.overload.clone()),
@@ -114,10 +114,7 @@ pub async fn run(
         let (metrics, stop) = (metrics.sessions.clone(), admin_stop.clone());
         beside.spawn(session_secret::follow(file, secrets, metrics, stop));
     }
-    let keeper = Arc::new(match &bootstrap.last_good {
-        Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
-        None => Keeper::default(),
-    });
+    let keeper = Arc::new(keeper(&bootstrap, &metrics));
     let mut applier = Applier::new(
         store,
         metrics.clone(),
@@ -149,17 +146,44 @@ pub async fn run(
     admin_stop.cancel();
     let _ = admin.await;
     while beside.join_next().await.is_some() {}
-    end_workers(listeners).await;
-    access_log.stop(LOG_PATIENCE);
+    write_out(listeners, access_log, tracing).await;
     info!(whole, "stopped");
     Ok(whole)
 }
 
-/// Ends the workers, which hold lines of their own and hand them on at their end.
-async fn end_workers(listeners: Arc<Mutex<Listeners>>) {
+/// Ends the workers, then writes out what they leave: lines of the access log, spans.
+async fn write_out(listeners: Arc<Mutex<Listeners>>, access_log: AccessLog, tracing: Tracing) {
+    // The workers hold lines of their own, which they hand on at their end.
     if let Some(listeners) = Arc::into_inner(listeners) {
         let workers = listeners.into_inner().into_workers();
         let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    }
+    let stopping = tokio::task::spawn_blocking(move || {
+        access_log.stop(LOG_PATIENCE);
+        tracing.stop(LOG_PATIENCE);
+    });
+    let _ = stopping.await;
+}
+
+/// What the proxies go by; they share the number of connections to endpoints.
+fn proxies(
+    bootstrap: &Bootstrap,
+) -> (
+    Arc<dataplane_http::Settings>,
+    Arc<dataplane_stream::Settings>,
+) {
+    let mut http = bootstrap.http.clone();
+    http.large_heads = Gate::new(large_heads_max(bootstrap));
+    let mut streams = bootstrap.streams.clone();
+    streams.upstream_connections = http.upstream_connections.clone();
+    (Arc::new(http), Arc::new(streams))
+}
+
+/// Who writes what serves to disk, if anybody does.
+fn keeper(bootstrap: &Bootstrap, metrics: &Metrics) -> Keeper {
+    match &bootstrap.last_good {
+        Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
+        None => Keeper::default(),
     }
 }
 
@@ -205,6 +229,14 @@ fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<A
     };
     settings.counts = metrics.access_log.clone();
     AccessLog::start(settings).context("cannot start the access log")
+}
+
+fn open_traces(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<Tracing> {
+    let Some(mut settings) = bootstrap.traces.clone() else {
+        return Ok(Tracing::default());
+    };
+    settings.counts = metrics.traces.clone();
+    Tracing::start(settings).context("cannot start the thread of traces")
 }
 
 /// How many large heads may be on their way at once: an eighth of the memory, with each as large as

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dataplane_telemetry::{access_log, log};
+use dataplane_telemetry::{access_log, log, trace};
 use ir::SecretText;
 
 use crate::session_secret::SecretFile;
@@ -42,6 +42,8 @@ pub struct Bootstrap {
     pub log: log::Settings,
     /// The access log; `None` when it is off.
     pub access_log: Option<access_log::Settings>,
+    /// Traces; `None` when they are off.
+    pub traces: Option<trace::Settings>,
     /// Limits and deadlines of HTTP.
     pub http: dataplane_http::Settings,
     /// Limits and deadlines of streams.

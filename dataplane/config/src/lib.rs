@@ -13,6 +13,7 @@ pub mod streams;
 pub mod ai;
 pub mod backend_tls;
 pub mod filters;
+mod observed;
 pub mod access;
 pub mod kept;
 pub mod rate_limits;

@@ -23,6 +23,7 @@ use dataplane_resilience::retry::{Allowance, RetryBudget};
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
 use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
+use dataplane_telemetry::trace::Ratio;
 use dataplane_tls::{ClientIdentity, ServerTls};
 use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
@@ -363,6 +364,8 @@ pub struct Rule {
     pub connect_timeout: Option<Duration>,
     /// Largest request body; `None` for the process's limit.
     pub request_body_bytes_max: Option<u64>,
+    /// The share of its traces that are recorded; `None` for the process's.
+    pub trace_ratio: Option<Ratio>,
     /// Figures of this route on this listener.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -13,6 +13,7 @@ use dataplane_config::{Backend, ClusterConfig, Limiter, ListenerConfig, Rule, Ru
 use dataplane_resilience::circuit_breaker::{Breaker, Pass};
 use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::trace::Active;
 use dataplane_upstream::{Endpoint, Outcome};
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,14 @@ pub(crate) struct Context<'c> {
     pub(crate) connect_time: Duration,
     /// The plugins that it met; most meet none.
     pub(crate) plugins: Option<Box<Running>>,
+    /// Microseconds until the first attempt began and until the head of the response was there; 0
+    /// while they have not.
+    pub(crate) routing_us: u32,
+    pub(crate) first_byte_us: u32,
+    /// Whether its trace is recorded has been decided.
+    pub(crate) is_trace_decided: bool,
+    /// What is kept for its spans, when it is.
+    pub(crate) trace: Option<Box<Active>>,
     /// The call to an AI service that it was; most are none.
     pub(crate) ai: Option<Box<AiCall>>,
     pub(crate) status: Option<StatusCode>,
@@ -150,10 +159,20 @@ impl<'c> Context<'c> {
             retry: None,
             connect_time: Duration::ZERO,
             plugins: None,
+            routing_us: 0,
+            first_byte_us: 0,
+            is_trace_decided: false,
+            trace: None,
             ai: None,
             status: None,
             reason: Reason::Ok,
         }
+    }
+
+    /// How long it has run, as it is kept for the record; never 0.
+    pub(crate) fn micros(&self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.started).as_micros();
+        u32::try_from(since).unwrap_or(u32::MAX).max(1)
     }
 
     /// The scheme that the client spoke, to us or to a trusted proxy in front.

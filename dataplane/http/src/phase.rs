@@ -15,6 +15,7 @@ pub(crate) mod upstream;
 pub(crate) mod hops;
 pub(crate) mod health;
 pub(crate) mod retry;
+pub(crate) mod trace;
 pub(crate) mod log;
 
 use crate::reply::Reply;

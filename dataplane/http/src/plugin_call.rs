@@ -15,6 +15,7 @@ use dataplane_config::Store;
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::access_log::Writer;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_telemetry::trace::Tracer;
 use dataplane_wasm::callout::{Calling, Callout, Fields, HttpAnswer, HttpCall};
 
 use crate::call::{self, Body, Message, Wanted, Way};
@@ -30,7 +31,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub fn worker(
     store: &Store,
     settings: Arc<Settings>,
-    log: Writer,
+    log: (Writer, Option<Tracer>),
     overload: Overload,
     metrics: Arc<Metrics>,
 ) -> Rc<Worker> {

@@ -41,7 +41,7 @@ mod ai;
 mod attempt;
 mod filters;
 
-use attempt::{Fault, attempt, or_gone};
+use attempt::{Attempted, Fault, attempt, or_gone};
 
 /// Serves one request to its end, and says how it ended.
 pub(crate) async fn handle(
@@ -53,7 +53,8 @@ pub(crate) async fn handle(
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
-    let mut ctx = Context::new(&config, arrival, worker.log.is_enabled());
+    let is_recorded = worker.log.is_enabled() || worker.tracer.is_some();
+    let mut ctx = Context::new(&config, arrival, is_recorded);
     let ended = {
         let request = &mut request;
         let line = run(worker, arrival, timer, &mut ctx, request, body, responder);
@@ -90,7 +91,9 @@ pub(crate) async fn handle(
         received: body.bytes(),
         sent: responder.bytes(),
     };
-    phase::log::record(&ctx, &request, arrival, carried, &worker.log);
+    // Those that never came as far as a rule.
+    phase::trace::begin(&mut ctx, &mut request, worker);
+    phase::log::record(&mut ctx, &request, arrival, carried, worker);
     ctx.reason
 }
 
@@ -121,6 +124,13 @@ fn introduced(
     phase::path::normalise(ctx, request, arrival)
 }
 
+/// Which rule takes the request, and whether its trace is recorded.
+fn ruled(worker: &Worker, ctx: &mut Context<'_>, request: &mut Request) -> Step {
+    let found = phase::route::rule(ctx, request);
+    phase::trace::begin(ctx, request, worker);
+    found
+}
+
 /// The line itself. `Continue` means that the backend's response went out whole.
 async fn run(
     worker: &Rc<Worker>,
@@ -141,7 +151,7 @@ async fn run(
     if let Step::Reply(reply) = plugged(worker, arrival, ctx, request, Place::Listener).await {
         return Ok(Step::Reply(reply));
     }
-    let found = phase::route::rule(ctx, request);
+    let found = ruled(worker, ctx, request);
     // Those that no route takes count too.
     if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Entry).await? {
         return Ok(Step::Reply(reply));
@@ -426,10 +436,12 @@ async fn attempts(
         if let Step::Reply(reply) = phase::upstream::pick(ctx) {
             return Ok(Step::Reply(reply));
         }
+        phase::trace::begin_attempt(ctx, &mut request.headers, worker);
         let ended = {
             let attempt = pin!(attempt(worker, ctx, request, body, responder, watch));
             waiting.until_due(attempt).await
         };
+        phase::trace::end_attempt(ctx, failure_of(&ended));
         let (fault, was_reused) = match ended {
             Ok(done) => match done.result {
                 Ok(()) => {
@@ -478,6 +490,18 @@ async fn attempts(
         {
             return given_up(ctx, responder, reason);
         }
+    }
+}
+
+/// Why an attempt failed; a response that is thrown away is none.
+fn failure_of(ended: &Result<Attempted, Reason>) -> Option<Reason> {
+    match ended {
+        Ok(done) => match &done.result {
+            Ok(()) | Err(Fault::Unwanted(_)) => None,
+            Err(Fault::Client(_)) => Some(Reason::ClientAborted),
+            Err(Fault::Upstream(failure)) => Some(failure.reason),
+        },
+        Err(reason) => Some(*reason),
     }
 }
 

@@ -15,6 +15,7 @@ use http::HeaderValue;
 use dataplane_config::{Bind, Current, Reader, Store};
 use dataplane_telemetry::access_log::Writer;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_telemetry::trace::Tracer;
 use dataplane_wasm::Instances;
 use dataplane_wasm::callout::Callout;
 
@@ -29,6 +30,8 @@ pub struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) pool: Pool,
     pub(crate) log: Writer,
+    /// Absent when no traces are made.
+    pub(crate) tracer: Option<Tracer>,
     pub(crate) overload: Overload,
     pub(crate) inflight: Inflight,
     pub(crate) metrics: Arc<Metrics>,
@@ -44,7 +47,7 @@ impl Worker {
     pub fn new(
         store: &Store,
         settings: Arc<Settings>,
-        log: Writer,
+        (log, tracer): (Writer, Option<Tracer>),
         overload: Overload,
         metrics: Arc<Metrics>,
         callout: Rc<dyn Callout>,
@@ -54,6 +57,7 @@ impl Worker {
             settings,
             pool: Pool::default(),
             log,
+            tracer,
             overload,
             inflight: Inflight::default(),
             metrics,

@@ -20,6 +20,7 @@ use crate::{health, overload};
 
 mod listener;
 mod session;
+mod traces;
 
 /// Longest identity; it is carried in every message to the control plane.
 const NODE_ID_BYTES_MAX: usize = 253;
@@ -34,6 +35,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         admin: admin(written),
         log: log(written),
         access_log: access_log(written),
+        traces: traces::settings(written, &node_id),
         http: http(written),
         streams: streams(written),
         streams_max: written.limit(&key::STREAMS_MAX).map(to_usize),

@@ -137,6 +137,29 @@ keys! {
     LOG_DROP "log.dropWhenFull": Kind::Flag, "true",
         "A line that does not fit is lost and counted; otherwise its thread waits.";
 
+    TRACES_ENABLED "log.openTelemetry.enabled": Kind::Flag, "false",
+        "Sends traces to a collector by OTLP.";
+    TRACES_ENDPOINT "log.openTelemetry.endpoint": Kind::Text, "",
+        "Where the collector is, as `http://collector:4317` (HTTP: `http://collector:4318`); required with traces. This version speaks to collectors without TLS.";
+    TRACES_INSECURE "log.openTelemetry.insecure": Kind::Flag, "false",
+        "Allows an `endpoint` without `http://`, which says the same.";
+    TRACES_PROTOCOL "log.openTelemetry.protocol": Kind::Choice(&["grpc", "http"]), "grpc",
+        "How OTLP is carried.";
+    TRACES_TIMEOUT "log.openTelemetry.timeoutMs": WAIT, "3000",
+        "How long a batch may take; then it is lost and counted.";
+    TRACES_RATIO "log.openTelemetry.sampleRatio": Kind::Share, "1.0",
+        "Share of the traces that begin here which are recorded, unless the route's annotation `gateway.nantian.dev/tracing-sample-ratio` says otherwise.";
+    TRACES_PARENT "log.openTelemetry.parentBased": Kind::Flag, "true",
+        "What the sender of a request has decided about its trace holds here too; switch it off where clients cannot be trusted with that.";
+    TRACES_FORMS "log.openTelemetry.propagators": Kind::Text, "w3c",
+        "In which forms backends are told the trace, besides those in which it came: `w3c`, `b3`, `b3multi`, several with commas.";
+    TRACES_QUEUE "log.openTelemetry.queueSpans": number(Unit::Count, 64, 1_000_000, Zero::Default), "4096",
+        "Spans that may wait for the collector; further ones are lost and counted.";
+    TRACES_NAME "log.openTelemetry.serviceName": Kind::Text, "nantian-dataplane",
+        "`service.name` of what is sent.";
+    TRACES_NAMESPACE "log.openTelemetry.serviceNamespace": Kind::Text, "",
+        "`service.namespace` of what is sent; none when empty.";
+
     ADMIN_TOKEN "adminAuth.bearerToken": Kind::Secret, "",
         "What callers of the admin API must show; better kept in a file.";
     ADMIN_TOKEN_FILE "adminAuth.bearerTokenFile": Kind::Text, "",
@@ -465,6 +488,7 @@ pub(super) static DOWNSTREAM_KEEPALIVE_PARTS: [&Key; 4] = [
 /// Other spellings of sections and keys, and what they stand for.
 pub static ALIASES: &[(&str, &str)] = &[
     ("access", "accessLog"),
+    ("tracing", "log.openTelemetry"),
     ("adminTLS", "adminTls"),
     ("xdsTransport.caCertPath", "xdsTls.caPath"),
     ("xdsTransport.clientCertPath", "xdsTls.certPath"),
@@ -473,7 +497,6 @@ pub static ALIASES: &[(&str, &str)] = &[
 
 /// Keys of the contract that this version knows and does not use; their values are not looked at.
 pub static WITHOUT_EFFECT: &[&str] = &[
-    "log.openTelemetry",
     "accessLog.format",
     "accessLog.formats",
     "accessLog.formatName",

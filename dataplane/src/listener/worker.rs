@@ -18,6 +18,7 @@ use dataplane_http as http;
 use dataplane_stream::udp;
 use dataplane_telemetry::access_log::AccessLog;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_telemetry::trace::Tracing;
 
 use super::accept::{self, Socket};
 
@@ -63,6 +64,8 @@ pub struct Shared {
     pub streams: Arc<dataplane_stream::Settings>,
     /// Where access records go.
     pub access_log: AccessLog,
+    /// Traces.
+    pub tracing: Tracing,
     /// Where faults are counted.
     pub metrics: Arc<Metrics>,
     /// Limits of connections.
@@ -134,7 +137,7 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
     let worker = http::plugin_call::worker(
         &shared.store,
         shared.http.clone(),
-        shared.access_log.writer(),
+        (shared.access_log.writer(), shared.tracing.tracer()),
         shared.overload.clone(),
         shared.metrics.clone(),
     );

@@ -4,7 +4,10 @@
 //! the calling thread; nothing waits on a reader, a disk or a lock that another request holds for
 //! long. The crate knows nothing of configuration: names of listeners and routes are handed in.
 
+pub mod trace;
 pub mod access_log;
+pub mod otlp;
+pub mod trace_context;
 pub mod log;
 pub mod metrics;
 mod queue;

@@ -74,6 +74,8 @@ pub struct Metrics {
     pub access_log: Arc<AccessLogMetrics>,
     /// The process's own log; shared with its writer thread.
     pub log: Arc<LogMetrics>,
+    /// Traces; shared with the thread that sends them.
+    pub traces: Arc<TraceMetrics>,
     retry_totals: Arc<backend::RetryTotals>,
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
@@ -120,6 +122,7 @@ impl Metrics {
             process: ProcessMetrics::default(),
             access_log: Arc::default(),
             log: Arc::default(),
+            traces: Arc::default(),
             retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
@@ -357,6 +360,7 @@ impl Metrics {
         self.last_good.encode(&mut out);
         self.access_log.encode(&mut out);
         self.log.encode(&mut out);
+        self.traces.encode(&mut out);
         self.admin.encode(&mut out);
         self.process.encode(&mut out);
     }
@@ -464,6 +468,28 @@ impl LogMetrics {
     fn encode(&self, out: &mut Exposition<'_>) {
         out.family(&family::LOG_DROPPED)
             .sample(&[], self.dropped_lines.value());
+    }
+}
+
+/// Counters of traces.
+#[derive(Debug, Default)]
+pub struct TraceMetrics {
+    /// Spans that the collector took.
+    pub exported_spans: Counter,
+    /// Spans lost.
+    pub dropped_spans: Counter,
+    /// Batches that the collector did not take.
+    pub export_failures: Counter,
+}
+
+impl TraceMetrics {
+    fn encode(&self, out: &mut Exposition<'_>) {
+        out.family(&family::TRACES_EXPORTED)
+            .sample(&[], self.exported_spans.value());
+        out.family(&family::TRACES_DROPPED)
+            .sample(&[], self.dropped_spans.value());
+        out.family(&family::TRACES_FAILURES)
+            .sample(&[], self.export_failures.value());
     }
 }
 

@@ -10,11 +10,13 @@ pub mod stream_backend;
 pub mod snapshot;
 pub mod client;
 pub mod certificate;
+pub mod collector;
 pub mod wait;
 mod grpc_frame;
 mod h2_stream;
 
 pub use backend::Backend;
+pub use collector::Collector;
 pub use control_plane::ControlPlane;
 pub use snapshot::SnapshotBuilder;
 pub use stream_backend::StreamBackend;

@@ -472,7 +472,6 @@ log: {{openTelemetry: {{enabled: false}}, level: ~}}
         [
             "accessLog.mode",
             "experimental.enableAiGateway",
-            "log.openTelemetry",
             "runtime.enableHttp3",
             "runtime.httpListenAddr",
             "runtimeTuning.httpCache",

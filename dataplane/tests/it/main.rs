@@ -32,6 +32,7 @@ mod paths;
 mod plugins;
 mod proxy_protocol;
 mod streams;
+mod traces;
 mod update;
 mod upstream_tls;
 mod waits;

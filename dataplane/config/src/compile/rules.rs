@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ir::http_route::Timeouts;
 use ir::policy::{RoutePolicy, SessionPersistence};
+use ir::resource::Metadata;
 use ir::{GrpcRoute, HttpRoute, Listener};
 
 use dataplane_resilience::circuit_breaker::Breaker;
@@ -19,6 +20,7 @@ use dataplane_upstream::weighted::WeightedChoice;
 use crate::access::AddressLists;
 use crate::filters::Filters;
 use crate::kept::Kept;
+use crate::observed;
 use crate::rate_limits::Limits;
 use crate::runtime::{Backend, Rule};
 use crate::sessions::{self, Place, SessionPolicy, path_of};
@@ -46,6 +48,7 @@ pub(super) fn compile_http(
             plugins: &rule.plugins,
             backends: &rule.backends,
             session: rule.session_persistence.as_ref(),
+            annotations: &route.annotations,
             path: path_of(&rule.matches),
             registry,
         };
@@ -85,6 +88,7 @@ pub(super) fn compile_grpc(
             plugins: &rule.plugins,
             backends: &rule.backends,
             session: rule.session_persistence.as_ref(),
+            annotations: &route.annotations,
             path: "/",
             registry,
         };
@@ -133,6 +137,7 @@ struct Parts<'a> {
     plugins: &'a [Arc<str>],
     backends: &'a [ir::http_route::BackendRef],
     session: Option<&'a SessionPersistence>,
+    annotations: &'a Metadata,
     /// The path for which cookies are sent back.
     path: &'a str,
     registry: &'a Metrics,
@@ -210,6 +215,7 @@ impl Parts<'_> {
             request_buffering: policy.request_buffering.unwrap_or(false),
             request_header_bytes_max: policy.request_header_bytes_max,
             keepalive_requests_max: policy.keepalive_requests,
+            trace_ratio: observed::trace_ratio(self.annotations),
             metrics,
         }
     }

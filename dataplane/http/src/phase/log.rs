@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderName, StatusCode};
 
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::access_log::{ClientCertificate, GenAi, Record, Writer};
+use dataplane_telemetry::access_log::{ClientCertificate, GenAi, Record};
 
 use crate::arrival::Arrival;
 use crate::context::{AiCall, Context};
+use crate::forwarded::Scheme;
 use crate::message::Request;
 use crate::worker::Worker;
 
@@ -19,13 +20,13 @@ pub(crate) struct Carried {
     pub(crate) sent: u64,
 }
 
-/// Counts the request and writes it down.
+/// Counts the request and writes it down, as a line and as spans.
 pub(crate) fn record(
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
     request: &Request,
     arrival: &Arrival,
     carried: Carried,
-    writer: &Writer,
+    worker: &Worker,
 ) {
     let latency = ctx.started.elapsed();
     let status = ctx.status.map_or(0, |status| status.as_u16());
@@ -41,16 +42,21 @@ pub(crate) fn record(
         }
         (None, None) => {}
     }
-    if !writer.is_enabled() {
+    let trace = ctx.trace.take();
+    if !worker.log.is_enabled() && trace.is_none() {
         return;
     }
     let field = |name: HeaderName| request.headers.get(name).map_or(&b""[..], |v| v.as_bytes());
     let was_dialled = !ctx.connect_time.is_zero();
-    writer.write(&Record {
+    let span = |us: u32| (us > 0).then(|| Duration::from_micros(us.into()));
+    let gen_ai = ctx.ai.as_deref().map(gen_ai);
+    let record = Record {
         timestamp: ctx.started_at,
         latency,
         listener: ctx.listener.map_or("", |listener| &listener.listener.name),
         client_ip: ctx.client,
+        client_port: arrival.client.port(),
+        scheme: ctx.scheme(arrival).as_str(),
         method: request.method.as_str(),
         host: request.authority.as_str().as_bytes(),
         path: request.target.as_str().as_bytes(),
@@ -64,6 +70,9 @@ pub(crate) fn record(
         upstream_addr: ctx.endpoint.as_ref().map(|endpoint| endpoint.address()),
         upstream_connect_time: was_dialled.then_some(ctx.connect_time),
         attempts: ctx.attempts,
+        routing_time: span(ctx.routing_us),
+        first_byte_time: span(ctx.first_byte_us),
+        trace: trace.as_ref().map(|it| (it.trace_id, it.span_id)),
         request_id: field(HeaderName::from_static("x-request-id")),
         user_agent: field(http::header::USER_AGENT),
         referer: field(http::header::REFERER),
@@ -72,8 +81,13 @@ pub(crate) fn record(
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
         client_certificate: client_certificate(arrival),
-        gen_ai: ctx.ai.as_deref().map(gen_ai).as_ref(),
-    });
+        gen_ai: gen_ai.as_ref(),
+    };
+    worker.log.write(&record);
+    if let (Some(trace), Some(tracer)) = (trace, &worker.tracer) {
+        let config = ctx.config.snapshot.traceparent.as_deref();
+        tracer.finish(*trace, &record, config);
+    }
 }
 
 fn gen_ai(call: &AiCall) -> GenAi<'_> {
@@ -125,6 +139,11 @@ pub(crate) fn refused(
         latency: Duration::ZERO,
         listener: listener.as_ref().map_or("", |listener| listener.name()),
         client_ip: arrival.client.ip(),
+        client_port: arrival.client.port(),
+        scheme: match arrival.tls {
+            Some(_) => Scheme::Https.as_str(),
+            None => Scheme::Http.as_str(),
+        },
         method: "",
         host: b"",
         path: b"",
@@ -138,6 +157,9 @@ pub(crate) fn refused(
         upstream_addr: None,
         upstream_connect_time: None,
         attempts: 0,
+        routing_time: None,
+        first_byte_time: None,
+        trace: None,
         request_id: b"",
         user_agent: b"",
         referer: b"",

@@ -109,6 +109,9 @@ pub(super) async fn attempt(
     };
     watch.start_attempt(rule.backend_request_timeout);
     watch.await_upstream(Wait::ResponseStart);
+    if ctx.attempts == 1 {
+        ctx.routing_us = ctx.micros(watch.now());
+    }
     let began = ctx.is_watched().then(Instant::now);
     let owner = Owner::new(cluster, &endpoint);
     let settings = &worker.settings;
@@ -222,10 +225,12 @@ async fn converse(
         match response {
             Err(response) => {
                 phase::health::answered(ctx, &response, way.began);
+                phase::trace::answered(ctx, response.status);
                 response
             }
             Ok(mut response) => {
                 phase::health::answered(ctx, &response, way.began);
+                phase::trace::answered(ctx, response.status);
                 let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
                 if unwanted.is_some() {
                     watch.start_attempt(None);
@@ -330,6 +335,7 @@ pub(super) fn begin_response(
     phase::rate::stamp(ctx, &mut response.headers);
     phase::upstream::stamp_session(ctx, &mut response.headers);
     stamp(&mut response.headers, &worker.date(now));
+    ctx.first_byte_us = ctx.micros(now);
     ctx.status = Some(response.status);
     responder.head(response)
 }
@@ -347,6 +353,7 @@ async fn switch(
     phase::filter::on_response(ctx, &mut response);
     phase::rate::stamp(ctx, &mut response.headers);
     phase::upstream::stamp_session(ctx, &mut response.headers);
+    ctx.first_byte_us = ctx.micros(watch.now());
     ctx.status = Some(response.status);
     responder.close_after();
     responder.head(&mut response)?;

@@ -36,6 +36,10 @@ pub struct Record<'a> {
     pub listener: &'a str,
     /// The client's address.
     pub client_ip: IpAddr,
+    /// The port of the connection's other end.
+    pub client_port: u16,
+    /// `http` or `https`, as the client spoke.
+    pub scheme: &'static str,
     /// The request's method.
     pub method: &'a str,
     /// Host or authority, as sent.
@@ -62,6 +66,12 @@ pub struct Record<'a> {
     pub upstream_connect_time: Option<Duration>,
     /// Attempts made; 0 when the request went nowhere.
     pub attempts: u32,
+    /// From the beginning until the first attempt began.
+    pub routing_time: Option<Duration>,
+    /// From the beginning until the head of the response was there.
+    pub first_byte_time: Option<Duration>,
+    /// The ids of its trace and span, when it is recorded.
+    pub trace: Option<(u128, u64)>,
     /// The request's id.
     pub request_id: &'a [u8],
     /// The field of that name.

@@ -349,6 +349,12 @@ declare! {
             "Bytes of access log lines that wait for the sink.";
         LOG_DROPPED: Counter "log_dropped_lines_total" []
             "Lines of the process's own log lost because its queue was full or its output failed.";
+        TRACES_EXPORTED: Counter "trace_exported_spans_total" []
+            "Spans that the collector took.";
+        TRACES_DROPPED: Counter "trace_dropped_spans_total" []
+            "Spans lost because the queue was full or the collector did not take them.";
+        TRACES_FAILURES: Counter "trace_export_failures_total" []
+            "Batches of spans that the collector did not take.";
 
         ADMIN_REQUESTS: Counter "admin_requests_total" ["method", "route", "status_class"]
             "Requests to the admin API.";

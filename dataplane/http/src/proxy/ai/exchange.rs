@@ -26,6 +26,7 @@ use crate::downstream::{ClientError, Responder};
 use crate::exchange::{self, Channel, Outgoing, Owner, Peer};
 use crate::h1::BodyLength;
 use crate::message::{Request, Response};
+use crate::phase;
 use crate::reply::Reply;
 
 mod answer;
@@ -104,7 +105,7 @@ pub(super) async fn attempt<'c>(
     responder: &mut Responder<'_>,
     tally: &mut Tally<'c>,
 ) -> Result<Ended, Ended> {
-    let prepared = prepare(line, target, request, asked, tally)?;
+    let mut prepared = prepare(line, target, request, asked, tally)?;
     let watch = line.waiting.watch;
     let own = ctx.rule.and_then(|rule| rule.backend_request_timeout);
     watch.start_attempt(line.service.timeout.or(own));
@@ -139,6 +140,11 @@ pub(super) async fn attempt<'c>(
     ctx.attempts += 1;
     ctx.request_sent = false;
     asked.is_judged = false;
+    if ctx.attempts == 1 {
+        ctx.routing_us = ctx.micros(watch.now());
+    }
+    let is_tls = matches!(way.tls, ClusterTls::Policy(_));
+    phase::trace::begin_attempt_by(ctx, &mut prepared.headers, line.worker, is_tls);
     let asking = Asking {
         line,
         target,
@@ -148,12 +154,22 @@ pub(super) async fn attempt<'c>(
     let ended = asking
         .exchange(prepared, ctx, asked, responder, tally)
         .await;
+    phase::trace::end_attempt(ctx, failure_of(&ended));
     if let Err(Ended::Failed(failed)) = &ended
         && failed.again != Again::Elsewhere
     {
         tried.push(endpoint.address());
     }
     ended
+}
+
+/// Why an attempt failed.
+fn failure_of(ended: &Result<Ended, Ended>) -> Option<Reason> {
+    match ended {
+        Ok(Ended::Done) | Err(Ended::Done) => None,
+        Ok(Ended::Failed(failed)) | Err(Ended::Failed(failed)) => Some(failed.reply.reason),
+        Ok(Ended::Client(_)) | Err(Ended::Client(_)) => Some(Reason::ClientAborted),
+    }
 }
 
 /// An attempt with an address.

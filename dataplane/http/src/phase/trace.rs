@@ -1,0 +1,245 @@
+//! The trace a request belongs to: read from its fields, decided about, told to backends.
+//!
+//! Without traces every function here is one branch. Of a request that is not recorded the fields
+//! stay as they came; where there are none, backends are told that nobody records, so that they
+//! decide alike. What was noted becomes spans in the log phase.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use dataplane_config::{ClusterConfig, ClusterTls};
+use dataplane_route::table::RouteKind;
+use dataplane_telemetry::Reason;
+use dataplane_telemetry::trace::{Active, Attempt};
+use dataplane_telemetry::trace_context::{self as context, Forms, Remote};
+
+use crate::context::Context;
+use crate::message::Request;
+use crate::worker::Worker;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+/// Decides whether the request is recorded; comes once its rule is known.
+pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worker) {
+    let Some(tracer) = &worker.tracer else { return };
+    if std::mem::replace(&mut ctx.is_trace_decided, true) {
+        return;
+    }
+    let headers = &mut request.headers;
+    let (remote, came) = read(headers);
+    let trace_id = match remote.parent {
+        Some(parent) => parent.trace_id,
+        None => (u128::from(worker.draw()) << 64 | u128::from(worker.draw())).max(1),
+    };
+    let of_route = ctx.rule.and_then(|rule| rule.trace_ratio);
+    let forms = tracer.forms().and(came);
+    if !tracer.samples(&remote, trace_id, of_route) {
+        if remote.is_sampled.is_none() {
+            headers.remove(TRACESTATE);
+            write(headers, forms, trace_id, worker.draw().max(1), false);
+        }
+        return;
+    }
+    let is_w3c = remote.parent.is_some() && came.w3c;
+    let state = match headers.get(TRACESTATE) {
+        Some(state) if is_w3c => state.to_str().unwrap_or_default().to_owned(),
+        Some(_) => {
+            headers.remove(TRACESTATE);
+            String::new()
+        }
+        None => String::new(),
+    };
+    let path = request.target.path();
+    let http_route = match (ctx.rule, ctx.prefix_len) {
+        (Some(rule), _) if rule.kind == RouteKind::Grpc => Some(path),
+        (_, Some(0)) => Some("/"),
+        (_, Some(length)) => path.get(..length),
+        _ => None,
+    };
+    ctx.trace = Some(Box::new(Active {
+        trace_id,
+        span_id: worker.draw().max(1),
+        parent: remote.parent.map(|parent| parent.span_id),
+        state,
+        forms,
+        target: request.target.as_str().to_owned(),
+        http_route: http_route.map(str::to_owned),
+        attempts: Vec::new(),
+    }));
+}
+
+/// Notes that an attempt at the endpoint in the context begins, and tells the endpoint in `headers`.
+pub(crate) fn begin_attempt(ctx: &mut Context<'_>, headers: &mut HeaderMap, worker: &Worker) {
+    let is_tls = |cluster: &ClusterConfig| matches!(cluster.tls, ClusterTls::Policy(_));
+    let is_tls = ctx.cluster.is_some_and(is_tls);
+    begin_attempt_by(ctx, headers, worker, is_tls);
+}
+
+/// The same where the cluster is not the one in the context.
+pub(crate) fn begin_attempt_by(
+    ctx: &mut Context<'_>,
+    headers: &mut HeaderMap,
+    worker: &Worker,
+    is_tls: bool,
+) {
+    end_attempt(ctx, None);
+    let Some(trace) = &mut ctx.trace else { return };
+    let attempt = Attempt {
+        span_id: worker.draw().max(1),
+        began: ctx.started.elapsed(),
+        ended: None,
+        endpoint: ctx.endpoint.as_ref().map(|endpoint| endpoint.address()),
+        is_tls,
+        status: 0,
+        failure: None,
+    };
+    write(headers, trace.forms, trace.trace_id, attempt.span_id, true);
+    trace.attempts.push(attempt);
+}
+
+/// Notes the status of its answer.
+pub(crate) fn answered(ctx: &mut Context<'_>, status: http::StatusCode) {
+    if let Some(attempt) = running(ctx) {
+        attempt.status = status.as_u16();
+    }
+}
+
+/// Notes that it ended, and by which failure.
+pub(crate) fn end_attempt(ctx: &mut Context<'_>, failure: Option<Reason>) {
+    let started = ctx.started;
+    if let Some(attempt) = running(ctx) {
+        attempt.ended = Some(started.elapsed());
+        attempt.failure = failure;
+    }
+}
+
+fn running<'a>(ctx: &'a mut Context<'_>) -> Option<&'a mut Attempt> {
+    let last = ctx.trace.as_mut()?.attempts.last_mut()?;
+    last.ended.is_none().then_some(last)
+}
+
+/// What the request says, and in which forms.
+fn read(headers: &HeaderMap) -> (Remote, Forms) {
+    // A field that comes twice says nothing.
+    let field = |name: HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        let first = values.next()?;
+        values.next().is_none().then(|| first.as_bytes())
+    };
+    let forms = Forms {
+        w3c: headers.contains_key(TRACEPARENT),
+        b3: headers.contains_key(B3),
+        b3_multi: headers.contains_key(B3_TRACE) || headers.contains_key(B3_SAMPLED),
+    };
+    let w3c = || field(TRACEPARENT).and_then(context::read_w3c);
+    let b3 = || field(B3).and_then(context::read_b3);
+    let b3_multi = || {
+        context::read_b3_multi(
+            field(B3_TRACE),
+            field(B3_SPAN),
+            field(B3_SAMPLED),
+            field(B3_FLAGS),
+        )
+    };
+    let remote = forms.w3c.then(w3c).flatten();
+    let remote = remote.or_else(|| forms.b3.then(b3).flatten());
+    let remote = remote.or_else(|| forms.b3_multi.then(b3_multi).flatten());
+    (remote.unwrap_or_default(), forms)
+}
+
+/// Tells a span as the parent of what follows.
+fn write(headers: &mut HeaderMap, forms: Forms, trace_id: u128, span_id: u64, is_sampled: bool) {
+    let value = |text: &[u8]| HeaderValue::from_bytes(text).ok();
+    let mut put = |name: HeaderName, text: &[u8]| {
+        if let Some(value) = value(text) {
+            headers.insert(name, value);
+        }
+    };
+    if forms.w3c {
+        put(
+            TRACEPARENT,
+            &context::write_w3c(trace_id, span_id, is_sampled),
+        );
+    }
+    if forms.b3 {
+        put(B3, &context::write_b3(trace_id, span_id, is_sampled));
+    }
+    if forms.b3_multi {
+        put(B3_TRACE, &context::trace_text(trace_id));
+        put(B3_SPAN, &context::span_text(span_id));
+        put(B3_SAMPLED, if is_sampled { b"1" } else { b"0" });
+        headers.remove(B3_PARENT);
+        headers.remove(B3_FLAGS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn fields(given: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn w3c_comes_before_b3_and_a_field_twice_says_nothing() {
+        let w3c = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        let other = "00-11111111111111111111111111111111-00f067aa0ba902b7-01";
+        let b3 = "22222222222222222222222222222222-00f067aa0ba902b7-0";
+        type Fields<'a> = &'a [(&'static str, &'a str)];
+        let cases: [(Fields<'_>, Option<u8>); 6] = [
+            (&[("traceparent", &w3c), ("b3", b3)], Some(0x4b)),
+            (&[("b3", b3)], Some(0x22)),
+            (&[("traceparent", "x"), ("b3", b3)], Some(0x22)),
+            (&[("traceparent", &w3c), ("traceparent", other)], None),
+            (
+                &[("x-b3-traceid", TRACE), ("x-b3-spanid", "00f067aa0ba902b7")],
+                Some(0x4b),
+            ),
+            (&[], None),
+        ];
+        for (given, first) in cases {
+            let (remote, _) = read(&fields(given));
+            let byte = remote.parent.map(|it| it.trace_id.to_be_bytes()[0]);
+            assert_eq!(byte, first, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_told_in_the_forms_asked_for() {
+        let forms = Forms {
+            w3c: true,
+            b3: false,
+            b3_multi: true,
+        };
+        let mut headers = fields(&[("x-b3-flags", "1"), ("x-b3-parentspanid", "1")]);
+        write(&mut headers, forms, 0xab, 0xcd, true);
+        let mut told: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        told.sort();
+        let expected = [
+            "traceparent: 00-000000000000000000000000000000ab-00000000000000cd-01",
+            "x-b3-sampled: 1",
+            "x-b3-spanid: 00000000000000cd",
+            "x-b3-traceid: 000000000000000000000000000000ab",
+        ];
+        assert_eq!(told, expected);
+    }
+}

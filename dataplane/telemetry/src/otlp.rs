@@ -1,0 +1,115 @@
+//! The collector that traces and access log lines are sent to, by OTLP.
+//!
+//! Says where it is and who we are, and makes the exporters of the OpenTelemetry SDK for it. When
+//! what is sent, and what happens when it is not taken, is decided by those who send: `trace/export.rs`,
+//! on a thread of its own.
+
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::{
+    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+    WithTonicConfig as _,
+};
+use opentelemetry_sdk::Resource;
+
+/// Where a collector is, and who speaks to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// As in `http://collector:4317`. For HTTP the path of each signal is added to a bare address.
+    pub endpoint: String,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How long one batch may take, repeated attempts included.
+    pub timeout: Duration,
+    /// `service.name`.
+    pub service_name: String,
+    /// `service.namespace`; empty for none.
+    pub service_namespace: String,
+    /// `service.instance.id`.
+    pub instance: String,
+}
+
+/// How OTLP is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC, usually at port 4317.
+    Grpc,
+    /// Protocol buffers over HTTP/1.1, usually at port 4318.
+    Http,
+}
+
+impl Collector {
+    /// Who we are.
+    pub(crate) fn resource(&self) -> Resource {
+        let mut resource = Resource::builder()
+            .with_service_name(self.service_name.clone())
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        if !self.service_namespace.is_empty() {
+            let namespace = KeyValue::new("service.namespace", self.service_namespace.clone());
+            resource = resource.with_attribute(namespace);
+        }
+        if !self.instance.is_empty() {
+            let instance = KeyValue::new("service.instance.id", self.instance.clone());
+            resource = resource.with_attribute(instance);
+        }
+        resource.build()
+    }
+
+    /// To be called within a runtime of tokio.
+    pub(crate) fn spans(&self) -> Result<SpanExporter, ExporterBuildError> {
+        match self.protocol {
+            Protocol::Grpc => SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(&self.endpoint)
+                .with_timeout(self.timeout)
+                .with_retry_policy(RetryPolicy::recommended())
+                .build(),
+            Protocol::Http => SpanExporter::builder()
+                .with_http()
+                .with_endpoint(self.endpoint_of("/v1/traces"))
+                .with_timeout(self.timeout)
+                .with_retry_policy(RetryPolicy::recommended())
+                .build(),
+        }
+    }
+
+    /// The address of one signal: that of the collector with `path`, unless it has a path already.
+    fn endpoint_of(&self, path: &str) -> String {
+        let (scheme, rest) = self
+            .endpoint
+            .split_once("://")
+            .unwrap_or(("http", &self.endpoint));
+        match rest.split_once('/') {
+            None => format!("{scheme}://{rest}{path}"),
+            Some((host, "")) => format!("{scheme}://{host}{path}"),
+            Some(_) => format!("{scheme}://{rest}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_address_gets_the_path_of_the_signal() {
+        let cases = [
+            ("http://c:4318", "http://c:4318/v1/traces"),
+            ("http://c:4318/", "http://c:4318/v1/traces"),
+            ("c:4318", "http://c:4318/v1/traces"),
+            ("http://c/otlp/v1/traces", "http://c/otlp/v1/traces"),
+        ];
+        for (written, expected) in cases {
+            let collector = Collector {
+                endpoint: written.to_owned(),
+                protocol: Protocol::Http,
+                timeout: Duration::from_secs(1),
+                service_name: String::new(),
+                service_namespace: String::new(),
+                instance: String::new(),
+            };
+            assert_eq!(collector.endpoint_of("/v1/traces"), expected, "{written}");
+        }
+    }
+}
