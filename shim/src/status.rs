@@ -10,6 +10,7 @@ mod compose;
 mod due;
 mod events;
 mod features;
+mod pace;
 mod progress;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use self::compose::{Composed, Composer};
 use self::due::Due;
 use self::events::Events;
 pub use self::features::{SUPPORTED, supported};
+use self::pace::Pace;
 use self::progress::{Moved, Progress};
 use crate::cluster_view::Kind;
 use crate::history::Store;
@@ -43,12 +45,8 @@ const IN_FLIGHT_MAX: usize = 16;
 /// Writes that may come at once, and how many more a second.
 const BURST: f64 = 400.0;
 const WRITES_PER_SECOND: f64 = 200.0;
-/// A Gateway counts routes; it is written no more often than this, and while it is written again and
-/// again at twice the pause each time, up to the second.
+/// Many say something of a Gateway; it is written no more often than this, counts less often still.
 const GATEWAY_PAUSE: Duration = Duration::from_millis(100);
-const GATEWAY_PAUSE_MAX: Duration = Duration::from_millis(400);
-/// After so long without a write a Gateway begins with the short pause again.
-const GATEWAY_CALM: Duration = Duration::from_secs(1);
 /// A write takes no longer than this.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause after a conflict: the watch brings the newer version meanwhile.
@@ -98,8 +96,8 @@ pub struct Writer {
     held_up: BTreeSet<Id>,
     /// What claims something that data planes have not borne out yet.
     unconfirmed: BTreeSet<Id>,
-    /// The last pause of a Gateway, and since when.
-    pauses: BTreeMap<Id, (Duration, Instant)>,
+    /// How often counts are written.
+    pace: Pace,
     /// What was written or refused just now, and rests until then.
     resting: BTreeMap<Id, Instant>,
     writes: JoinSet<Written>,
@@ -132,7 +130,7 @@ impl Writer {
             in_flight: BTreeSet::new(),
             held_up: BTreeSet::new(),
             unconfirmed: BTreeSet::new(),
-            pauses: BTreeMap::new(),
+            pace: Pace::default(),
             resting: BTreeMap::new(),
             writes: JoinSet::new(),
             failures: BTreeMap::new(),
@@ -193,6 +191,9 @@ impl Writer {
         let translation = &applied.state.translation;
         let now = Instant::now();
         for id in self.told.changed_statuses(translation) {
+            if counts(&id) {
+                self.pace.moved(&id, now);
+            }
             self.mark(id, now);
         }
         self.told = translation.clone();
@@ -235,24 +236,36 @@ impl Writer {
                 continue;
             }
             self.note_claims(&id);
-            match self
-                .composer
-                .compose(&id, &entry, &self.told, &self.progress, &self.inputs.known)
-            {
-                Composed::Same => drop(self.failures.remove(&id)),
-                Composed::Wait(until) => self.mark(id, until),
-                Composed::New(status) => {
-                    self.tokens -= 1.0;
-                    self.events.tell(&id, &entry, &status);
-                    self.write(id, &entry, &status);
+            let composed =
+                self.composer
+                    .compose(&id, &entry, &self.told, &self.progress, &self.inputs.known);
+            let status = match composed {
+                Composed::Same => {
+                    self.failures.remove(&id);
+                    continue;
                 }
-            }
+                Composed::Wait(until) => {
+                    self.mark(id, until);
+                    continue;
+                }
+                Composed::Count(status) => match self.pace.wait(&id, now) {
+                    Some(until) => {
+                        self.mark(id, until);
+                        continue;
+                    }
+                    None => status,
+                },
+                Composed::New(status) => status,
+            };
+            self.tokens -= 1.0;
+            self.events.tell(&id, &entry, &status);
+            self.write(id, &entry, &status);
         }
     }
 
     /// Remembers what must be looked at when data planes have moved on.
     fn note_claims(&mut self, id: &Id) {
-        if !matches!(id.0, Kind::Gateway | Kind::ListenerSet) {
+        if !counts(id) {
             return;
         }
         let status = self.told.status(id.0, &id.1);
@@ -326,9 +339,9 @@ impl Writer {
                 self.metrics.status_writes.inc();
                 self.failures.remove(&id);
                 self.inputs.known.note(id.0, &id.1, &object);
-                if matches!(id.0, Kind::Gateway | Kind::ListenerSet) {
-                    let pause = self.pause(&id, now);
-                    self.rest(id, now + pause);
+                if counts(&id) {
+                    self.pace.written(&id, now);
+                    self.rest(id, now + GATEWAY_PAUSE);
                 }
             }
             // It is gone, or its CRD has no status.
@@ -351,16 +364,6 @@ impl Writer {
         }
     }
 
-    /// How long a Gateway rests that was just written.
-    fn pause(&mut self, id: &Id, now: Instant) -> Duration {
-        self.pauses
-            .retain(|_, (_, since)| now - *since < GATEWAY_CALM);
-        let last = self.pauses.get(id).map(|(pause, _)| *pause * 2);
-        let pause = last.map_or(GATEWAY_PAUSE, |pause| pause.min(GATEWAY_PAUSE_MAX));
-        self.pauses.insert(id.clone(), (pause, now));
-        pause
-    }
-
     /// Not before `until`, then once more.
     fn rest(&mut self, id: Id, until: Instant) {
         self.resting.insert(id.clone(), until);
@@ -378,6 +381,11 @@ impl Writer {
         // Full hands or no tokens: not at once again.
         Some(first.max(Instant::now() + Duration::from_millis(5)))
     }
+}
+
+/// Objects that count routes.
+fn counts(id: &Id) -> bool {
+    matches!(id.0, Kind::Gateway | Kind::ListenerSet)
 }
 
 async fn until(time: Option<Instant>) {
