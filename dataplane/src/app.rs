@@ -28,6 +28,7 @@ use dataplane_xds::Status;
 use crate::admin::{self, AdminState, Readiness};
 use crate::apply::Applier;
 use crate::bootstrap::Bootstrap;
+use crate::ebb;
 use crate::health::Checks;
 use crate::last_good::{self, Keeper};
 use crate::listener::worker::{Shared, Workers};
@@ -127,6 +128,7 @@ pub async fn run(
     restore(&bootstrap, &mut applier).await;
     let resolving = resolver::run(shared.store.clone(), applier.changed(), admin_stop.clone());
     beside.spawn(resolving);
+    let ebbing = ebb::run(applier.changed());
     let (stop_xds, stopped) = watch::channel(false);
     let xds = tokio::spawn(dataplane_xds::run(
         bootstrap.xds.clone(),
@@ -136,7 +138,12 @@ pub async fn run(
         stopped,
     ));
 
-    tokio::select! { () = stop => {}, () = asked_to_drain.cancelled() => {} }
+    // Not in a task: this thread has memory too, and nobody else asks it.
+    tokio::select! {
+        () = stop => {}
+        () = asked_to_drain.cancelled() => {}
+        () = ebbing => {}
+    }
     let whole = shutdown::drain(bootstrap.drain, &readiness, &listeners, &connections).await;
     let _ = stop_xds.send(true);
     let _ = xds.await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ir::{Change, Snapshot, Version};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use dataplane_config::{RuntimeConfig, Store, compile};
@@ -32,7 +32,7 @@ pub struct Applier {
     keeper: Arc<Keeper>,
     checks: Checks,
     /// Told of each configuration that serves.
-    changed: Arc<Notify>,
+    changed: watch::Sender<()>,
     /// What serves is from disk and lacks its secrets.
     is_from_disk: bool,
 }
@@ -56,14 +56,14 @@ impl Applier {
             readiness,
             keeper,
             checks,
-            changed: Arc::default(),
+            changed: watch::Sender::default(),
             is_from_disk: false,
         }
     }
 
-    /// Who is told of each configuration that serves.
-    pub fn changed(&self) -> Arc<Notify> {
-        self.changed.clone()
+    /// Tells of each configuration that serves.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Serves what was found on disk until the control plane sends something. On any failure
@@ -81,7 +81,7 @@ impl Applier {
         drop(listeners);
         self.is_from_disk = true;
         self.checks.update(&previous, &next);
-        self.changed.notify_one();
+        self.changed.send_replace(());
         self.report(&previous, &next);
         self.readiness.serving_from_disk(&found.withheld);
         let metrics = &self.metrics.last_good;
@@ -134,7 +134,7 @@ impl Applier {
         drop(listeners);
         stages.ended(ApplyStage::Commit);
         self.checks.update(&previous, &next);
-        self.changed.notify_one();
+        self.changed.send_replace(());
         self.complete(&previous, &next);
         info!(version = %next.version(), listeners = next.binds.len(), "configuration applied");
         Ok(next.version().clone())

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,14 +35,14 @@ struct Known {
 }
 
 /// Resolves names until `stop`; `changed` tells that there may be others.
-pub async fn run(store: Arc<Store>, changed: Arc<Notify>, stop: CancellationToken) {
+pub async fn run(store: Arc<Store>, mut changed: watch::Receiver<()>, stop: CancellationToken) {
     let mut names: HashMap<String, Known> = HashMap::new();
     let mut lookups = JoinSet::new();
     loop {
         let next = ask(&store, &mut names, &mut lookups);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = changed.notified() => {}
+            Ok(()) = changed.changed() => {}
             () = sleep_until(next) => {}
             Some(ended) = lookups.join_next() => {
                 if let Ok((name, found)) = ended {
