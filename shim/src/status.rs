@@ -42,6 +42,9 @@ use crate::watch::{Entry, Known};
 
 /// Writes at a time.
 const IN_FLIGHT_MAX: usize = 16;
+/// Objects that are looked at before others have their turn. Every `syncPeriod` all of them are due,
+/// and what is being published must not wait for thousands.
+const LOOKS_MAX: usize = 32;
 /// Writes that may come at once, and how many more a second.
 const BURST: f64 = 400.0;
 const WRITES_PER_SECOND: f64 = 200.0;
@@ -222,7 +225,10 @@ impl Writer {
         self.tokens = (self.tokens + gained).min(BURST);
         self.refilled = now;
         self.resting.retain(|_, until| *until > now);
-        while self.in_flight.len() < IN_FLIGHT_MAX && self.tokens >= 1.0 {
+        for _ in 0..LOOKS_MAX {
+            if self.in_flight.len() >= IN_FLIGHT_MAX || self.tokens < 1.0 {
+                return;
+            }
             let Some(id) = self.dirty.pop(now) else {
                 return;
             };
@@ -378,7 +384,7 @@ impl Writer {
     /// When something is due by time alone.
     fn next_due(&self) -> Option<Instant> {
         let first = self.dirty.first()?;
-        // Full hands or no tokens: not at once again.
+        // Full hands, no tokens, or others' turn: not at once again.
         Some(first.max(Instant::now() + Duration::from_millis(5)))
     }
 }
