@@ -2,7 +2,7 @@
 //!
 //! What an update leaves behind is free in the allocator and would stay there: threads that do
 //! nothing give nothing back. [`run`] is told of each configuration that serves and asks all threads;
-//! workers do it when they tend their pools, those of the runtime when they park (`main` says so to
+//! workers do it when they tend their pools, those of the runtime when they park (`cli` says so to
 //! the runtime), and the one that runs this at once.
 
 use std::time::Duration;
