@@ -138,12 +138,7 @@ pub async fn run(
         stopped,
     ));
 
-    // Not in a task: this thread has memory too, and nobody else asks it.
-    tokio::select! {
-        () = stop => {}
-        () = asked_to_drain.cancelled() => {}
-        () = ebbing => {}
-    }
+    until_stopped(stop, &asked_to_drain, ebbing).await;
     let whole = shutdown::drain(bootstrap.drain, &readiness, &listeners, &connections).await;
     let _ = stop_xds.send(true);
     let _ = xds.await;
@@ -156,6 +151,28 @@ pub async fn run(
     write_out(listeners, access_log, tracing).await;
     info!(whole, "stopped");
     Ok(whole)
+}
+
+/// Who writes configurations to disk; nobody where that is not asked for.
+fn keeper(bootstrap: &Bootstrap, metrics: &Metrics) -> Keeper {
+    match &bootstrap.last_good {
+        Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
+        None => Keeper::default(),
+    }
+}
+
+/// Returns when the process shall end. Memory is given back here and not in a task: this thread has
+/// some too, and nobody else asks it.
+async fn until_stopped(
+    stop: impl Future<Output = ()>,
+    asked_to_drain: &CancellationToken,
+    ebbing: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        () = stop => {}
+        () = asked_to_drain.cancelled() => {}
+        () = ebbing => {}
+    }
 }
 
 /// Ends the workers, then writes out what they leave: lines of the access log, spans.
