@@ -153,14 +153,6 @@ pub async fn run(
     Ok(whole)
 }
 
-/// Who writes configurations to disk; nobody where that is not asked for.
-fn keeper(bootstrap: &Bootstrap, metrics: &Metrics) -> Keeper {
-    match &bootstrap.last_good {
-        Some(path) => Keeper::start(path.clone(), metrics.last_good.clone()),
-        None => Keeper::default(),
-    }
-}
-
 /// Returns when the process shall end. Memory is given back here and not in a task: this thread has
 /// some too, and nobody else asks it.
 async fn until_stopped(
