@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn what_another_thread_freed_is_given_back_when_it_is_asked() {
-        let (give, take) = mpsc::channel::<Vec<Vec<u8>>>();
-        let (say, said) = mpsc::channel();
+        let (give, take) = mpsc::sync_channel::<Vec<Vec<u8>>>(1);
+        let (say, said) = mpsc::sync_channel(1);
         let owner = thread::spawn(move || {
             let blocks: Vec<Vec<u8>> = (0..64 * 1024).map(|_| vec![1; 1024]).collect();
             give.send(blocks).expect("somebody takes them");
