@@ -22,9 +22,9 @@ FOREVER = 2_000_000_000
 class Setup:
     """What every proxy needs to know."""
 
-    def __init__(self, processes, folder, tools, binaries, backend):
+    def __init__(self, processes, folder, tools, binaries, backend, earlier=None):
         self.processes, self.folder, self.tools = processes, folder, tools
-        self.binaries, self.backend = binaries, backend
+        self.binaries, self.backend, self.earlier = binaries, backend, earlier
         self.cert, self.key = certificate(folder)
 
     def file(self, name, content):
@@ -301,8 +301,20 @@ def start_ours_logging(setup):
     return start_ours(setup, "ours+log", access_log=True)
 
 
+def start_earlier(setup):
+    """Another build of ours, so that a change is judged beside what it changed."""
+    if not setup.earlier:
+        raise Failure("say where the earlier binaries are: --earlier DIR")
+    here, setup.binaries = setup.binaries, setup.earlier
+    try:
+        return start_ours(setup, "earlier")
+    finally:
+        setup.binaries = here
+
+
 START = {
     "ours": start_ours,
+    "earlier": start_earlier,
     "ours+log": start_ours_logging,
     "nginx": start_nginx,
     "haproxy": start_haproxy,
