@@ -17,6 +17,14 @@ const SOURCE: Rule = Rule {
     cel: "has(self.url) || has(self.image) || has(self.configMap) || has(self.inline)",
     message: "names no module, set one of url, image, configMap, inline",
 };
+const NO_FILES: Rule = Rule {
+    cel: "!has(self.allowFileSystem) || !self.allowFileSystem",
+    message: "allowFileSystem is set, and plugins never get files: remove it, and give the plugin what it needs by spec.config",
+};
+const NETWORK: Rule = Rule {
+    cel: "!has(self.allowedBackends) || size(self.allowedBackends) == 0 || (has(self.allowNetwork) && self.allowNetwork)",
+    message: "allowedBackends is set without allowNetwork, set that too",
+};
 const PULL_SECRET: Rule = Rule {
     cel: "!has(self.pullSecretRef) || has(self.image)",
     message: "pullSecretRef is only for image, remove it",
@@ -43,6 +51,13 @@ const PULL_SECRET: Rule = Rule {
         name = "Target",
         type_ = "string",
         json_path = ".spec.targetRefs[*].name"
+    ),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".spec.phase"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -59,11 +74,17 @@ pub struct WasmPluginSpec {
         extend("x-kubernetes-validations" = validations(&[TARGET_KIND]))
     )]
     pub target_refs: Vec<TargetRef>,
-    /// When it is called; all that the module exports when empty. Example: `[onRequest, onResponse]`.
+    /// When it is called; all that the module exports when empty. `onRequest` and `onResponse` mean head
+    /// and body both, `onStreamChunk` the body of responses. Example: `[onRequest]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub hooks: Vec<Hook>,
-    /// Plugins with a lower number come first on requests and last on responses; 0 when absent.
+    /// Its place among the plugins of one target: `AUTHN` come first on requests, then `AUTHZ`, then
+    /// `STATS`, then those that name none. Responses meet them in reverse order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Within a phase, plugins with a lower number come first on requests and last on responses; 0 when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000000, max = 1000000))]
     pub priority: Option<i32>,
@@ -71,11 +92,21 @@ pub struct WasmPluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]
     pub config: Option<Value>,
+    /// Which of the module's root contexts it is; the only one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub root_id: Option<String>,
+    /// Plugins with the same module and the same text here share data and queues; the plugin's own when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub vm_id: Option<String>,
     /// `Closed` (the default) answers 500 when the plugin fails, `Open` goes on without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_policy: Option<FailPolicy>,
     /// What it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = validations(&[NO_FILES, NETWORK])))]
     pub sandbox: Option<Sandbox>,
 }
 
@@ -126,10 +157,22 @@ pub struct ConfigMapModule {
 #[expect(missing_docs, reason = "the field that holds them describes them")]
 pub enum Hook {
     OnRequest,
+    OnRequestHeaders,
     OnRequestBody,
     OnResponse,
+    OnResponseHeaders,
     OnResponseBody,
     OnStreamChunk,
+}
+
+/// Places in the order of plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the field that holds them describes them")]
+pub enum Phase {
+    Authn,
+    Authz,
+    Stats,
 }
 
 /// What happens when a plugin fails.
@@ -144,20 +187,46 @@ pub enum FailPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
-    /// Memory of one instance, in bytes; 16777216 when absent.
+    /// Memory of one instance, in bytes; the data plane's default when absent or 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 4294967296i64))]
     pub max_memory_bytes: Option<i64>,
-    /// Time of one call, in milliseconds; 10 when absent.
+    /// Time of one call, in milliseconds; the data plane's default when absent or 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 600000))]
     pub max_execution_time_ms: Option<i64>,
-    /// It may call configured backends.
+    /// Size of the module, in bytes; the data plane's limit when absent or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 52428800))]
+    pub max_module_bytes: Option<i64>,
+    /// It may call backends: those of `allowedBackends`, or those of its own namespace that routes use
+    /// when that is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_network: Option<bool>,
-    /// It may read and write files; refused by the data plane.
+    /// The Services it may call, by `namespace/name:port`. One of another namespace needs a
+    /// ReferenceGrant there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub allowed_backends: Vec<AllowedBackend>,
+    /// It may read and write files; plugins never may, so only `false` is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_file_system: Option<bool>,
+}
+
+/// A port of a Service that a plugin may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedBackend {
+    /// Name of the Service.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the Service; the plugin's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Port of the Service.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
 }
 
 fn anything(_: &mut SchemaGenerator) -> Schema {
@@ -166,7 +235,7 @@ fn anything(_: &mut SchemaGenerator) -> Schema {
 
 /// The rules that the types above carry.
 pub(crate) fn all_rules() -> &'static [Rule] {
-    &[TARGET_KIND, SOURCE, PULL_SECRET]
+    &[TARGET_KIND, SOURCE, PULL_SECRET, NO_FILES, NETWORK]
 }
 
 pub(crate) fn rules(spec: &WasmPluginSpec, faults: &mut Faults) {
@@ -190,4 +259,10 @@ pub(crate) fn rules(spec: &WasmPluginSpec, faults: &mut Faults) {
         "spec.wasm",
         PULL_SECRET,
     );
+    let sandbox = spec.sandbox.clone().unwrap_or_default();
+    let has_files = sandbox.allow_file_system.unwrap_or_default();
+    faults.unless(!has_files, "spec.sandbox", NO_FILES);
+    let has_network = sandbox.allow_network.unwrap_or_default();
+    let is_sound = sandbox.allowed_backends.is_empty() || has_network;
+    faults.unless(is_sound, "spec.sandbox", NETWORK);
 }

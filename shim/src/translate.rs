@@ -33,7 +33,6 @@ mod settings;
 mod stream_route;
 mod tls_option;
 mod told;
-mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -191,9 +190,9 @@ pub fn translate(
     next.update_tls_routes(before, &changed, &mut touched);
     next.update_mesh(before, &mut touched);
     next.update_budgets(before, &mut touched);
+    next.update_plugins(before, &mut touched);
     next.update_clusters(&changed, &touched);
     next.publish_secrets(before, &touched);
-    unsupported::update(&before.view, view, &mut next.statuses);
     next.update_policy_statuses(before);
     next.update_gateway_statuses(before);
     next.update_ai_statuses(before);
@@ -320,7 +319,7 @@ impl Translation {
         let parents = self.mesh.update(old, new, &changed.services, range);
         changed.gateways.extend(parents);
         if OwnPolicies::is_concerned(&before.view, &self.view) {
-            let policies = OwnPolicies::new(&self.view);
+            let policies = OwnPolicies::new(&self.view, &self.grants, &before.own_policies);
             if policies != *before.own_policies {
                 self.own_policies = Arc::new(policies);
             }
@@ -617,6 +616,22 @@ impl Translation {
             touched.0.extend(budgets.changed_clusters(&before.budgets));
             self.budgets = Arc::new(budgets);
         }
+    }
+
+    /// Puts plugins into the snapshot, and the clusters that they may call.
+    fn update_plugins(&mut self, before: &Self, touched: &mut Touched) {
+        if Arc::ptr_eq(&self.own_policies, &before.own_policies) {
+            return;
+        }
+        for cluster in before.own_policies.plugin_clusters() {
+            subtract(&mut self.uses, cluster);
+            touched.0.insert(cluster.clone());
+        }
+        for cluster in self.own_policies.plugin_clusters() {
+            add(&mut self.uses, cluster);
+            touched.0.insert(cluster.clone());
+        }
+        replace(&mut self.snapshot.wasm_plugins, &self.own_policies.plugins());
     }
 
     /// Tells policies what became of them, after routes are known to reach their targets.

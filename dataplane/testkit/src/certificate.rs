@@ -13,6 +13,12 @@ use rcgen::{
     KeyUsagePurpose, SanType, date_time_ymd,
 };
 
+/// Makes ring the provider of clients that name none; more than once does nothing.
+pub fn install_crypto_provider() {
+    // Somebody else of this process was faster, with the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A certificate authority of one test.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,

@@ -1,6 +1,6 @@
 //! Plugins of users: a host of the proxy-wasm ABI on wasmtime, with limits that a plugin cannot pass.
 //!
-//! [`Plugins`] compiles modules before the configuration that names them is acknowledged, each digest once.
+//! [`fetch`] brings modules from elsewhere. [`Plugins`] compiles modules before the configuration that names them is acknowledged, each digest once.
 //! A [`Plugin`] is a module with settings; every worker has one instance of it ([`Instances`]), made from
 //! what was linked before and used by all its requests. A [`Stream`] is one request on its way through one
 //! plugin, and has a function for each hook.
@@ -10,6 +10,7 @@
 //! its failure policy, the requests that it had; the next request gets a new instance, unless the plugin
 //! failed too often in a row. Types of wasmtime do not leave this crate.
 
+pub mod fetch;
 mod stream;
 mod instance;
 mod plugin;

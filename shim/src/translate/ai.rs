@@ -17,6 +17,7 @@ use ir::cluster::{BackendTls, ClusterProtocol};
 use ir::resource::Metadata;
 use ir::{BackendTarget, Cluster, Resource, Resources, Secret, SecretText};
 
+pub(super) use self::provider::value as secret_value;
 use self::service::Seen;
 use super::reference::{From, To};
 use super::{Changed, Scope, Touched, Translation, own_policy, replace};
@@ -254,11 +255,12 @@ impl Translation {
         Some(own_policy::ai_cluster(policies, service, at, cluster))
     }
 
-    /// Puts the Secrets of listeners and of AIServices in use into the snapshot.
+    /// Puts the Secrets of listeners, of AIServices in use and of plugins into the snapshot.
     pub(super) fn publish_secrets(&mut self, before: &Self, touched: &Touched) {
         let is_ai = |key: &Arc<str>| service_of(key).is_some();
         let is_same = Arc::ptr_eq(&self.gateways, &before.gateways)
             && Arc::ptr_eq(&self.ai, &before.ai)
+            && Arc::ptr_eq(&self.own_policies, &before.own_policies)
             && !touched.0.iter().any(is_ai);
         if is_same {
             return;
@@ -270,6 +272,9 @@ impl Translation {
             for (key, values) in planned.into_iter().flat_map(|planned| &planned.secrets) {
                 add_values(&mut secrets, key, values);
             }
+        }
+        for (key, values) in self.own_policies.plugin_secrets() {
+            add_values(&mut secrets, key, values);
         }
         replace(&mut self.snapshot.secrets, &secrets);
     }
@@ -290,7 +295,7 @@ impl Translation {
     }
 }
 
-/// Adds what an AIService reads of a Secret to what others read of it.
+/// Adds what somebody reads of a Secret to what others read of it.
 fn add_values(
     secrets: &mut Resources<Secret>,
     key: &Arc<str>,

@@ -3,7 +3,8 @@
 //! [`OwnPolicies::new`] judges every policy and says who holds which target: of two of one kind the
 //! older. [`super::Translation`] asks it for clusters, routes and listeners as they are published, so
 //! that routes are not translated again for a policy. What one policy says is read in [`backend`],
-//! [`route`] and [`security`]; a SecurityPolicy that cannot be kept to lets nobody through.
+//! [`route`], [`security`] and [`wasm`]; a SecurityPolicy that cannot be kept to lets nobody through.
+//! Of plugins all hold that name a target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use crds::check::Checked;
 use ir::ai::TokenPolicy;
 use ir::filter::Cors;
 use ir::policy::{RoutePolicy, SecurityPolicy};
+use ir::{Resources, SecretText, WasmPlugin};
 
+use super::reference::Grants;
 use crate::cluster_view::{ClusterView, Kind, Object, Objects, Watched};
 
 mod backend;
@@ -22,12 +25,18 @@ mod security;
 mod status;
 mod target;
 mod token;
+mod wasm;
 
 pub(super) use backend::BackendSettings;
 pub(super) use publish::{ai_cluster, cluster, grpc_route, http_route, listener};
 use target::Target;
 pub(super) use token::Budgets;
 use token::ByRoute;
+use wasm::Planned;
+
+/// How many plugins one target may have; a listener has those of its Gateway too, and a rule those of
+/// its route.
+const PLUGINS_MAX: usize = ir::wasm::PLUGINS_PER_PLACE_MAX / 2;
 
 /// Every policy, judged, and what holds where.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,6 +52,9 @@ pub(super) struct OwnPolicies {
     ai_backends: BTreeMap<Arc<str>, Arc<BackendSettings>>,
     /// TokenPolicies for HTTPRoutes, the oldest first.
     by_route: Vec<ByRoute>,
+    /// WasmPlugins that hold somewhere.
+    plugins: BTreeMap<Arc<str>, Arc<Planned>>,
+    memo: wasm::Memo,
 }
 
 /// What holds for a Service.
@@ -54,6 +66,7 @@ struct OnBackend {
     traffic: Option<Arc<BackendSettings>>,
     security: Option<Arc<SecurityPolicy>>,
     tokens: Option<Arc<TokenPolicy>>,
+    plugins: Vec<Arc<str>>,
 }
 
 /// What holds for a route, or for all routes of a Gateway.
@@ -62,6 +75,8 @@ struct OnRoute {
     settings: Option<Arc<RoutePolicy>>,
     security: Option<Arc<SecurityPolicy>>,
     cors: Option<Arc<Cors>>,
+    /// With the rule that they are for, where it is not all of them.
+    plugins: Vec<(Option<String>, Arc<str>)>,
 }
 
 /// Policies that can stand in each other's way.
@@ -72,6 +87,7 @@ enum Family {
     Route,
     Security,
     Token,
+    Plugin,
 }
 
 /// What a valid policy says.
@@ -82,6 +98,7 @@ enum Payload {
     Route(Arc<RoutePolicy>),
     Security(Arc<Security>),
     Token(Arc<TokenPolicy>),
+    Plugin(Arc<Planned>),
 }
 
 /// A SecurityPolicy at each place where it may stand: a limit without a scope is about that place.
@@ -140,7 +157,12 @@ impl OwnPolicies {
                 .is_same(&next.backend_traffic_policies)
             && before.route_policies.is_same(&next.route_policies)
             && before.security_policies.is_same(&next.security_policies)
-            && before.token_policies.is_same(&next.token_policies))
+            && before.token_policies.is_same(&next.token_policies)
+            && before.wasm_plugins.is_same(&next.wasm_plugins))
+            || (!next.wasm_plugins.is_empty()
+                && !(before.config_maps.is_same(&next.config_maps)
+                    && before.secrets.is_same(&next.secrets)
+                    && before.reference_grants.is_same(&next.reference_grants)))
             || (has_policies(next)
                 && !(before.services.is_same(&next.services)
                     && before.gateways.is_same(&next.gateways)
@@ -149,38 +171,42 @@ impl OwnPolicies {
                     && before.ai_services.is_same(&next.ai_services)))
     }
 
-    /// Judges every policy of the view.
-    pub(super) fn new(view: &ClusterView) -> Self {
+    /// Judges every policy of the view; of plugins that `before` knows the modules are not read again.
+    pub(super) fn new(view: &ClusterView, grants: &Grants, before: &Self) -> Self {
         let mut policies = Self::default();
-        policies.judge(
-            &view.backend_lb_policies,
-            Family::Backend,
-            view,
-            backend::read,
-        );
-        policies.judge(
-            &view.backend_traffic_policies,
-            Family::Traffic,
-            view,
-            backend::read_traffic,
-        );
-        policies.judge(&view.route_policies, Family::Route, view, route::read);
-        policies.judge(
-            &view.security_policies,
-            Family::Security,
-            view,
-            security::read,
-        );
-        policies.judge(&view.token_policies, Family::Token, view, token::read);
+        let none = |_: &_| None;
+        let objects = &view.backend_lb_policies;
+        policies.judge(objects, Family::Backend, view, |it| backend::read(it), none);
+        let objects = &view.backend_traffic_policies;
+        let read = |it: &Arc<_>| backend::read_traffic(it);
+        policies.judge(objects, Family::Traffic, view, read, |_| None);
+        let objects = &view.route_policies;
+        policies.judge(objects, Family::Route, view, |it| route::read(it), |_| None);
+        let nobody = |_: &_| Some(security::nobody());
+        let read = |it: &Arc<_>| security::read(it);
+        let objects = &view.security_policies;
+        policies.judge(objects, Family::Security, view, read, nobody);
+        let objects = &view.token_policies;
+        policies.judge(objects, Family::Token, view, |it| token::read(it), |_| None);
+        let mut memo = wasm::Memo::default();
+        let read = |object: &Arc<Object<crds::WasmPlugin>>| {
+            let planned = memo.planned(object, view, &before.memo);
+            wasm::read(object, planned, view, grants)
+        };
+        let broken = |object: &_| Planned::broken(object).map(Arc::new).map(Payload::Plugin);
+        policies.judge(&view.wasm_plugins, Family::Plugin, view, read, broken);
+        policies.memo = memo;
         policies
     }
 
+    /// `instead` is what holds in the place of a policy that cannot be kept to.
     fn judge<T: Watched>(
         &mut self,
         objects: &Objects<T>,
         family: Family,
         view: &ClusterView,
-        read: impl Fn(&Object<T>) -> Read,
+        mut read: impl FnMut(&Arc<Object<T>>) -> Read,
+        instead: impl Fn(&Object<T>) -> Option<Payload>,
     ) {
         let mut objects: Vec<_> = objects.iter().collect();
         // The older one holds, and of two of the same age the first by name.
@@ -188,14 +214,10 @@ impl OwnPolicies {
             let created_at = object.created_at();
             (created_at.is_none(), created_at, object.key.clone())
         });
-        let mut holders: BTreeMap<Target, String> = BTreeMap::new();
+        let mut holders: BTreeMap<Target, Holders> = BTreeMap::new();
         for object in objects {
             let read = read(object);
-            let fallback = match family {
-                Family::Security => Some(security::nobody()),
-                _ => None,
-            };
-            let holds = read.payload.clone().ok().or(fallback);
+            let holds = read.payload.clone().ok().or_else(|| instead(object));
             let mut targets = Vec::new();
             for target in read.targets {
                 let (target, fault) = match target {
@@ -208,17 +230,14 @@ impl OwnPolicies {
                 let outcome = match (fault, &holds) {
                     (Some(fault), _) => Err(fault),
                     (None, None) => Ok(()),
-                    (None, Some(payload)) => match holders.get(&target) {
-                        Some(holder) => Err(Fault::new(
-                            "Conflicted",
-                            format!("{holder} is older and holds for {target}"),
-                        )),
-                        None => {
-                            holders.insert(target.clone(), object.title());
+                    (None, Some(payload)) => {
+                        let held = holders.entry(target.clone()).or_default();
+                        let taken = held.take(&object.title(), family, &target);
+                        if taken.is_ok() {
                             self.claim(&target, payload, &object.key);
-                            Ok(())
                         }
-                    },
+                        taken
+                    }
                 };
                 targets.push((target, outcome));
             }
@@ -235,6 +254,9 @@ impl OwnPolicies {
 
     /// Puts down what holds for a target.
     fn claim(&mut self, target: &Target, payload: &Payload, policy: &Arc<str>) {
+        if let Payload::Plugin(planned) = payload {
+            self.plugins.insert(policy.clone(), planned.clone());
+        }
         match target {
             Target::Service(key) => {
                 let on = self.backends.entry(key.clone()).or_default();
@@ -243,6 +265,7 @@ impl OwnPolicies {
                     Payload::Traffic(settings) => on.traffic = Some(settings.clone()),
                     Payload::Security(security) => on.security = Some(security.backend.clone()),
                     Payload::Token(tokens) => on.tokens = Some(tokens.clone()),
+                    Payload::Plugin(_) => on.plugins.push(policy.clone()),
                     Payload::Route(_) => {}
                 }
             }
@@ -261,7 +284,7 @@ impl OwnPolicies {
                     None => key.clone(),
                 };
                 let on = self.gateways.entry(key).or_default();
-                on.claim(payload, |security| &security.listener);
+                on.claim(payload, policy, |security| &security.listener);
             }
             Target::Route(kind, key) => {
                 if let Payload::Token(tokens) = payload {
@@ -273,7 +296,11 @@ impl OwnPolicies {
                     return;
                 }
                 let on = self.routes.entry((*kind, key.clone())).or_default();
-                on.claim(payload, |security| &security.route);
+                on.claim(payload, policy, |security| &security.route);
+            }
+            Target::Rule(kind, key, rule) => {
+                let on = self.routes.entry((*kind, key.clone())).or_default();
+                on.plugins.push((Some(rule.clone()), policy.clone()));
             }
             Target::Other { .. } => {}
         }
@@ -292,20 +319,71 @@ impl OwnPolicies {
             .collect()
     }
 
+    /// The plugins that hold somewhere.
+    pub(super) fn plugins(&self) -> Resources<WasmPlugin> {
+        let mut plugins = Resources::default();
+        for planned in self.plugins.values() {
+            plugins.insert(planned.plugin.clone());
+        }
+        plugins
+    }
+
+    /// The clusters that plugins may call, as often as they are named.
+    pub(super) fn plugin_clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.plugins.values().flat_map(|planned| &planned.clusters)
+    }
+
+    /// What plugins read of Secrets, by key.
+    pub(super) fn plugin_secrets(
+        &self,
+    ) -> impl Iterator<Item = &(Arc<str>, BTreeMap<String, SecretText>)> {
+        let planned = self.plugins.values();
+        planned.filter_map(|planned| planned.secret.as_ref())
+    }
+
     /// True when something else holds for routes or listeners than in `other`.
     pub(super) fn differs_in_front(&self, other: &Self) -> bool {
         self.routes != other.routes || self.gateways != other.gateways
     }
 }
 
+/// Who holds a target, the older first.
+#[derive(Debug, Default)]
+struct Holders(Vec<String>);
+
+impl Holders {
+    /// Of most families one policy holds a target, of plugins several.
+    fn take(&mut self, policy: &str, family: Family, target: &Target) -> Result<(), Fault> {
+        let message = match (family, self.0.as_slice()) {
+            (Family::Plugin, held) if held.len() < PLUGINS_MAX => None,
+            (Family::Plugin, _) => Some(format!(
+                "{target} has {PLUGINS_MAX} plugins already, which are all that it may have"
+            )),
+            (_, []) => None,
+            (_, [holder, ..]) => Some(format!("{holder} is older and holds for {target}")),
+        };
+        if let Some(message) = message {
+            return Err(Fault::new("Conflicted", message));
+        }
+        self.0.push(policy.to_owned());
+        Ok(())
+    }
+}
+
 impl OnRoute {
-    fn claim(&mut self, payload: &Payload, here: fn(&Security) -> &Arc<SecurityPolicy>) {
+    fn claim(
+        &mut self,
+        payload: &Payload,
+        policy: &Arc<str>,
+        here: fn(&Security) -> &Arc<SecurityPolicy>,
+    ) {
         match payload {
             Payload::Route(settings) => self.settings = Some(settings.clone()),
             Payload::Security(security) => {
                 self.security = Some(here(security).clone());
                 self.cors.clone_from(&security.cors);
             }
+            Payload::Plugin(_) => self.plugins.push((None, policy.clone())),
             Payload::Backend(_) | Payload::Traffic(_) | Payload::Token(_) => {}
         }
     }
@@ -316,7 +394,8 @@ fn has_policies(view: &ClusterView) -> bool {
         && view.backend_traffic_policies.is_empty()
         && view.route_policies.is_empty()
         && view.security_policies.is_empty()
-        && view.token_policies.is_empty())
+        && view.token_policies.is_empty()
+        && view.wasm_plugins.is_empty())
 }
 
 /// What the schema and the rules of a kind find, as one fault.

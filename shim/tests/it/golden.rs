@@ -55,6 +55,7 @@ fn render(snapshot: &ir::Snapshot) -> String {
             listener.tls.as_ref().map(|tls| &tls.certificate_refs)
         )
         .unwrap();
+        plugins(&mut text, &listener.plugins);
     }
     for route in snapshot.http_routes.iter() {
         let hosts = names(&route.hostnames);
@@ -78,6 +79,7 @@ fn render(snapshot: &ir::Snapshot) -> String {
                 .iter()
                 .for_each(|f| writeln!(text, "    do {f:?}").unwrap());
             told(&mut text, "  session", rule.session_persistence.as_ref());
+            plugins(&mut text, &rule.plugins);
             backends(&mut text, &rule.backends);
         }
         told(&mut text, "policy", route.policy.as_ref());
@@ -99,6 +101,7 @@ fn render(snapshot: &ir::Snapshot) -> String {
             rule.filters
                 .iter()
                 .for_each(|f| writeln!(text, "    do {f:?}").unwrap());
+            plugins(&mut text, &rule.plugins);
             backends(&mut text, &rule.backends);
         }
     }
@@ -128,7 +131,16 @@ fn render(snapshot: &ir::Snapshot) -> String {
         };
         writeln!(text, "secret {}{values}", secret.key).unwrap();
     }
+    for plugin in snapshot.wasm_plugins.iter() {
+        writeln!(text, "plugin {plugin:?} config {:?}", plugin.config.expose()).unwrap();
+    }
     text
+}
+
+/// The plugins of one place, where there are some.
+fn plugins(text: &mut String, names: &[std::sync::Arc<str>]) {
+    let names = (!names.is_empty()).then_some(names);
+    told(text, "plugins", names.as_ref());
 }
 
 /// A cluster with its endpoints and what its policies say.
@@ -167,6 +179,7 @@ fn put_cluster(text: &mut String, cluster: &ir::Cluster) {
     told(text, "security", cluster.security_policy.as_ref());
     told(text, "ai", cluster.ai_service.as_ref());
     told(text, "tokens", cluster.token_policy.as_ref());
+    plugins(text, &cluster.plugins);
 }
 
 /// What a policy says, where one does.

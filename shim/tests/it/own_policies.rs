@@ -6,7 +6,7 @@ use shim::cluster_view::Kind;
 use shim::conditions::{ConditionType as Type, Truth};
 use shim::translate::Translation;
 
-use crate::folder::{GATEWAY, SERVICE, condition, lines, route, translated};
+use crate::folder::{GATEWAY, SERVICE, condition, route, translated};
 
 const RULE: &str = "rules:\n- backendRefs: [{name: cart, port: 80}]";
 
@@ -359,17 +359,4 @@ fn security_that_cannot_be_kept_to_lets_nobody_through() {
             "{message}"
         );
     }
-}
-
-#[test]
-fn kinds_that_are_not_served_yet_say_so_and_what_is_wrong_with_them() {
-    let text = policy("WasmPlugin", "t", "wasm: {}, targetRefs: []");
-    let translation = with(&text);
-    let said = lines(&translation, Kind::WasmPlugin, "shop/t").join("\n");
-    assert!(
-        said.contains("Accepted=False") && said.contains("not supported yet"),
-        "{said}"
-    );
-    let found = translation.status(Kind::WasmPlugin, "shop/t").unwrap();
-    assert!(!found.violations.is_empty());
 }

@@ -7,5 +7,6 @@
 )]
 
 mod abi;
+mod fetch;
 mod hostile;
 mod support;

@@ -24,6 +24,7 @@ pub(in super::super) fn cluster(
     };
     cluster.security_policy.clone_from(&on.security);
     cluster.token_policy.clone_from(&on.tokens);
+    cluster.plugins.clone_from(&on.plugins);
     // What the Service itself asks for.
     let mut policy = cluster
         .policy
@@ -80,14 +81,18 @@ pub(in super::super) fn ai_cluster(
 }
 
 /// What holds for one route.
-struct Effective {
+struct Effective<'a> {
+    plugins: &'a [(Option<String>, Arc<str>)],
     settings: Option<Arc<RoutePolicy>>,
     security: Option<Arc<SecurityPolicy>>,
     cors: Option<Filter>,
 }
 
-fn effective<R>(policies: &OwnPolicies, kind: Kind, found: &Route<R>) -> Option<Effective> {
-    let none = OnRoute::default();
+fn effective<'a, R>(
+    policies: &'a OwnPolicies,
+    kind: Kind,
+    found: &Route<R>,
+) -> Option<Effective<'a>> {
     let own = policies.routes.get(&(kind, found.key.clone()));
     // Of several Gateways the first one of the route that has a policy.
     let of_gateways = |pick: fn(&OnRoute) -> bool| {
@@ -103,6 +108,8 @@ fn effective<R>(policies: &OwnPolicies, kind: Kind, found: &Route<R>) -> Option<
     if own.is_none() && settings_above.is_none() && cors_above.is_none() {
         return None;
     }
+    let plugins = own.map(|own| own.plugins.as_slice()).unwrap_or_default();
+    let none = OnRoute::default();
     let own = own.unwrap_or(&none);
     let above = settings_above.and_then(|on| on.settings.as_ref());
     let settings = match (&own.settings, above) {
@@ -112,6 +119,7 @@ fn effective<R>(policies: &OwnPolicies, kind: Kind, found: &Route<R>) -> Option<
     };
     let cors = own.cors.as_ref().or_else(|| cors_above?.cors.as_ref());
     Some(Effective {
+        plugins,
         settings: settings.map(|settings| Arc::new(route::final_form(settings))),
         security: own.security.clone(),
         cors: cors.map(|cors| Filter::Cors((**cors).clone())),
@@ -123,7 +131,7 @@ pub(in super::super) fn http_route(
     policies: &OwnPolicies,
     found: Arc<Route<HttpRule>>,
 ) -> Arc<Route<HttpRule>> {
-    published(policies, Kind::HttpRoute, found, |rule| &mut rule.filters)
+    published(policies, Kind::HttpRoute, found)
 }
 
 /// A gRPC route as it is published.
@@ -131,14 +139,30 @@ pub(in super::super) fn grpc_route(
     policies: &OwnPolicies,
     found: Arc<Route<GrpcRule>>,
 ) -> Arc<Route<GrpcRule>> {
-    published(policies, Kind::GrpcRoute, found, |rule| &mut rule.filters)
+    published(policies, Kind::GrpcRoute, found)
 }
 
-fn published<R: Clone>(
+/// A rule as far as policies are about it: name, filters and plugins.
+trait Rule: Clone {
+    fn parts(&mut self) -> (Option<&str>, &mut Vec<Filter>, &mut Vec<Arc<str>>);
+}
+
+impl Rule for HttpRule {
+    fn parts(&mut self) -> (Option<&str>, &mut Vec<Filter>, &mut Vec<Arc<str>>) {
+        (self.name.as_deref(), &mut self.filters, &mut self.plugins)
+    }
+}
+
+impl Rule for GrpcRule {
+    fn parts(&mut self) -> (Option<&str>, &mut Vec<Filter>, &mut Vec<Arc<str>>) {
+        (self.name.as_deref(), &mut self.filters, &mut self.plugins)
+    }
+}
+
+fn published<R: Rule>(
     policies: &OwnPolicies,
     kind: Kind,
     found: Arc<Route<R>>,
-    filters: fn(&mut R) -> &mut Vec<Filter>,
 ) -> Arc<Route<R>> {
     let Some(effective) = effective(policies, kind, &found) else {
         return found;
@@ -146,9 +170,17 @@ fn published<R: Clone>(
     let mut route = (*found).clone();
     route.policy = effective.settings;
     route.security_policy = effective.security;
-    if let Some(cors) = effective.cors {
-        for rule in &mut route.rules {
-            add_cors(filters(rule), &cors);
+    for rule in &mut route.rules {
+        let (name, filters, plugins) = rule.parts();
+        if let Some(cors) = &effective.cors {
+            add_cors(filters, cors);
+        }
+        for (section, plugin) in effective.plugins {
+            let is_meant = section.is_none() || section.as_deref() == name;
+            // A plugin may name both the route and one of its rules.
+            if is_meant && !plugins.contains(plugin) {
+                plugins.push(plugin.clone());
+            }
         }
     }
     Arc::new(route)
@@ -164,20 +196,26 @@ fn add_cors(filters: &mut Vec<Filter>, cors: &Filter) {
     }
 }
 
-/// A listener as it is published: its own policy, or else its Gateway's.
+/// A listener as it is published: its own policy, or else its Gateway's, and the plugins of both.
 pub(in super::super) fn listener(policies: &OwnPolicies, found: &Arc<Listener>) -> Arc<Listener> {
     let both = [
         policies.gateways.get(&found.name),
         policies.gateways.get(gateway_of(&found.name)),
     ];
-    let security = both
-        .into_iter()
-        .flatten()
-        .find_map(|on| on.security.clone());
-    let Some(security) = security else {
+    let both: Vec<_> = both.into_iter().flatten().collect();
+    let security = both.iter().find_map(|on| on.security.clone());
+    let plugins = both.iter().flat_map(|on| &on.plugins);
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for (_, plugin) in plugins {
+        if !names.contains(plugin) {
+            names.push(plugin.clone());
+        }
+    }
+    if security.is_none() && names.is_empty() {
         return found.clone();
-    };
+    }
     let mut listener = (**found).clone();
-    listener.security_policy = Some(security);
+    listener.security_policy = security;
+    listener.plugins = names;
     Arc::new(listener)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::listener_name::gateway_of;
 use super::super::{Memos, ai, backend};
 use super::target::Target;
-use super::{Budgets, Family, Fault, Judged, OwnPolicies};
+use super::{Budgets, Family, Fault, Judged, OwnPolicies, Payload};
 use crate::cluster_view::{ClusterView, Kind, Object, Watched};
 use crate::conditions::{Condition, ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
 
@@ -61,7 +61,7 @@ impl OwnPolicies {
                 Target::AiService(key) => {
                     reach.services.insert(ai::cluster_key(key), BTreeSet::new());
                 }
-                Target::Route(kind, key) => {
+                Target::Route(kind, key) | Target::Rule(kind, key, _) => {
                     reach.routes.insert((*kind, key.clone()), BTreeSet::new());
                 }
                 Target::Gateway(..) | Target::Other { .. } => {}
@@ -91,6 +91,7 @@ impl OwnPolicies {
                     reach,
                 )),
                 Family::Route => Some(status(judged, view.route_policies.get(key)?, reach)),
+                Family::Plugin => Some(status(judged, view.wasm_plugins.get(key)?, reach)),
                 Family::Security => Some(status(judged, view.security_policies.get(key)?, reach)),
             }
         });
@@ -147,7 +148,7 @@ fn ancestors_of(target: &Target, reach: &Reach) -> Vec<Ancestor> {
     let gateways = match target {
         Target::Service(key) => reach.services.get(key),
         Target::AiService(key) => reach.services.get(&ai::cluster_key(key)),
-        Target::Route(kind, key) => reach.routes.get(&(*kind, key.clone())),
+        Target::Route(kind, key) | Target::Rule(kind, key, _) => reach.routes.get(&(*kind, key.clone())),
         Target::Gateway(..) | Target::Other { .. } => None,
     };
     let found: Vec<_> = gateways
@@ -202,12 +203,22 @@ fn conditions(
             conditions.set(ConditionType::Accepted, Truth::True, "Accepted", message);
         }
     }
-    let unresolved = faults.iter().find(|fault| fault.reason != "Conflicted");
-    match unresolved {
+    let own = judged.payload.as_ref().err().filter(|fault| {
+        fault.reason.ends_with("NotFound") || fault.reason == "RefNotPermitted"
+    });
+    let mut unresolved = faults.iter().filter(|fault| fault.reason != "Conflicted");
+    match own.or_else(|| unresolved.next().copied()) {
         Some(fault) => {
             conditions.fail(ConditionType::ResolvedRefs, fault.reason, &*fault.message);
         }
-        None => conditions.hold(ConditionType::ResolvedRefs, "ResolvedRefs"),
+        None => {
+            let told = match &judged.payload {
+                Ok(Payload::Plugin(planned)) => planned.told.clone(),
+                _ => String::new(),
+            };
+            let reason = "ResolvedRefs";
+            conditions.set(ConditionType::ResolvedRefs, Truth::True, reason, told);
+        }
     }
     conditions.finish()
 }

@@ -19,6 +19,8 @@ pub(super) enum Target {
     Gateway(Arc<str>, Option<String>),
     /// An HTTPRoute or a GRPCRoute.
     Route(Kind, Arc<str>),
+    /// A rule of an HTTPRoute or a GRPCRoute, by its name.
+    Rule(Kind, Arc<str>, String),
     /// Something that no policy of the kind can be about.
     Other { kind: String, key: Arc<str> },
 }
@@ -126,6 +128,13 @@ impl Target {
                 };
                 (!is_there).then(|| format!("there is no {kind} {key}"))
             }
+            Self::Rule(kind, key, rule) => {
+                let whole = Self::Route(*kind, key.clone()).missing(view);
+                whole.or_else(|| {
+                    let is_there = has_rule(view, *kind, key, rule);
+                    (!is_there).then(|| format!("{kind} {key} has no rule named {rule}"))
+                })
+            }
             Self::Other { .. } => None,
         }
     }
@@ -137,10 +146,26 @@ impl Target {
             Self::AiService(key) => ("AIService", key, None),
             Self::Gateway(key, section) => ("Gateway", key, section.as_deref()),
             Self::Route(kind, key) => (kind.as_str(), key, None),
+            Self::Rule(kind, key, rule) => (kind.as_str(), key, Some(rule.as_str())),
             Self::Other { kind, key } => (kind.as_str(), key, None),
         };
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         (kind, namespace, name, section)
+    }
+}
+
+/// Whether a route has a rule of that name.
+fn has_rule(view: &ClusterView, kind: Kind, route: &str, rule: &str) -> bool {
+    let is_named = |name: Option<&String>| name.is_some_and(|name| name == rule);
+    match kind {
+        Kind::GrpcRoute => view.grpc_routes.get(route).is_some_and(|object| {
+            let mut rules = object.value.spec.rules.iter().flatten();
+            rules.any(|it| is_named(it.name.as_ref()))
+        }),
+        _ => view.http_routes.get(route).is_some_and(|object| {
+            let mut rules = object.value.spec.rules.iter().flatten();
+            rules.any(|it| is_named(it.name.as_ref()))
+        }),
     }
 }
 
@@ -149,7 +174,8 @@ impl fmt::Display for Target {
         let (kind, namespace, name, section) = self.parts();
         write!(f, "{kind} {namespace}/{name}")?;
         match section {
-            Some(section) => write!(f, ", listener {section}"),
+            Some(section) if kind == "Gateway" => write!(f, ", listener {section}"),
+            Some(section) => write!(f, ", rule {section}"),
             None => Ok(()),
         }
     }

@@ -1,0 +1,59 @@
+//! Replaces a word in the bodies of requests with stars of the same length.
+//!
+//! Settings: `{"word": "secret"}`. The whole body is waited for, because the word may lie across two
+//! chunks; the gateway bounds how much that may be.
+
+use example_plugins::{settings, text};
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType, LogLevel};
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(Root(Vec::new())));
+}}
+
+struct Root(Vec<u8>);
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        let Ok(found) = settings(self.get_plugin_configuration()) else {
+            return false;
+        };
+        self.0 = text(&found, "word", "secret").into_bytes();
+        !self.0.is_empty()
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Redactor(self.0.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+struct Redactor(Vec<u8>);
+
+impl Context for Redactor {}
+
+impl HttpContext for Redactor {
+    fn on_http_request_body(&mut self, size: usize, is_last: bool) -> Action {
+        if !is_last {
+            return Action::Pause;
+        }
+        if let Some(mut body) = self.get_http_request_body(0, size) {
+            let length = self.0.len();
+            let mut at = 0;
+            while let Some(found) = body[at..].windows(length).position(|it| it == self.0) {
+                at += found;
+                body[at..at + length].fill(b'*');
+            }
+            if at > 0 || body.starts_with(b"*") {
+                self.set_http_request_body(0, size, &body);
+            }
+        }
+        Action::Continue
+    }
+}
