@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use dataplane_config::{Kept, Overlap, Rotation, Store};
+use dataplane_config::{Fetcher, Kept, Overlap, Rotation, Store};
 use dataplane_http::Overload;
 use dataplane_resilience::admission::{Clients, Gate};
 use dataplane_resilience::pressure::SharedLevel;
@@ -223,6 +223,8 @@ fn kept(bootstrap: &Bootstrap, secrets: Option<&Rotation>) -> Kept {
         bootstrap.xds.live_replicas.clone(),
     );
     let kept = kept.in_zone(&bootstrap.zone);
+    let authorities = bootstrap.plugin_authorities.clone();
+    let kept = kept.fetching_by(Fetcher::new(bootstrap.plugins_inside, authorities));
     match secrets {
         Some(secrets) => kept.sealing_with(secrets.secrets()),
         None => kept,

@@ -70,6 +70,10 @@ pub struct Bootstrap {
     pub listener_defaults: dataplane_config::ListenerDefaults,
     /// Limits of rate of the process, and of each listener and route.
     pub rate_limits: dataplane_config::ProcessLimits,
+    /// Modules of plugins may be at private addresses.
+    pub plugins_inside: bool,
+    /// PEM authorities of servers of modules, beside the system's; may be empty.
+    pub plugin_authorities: Vec<u8>,
     /// Topology zone of this data plane; empty when nobody says so.
     pub zone: String,
     /// Health checks of endpoints.

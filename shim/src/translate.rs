@@ -631,7 +631,10 @@ impl Translation {
             add(&mut self.uses, cluster);
             touched.0.insert(cluster.clone());
         }
-        replace(&mut self.snapshot.wasm_plugins, &self.own_policies.plugins());
+        replace(
+            &mut self.snapshot.wasm_plugins,
+            &self.own_policies.plugins(),
+        );
     }
 
     /// Tells policies what became of them, after routes are known to reach their targets.

@@ -15,6 +15,7 @@ use ir::policy::{RateLimit, SecurityPolicy, SessionPersistence};
 
 use dataplane_resilience::circuit_breaker::{Breaker, Settings};
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_wasm::fetch::Fetcher;
 
 use crate::plugins::PluginHost;
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
@@ -91,6 +92,14 @@ impl Kept {
     pub fn in_zone(self, zone: &str) -> Self {
         Self {
             zone: zone.into(),
+            ..self
+        }
+    }
+
+    /// Has modules of plugins fetched by `fetcher`.
+    pub fn fetching_by(self, fetcher: Fetcher) -> Self {
+        Self {
+            plugins: PluginHost::fetching_by(fetcher),
             ..self
         }
     }

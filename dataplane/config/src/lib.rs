@@ -22,6 +22,8 @@ pub mod sessions;
 pub mod session_secrets;
 pub mod plugins;
 
+pub use dataplane_wasm::fetch::Fetcher;
+
 pub use access::AddressLists;
 pub use ai::{AiCluster, Guard, Place, Reached, Site};
 pub use backend_tls::{ClusterTls, Identities, PolicyTls};

@@ -3,17 +3,21 @@
 //! [`PluginHost::prepare`] is step 4a of an update: modules are brought in and compiled there, off every
 //! worker, and a plugin without a module keeps nobody else waiting: its requests meet its failure policy.
 //! What was prepared is found again by [`PluginHost::of`] when the configuration is compiled. A plugin that
-//! an update leaves alone stays the very same, with its instances.
+//! an update leaves alone stays the very same, with its instances. One whose next module cannot be
+//! fetched keeps the last good one until that can be had.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ir::wasm::{WasmFailure, WasmHook, WasmNetwork, WasmPhase, WasmSource};
 use ir::{Cluster, Snapshot, WasmPlugin};
+use tokio::task::JoinSet;
 
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_wasm::fetch::{self, Fetcher, Source};
 use dataplane_wasm::settings::{Hooks, Limits, Network, OnFailure, Settings};
 use dataplane_wasm::{Module, Plugin, Plugins};
 
@@ -28,7 +32,12 @@ pub struct Configured {
     pub source: Arc<WasmPlugin>,
     /// What is run.
     pub plugin: Arc<Plugin>,
+    /// Its module is the one before, because the wanted one could not be fetched.
+    is_behind: bool,
 }
+
+/// What came from elsewhere, by the names of plugins.
+type FetchedModules = BTreeMap<Arc<str>, Result<Bytes, String>>;
 
 /// Plugins by their keys.
 pub type PluginSet = BTreeMap<Arc<str>, Arc<Configured>>;
@@ -37,6 +46,7 @@ pub type PluginSet = BTreeMap<Arc<str>, Arc<Configured>>;
 #[derive(Default)]
 pub struct PluginHost {
     plugins: Arc<Plugins>,
+    fetcher: Arc<Fetcher>,
     ready: Mutex<PluginSet>,
 }
 
@@ -47,21 +57,38 @@ impl fmt::Debug for PluginHost {
 }
 
 impl PluginHost {
+    /// Modules from elsewhere are brought by `fetcher`.
+    pub fn fetching_by(fetcher: Fetcher) -> Self {
+        Self {
+            fetcher: Arc::new(fetcher),
+            ..Self::default()
+        }
+    }
+
     /// Brings in and compiles what `snapshot` names for the first time.
     pub async fn prepare(&self, snapshot: &Snapshot, metrics: &Metrics) {
         let before = self.taken();
         if before.is_empty() && named(snapshot).next().is_none() {
             return;
         }
+        // What has no module, or not the wanted one, is tried again with every update.
+        let is_known = |it: &&Arc<Configured>, source: &WasmPlugin| {
+            *it.source == *source && it.plugin.module().is_ok() && !it.is_behind
+        };
+        let elsewhere = named(snapshot).filter(|(key, source)| {
+            let known = before.get(key);
+            known.filter(|it| is_known(it, source)).is_none() && held(known, source).is_none()
+        });
+        let mut fetched = self.fetched(elsewhere, snapshot).await;
         let mut ready = PluginSet::new();
         for (key, source) in named(snapshot) {
             let known = before.get(&key);
-            // What has no module is tried again with every update.
-            let is_known =
-                |it: &&Arc<Configured>| it.source == source && it.plugin.module().is_ok();
-            let configured = match known.filter(is_known) {
+            let configured = match known.filter(|it| is_known(it, &source)) {
                 Some(known) => known.clone(),
-                None => Arc::new(self.configure(source, known, metrics).await),
+                None => {
+                    let fetched = fetched.remove(&key);
+                    Arc::new(self.configure(source, known, fetched, metrics).await)
+                }
             };
             ready.insert(key, configured);
         }
@@ -93,26 +120,85 @@ impl PluginHost {
             .clone()
     }
 
+    /// Brings in what is elsewhere, all at once, so that one slow server delays no other.
+    async fn fetched(
+        &self,
+        plugins: impl Iterator<Item = (Arc<str>, Arc<WasmPlugin>)>,
+        snapshot: &Snapshot,
+    ) -> FetchedModules {
+        let mut fetched = FetchedModules::new();
+        let mut tasks = JoinSet::new();
+        for (key, plugin) in plugins {
+            let source = match source(&plugin, snapshot) {
+                Ok(Some(source)) => source,
+                Ok(None) => continue,
+                Err(error) => {
+                    fetched.insert(key, Err(error));
+                    continue;
+                }
+            };
+            let fetcher = self.fetcher.clone();
+            tasks.spawn(async move {
+                let default = fetch::Limits::default();
+                let limits = fetch::Limits {
+                    bytes_max: plugin.sandbox.module_bytes_max.unwrap_or(default.bytes_max),
+                    ..default
+                };
+                let fetching = fetcher.fetch(&source, plugin.sha256, &limits);
+                let outcome = fetching.await.map(|fetched| fetched.module);
+                (key, outcome.map_err(|error| error.to_string()))
+            });
+        }
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok((key, outcome)) = joined {
+                fetched.insert(key, outcome);
+            }
+        }
+        fetched
+    }
+
     async fn configure(
         &self,
         source: Arc<WasmPlugin>,
         before: Option<&Arc<Configured>>,
+        fetched: Option<Result<Bytes, String>>,
         metrics: &Metrics,
     ) -> Configured {
-        let held = before
-            .filter(|it| it.source.source == source.source && it.source.sha256 == source.sha256);
-        let module = match held.and_then(|it| it.plugin.module().ok()) {
+        let module = match held(before, &source) {
             Some(module) => Ok(module.clone()),
-            None => self.module(&source).await,
+            None => self.module(&source, fetched).await,
         };
-        if let Err(error) = &module {
-            tracing::error!(
+        let is_elsewhere = !matches!(source.source, WasmSource::Inline(_));
+        let last_good = before
+            .filter(|_| is_elsewhere)
+            .and_then(|it| it.plugin.module().ok());
+        let (module, is_behind) = match (module, last_good) {
+            (Err(error), Some(last_good)) => {
+                tracing::error!(
+                    plugin = &*source.key,
+                    error,
+                    "a plugin keeps the module that it had, the wanted one cannot be had"
+                );
+                (Ok(last_good.clone()), true)
+            }
+            (module, _) => (module, false),
+        };
+        match &module {
+            Ok(module) => tracing::info!(
+                plugin = &*source.key,
+                sha256 = module.digest_hex(),
+                "a plugin has its module"
+            ),
+            Err(error) => tracing::error!(
                 plugin = &*source.key,
                 error,
                 "a plugin has no module, its requests meet its failure policy"
-            );
+            ),
         }
-        self.configured(source, module, metrics)
+        Configured {
+            is_behind,
+            ..self.configured(source, module, metrics)
+        }
     }
 
     fn configured(
@@ -122,15 +208,23 @@ impl PluginHost {
         metrics: &Metrics,
     ) -> Configured {
         let plugin = self.plugins.plugin(module, settings(&source), metrics);
-        Configured { source, plugin }
+        Configured {
+            source,
+            plugin,
+            is_behind: false,
+        }
     }
 
     /// The module of a plugin, compiled on a thread of its own.
-    async fn module(&self, source: &WasmPlugin) -> Result<Arc<Module>, String> {
+    async fn module(
+        &self,
+        source: &WasmPlugin,
+        fetched: Option<Result<Bytes, String>>,
+    ) -> Result<Arc<Module>, String> {
         let bytes = match &source.source {
             WasmSource::Inline(bytes) => bytes.clone(),
             WasmSource::Url(_) | WasmSource::Image(_) => {
-                return Err("modules are only taken from the snapshot itself".to_owned());
+                fetched.unwrap_or_else(|| Err("its module was not fetched".to_owned()))?
             }
         };
         let (plugins, sha256) = (self.plugins.clone(), source.sha256);
@@ -153,6 +247,38 @@ impl PluginHost {
         };
         let compiled = tokio::task::spawn_blocking(compile).await;
         compiled.unwrap_or_else(|_| Err("compiling the module ended early".to_owned()))
+    }
+}
+
+/// The module of the plugin before, where this one names the same.
+fn held<'a>(before: Option<&'a Arc<Configured>>, plugin: &WasmPlugin) -> Option<&'a Arc<Module>> {
+    let same = before.filter(|it| {
+        it.source.source == plugin.source && it.source.sha256 == plugin.sha256 && !it.is_behind
+    });
+    same.and_then(|it| it.plugin.module().ok())
+}
+
+/// Where the module is, when it is not in the snapshot itself.
+fn source(plugin: &WasmPlugin, snapshot: &Snapshot) -> Result<Option<Source>, String> {
+    match &plugin.source {
+        WasmSource::Inline(_) => Ok(None),
+        WasmSource::Url(url) => Ok(Some(Source::Url(url.clone()))),
+        WasmSource::Image(image) => {
+            let credentials = match &image.pull_secret {
+                None => None,
+                Some(pull) => {
+                    let secret = snapshot.secrets.get(&pull.secret);
+                    let text = secret.and_then(|secret| secret.values.get(&pull.key));
+                    Some(text.cloned().ok_or_else(|| {
+                        format!("pull secret {} has no {}", pull.secret, pull.key)
+                    })?)
+                }
+            };
+            Ok(Some(Source::Image {
+                reference: image.reference.clone(),
+                credentials,
+            }))
+        }
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         session_secret: session::secret(written),
         session_secret_file: session::file(written),
         zone: written.text(&key::ZONE).unwrap_or_default(),
+        plugins_inside: written.flag(&key::PLUGIN_INSIDE),
+        plugin_authorities: plugin_authorities(written),
         health: health(written),
         drain: drain(written),
         last_good: last_good(written),
@@ -59,6 +61,20 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         effective: effective(written),
         node_id,
         xds,
+    }
+}
+
+fn plugin_authorities(written: &mut Written) -> Vec<u8> {
+    let Some(path) = written.text(&key::PLUGIN_AUTHORITIES) else {
+        return Vec::new();
+    };
+    match fs::read(&path) {
+        Ok(pem) => pem,
+        Err(error) => {
+            let message = format!("{path} cannot be read: {error}");
+            written.fault(key::PLUGIN_AUTHORITIES.name, message);
+            Vec::new()
+        }
     }
 }
 

@@ -440,6 +440,11 @@ keys! {
     LAST_GOOD_PATH "lastGoodCache.path": Kind::Text, "/var/lib/nantian-gw/last-good",
         "The file; its folder must be there and writable, as an emptyDir or a volume is.";
 
+    PLUGIN_INSIDE "wasm.fetch.allowPrivateAddresses": Kind::Flag, "false",
+        "Lets WasmPlugins name modules at private, link-local and loopback addresses, by URL or in a registry; else a tenant could have the data plane ask services inside.";
+    PLUGIN_AUTHORITIES "wasm.fetch.caPath": Kind::Text, "",
+        "PEM authorities that may vouch for servers of modules, beside the system's; read at the start.";
+
     XDS_TLS "xdsTls.enabled": Kind::Flag, "true", "TLS towards the control plane; needs `xdsTls.caPath`.";
     XDS_CA "xdsTls.caPath": Kind::Text, "",
         "PEM authorities that may vouch for the control plane; read again at each dial.";

@@ -157,8 +157,9 @@ impl FetchError {
     }
 }
 
-/// Fetches modules, and keeps some.
-#[derive(Debug)]
+/// Fetches modules, and keeps some; the default one knows public addresses and the system's
+/// authorities alone.
+#[derive(Debug, Default)]
 pub struct Fetcher {
     getter: Getter,
     kept: Mutex<Kept>,

@@ -276,7 +276,10 @@ impl OwnPolicies {
                 Payload::Backend(settings) => {
                     self.ai_backends.insert(key.clone(), settings.clone());
                 }
-                Payload::Traffic(_) | Payload::Security(_) | Payload::Route(_) => {}
+                Payload::Traffic(_)
+                | Payload::Security(_)
+                | Payload::Route(_)
+                | Payload::Plugin(_) => {}
             },
             Target::Gateway(key, section) => {
                 let key = match section {

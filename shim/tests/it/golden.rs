@@ -132,7 +132,12 @@ fn render(snapshot: &ir::Snapshot) -> String {
         writeln!(text, "secret {}{values}", secret.key).unwrap();
     }
     for plugin in snapshot.wasm_plugins.iter() {
-        writeln!(text, "plugin {plugin:?} config {:?}", plugin.config.expose()).unwrap();
+        writeln!(
+            text,
+            "plugin {plugin:?} config {:?}",
+            plugin.config.expose()
+        )
+        .unwrap();
     }
     text
 }

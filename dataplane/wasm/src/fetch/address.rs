@@ -130,14 +130,27 @@ mod tests {
         for address in inside {
             assert!(is_inside(address.parse().unwrap()), "{address}");
         }
-        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1", "::ffff:8.8.8.8"] {
+        for address in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(!is_inside(address.parse().unwrap()), "{address}");
         }
     }
 
     #[test]
     fn only_this_machines_own_names_are_this_machine() {
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "[::1]", "::1"] {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "127.9.9.9",
+            "[::1]",
+            "::1",
+        ] {
             assert!(is_this_machine(host), "{host}");
         }
         for host in ["localhost.example.com", "10.0.0.1", "169.254.169.254", ""] {

@@ -81,7 +81,10 @@ mod tests {
 
     #[test]
     fn the_module_is_found_behind_other_files() {
-        let found = module(&layer(&[("etc/passwd", &[b'x'; 700]), ("./plugin.wasm", b"\0asm")]), 10);
+        let found = module(
+            &layer(&[("etc/passwd", &[b'x'; 700]), ("./plugin.wasm", b"\0asm")]),
+            10,
+        );
         assert_eq!(found.unwrap(), b"\0asm"[..]);
     }
 
@@ -92,7 +95,10 @@ mod tests {
             (layer(&[]), "without plugin.wasm"),
             (b"no gzip at all".to_vec(), "without plugin.wasm"),
             (layer(&[("plugin.wasm", &[0; 11])]), "more than 10 bytes"),
-            (layer(&[("bomb", &vec![0; 4 << 20]), ("plugin.wasm", b"\0asm")]), "without plugin.wasm"),
+            (
+                layer(&[("bomb", &vec![0; 4 << 20]), ("plugin.wasm", b"\0asm")]),
+                "without plugin.wasm",
+            ),
         ];
         for (layer, expected) in rows {
             let error = module(&layer, 10).unwrap_err();

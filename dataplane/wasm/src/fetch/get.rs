@@ -41,7 +41,7 @@ impl Named {
 }
 
 /// Gets things.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Getter {
     allows_inside: bool,
     authorities: Vec<u8>,
@@ -102,7 +102,10 @@ impl Getter {
                     request = request.header(name, *value);
                 }
             }
-            let response = request.send().await.map_err(|error| failed(&next, &error))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| failed(&next, &error))?;
             let target = response.headers().get(LOCATION);
             let target = target.filter(|_| response.status().is_redirection());
             let Some(target) = target.and_then(|it| it.to_str().ok()) else {
@@ -182,7 +185,11 @@ async fn read(
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| failed(url, &error))?
+    {
         if (body.len() + chunk.len()) as u64 > bytes_max {
             return Err(too_large());
         }
@@ -206,7 +213,9 @@ fn failed(url: &Url, error: &reqwest::Error) -> FetchError {
     }
     FetchError::Connect {
         host: host_of(url),
-        cause: error.source().map_or_else(|| "it does not answer".to_owned(), chain),
+        cause: error
+            .source()
+            .map_or_else(|| "it does not answer".to_owned(), chain),
     }
 }
 

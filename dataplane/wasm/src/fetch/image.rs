@@ -49,14 +49,17 @@ pub(super) async fn pull(
         .parse()
         .map_err(|error| FetchError::Image(format!("{reference:?} has no proper name: {error}")))?;
     let mut registry = Registry::new(getter, &image, credentials)?;
-    let tag = image.digest().or(image.tag()).unwrap_or("latest");
+    let tag = image.digest().or_else(|| image.tag()).unwrap_or("latest");
     let mut manifest = registry.manifest(tag).await?;
     if let Some(entries) = manifest.get("manifests").and_then(Value::as_array) {
         let chosen = of_index(entries)?;
         manifest = registry.manifest(&chosen).await?;
     }
     let (layer, is_archive) = layer(&manifest)?;
-    let digest = layer.get("digest").and_then(Value::as_str).unwrap_or_default();
+    let digest = layer
+        .get("digest")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let blob = registry.blob(digest, limits.bytes_max).await?;
     if !is_archive {
         return Ok(blob);
@@ -163,7 +166,9 @@ impl<'a> Registry<'a> {
             let message = "has a layer without a SHA-256 digest";
             return Err(FetchError::Image(message.to_owned()));
         }
-        let body = self.get(&format!("blobs/{digest}"), "*/*", bytes_max).await?;
+        let body = self
+            .get(&format!("blobs/{digest}"), "*/*", bytes_max)
+            .await?;
         check(&body, digest)?;
         Ok(body)
     }
@@ -202,7 +207,8 @@ impl<'a> Registry<'a> {
         if scheme.eq_ignore_ascii_case("basic") {
             return Ok(basic);
         }
-        let Some(realm) = parameter(rest, "realm").filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+        let Some(realm) =
+            parameter(rest, "realm").filter(|_| scheme.eq_ignore_ascii_case("bearer"))
         else {
             return Ok(None);
         };
@@ -239,7 +245,9 @@ impl Login {
         let entries = config.get("auths").and_then(Value::as_object);
         let entries = entries.ok_or_else(|| wrong("has no object auths in it"))?;
         let entry = entries.iter().find(|(name, _)| {
-            let host = name.split_once("://").map_or(name.as_str(), |(_, rest)| rest);
+            let host = name
+                .split_once("://")
+                .map_or(name.as_str(), |(_, rest)| rest);
             let host = host.split('/').next().unwrap_or_default();
             host == registry || (host == "docker.io" && registry == "index.docker.io")
         });
@@ -255,7 +263,9 @@ impl Login {
         let plain = plain.filter(|it| it.contains(':'));
         match plain {
             Some(plain) => Ok(Some(Self(SecretText::new(plain)))),
-            None => Err(wrong("has neither username and password nor auth for the registry")),
+            None => Err(wrong(
+                "has neither username and password nor auth for the registry",
+            )),
         }
     }
 
@@ -300,7 +310,10 @@ mod tests {
     #[test]
     fn parameters_of_challenges_are_read() {
         let text = r#"realm="https://auth.example.com/token",service="registry, one", scope=pull"#;
-        assert_eq!(parameter(text, "realm").unwrap(), "https://auth.example.com/token");
+        assert_eq!(
+            parameter(text, "realm").unwrap(),
+            "https://auth.example.com/token"
+        );
         assert_eq!(parameter(text, "service").unwrap(), "registry, one");
         assert_eq!(parameter(text, "scope").unwrap(), "pull");
         assert_eq!(parameter(text, "none"), None);
@@ -317,9 +330,15 @@ mod tests {
         let config = SecretText::new(config.to_owned());
         let found = |registry| Login::find(&config, registry).map(|it| it.map(|it| it.0));
         assert_eq!(found("ghcr.io").unwrap().unwrap().expose(), "ann:hush");
-        assert_eq!(found("index.docker.io").unwrap().unwrap().expose(), "bob:hush");
+        assert_eq!(
+            found("index.docker.io").unwrap().unwrap().expose(),
+            "bob:hush"
+        );
         assert!(found("quay.io").unwrap().is_none());
-        assert!(matches!(found("broken.example"), Err(FetchError::Credentials(_))));
+        assert!(matches!(
+            found("broken.example"),
+            Err(FetchError::Credentials(_))
+        ));
         let bad = SecretText::new("[]".to_owned());
         assert!(Login::find(&bad, "ghcr.io").is_err());
     }

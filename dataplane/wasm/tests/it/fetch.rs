@@ -168,8 +168,15 @@ async fn a_server_that_fails_is_asked_again() {
 
     let server = Server::start(|_| one("/w", answer(403, "", b""))).await;
     let error = fetch(&server.url("/w")).await.unwrap_err();
-    assert!(error.to_string().contains("403: check the credentials"), "{error}");
-    assert_eq!(server.asked().len(), 1, "another attempt would end the same");
+    assert!(
+        error.to_string().contains("403: check the credentials"),
+        "{error}"
+    );
+    assert_eq!(
+        server.asked().len(),
+        1,
+        "another attempt would end the same"
+    );
 }
 
 #[tokio::test]
@@ -186,7 +193,12 @@ async fn places_inside_are_refused_in_every_form() {
         assert!(matches!(error, FetchError::Address(_)), "{url}: {error}");
         assert_eq!(error.reason(), "refused");
     }
-    for url in ["http://plugins.example.com/w", "file:///etc/passwd", "ftp://x/y", "nothing"] {
+    for url in [
+        "http://plugins.example.com/w",
+        "file:///etc/passwd",
+        "ftp://x/y",
+        "nothing",
+    ] {
         let error = fetch(&Source::Url(url.to_owned())).await.unwrap_err();
         assert!(matches!(error, FetchError::Url(_)), "{url}: {error}");
     }
@@ -199,7 +211,10 @@ async fn redirects_are_followed_within_bounds() {
         HashMap::from([
             ("/a".to_owned(), vec![to("/w")]),
             ("/w".to_owned(), vec![answer(200, "", MODULE)]),
-            ("/loop".to_owned(), vec![to(&format!("http://{address}/loop"))]),
+            (
+                "/loop".to_owned(),
+                vec![to(&format!("http://{address}/loop"))],
+            ),
             ("/inside".to_owned(), vec![to("https://10.0.0.1/w")]),
             ("/file".to_owned(), vec![to("file:///etc/passwd")]),
             ("/plain".to_owned(), vec![to("http://example.com/w")]),
@@ -339,8 +354,14 @@ async fn a_token_is_fetched_with_the_pull_secret() {
     fetch(&source).await.unwrap();
     let asked = server.asked();
     let token = asked.iter().find(|head| head.contains("/token?")).unwrap();
-    assert!(token.contains("authorization: Basic YW5uOmh1c2g="), "{token}");
-    assert!(token.contains("scope=repository%3Aplugins%2Fstamp%3Apull"), "{token}");
+    assert!(
+        token.contains("authorization: Basic YW5uOmh1c2g="),
+        "{token}"
+    );
+    assert!(
+        token.contains("scope=repository%3Aplugins%2Fstamp%3Apull"),
+        "{token}"
+    );
     let blob = asked.iter().find(|head| head.contains("/blobs/")).unwrap();
     assert!(blob.contains("authorization: Bearer t0ken"), "{blob}");
 }

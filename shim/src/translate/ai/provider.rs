@@ -271,7 +271,10 @@ fn credential(
 }
 
 /// The value of a key of a Secret, or of its only one; the message holds none of it.
-pub(in crate::translate) fn value(secret: &Object<Secret>, key: Option<&str>) -> Result<(String, SecretText), String> {
+pub(in crate::translate) fn value(
+    secret: &Object<Secret>,
+    key: Option<&str>,
+) -> Result<(String, SecretText), String> {
     let title = format!("{} ({})", secret.title(), secret.origin);
     let plain = secret.value.string_data.iter().flatten();
     let coded = secret.value.data.iter().flatten();

@@ -159,11 +159,7 @@ impl Rule for GrpcRule {
     }
 }
 
-fn published<R: Rule>(
-    policies: &OwnPolicies,
-    kind: Kind,
-    found: Arc<Route<R>>,
-) -> Arc<Route<R>> {
+fn published<R: Rule>(policies: &OwnPolicies, kind: Kind, found: Arc<Route<R>>) -> Arc<Route<R>> {
     let Some(effective) = effective(policies, kind, &found) else {
         return found;
     };

@@ -148,7 +148,9 @@ fn ancestors_of(target: &Target, reach: &Reach) -> Vec<Ancestor> {
     let gateways = match target {
         Target::Service(key) => reach.services.get(key),
         Target::AiService(key) => reach.services.get(&ai::cluster_key(key)),
-        Target::Route(kind, key) | Target::Rule(kind, key, _) => reach.routes.get(&(*kind, key.clone())),
+        Target::Route(kind, key) | Target::Rule(kind, key, _) => {
+            reach.routes.get(&(*kind, key.clone()))
+        }
         Target::Gateway(..) | Target::Other { .. } => None,
     };
     let found: Vec<_> = gateways
@@ -203,9 +205,10 @@ fn conditions(
             conditions.set(ConditionType::Accepted, Truth::True, "Accepted", message);
         }
     }
-    let own = judged.payload.as_ref().err().filter(|fault| {
-        fault.reason.ends_with("NotFound") || fault.reason == "RefNotPermitted"
-    });
+    let own =
+        judged.payload.as_ref().err().filter(|fault| {
+            fault.reason.ends_with("NotFound") || fault.reason == "RefNotPermitted"
+        });
     let mut unresolved = faults.iter().filter(|fault| fault.reason != "Conflicted");
     match own.or_else(|| unresolved.next().copied()) {
         Some(fault) => {

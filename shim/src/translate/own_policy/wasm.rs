@@ -287,10 +287,17 @@ fn source(
         let key = format!("{}/{}", object.namespace(), reference.name);
         let path = "spec.wasm.configMap";
         let found = config_map.ok_or_else(|| {
-            Fault::new("ConfigMapNotFound", format!("{path}: there is no ConfigMap {key}"))
+            Fault::new(
+                "ConfigMapNotFound",
+                format!("{path}: there is no ConfigMap {key}"),
+            )
         })?;
         let entry = reference.key.as_deref().unwrap_or(MODULE_KEY);
-        let module = found.value.binary_data.as_ref().and_then(|it| it.get(entry));
+        let module = found
+            .value
+            .binary_data
+            .as_ref()
+            .and_then(|it| it.get(entry));
         let Some(module) = module else {
             let message = format!(
                 "{path}: ConfigMap {key} has no {entry} in its binaryData, which \
@@ -302,14 +309,20 @@ fn source(
         return module_of(module.0.clone(), path).map(|source| (source, told));
     }
     if let Some(url) = &wasm.url {
-        return Ok((WasmSource::Url(url.clone()), "the module is fetched by its URL".to_owned()));
+        return Ok((
+            WasmSource::Url(url.clone()),
+            "the module is fetched by its URL".to_owned(),
+        ));
     }
     if let Some(reference) = &wasm.image {
         let image = WasmImage {
             reference: reference.clone(),
             pull_secret: None,
         };
-        return Ok((WasmSource::Image(image), format!("the module is image {reference}")));
+        return Ok((
+            WasmSource::Image(image),
+            format!("the module is image {reference}"),
+        ));
     }
     let path = "spec.wasm.inline";
     let text = wasm.inline.as_deref().unwrap_or_default();
@@ -341,7 +354,10 @@ fn pull_secret(
     let path = "spec.wasm.pullSecretRef";
     let key: Arc<str> = format!("{}/{}", object.namespace(), reference.name).into();
     let secret = secret.ok_or_else(|| {
-        Fault::new("SecretNotFound", format!("{path}: there is no Secret {key}"))
+        Fault::new(
+            "SecretNotFound",
+            format!("{path}: there is no Secret {key}"),
+        )
     })?;
     let entry = reference.key.as_deref().unwrap_or(PullSecret::DEFAULT_KEY);
     let (entry, text) = secret_value(secret, Some(entry))
