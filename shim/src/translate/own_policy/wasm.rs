@@ -162,7 +162,8 @@ fn backends(
     let backends = sandbox.into_iter().flat_map(|it| &it.allowed_backends);
     for (index, backend) in backends.enumerate() {
         let path = format!("spec.sandbox.allowedBackends[{index}]");
-        let namespace = backend.namespace.as_deref().unwrap_or(object.namespace());
+        let namespace = backend.namespace.as_deref();
+        let namespace = namespace.unwrap_or_else(|| object.namespace());
         let key = format!("{namespace}/{}", backend.name);
         let from = From {
             group: crds::GROUP.to_owned(),
