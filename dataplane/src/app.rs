@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +116,7 @@ pub async fn run(
         let (metrics, stop) = (metrics.sessions.clone(), admin_stop.clone());
         beside.spawn(session_secret::follow(file, secrets, metrics, stop));
     }
+    beside.spawn(reopen_on_hangup(access_log.clone(), admin_stop.clone()));
     let keeper = Arc::new(keeper(&bootstrap, &metrics));
     let mut applier = Applier::new(
         store,
@@ -222,9 +224,11 @@ fn kept(bootstrap: &Bootstrap, secrets: Option<&Rotation>) -> Kept {
         bootstrap.rate_limits.clone(),
         bootstrap.xds.live_replicas.clone(),
     );
-    let kept = kept.in_zone(&bootstrap.zone);
     let authorities = bootstrap.plugin_authorities.clone();
-    let kept = kept.fetching_by(Fetcher::new(bootstrap.plugins_inside, authorities));
+    let kept = kept
+        .in_zone(&bootstrap.zone)
+        .with_access_log_prefix(&bootstrap.access_log_prefix)
+        .fetching_by(Fetcher::new(bootstrap.plugins_inside, authorities));
     match secrets {
         Some(secrets) => kept.sealing_with(secrets.secrets()),
         None => kept,
@@ -247,6 +251,17 @@ fn open_access_log(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<A
     };
     settings.counts = metrics.access_log.clone();
     AccessLog::start(settings).context("cannot start the access log")
+}
+
+/// Opens the access log again whenever SIGHUP comes, as those send who have moved it away.
+async fn reopen_on_hangup(access_log: AccessLog, stop: CancellationToken) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return;
+    };
+    while stop.run_until_cancelled(hangup.recv()).await.is_some() {
+        info!("SIGHUP, the access log is opened again");
+        access_log.reopen();
+    }
 }
 
 fn open_traces(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<Tracing> {

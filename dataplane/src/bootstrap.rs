@@ -42,6 +42,8 @@ pub struct Bootstrap {
     pub log: log::Settings,
     /// The access log; `None` when it is off.
     pub access_log: Option<access_log::Settings>,
+    /// With what the annotations begin by which routes say how they are logged.
+    pub access_log_prefix: String,
     /// Traces; `None` when they are off.
     pub traces: Option<trace::Settings>,
     /// Limits and deadlines of HTTP.

@@ -26,6 +26,9 @@ use crate::token_budgets::{Budget, Spent};
 /// Entries from which on those are looked for that nobody holds.
 const SWEPT_FROM: usize = 64;
 
+/// With what annotations about the access log begin unless the bootstrap file says otherwise.
+const ACCESS_LOG_PREFIX: &str = "gateway.nantian.dev/access-log-";
+
 /// State of routes by name; shared by one configuration and the next.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -40,6 +43,8 @@ pub struct Kept {
     plugins: PluginHost,
     /// Where this data plane is; empty when nobody says so.
     zone: Box<str>,
+    /// With what a route's annotations about its access log begin; empty for the usual.
+    access_log_prefix: Box<str>,
 }
 
 /// Route and cluster.
@@ -112,6 +117,22 @@ impl Kept {
     /// The zone of this data plane; empty when nobody says so.
     pub fn zone(&self) -> &str {
         &self.zone
+    }
+
+    /// For a data plane that is told of routes' access logs by annotations of that prefix.
+    pub fn with_access_log_prefix(self, prefix: &str) -> Self {
+        Self {
+            access_log_prefix: prefix.into(),
+            ..self
+        }
+    }
+
+    /// With what a route's annotations about its access log begin.
+    pub(crate) fn access_log_prefix(&self) -> &str {
+        match &*self.access_log_prefix {
+            "" => ACCESS_LOG_PREFIX,
+            prefix => prefix,
+        }
     }
 
     /// Has sessions sealed under secrets that other replicas have too.

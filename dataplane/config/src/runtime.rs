@@ -22,6 +22,7 @@ use dataplane_resilience::circuit_breaker::Breaker;
 use dataplane_resilience::retry::{Allowance, RetryBudget};
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
+use dataplane_telemetry::access_log::Override;
 use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
 use dataplane_telemetry::trace::Ratio;
 use dataplane_tls::{ClientIdentity, ServerTls};
@@ -364,6 +365,8 @@ pub struct Rule {
     pub connect_timeout: Option<Duration>,
     /// Largest request body; `None` for the process's limit.
     pub request_body_bytes_max: Option<u64>,
+    /// What its lines of the access log are like; absent for as all.
+    pub log: Option<Arc<Override>>,
     /// The share of its traces that are recorded; `None` for the process's.
     pub trace_ratio: Option<Ratio>,
     /// Figures of this route on this listener.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dataplane_resilience::admission::Gate;
 use dataplane_resilience::health_check;
 use dataplane_resilience::pressure::Thresholds;
-use dataplane_telemetry::{access_log, log};
+use dataplane_telemetry::log;
 use ir::SecretText;
 
 use super::keys as key;
@@ -18,6 +18,7 @@ use super::written::{Origin, Written};
 use super::{AdminSettings, Bootstrap, Drain, Effective};
 use crate::{health, overload};
 
+mod access_log;
 mod listener;
 mod session;
 mod traces;
@@ -34,7 +35,8 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
     Bootstrap {
         admin: admin(written),
         log: log(written),
-        access_log: access_log(written),
+        access_log: access_log::settings(written, &node_id),
+        access_log_prefix: written.text(&key::ACCESS_ANNOTATIONS).unwrap_or_default(),
         traces: traces::settings(written, &node_id),
         http: http(written),
         streams: streams(written),
@@ -206,34 +208,6 @@ fn log(written: &Written) -> log::Settings {
         includes_thread_names: written.flag(&key::LOG_THREAD_NAMES),
         ..log::Settings::default()
     }
-}
-
-fn access_log(written: &mut Written) -> Option<access_log::Settings> {
-    if !written.flag(&key::ACCESS_ENABLED) {
-        return None;
-    }
-    if written.text(&key::ACCESS_MODE).as_deref() != Some("json") {
-        // Files of the existing data plane say text; their lines are worth more than the wish.
-        written
-            .without_effect
-            .push(key::ACCESS_MODE.name.to_owned());
-    }
-    let path = written.text(&key::ACCESS_PATH).unwrap_or_default();
-    let sink = match path.as_str() {
-        "stdout" => access_log::Sink::Stdout,
-        "" => {
-            let message = "names no file; write a path or stdout, or accessLog.enabled: false";
-            written.fault(key::ACCESS_PATH.name, message);
-            access_log::Sink::Stdout
-        }
-        path => access_log::Sink::File(path.into()),
-    };
-    Some(access_log::Settings {
-        sink,
-        sample_rate: written.share(&key::ACCESS_RATE),
-        queue_bytes: to_usize(written.number(&key::ACCESS_QUEUE)),
-        ..access_log::Settings::default()
-    })
 }
 
 fn http(written: &Written) -> dataplane_http::Settings {

@@ -36,6 +36,8 @@ pub enum Kind {
     Address,
     /// Blocks of IP addresses: a list, or one text with commas.
     Networks,
+    /// Texts by name.
+    Texts,
     /// A whole number.
     Number {
         /// What it counts.
@@ -173,9 +175,21 @@ keys! {
 
     ACCESS_ENABLED "accessLog.enabled": Kind::Flag, "true", "Writes a line per request.";
     ACCESS_PATH "accessLog.path": Kind::Text, "/var/log/nantian-gw/access.log",
-        "The file to append to, or `stdout`.";
+        "The file to append to, `stdout`, or `otlp` for the collector of `log.openTelemetry`.";
     ACCESS_MODE "accessLog.mode": Kind::Choice(&["json", "text"]), "json",
-        "What a line looks like; this version writes `json` whatever is said, and warns.";
+        "What a line looks like; `text` is by a format.";
+    ACCESS_FORMAT "accessLog.format": Kind::Text, "",
+        "Format of lines of text, with variables as `%STATUS%`; empty for that of the contract ([all variables](../operations/access-log.md)).";
+    ACCESS_FORMATS "accessLog.formats": Kind::Texts, "",
+        "Formats by name.";
+    ACCESS_FORMAT_NAME "accessLog.formatName": Kind::Text, "",
+        "Which of `formats` is used; empty for `format`.";
+    ACCESS_ANNOTATIONS "accessLog.routeAnnotationPrefix": Kind::Text, "gateway.nantian.dev/access-log-",
+        "With what the annotations begin by which routes say how they are logged.";
+    ACCESS_FILE_BYTES "accessLog.maxFileBytes": number(Unit::Bytes, 4096, 1 << 40, Zero::Unlimited), "67108864",
+        "Size at which the file is put aside as `access.log.1`; 0 leaves that to others, who send SIGHUP.";
+    ACCESS_FILES "accessLog.maxFiles": number(Unit::Count, 1, 1000, Zero::Plain), "2",
+        "Files put aside that are kept.";
     ACCESS_RATE "accessLog.sampleRate": Kind::Share, "0.5",
         "Share of requests that are logged; those that ended with 500 and above always are.";
     ACCESS_QUEUE "accessLog.queueBytes": number(Unit::Bytes, 65_536, GIB, Zero::Default), "8388608",
@@ -502,10 +516,6 @@ pub static ALIASES: &[(&str, &str)] = &[
 
 /// Keys of the contract that this version knows and does not use; their values are not looked at.
 pub static WITHOUT_EFFECT: &[&str] = &[
-    "accessLog.format",
-    "accessLog.formats",
-    "accessLog.formatName",
-    "accessLog.routeAnnotationPrefix",
     "runtime.httpListenAddr",
     "runtime.enableIpv6",
     "runtime.enableHttp3",

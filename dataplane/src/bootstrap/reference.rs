@@ -129,6 +129,7 @@ fn kind(kind: Kind) -> String {
         Kind::Share => "0 to 1".to_owned(),
         Kind::Address => "address:port".to_owned(),
         Kind::Networks => "list of address blocks".to_owned(),
+        Kind::Texts => "texts by name".to_owned(),
         Kind::Number { unit, min, max, .. } => {
             let unit = match unit {
                 Unit::Count => "",

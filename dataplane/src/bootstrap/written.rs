@@ -204,6 +204,13 @@ impl Written {
         }
     }
 
+    pub(super) fn texts(&self, key: &Key) -> BTreeMap<String, String> {
+        match self.value(key) {
+            Value::Texts(texts) => texts,
+            _ => BTreeMap::new(),
+        }
+    }
+
     /// A number; its default for 0 where 0 means that.
     pub(super) fn number(&self, key: &Key) -> u64 {
         let falls_back = matches!(

@@ -12,12 +12,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 mod format;
+mod otlp;
 mod sink;
 
-pub use format::{ClientCertificate, GenAi, HandshakeRecord, Record, StreamRecord};
-pub use sink::Sink;
+pub use format::{
+    ClientCertificate, DEFAULT_FORMAT, FormatError, GenAi, HandshakeRecord, Record, StreamRecord,
+    Template, variables,
+};
+pub use sink::{Rotation, Sink};
 
-use format::JsonFormat;
+use format::{Facts, JsonFormat};
 
 use crate::metrics::AccessLogMetrics;
 use crate::queue::{Chunk, Limits, Queue};
@@ -34,6 +38,10 @@ const AGE_MAX: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// Where lines go.
     pub sink: Sink,
+    /// What a line looks like.
+    pub style: Style,
+    /// When a file is put aside.
+    pub rotation: Rotation,
     /// Share of requests that are logged, 0 to 1; those that ended with 500 and above always are.
     pub sample_rate: f64,
     /// How many bytes may wait for the sink before lines are dropped.
@@ -46,11 +54,33 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             sink: Sink::Stdout,
+            style: Style::Json,
+            rotation: Rotation::default(),
             sample_rate: 1.0,
             queue_bytes: 8 * 1024 * 1024,
             counts: Arc::default(),
         }
     }
+}
+
+/// What a line looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// An object with all that is known.
+    Json,
+    /// Text by a format.
+    Text(Arc<Template>),
+}
+
+/// What a route says of its own lines; what it does not say is as for all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Override {
+    /// Whether there are any.
+    pub is_enabled: Option<bool>,
+    /// Share of requests that are logged.
+    pub sample_rate: Option<f64>,
+    /// What a line looks like.
+    pub style: Option<Style>,
 }
 
 /// The access log of the process; clones are the same log.
@@ -63,6 +93,7 @@ pub struct AccessLog {
 #[derive(Debug)]
 struct Shared {
     queue: Queue,
+    style: Style,
     threshold: u64,
     counts: Arc<AccessLogMetrics>,
 }
@@ -74,6 +105,8 @@ impl AccessLog {
     pub fn start(settings: Settings) -> io::Result<Self> {
         let Settings {
             sink,
+            style,
+            rotation,
             sample_rate,
             queue_bytes,
             counts,
@@ -84,13 +117,17 @@ impl AccessLog {
         };
         let shared = Arc::new(Shared {
             queue: Queue::new(limits),
+            style,
             threshold: sampling_threshold(sample_rate),
             counts,
         });
         let thread = std::thread::Builder::new().name("access-log".to_owned());
         thread.spawn({
             let shared = Arc::clone(&shared);
-            move || sink::run(sink, &shared.queue, &shared.counts)
+            move || match sink {
+                Sink::Otlp(collector) => otlp::run(&collector, &shared.queue, &shared.counts),
+                sink => sink::run(sink, rotation, &shared.queue, &shared.counts),
+            }
         })?;
         Ok(Self {
             shared: Some(shared),
@@ -144,6 +181,14 @@ pub struct Writer {
     local: RefCell<Local>,
 }
 
+/// What decides about a line.
+struct About<'a> {
+    /// It is written in any case, unless there are to be no lines at all.
+    is_fault: bool,
+    now: SystemTime,
+    own: Option<&'a Override>,
+}
+
 #[derive(Debug)]
 struct Local {
     buffer: Vec<u8>,
@@ -162,12 +207,18 @@ impl Writer {
 
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
+        self.write_as(record, None);
+    }
+
+    /// The same by what the request's route says.
+    pub fn write_as(&self, record: &Record<'_>, own: Option<&Override>) {
         let ended = record.timestamp.checked_add(record.latency);
-        self.add(
-            record.status >= 500,
-            ended.unwrap_or(record.timestamp),
-            |format, out| format.write(out, record),
-        );
+        let about = About {
+            is_fault: record.status >= 500,
+            now: ended.unwrap_or(record.timestamp),
+            own,
+        };
+        self.add(&about, &Facts::Request(record));
     }
 
     /// As [`Self::write`], for a connection or UDP session; one that ended well or by its client's
@@ -175,39 +226,53 @@ impl Writer {
     pub fn write_stream(&self, record: &StreamRecord<'_>) {
         let is_fault = record.reason.flag() != "none" && record.reason.side() != Side::Downstream;
         let ended = record.timestamp.checked_add(record.duration);
-        self.add(
+        let about = About {
             is_fault,
-            ended.unwrap_or(record.timestamp),
-            |format, out| format.write_stream(out, record),
-        );
+            now: ended.unwrap_or(record.timestamp),
+            own: None,
+        };
+        self.add(&about, &Facts::Stream(record));
     }
 
     /// As [`Self::write`], for a TLS handshake that failed; that is its client's doing, so it may be
     /// left out by sampling.
     pub fn write_handshake(&self, record: &HandshakeRecord<'_>) {
         let ended = record.timestamp.checked_add(record.duration);
-        self.add(false, ended.unwrap_or(record.timestamp), |format, out| {
-            format.write_handshake(out, record);
-        });
+        let about = About {
+            is_fault: false,
+            now: ended.unwrap_or(record.timestamp),
+            own: None,
+        };
+        self.add(&about, &Facts::Handshake(record));
     }
 
-    fn add(
-        &self,
-        is_fault: bool,
-        now: SystemTime,
-        write: impl FnOnce(&mut JsonFormat, &mut Vec<u8>),
-    ) {
+    fn add(&self, about: &About<'_>, facts: &Facts<'_>) {
         let Some(shared) = &self.shared else { return };
+        let About { is_fault, now, own } = *about;
+        let mut threshold = shared.threshold;
+        let mut style = &shared.style;
+        if let Some(own) = own {
+            if own.is_enabled == Some(false) {
+                return;
+            }
+            threshold = own.sample_rate.map_or(threshold, sampling_threshold);
+            style = own.style.as_ref().unwrap_or(style);
+        }
         // Nothing below calls back into this writer, so the borrow cannot fail.
         let mut local = self.local.borrow_mut();
-        if !is_fault && local.next_random() >= shared.threshold {
+        if !is_fault && local.next_random() >= threshold {
             return;
         }
         if local.buffer.capacity() == 0 {
             local.buffer.reserve_exact(BUFFER_BYTES);
         }
         let Local { buffer, format, .. } = &mut *local;
-        write(format, buffer);
+        match (style, facts) {
+            (Style::Text(template), facts) => template.write(buffer, &mut format.clock, facts),
+            (Style::Json, Facts::Request(record)) => format.write(buffer, record),
+            (Style::Json, Facts::Stream(record)) => format.write_stream(buffer, record),
+            (Style::Json, Facts::Handshake(record)) => format.write_handshake(buffer, record),
+        }
         local.lines += 1;
         let oldest = *local.oldest.get_or_insert(now);
         let age = now.duration_since(oldest).unwrap_or_default();

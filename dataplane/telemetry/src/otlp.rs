@@ -1,15 +1,15 @@
 //! The collector that traces and access log lines are sent to, by OTLP.
 //!
 //! Says where it is and who we are, and makes the exporters of the OpenTelemetry SDK for it. When
-//! what is sent, and what happens when it is not taken, is decided by those who send: `trace/export.rs`,
-//! on a thread of its own.
+//! what is sent, and what happens when it is not taken, is decided by those who send: `trace/export.rs`
+//! and `access_log/otlp.rs`, each on a thread of its own.
 
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{
-    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
-    WithTonicConfig as _,
+    ExporterBuildError, LogExporter, RetryPolicy, SpanExporter, WithExportConfig as _,
+    WithHttpConfig as _, WithTonicConfig as _,
 };
 use opentelemetry_sdk::Resource;
 
@@ -68,6 +68,24 @@ impl Collector {
             Protocol::Http => SpanExporter::builder()
                 .with_http()
                 .with_endpoint(self.endpoint_of("/v1/traces"))
+                .with_timeout(self.timeout)
+                .with_retry_policy(RetryPolicy::recommended())
+                .build(),
+        }
+    }
+
+    /// The same.
+    pub(crate) fn logs(&self) -> Result<LogExporter, ExporterBuildError> {
+        match self.protocol {
+            Protocol::Grpc => LogExporter::builder()
+                .with_tonic()
+                .with_endpoint(&self.endpoint)
+                .with_timeout(self.timeout)
+                .with_retry_policy(RetryPolicy::recommended())
+                .build(),
+            Protocol::Http => LogExporter::builder()
+                .with_http()
+                .with_endpoint(self.endpoint_of("/v1/logs"))
                 .with_timeout(self.timeout)
                 .with_retry_policy(RetryPolicy::recommended())
                 .build(),

@@ -470,7 +470,6 @@ log: {{openTelemetry: {{enabled: false}}, level: ~}}
     assert_eq!(
         named,
         [
-            "accessLog.mode",
             "experimental.enableAiGateway",
             "runtime.enableHttp3",
             "runtime.httpListenAddr",

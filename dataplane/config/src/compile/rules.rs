@@ -215,6 +215,7 @@ impl Parts<'_> {
             request_buffering: policy.request_buffering.unwrap_or(false),
             request_header_bytes_max: policy.request_header_bytes_max,
             keepalive_requests_max: policy.keepalive_requests,
+            log: observed::access_log(self.annotations, self.kept.access_log_prefix()),
             trace_ratio: observed::trace_ratio(self.annotations),
             metrics,
         }

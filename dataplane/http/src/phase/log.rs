@@ -83,7 +83,8 @@ pub(crate) fn record(
         client_certificate: client_certificate(arrival),
         gen_ai: gen_ai.as_ref(),
     };
-    worker.log.write(&record);
+    let own = ctx.rule.and_then(|rule| rule.log.as_deref());
+    worker.log.write_as(&record, own);
     if let (Some(trace), Some(tracer)) = (trace, &worker.tracer) {
         let config = ctx.config.snapshot.traceparent.as_deref();
         tracer.finish(*trace, &record, config);

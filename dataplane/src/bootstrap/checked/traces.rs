@@ -15,7 +15,20 @@ pub(super) fn settings(written: &mut Written, node_id: &str) -> Option<Settings>
     if !written.flag(&key::TRACES_ENABLED) {
         return None;
     }
-    let collector = Collector {
+    let collector = collector(written, node_id);
+    Some(Settings {
+        collector,
+        sample_ratio: written.share(&key::TRACES_RATIO),
+        parent_based: written.flag(&key::TRACES_PARENT),
+        forms: forms(written),
+        queue_spans: to_usize(written.number(&key::TRACES_QUEUE)),
+        counts: Arc::default(),
+    })
+}
+
+/// The collector that traces, and perhaps lines of the access log, are sent to.
+pub(super) fn collector(written: &mut Written, node_id: &str) -> Collector {
+    Collector {
         endpoint: endpoint(written),
         protocol: match written.text(&key::TRACES_PROTOCOL).as_deref() {
             Some("http") => Protocol::Http,
@@ -25,15 +38,7 @@ pub(super) fn settings(written: &mut Written, node_id: &str) -> Option<Settings>
         service_name: written.text(&key::TRACES_NAME).unwrap_or_default(),
         service_namespace: written.text(&key::TRACES_NAMESPACE).unwrap_or_default(),
         instance: node_id.to_owned(),
-    };
-    Some(Settings {
-        collector,
-        sample_ratio: written.share(&key::TRACES_RATIO),
-        parent_based: written.flag(&key::TRACES_PARENT),
-        forms: forms(written),
-        queue_spans: to_usize(written.number(&key::TRACES_QUEUE)),
-        counts: Arc::default(),
-    })
+    }
 }
 
 /// The collector's address, with a scheme.

@@ -2,6 +2,7 @@
 //!
 //! Messages say what was expected; they show the value unless the key is a secret.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -20,6 +21,7 @@ pub(crate) enum Value {
     Address(SocketAddr),
     Number(u64),
     Networks(Vec<Network>),
+    Texts(BTreeMap<String, String>),
 }
 
 impl Value {
@@ -52,6 +54,17 @@ impl Value {
                     .collect::<Result<_, _>>()
                     .map(Self::Networks)
             }
+            (Kind::Texts, Yaml::Mapping(entries)) => {
+                let entry = |(name, text): (&Yaml, &Yaml)| match (name, text) {
+                    (Yaml::String(name), Yaml::String(text)) => Ok((name.clone(), text.clone())),
+                    (_, other) => Err(format!("expected {kind}, found {}", shown(other))),
+                };
+                entries
+                    .iter()
+                    .map(entry)
+                    .collect::<Result<_, _>>()
+                    .map(Self::Texts)
+            }
             (Kind::Secret, _) => Err("expected text; put the value into quotes".to_owned()),
             (Kind::Text, Yaml::Number(_) | Yaml::Bool(_)) => {
                 Err("expected text; put the value into quotes".to_owned())
@@ -66,6 +79,8 @@ impl Value {
         match kind {
             Kind::Text => Ok(Self::Text(text.trim().to_owned())),
             Kind::Secret => Ok(Self::Secret(SecretText::new(text.to_owned()))),
+            Kind::Texts if text.is_empty() => Ok(Self::Texts(BTreeMap::new())),
+            Kind::Texts => Err(unexpected()),
             Kind::Choice(words) if words.contains(&text) => Ok(Self::Text(text.to_owned())),
             Kind::Choice(_) => Err(unexpected()),
             Kind::Flag => text.parse().map(Self::Flag).map_err(|_| unexpected()),
@@ -111,6 +126,10 @@ impl fmt::Display for Value {
                 let blocks: Vec<_> = networks.iter().map(|it| format!("\"{it}\"")).collect();
                 write!(f, "[{}]", blocks.join(", "))
             }
+            Self::Texts(texts) => {
+                let texts: Vec<_> = texts.iter().map(|(k, v)| format!("{k:?}: {v:?}")).collect();
+                write!(f, "{{{}}}", texts.join(", "))
+            }
         }
     }
 }
@@ -125,6 +144,7 @@ impl fmt::Display for Kind {
             Self::Address => f.write_str("an address as in 127.0.0.1:19080"),
             Self::Number { .. } => f.write_str("a whole number"),
             Self::Networks => f.write_str("a list of address blocks as in [10.0.0.0/8]"),
+            Self::Texts => f.write_str("texts by name"),
         }
     }
 }

@@ -10,14 +10,19 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use crate::reason::Reason;
+use crate::trace_context::{span_text, trace_text};
 
 mod gen_ai;
 mod handshake;
 mod stream;
+mod template;
 
 pub use gen_ai::GenAi;
 pub use handshake::HandshakeRecord;
 pub use stream::StreamRecord;
+pub use template::{DEFAULT_FORMAT, FormatError, Template, variables};
+
+pub(super) use template::Facts;
 
 /// How much of a field from a client or backend is written; the rest is cut.
 const FIELD_BYTES_MAX: usize = 4096;
@@ -103,10 +108,10 @@ pub struct ClientCertificate<'a> {
     pub fingerprint: &'a str,
 }
 
-/// Writes records as lines of JSON; keeps the date of the second it wrote last.
+/// Writes records as lines; keeps the date of the second it wrote last.
 #[derive(Debug, Default)]
 pub(super) struct JsonFormat {
-    clock: ClockText,
+    pub(super) clock: ClockText,
 }
 
 impl JsonFormat {
@@ -127,6 +132,13 @@ impl JsonFormat {
         };
         write_destination(out, &destination);
         write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
+        if let Some((trace, span)) = record.trace {
+            out.extend_from_slice(b",\"trace_id\":\"");
+            out.extend_from_slice(&trace_text(trace));
+            out.extend_from_slice(b"\",\"span_id\":\"");
+            out.extend_from_slice(&span_text(span));
+            out.push(b'"');
+        }
         if let Some(certificate) = &record.client_certificate {
             text(
                 out,
@@ -148,7 +160,8 @@ fn write_request(out: &mut Vec<u8>, record: &Record<'_>) {
     text(out, b",\"listener\":\"", record.listener.as_bytes());
     out.extend_from_slice(b",\"client_ip\":\"");
     address(out, record.client_ip);
-    out.push(b'"');
+    number(out, b"\",\"client_port\":", u64::from(record.client_port));
+    plain(out, b",\"scheme\":\"", record.scheme);
     text(out, b",\"host\":\"", record.host);
     text(out, b",\"method\":\"", record.method.as_bytes());
     text(out, b",\"path\":\"", record.path);
@@ -162,6 +175,12 @@ fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
     number(out, b",\"status\":", u64::from(record.status));
     number(out, b",\"bytes_sent\":", record.bytes_sent);
     milliseconds(out, b",\"latency_ms\":", record.latency);
+    if let Some(time) = record.routing_time {
+        milliseconds(out, b",\"routing_time_ms\":", time);
+    }
+    if let Some(time) = record.first_byte_time {
+        milliseconds(out, b",\"first_byte_ms\":", time);
+    }
     plain(out, b",\"reason\":\"", record.reason.as_str());
     plain(out, b",\"response_flags\":\"", record.reason.flag());
 }
@@ -178,8 +197,7 @@ struct Destination<'a> {
 
 fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {
     if let Some(route) = record.route {
-        let (rest, name) = route.rsplit_once('/').unwrap_or(("", route));
-        let (kind, namespace) = rest.rsplit_once('/').unwrap_or(("", rest));
+        let (kind, namespace, name) = route_parts(route);
         text(out, b",\"route_kind\":\"", kind.as_bytes());
         text(out, b",\"route_namespace\":\"", namespace.as_bytes());
         text(out, b",\"route_name\":\"", name.as_bytes());
@@ -191,17 +209,8 @@ fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {
         text(out, b",\"backend\":\"", backend.as_bytes());
     }
     if let Some(upstream) = record.upstream_addr {
-        let brackets = upstream.is_ipv6();
-        out.extend_from_slice(if brackets {
-            b",\"upstream_addr\":\"["
-        } else {
-            b",\"upstream_addr\":\""
-        });
-        address(out, upstream.ip());
-        if brackets {
-            out.push(b']');
-        }
-        number(out, b":", u64::from(upstream.port()));
+        out.extend_from_slice(b",\"upstream_addr\":\"");
+        endpoint(out, upstream);
         out.push(b'"');
     }
     if let Some(time) = record.upstream_connect_time {
@@ -210,6 +219,25 @@ fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {
     if record.attempts > 0 {
         number(out, b",\"retry_attempts\":", u64::from(record.attempts - 1));
     }
+}
+
+/// Kind, namespace and name; what is not said is empty.
+fn route_parts(route: &str) -> (&str, &str, &str) {
+    let (rest, name) = route.rsplit_once('/').unwrap_or(("", route));
+    let (kind, namespace) = rest.rsplit_once('/').unwrap_or(("", rest));
+    (kind, namespace, name)
+}
+
+fn endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
+    let brackets = endpoint.is_ipv6();
+    if brackets {
+        out.push(b'[');
+    }
+    address(out, endpoint.ip());
+    if brackets {
+        out.push(b']');
+    }
+    number(out, b":", u64::from(endpoint.port()));
 }
 
 fn write_circumstances(
@@ -349,7 +377,7 @@ fn address(out: &mut Vec<u8>, address: IpAddr) {
 
 /// A point in time as RFC 3339 text in UTC, its date and time of day kept for the second.
 #[derive(Debug, Default)]
-struct ClockText {
+pub(super) struct ClockText {
     second: i64,
     /// `2026-01-31T12:34:56`; empty before the first use.
     text: String,

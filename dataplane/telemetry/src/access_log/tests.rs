@@ -186,6 +186,74 @@ fn reopening_follows_a_rotated_file() {
 }
 
 #[test]
+fn a_file_of_its_full_size_is_put_aside_and_the_oldest_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.log");
+    let settings = Settings {
+        rotation: Rotation {
+            file_bytes_max: 1,
+            files_max: 2,
+        },
+        ..settings(&file)
+    };
+    let counts = Arc::clone(&settings.counts);
+    let log = AccessLog::start(settings).unwrap();
+    let writer = log.writer();
+    for number in 0..4_u64 {
+        writer.write(&record(200, format!("/{number}").as_bytes()));
+        writer.flush();
+        wait_until("the line is written", || counts.lines.value() == number + 1);
+    }
+    drop(writer);
+    assert!(log.stop(PATIENCE));
+    assert_eq!(paths(&directory.path().join("access.log.1")), ["/3"]);
+    assert_eq!(paths(&directory.path().join("access.log.2")), ["/2"]);
+    assert!(!directory.path().join("access.log.3").exists());
+    assert_eq!(
+        (counts.dropped_lines.value(), counts.sink_errors.value()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn what_a_route_says_holds_for_its_lines() {
+    let text = |format: &str| Style::Text(Arc::new(Template::parse(format).unwrap()));
+    let own = |is_enabled, sample_rate, style| Override {
+        is_enabled,
+        sample_rate,
+        style,
+    };
+    let cases = [
+        (own(None, None, None), 200, Some("status")),
+        (own(Some(false), None, None), 200, None),
+        (own(Some(false), None, None), 500, None),
+        (own(Some(true), None, None), 200, Some("status")),
+        (own(None, Some(0.0), None), 200, None),
+        (own(None, Some(0.0), None), 503, Some("status")),
+        (
+            own(None, None, Some(text("%METHOD% %STATUS%"))),
+            200,
+            Some("GET 200"),
+        ),
+    ];
+    for (own, status, expected) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("access.log");
+        let log = AccessLog::start(settings(&file)).unwrap();
+        let writer = log.writer();
+        writer.write_as(&record(status, b"/x"), Some(&own));
+        drop(writer);
+        assert!(log.stop(PATIENCE));
+        let written = fs::read_to_string(&file).unwrap();
+        let is_as_expected = match expected {
+            None => written.is_empty(),
+            Some(part) => written.contains(part) && written.ends_with('\n'),
+        };
+        assert!(is_as_expected, "{own:?} {status}: {written}");
+    }
+}
+
+#[test]
 fn a_full_disk_is_counted_and_nothing_waits() {
     let settings = settings("/dev/full");
     let counts = Arc::clone(&settings.counts);
