@@ -136,7 +136,8 @@ const main = async () => {
     for (const name of ["Pause", "Topology", "Explain"]) assert.ok(seen.has(name), `${name} among ${[...seen]}`);
     await page.keyboard.press("Enter");
     await page.waitForURL(/#explain$/);
-    assert.equal(await page.evaluate(() => document.activeElement.id), "main");
+    // The page moves the focus once it has heard of the new address.
+    await page.locator("#main:focus").waitFor();
     await go(page, "backends", "Endpoints");
     await page.getByLabel("Namespace or name contains").fill("search");
     await page.keyboard.press("Enter");
