@@ -240,6 +240,7 @@ struct Raw {
     admin_runtime: RawAdminRuntime,
     quarantine: RawQuarantine,
     history_size: Option<usize>,
+    watch_namespaces: Vec<String>,
     sync_period: Option<DurationText>,
     reconciler_runner: RawRunner,
     translator_limits: RawLimits,
@@ -333,6 +334,7 @@ impl Raw {
                 size => size.unwrap_or(default.history_size),
             },
             cluster: RawCluster {
+                watch_namespaces: self.watch_namespaces,
                 sync_period: self.sync_period,
                 runner: self.reconciler_runner,
                 limits: self.translator_limits,

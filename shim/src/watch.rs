@@ -59,12 +59,13 @@ pub fn start(
     let (changes, received) = mpsc::channel(CHANGES_MAX);
     let (synced, files) = oneshot::channel();
     let known = Arc::new(Known::default());
+    let namespaces: Arc<[Arc<str>]> = settings.watch_namespaces.clone().into();
     let collector = Collector {
         view: ClusterView::default(),
         sources: HashMap::new(),
         faults: BTreeMap::new(),
         forbidden: BTreeMap::new(),
-        secrets: Secrets::new(client.clone(), changes.clone()),
+        secrets: Secrets::new(client.clone(), namespaces.clone(), changes.clone()),
         known: Arc::clone(&known),
         metrics: Arc::clone(&metrics),
         settle_delay: settings.settle_delay,
@@ -78,7 +79,7 @@ pub fn start(
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = discovery::run(client, has_mesh, changes, metrics) => {}
+            () = discovery::run(client, has_mesh, namespaces, changes, metrics) => {}
         }
     });
     tokio::spawn(async move {

@@ -53,12 +53,12 @@ app.kubernetes.io/part-of: nantian-gw
 {{- end }}
 {{- end -}}
 
-{{/* Metadata of an object: (dict "root" . "name" "…" "component" "…" "labels" map "annotations" map "cluster" bool). */}}
+{{/* Metadata of an object: (dict "root" . "name" "…" "component" "…" "labels" map "annotations" map "cluster" bool "namespace" "…"). */}}
 {{- define "nantian-gw.metadata" -}}
 {{- $annotations := merge (deepCopy (default dict .annotations)) .root.Values.global.commonAnnotations -}}
 name: {{ .name }}
 {{- if not .cluster }}
-namespace: {{ include "nantian-gw.namespace" .root }}
+namespace: {{ default (include "nantian-gw.namespace" .root) .namespace }}
 {{- end }}
 labels:
   {{- include "nantian-gw.labels" (list .root (default "" .component)) | nindent 2 }}
@@ -87,6 +87,12 @@ annotations:
 {{- else -}}
 {{- include "nantian-gw.image" (list . .Values.controlplane.image) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Namespaces that the shim follows, the release's own with them, as JSON; none for all. */}}
+{{- define "nantian-gw.watchNamespaces" -}}
+{{- $named := .Values.controlplane.shim.watchNamespaces -}}
+{{- if $named }}{{ append $named (include "nantian-gw.namespace" .) | uniq | sortAlpha | toJson }}{{ else }}[]{{ end -}}
 {{- end -}}
 
 {{- define "nantian-gw.serviceAccount" -}}
@@ -202,6 +208,9 @@ topologySpreadConstraints:
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- fail "serviceMonitor.enabled and podMonitor.enabled would count every data plane twice: choose one" }}
+{{- end }}
+{{- if and .Values.controlplane.shim.watchNamespaces (not (include "nantian-gw.isShim" .)) }}
+{{- fail "controlplane.shim.watchNamespaces needs controlplane.implementation shim: the other control plane follows the whole cluster" }}
 {{- end }}
 {{- $needed := add (div (int .Values.dataplane.gracefulDrainPeriodMs) 1000) (int .Values.dataplane.preStopSleepSeconds) }}
 {{- if lt (int .Values.dataplane.terminationGracePeriodSeconds) (int $needed) }}

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 mod kustomize;
 mod readme;
+mod rights;
 
 /// The value files that come with the chart.
 const FILES: &[&str] = &["dev", "staging", "production", "ai-gateway", "standalone"];

@@ -22,7 +22,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 pub(crate) struct Place<'a> {
     pub(crate) server: &'a ApiServer,
     pub(crate) namespace: String,
-    settings: tempfile::TempDir,
+    pub(crate) settings: tempfile::TempDir,
 }
 
 impl<'a> Place<'a> {
@@ -533,8 +533,16 @@ fn account(place: &Place<'_>, edit: impl Fn(&str) -> String) -> std::path::PathB
     let text = std::fs::read_to_string(file).unwrap();
     let text = edit(&text).replace("nantian-gw", &place.namespace);
     place.server.apply(&text).unwrap();
-    let account = format!("{}-shim", place.namespace);
-    let arguments = ["create", "token", &account, "-n", &place.namespace];
+    log_in(
+        place,
+        &place.namespace,
+        &format!("{}-shim", place.namespace),
+    )
+}
+
+/// A kubeconfig for a service account of that namespace.
+pub(crate) fn log_in(place: &Place<'_>, namespace: &str, account: &str) -> std::path::PathBuf {
+    let arguments = ["create", "token", account, "-n", namespace];
     let token = place.server.kubectl(&arguments, "").unwrap();
     assert!(token.is_success, "{}", token.stderr);
     let known = std::fs::read_to_string(place.server.kubeconfig()).unwrap();

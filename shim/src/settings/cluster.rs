@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -16,6 +17,8 @@ use super::{SettingsError, bad, positive};
 /// How an API server is followed and told.
 #[derive(Clone, Debug)]
 pub struct Cluster {
+    /// Only these namespaces are followed; empty for all.
+    pub watch_namespaces: Vec<Arc<str>>,
     /// Changes are gathered for no longer than this.
     pub settle_delay: Duration,
     /// Statuses are compared again this often.
@@ -108,6 +111,7 @@ pub struct Mesh {
 impl Default for Cluster {
     fn default() -> Self {
         Self {
+            watch_namespaces: Vec::new(),
             settle_delay: Duration::from_millis(20),
             sync_period: Duration::from_secs(30),
             retry_backoff: Duration::from_secs(1),
@@ -182,6 +186,7 @@ pub(super) struct RawMesh {
 
 /// All of it as written.
 pub(super) struct RawCluster {
+    pub(super) watch_namespaces: Vec<String>,
     pub(super) sync_period: Option<DurationText>,
     pub(super) runner: RawRunner,
     pub(super) limits: RawLimits,
@@ -195,7 +200,10 @@ impl RawCluster {
     pub(super) fn check(self) -> Result<Cluster, SettingsError> {
         let default = Cluster::default();
         let limit = |given: usize| (given > 0).then_some(given);
+        let addresses = self.addresses.check()?;
+        let mesh = self.mesh.check()?;
         Ok(Cluster {
+            watch_namespaces: namespaces(&self.watch_namespaces, &addresses, mesh.as_ref())?,
             settle_delay: positive(
                 "reconcilerRunner.settleDelay",
                 self.runner.settle_delay,
@@ -217,14 +225,44 @@ impl RawCluster {
                 },
             },
             leader_election: self.election.check()?,
-            addresses: self.addresses.check()?,
-            mesh: self.mesh.check()?,
+            addresses,
+            mesh,
             status_address: match self.status_address.as_deref() {
                 None | Some("") => None,
                 Some(text) => Some(ip("statusAddress", text)?),
             },
         })
     }
+}
+
+/// The namespaces that are followed: those that are written, and where data planes are.
+fn namespaces(
+    written: &[String],
+    addresses: &Addresses,
+    mesh: Option<&Mesh>,
+) -> Result<Vec<Arc<str>>, SettingsError> {
+    let is_name = |name: &String| {
+        let is_inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        (1..=63).contains(&name.len()) && name.chars().all(is_inside)
+    };
+    if let Some(bad_name) = written.iter().find(|name| !is_name(name)) {
+        let problem = format!("`{bad_name}` is no name of a namespace");
+        return Err(bad("watchNamespaces", problem));
+    }
+    if written.is_empty() {
+        return Ok(Vec::new());
+    }
+    let service = match addresses {
+        Addresses::Service(services) => Some(&services.data_plane),
+        Addresses::Pool(_) => None,
+    };
+    let services = service.into_iter().chain(mesh.map(|mesh| &mesh.data_plane));
+    let of_services = services.filter_map(|service| service.split('/').next());
+    let names = written.iter().map(String::as_str).chain(of_services);
+    let mut names: Vec<Arc<str>> = names.map(Arc::from).collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
 impl RawElection {

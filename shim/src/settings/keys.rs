@@ -139,6 +139,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "snapshots kept to bring a data plane up to date by a delta",
     ),
     (
+        "watchNamespaces",
+        "[]",
+        "--source kube: only objects of these namespaces are read and served, and of the one of addresses.dataPlaneService; empty = all",
+    ),
+    (
         "syncPeriod",
         "30s",
         "--source kube: statuses are compared with the API server's this often without a reason",

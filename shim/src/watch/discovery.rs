@@ -84,19 +84,22 @@ pub(super) fn can_lack(kind: &str) -> bool {
 }
 
 /// Starts and ends reflectors as kinds come and go; runs until dropped.
+///
+/// With `namespaces` kinds are followed in these alone, but for those that are in none.
 pub(super) async fn run(
     client: Client,
     has_mesh: bool,
+    namespaces: Arc<[Arc<str>]>,
     changes: Sender<Change>,
     metrics: Arc<Metrics>,
 ) {
     let look = Arc::new(Notify::new());
     let mut running: BTreeMap<Source, Task> = BTreeMap::new();
-    let _secrets = secrets::follow_all(&client, &changes);
+    let _secrets = secrets::follow_all(&client, &namespaces, &changes);
     let _crds = Task(tokio::spawn(watch_crds(client.clone(), Arc::clone(&look))));
     let mut missing = BTreeSet::new();
     loop {
-        let found = match timeout(LOOK_MAX, installed(&client, has_mesh)).await {
+        let found = match timeout(LOOK_MAX, installed(&client, has_mesh, &namespaces)).await {
             Ok(Ok(found)) => found,
             failed => {
                 match failed {
@@ -196,15 +199,19 @@ fn note_missing(found: &BTreeSet<Source>, missing: &mut BTreeSet<&str>, metrics:
         .collect();
 }
 
-/// Every kind that is served and that we can read.
-async fn installed(client: &Client, has_mesh: bool) -> kube::Result<BTreeSet<Source>> {
+/// Every kind that is served and that we can read, in each of the namespaces if there are any.
+async fn installed(
+    client: &Client,
+    has_mesh: bool,
+    namespaces: &[Arc<str>],
+) -> kube::Result<BTreeSet<Source>> {
     let groups = client.list_api_groups().await?;
     let served = groups.groups.iter().flat_map(|group| {
         let versions = group.versions.iter();
         versions.map(|version| (group.name.as_str(), version.version.as_str()))
     });
     let served: BTreeSet<(&str, &str)> = served.chain([("", "v1")]).collect();
-    let mut offers: BTreeMap<(&str, &str), Vec<(String, String)>> = BTreeMap::new();
+    let mut offers: BTreeMap<(&str, &str), Vec<Offer>> = BTreeMap::new();
     let mut wanted: BTreeSet<(&str, &str)> = BTreeSet::from([(OWN_GROUP, "v1alpha1")]);
     for (group, _, versions) in KINDS {
         wanted.extend(versions.iter().map(|version| (*group, *version)));
@@ -228,31 +235,56 @@ async fn installed(client: &Client, has_mesh: bool) -> kube::Result<BTreeSet<Sou
         let kinds = resources.resources.into_iter();
         let kinds = kinds
             .filter(|resource| !resource.name.contains('/'))
-            .map(|resource| (resource.kind, resource.name));
+            .map(|resource| Offer {
+                kind: resource.kind,
+                plural: resource.name,
+                is_namespaced: resource.namespaced,
+            });
         offers.insert((group, version), kinds.collect());
     }
     let mut found = BTreeSet::new();
     let of_mesh = if has_mesh { MESH_KINDS } else { &[] };
     for (group, kind, versions) in KINDS.iter().chain(of_mesh) {
-        let source = versions.iter().find_map(|version| {
-            let offered = offers.get(&(*group, *version))?;
-            let (kind, plural) = offered.iter().find(|(offered, _)| offered == kind)?;
-            Some(source(group, version, kind, plural))
+        let offer = versions.iter().find_map(|version| {
+            let mut offered = offers.get(&(*group, *version))?.iter();
+            let offer = offered.find(|offer| offer.kind == *kind)?;
+            Some((*version, offer))
         });
-        found.extend(source);
+        if let Some((version, offer)) = offer {
+            found.extend(offer.sources(group, version, namespaces));
+        }
     }
-    for (kind, plural) in offers.get(&(OWN_GROUP, "v1alpha1")).into_iter().flatten() {
-        found.insert(source(OWN_GROUP, "v1alpha1", kind, plural));
+    for offer in offers.get(&(OWN_GROUP, "v1alpha1")).into_iter().flatten() {
+        found.extend(offer.sources(OWN_GROUP, "v1alpha1", namespaces));
     }
     Ok(found)
 }
 
-fn source(group: &str, version: &str, kind: &str, plural: &str) -> Source {
-    Source {
-        group: group.into(),
-        version: version.into(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
+/// A kind as an API server offers it.
+struct Offer {
+    kind: String,
+    plural: String,
+    is_namespaced: bool,
+}
+
+impl Offer {
+    /// What is followed of it.
+    fn sources(&self, group: &str, version: &str, namespaces: &[Arc<str>]) -> Vec<Source> {
+        let everywhere = Source {
+            group: group.into(),
+            version: version.into(),
+            kind: self.kind.clone(),
+            plural: self.plural.clone(),
+            namespace: None,
+        };
+        if namespaces.is_empty() || !self.is_namespaced {
+            return vec![everywhere];
+        }
+        let within = |namespace: &Arc<str>| Source {
+            namespace: Some(Arc::clone(namespace)),
+            ..everywhere.clone()
+        };
+        namespaces.iter().map(within).collect()
     }
 }
 

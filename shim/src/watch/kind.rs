@@ -58,6 +58,8 @@ pub struct Source {
     pub kind: String,
     /// Name in paths.
     pub plural: String,
+    /// The one namespace that is followed; nothing for all of the cluster.
+    pub namespace: Option<Arc<str>>,
 }
 
 impl Source {
@@ -84,7 +86,11 @@ impl Source {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.api_version(), self.kind)
+        write!(f, "{} {}", self.api_version(), self.kind)?;
+        match &self.namespace {
+            Some(namespace) => write!(f, " in namespace {namespace}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -116,7 +122,11 @@ pub(super) enum Change {
 
 /// Follows one kind until it is not installed any more, or nobody listens.
 pub(super) async fn follow(client: Client, source: Source, changes: Sender<Change>) {
-    let api = Api::<DynamicObject>::all_with(client, &source.resource());
+    let resource = source.resource();
+    let api = match &source.namespace {
+        Some(namespace) => Api::<DynamicObject>::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
     let mut pause = Pause::default();
     let mut is_told = false;

@@ -189,6 +189,7 @@ mod tests {
             version: "v1".into(),
             kind: "HTTPRoute".to_owned(),
             plural: "httproutes".to_owned(),
+            namespace: None,
         };
         let key: Arc<str> = "r".into();
         known.put(&source, &key, &object("99", "first"));

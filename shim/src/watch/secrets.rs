@@ -51,25 +51,38 @@ pub(super) struct Secrets {
     needed: BTreeMap<Wanted, usize>,
     /// Fetches under way; true when it changed meanwhile.
     fetching: HashMap<Wanted, bool>,
+    /// Those of other namespaces may not be fetched, and count as missing; empty for all.
+    namespaces: Arc<[Arc<str>]>,
 }
 
-/// Watches the metadata of all Secrets and ConfigMaps as long as the tasks live.
-pub(super) fn follow_all(client: &Client, changes: &Sender<Change>) -> [Task; 2] {
-    [
-        Task(tokio::spawn(follow::<Secret>(
-            client.clone(),
-            Kind::Secret,
-            changes.clone(),
-        ))),
-        Task(tokio::spawn(follow::<ConfigMap>(
-            client.clone(),
-            Kind::ConfigMap,
-            changes.clone(),
-        ))),
-    ]
+/// Watches the metadata of all Secrets and ConfigMaps, of these namespaces if there are any, as long
+/// as the tasks live.
+pub(super) fn follow_all(
+    client: &Client,
+    namespaces: &[Arc<str>],
+    changes: &Sender<Change>,
+) -> Vec<Task> {
+    let within = namespaces.iter().map(|namespace| Some(&**namespace));
+    let everywhere = namespaces.is_empty().then_some(None);
+    let places = within.chain(everywhere);
+    let tasks = places.flat_map(|namespace| {
+        let (secrets, config_maps) = match namespace {
+            Some(name) => (
+                Api::namespaced(client.clone(), name),
+                Api::namespaced(client.clone(), name),
+            ),
+            None => (Api::all(client.clone()), Api::all(client.clone())),
+        };
+        let (one, other) = (changes.clone(), changes.clone());
+        [
+            tokio::spawn(follow::<Secret>(secrets, Kind::Secret, one)),
+            tokio::spawn(follow::<ConfigMap>(config_maps, Kind::ConfigMap, other)),
+        ]
+    });
+    tasks.map(Task).collect()
 }
 
-async fn follow<K>(client: Client, kind: Kind, changes: Sender<Change>)
+async fn follow<K>(api: Api<PartialObjectMeta<K>>, kind: Kind, changes: Sender<Change>)
 where
     K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -77,7 +90,6 @@ where
         + Send
         + 'static,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::all(client);
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
     let mut pause = Pause::default();
     while let Some(event) = events.next().await {
@@ -102,10 +114,15 @@ where
 }
 
 impl Secrets {
-    pub(super) fn new(client: Client, changes: Sender<Change>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        namespaces: Arc<[Arc<str>]>,
+        changes: Sender<Change>,
+    ) -> Self {
         Self {
             client,
             changes,
+            namespaces,
             slots: Arc::new(Semaphore::new(FETCHES_MAX)),
             named: HashMap::new(),
             needed: BTreeMap::new(),
@@ -122,9 +139,10 @@ impl Secrets {
     pub(super) fn refer(
         &mut self,
         referrer: (Source, Arc<str>),
-        wanted: BTreeSet<Wanted>,
+        mut wanted: BTreeSet<Wanted>,
         view: &mut ClusterView,
     ) -> bool {
+        wanted.retain(|(_, key)| self.may_see(key));
         let before = self.named.get(&referrer).cloned().unwrap_or_default();
         if before == wanted {
             return false;
@@ -153,6 +171,11 @@ impl Secrets {
             self.named.insert(referrer, wanted);
         }
         changed
+    }
+
+    fn may_see(&self, key: &str) -> bool {
+        let namespace = key.split('/').next().unwrap_or_default();
+        self.namespaces.is_empty() || self.namespaces.iter().any(|it| **it == *namespace)
     }
 
     /// Takes a change in; true when the view differs.
@@ -234,5 +257,6 @@ fn source(kind: Kind) -> Source {
         version: "v1".into(),
         kind: kind.as_str().to_owned(),
         plural: format!("{}s", kind.as_str().to_lowercase()),
+        namespace: None,
     }
 }

@@ -27,6 +27,9 @@
 {{- $_ := set $config.leaderElection "namespace" $namespace -}}
 {{- /* Data planes reach it through its Service, which holds ready pods alone. */ -}}
 {{- $_ := set $config "grpcRuntime" (dict "permitWithoutStream" true) -}}
+{{- with include "nantian-gw.watchNamespaces" . | fromJsonArray -}}
+{{- $_ := set $config "watchNamespaces" . -}}
+{{- end -}}
 {{- $addresses := dict "strategy" $values.shim.addresses.strategy -}}
 {{- if eq $values.shim.addresses.strategy "service" -}}
 {{- $addresses = merge $addresses (dict "serviceType" $values.shim.addresses.serviceType "dataPlaneService" $dataplanes) -}}
