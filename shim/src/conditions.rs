@@ -4,6 +4,8 @@
 //! gets them as status. They hold no time: when a condition last changed is a matter of whoever
 //! stores it, and without it two equal translations are equal.
 
+pub mod reasons;
+
 use std::fmt;
 use std::sync::Arc;
 

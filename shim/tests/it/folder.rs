@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use shim::cluster_view::{ClusterView, Kind};
-use shim::conditions::{Condition, ConditionType, ObjectStatus};
+use shim::conditions::{Condition, ConditionType, ObjectStatus, reasons};
 use shim::files::{FileSource, Files};
 use shim::translate::{Settings, Translation, translate};
 use tempfile::TempDir;
@@ -50,7 +50,22 @@ pub(crate) fn view(text: &str) -> ClusterView {
 
 /// The translation of one file that must be readable.
 pub(crate) fn translated(text: &str) -> Translation {
-    translate(&view(text), &Settings::default(), None)
+    let translation = translate(&view(text), &Settings::default(), None);
+    conditions_are_on_the_page(&translation);
+    translation
+}
+
+/// Every condition has a reason that `docs/reference/conditions.md` has for its type.
+pub(crate) fn conditions_are_on_the_page(translation: &Translation) {
+    for status in translation.statuses() {
+        for (_, condition) in status.all_conditions() {
+            let is_known = reasons::is_known(condition.kind, condition.reason);
+            assert!(
+                is_known,
+                "shim/src/conditions/reasons.rs does not know: {condition}"
+            );
+        }
+    }
 }
 
 /// The condition of that type, about `part` of an object as [`ObjectStatus::all_conditions`] names

@@ -11,6 +11,8 @@ use shim::files::FileSource;
 use shim::report::Report;
 use shim::translate::{Settings, translate};
 
+use crate::folder::conditions_are_on_the_page;
+
 #[test]
 fn every_case_gives_what_is_expected() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
@@ -27,6 +29,7 @@ fn every_case_gives_what_is_expected() {
 fn holds(case: &Path) -> bool {
     let files = FileSource::new([case.to_owned()]).current();
     let translation = translate(&files.view, &Settings::default(), None);
+    conditions_are_on_the_page(&translation);
     let mut text = render(translation.snapshot());
     writeln!(text, "\n{}", Report::new(&files, &translation, Which::All)).unwrap();
     let path = case.join("expected.txt");

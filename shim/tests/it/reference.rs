@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use shim::conditions::reasons::{self, REASONS};
 use shim::settings::reference_page;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -70,5 +71,75 @@ fn the_help_and_the_readme_name_the_page() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     for text in [String::from_utf8(help.stdout).unwrap(), readme] {
         assert!(text.contains("docs/reference/shim.md"), "{text}");
+    }
+}
+
+#[test]
+fn the_page_of_conditions_is_current() {
+    let path = Path::new(ROOT).join("docs/reference/conditions.md");
+    let page = reasons::reference_page();
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == page,
+        "docs/reference/conditions.md is stale; run UPDATE_REFERENCE=1 cargo test -p shim and \
+         commit the page"
+    );
+}
+
+/// The source of the shim without blanks, and without the table of reasons and tests.
+fn source(folder: &Path, all: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            source(&path, all);
+        } else if !path.ends_with("conditions/reasons.rs") && !path.ends_with("tests.rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            all.extend(code.split_whitespace());
+        }
+    }
+}
+
+/// What stands before a reason where a condition is made.
+const BEFORE_A_REASON: &[&str] = &[
+    "Fault::new(",
+    ".refuse(",
+    ".unresolved(",
+    "Err((",
+    "ConditionType::Accepted,",
+    "ConditionType::Programmed,",
+    "ConditionType::ResolvedRefs,",
+    "Truth::True,",
+    "Truth::False,",
+    "Truth::Unknown,",
+    "letreason=",
+    "reason:",
+];
+
+#[test]
+fn every_reason_in_the_source_is_on_the_page_and_no_other() {
+    let mut code = String::new();
+    source(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut code,
+    );
+    for before in BEFORE_A_REASON {
+        let opener = format!("{before}\"");
+        let quoted = code.split(&opener).skip(1);
+        for name in quoted.filter_map(|rest| rest.split('"').next()) {
+            let is_reason = name.starts_with(char::is_uppercase) && !name.contains(['{', ':']);
+            let is_known = REASONS.iter().any(|reason| reason.name == name);
+            assert!(
+                !is_reason || is_known,
+                "{name} is a reason of conditions: give it a row in shim/src/conditions/reasons.rs"
+            );
+        }
+    }
+    for reason in REASONS {
+        let name = reason.name;
+        let is_named = code.contains(&format!("\"{name}\""));
+        assert!(is_named, "no condition has the reason {name} any more");
     }
 }
