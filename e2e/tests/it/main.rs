@@ -24,4 +24,5 @@ mod quickstart;
 mod shutdown;
 mod streams;
 mod support;
+mod tasks;
 mod two_processes;
