@@ -31,6 +31,17 @@ const cases = {
     assert.equal(usage.completion_tokens, 7);
   },
   async tools() {
+    const question = { role: "user", content: "weather of both" };
+    const answer = await client.chat.completions.create({ model: "default", messages: [question], tools: [tool] });
+    const { message, finish_reason } = answer.choices[0];
+    assert.equal(finish_reason, "tool_calls");
+    assert.deepEqual(message.tool_calls.map((call) => JSON.parse(call.function.arguments).city), ["Paris", "Köln"]);
+    const results = message.tool_calls.map((call) => ({ role: "tool", tool_call_id: call.id, content: "21" }));
+    const messages = [question, message, ...results];
+    const then = await client.chat.completions.create({ model: "default", messages, tools: [tool] });
+    assert.equal(then.choices[0].message.content, "It is 21 degrees in Paris");
+  },
+  async toolsStream() {
     const runner = client.chat.completions.stream({
       model: "default", messages: [{ role: "user", content: "weather of both" }], tools: [tool],
     });
@@ -49,12 +60,27 @@ const cases = {
     });
     assert.deepEqual(JSON.parse(answer.choices[0].message.content), { name: "Ada", age: 36 });
   },
+  async vision() {
+    const url = `data:image/png;base64,${Buffer.alloc(68, 7).toString("base64")}`;
+    const content = [{ type: "text", text: "what is it?" }, { type: "image_url", image_url: { url } }];
+    const answer = await client.chat.completions.create({ model: "default", messages: [{ role: "user", content }] });
+    const kind = provider === "ollama" ? "an image" : "image/png";
+    assert.equal(answer.choices[0].message.content, `I see ${kind} of 68 bytes`);
+  },
   async errors() {
-    await assert.rejects(ask("fail 400"), OpenAI.BadRequestError);
-    await assert.rejects(ask("fail 429"), OpenAI.RateLimitError);
-    await assert.rejects(async () => {
-      for await (const _ of await ask("break with an error", { stream: true }));
-    }, OpenAI.APIError);
+    for (const [status, kind] of [
+      [400, OpenAI.BadRequestError], [401, OpenAI.AuthenticationError], [404, OpenAI.NotFoundError],
+      [429, OpenAI.RateLimitError], [500, OpenAI.InternalServerError],
+    ]) {
+      await assert.rejects(ask(`fail ${status}`), kind);
+    }
+    for (const way of ["break with an error", "break without a word"]) {
+      let finish = null;
+      await assert.rejects(async () => {
+        for await (const chunk of await ask(way, { stream: true })) finish ??= chunk.choices[0]?.finish_reason;
+      });
+      assert.equal(finish, null);
+    }
   },
   async abort() {
     const stream = await ask("say hello", { stream: true });

@@ -111,13 +111,63 @@ def retry_after(status):
     return [("retry-after", "3")] if status == 429 else []
 
 
+def embeddings(body):
+    vector = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    return {"object": "list", "data": vector, "model": body["model"], "usage": usage}
+
+
+def completion(body, text="".join(WORDS), finish="stop"):
+    choice = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
+    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    return {
+        "id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"], "choices": [choice],
+        "usage": usage if finish else None,
+    }
+
+
+def response(body):
+    part = {"type": "output_text", "text": "".join(WORDS), "annotations": []}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    usage = {
+        "input_tokens": 11, "output_tokens": 7, "total_tokens": 18, "input_tokens_details": {"cached_tokens": 4},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    return {
+        "id": "resp_1", "object": "response", "created_at": 1, "model": body["model"], "status": "completed",
+        "output": [message], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage,
+    }
+
+
+# What is no chat, and passes untouched.
+OTHERS = {"/v1/embeddings": embeddings, "/v1/completions": completion, "/v1/responses": response}
+
+
+def stream_other(fake, body):
+    fake.begin("text/event-stream")
+    if fake.path == "/v1/completions":
+        for word in WORDS:
+            fake.piece(f"data: {json.dumps(completion(body, word, None))}\n\n")
+        fake.piece(f"data: {json.dumps(completion(body, '', 'stop'))}\n\ndata: [DONE]\n\n")
+        return fake.end()
+    for number, word in enumerate(WORDS):
+        event = {
+            "type": "response.output_text.delta", "sequence_number": number, "item_id": "msg_1", "output_index": 0,
+            "content_index": 0, "delta": word, "logprobs": [],
+        }
+        fake.piece(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n")
+    event = {"type": "response.completed", "sequence_number": len(WORDS), "response": response(body)}
+    fake.piece(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n")
+    fake.end()
+
+
 class OpenAi(Fake):
     provider = "openai"
 
     def check(self, body):
         if self.path == "/v1/chat/completions":
             return checked.openai_chat(body)
-        return [] if self.path in ("/v1/embeddings", "/v1/responses") else [f"no such path {self.path}"]
+        return [] if self.path in OTHERS else [f"no such path {self.path}"]
 
     def wanted(self, body):
         if self.path != "/v1/chat/completions":
@@ -142,10 +192,8 @@ class OpenAi(Fake):
         return {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18, "prompt_tokens_details": details}
 
     def whole(self, body, wanted):
-        if self.path == "/v1/embeddings":
-            vector = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]
-            usage = {"prompt_tokens": 3, "total_tokens": 3}
-            return self.answer(200, {"object": "list", "data": vector, "model": body["model"], "usage": usage})
+        if self.path in OTHERS:
+            return self.answer(200, OTHERS[self.path](body))
         message = {"role": "assistant", "content": "".join(wanted.get("words", [])) or None, "refusal": None}
         finish = "stop"
         if "calls" in wanted:
@@ -161,6 +209,8 @@ class OpenAi(Fake):
         })
 
     def stream(self, body, wanted):
+        if self.path in OTHERS:
+            return stream_other(self, body)
         self.begin("text/event-stream")
         asked = (body.get("stream_options") or {}).get("include_usage")
 
@@ -269,12 +319,17 @@ class Ollama(Fake):
     provider = "ollama"
 
     def check(self, body):
+        # It speaks the rest in OpenAI's format.
+        if self.path in OTHERS:
+            return []
         return checked.ollama_chat(body) if self.path == "/api/chat" else [f"no such path {self.path}"]
 
     def is_stream(self, body):
-        return body.get("stream", True)
+        return body.get("stream", self.path not in OTHERS)
 
     def wanted(self, body):
+        if self.path in OTHERS:
+            return {}
         messages = body["messages"]
         last = [m for m in messages if m["role"] == "user"][-1]
         images = [("an image", image_of("", image)[1]) for image in last.get("images") or []]
@@ -299,10 +354,14 @@ class Ollama(Fake):
         return {"tool_calls": calls} if calls else {}
 
     def whole(self, body, wanted):
+        if self.path in OTHERS:
+            return self.answer(200, OTHERS[self.path](body))
         message = {"content": "".join(wanted.get("words", []))} | self.calls(wanted)
         self.answer(200, self.frame(body, message, **self.done()))
 
     def stream(self, body, wanted):
+        if self.path in OTHERS:
+            return stream_other(self, body)
         self.begin("application/x-ndjson")
 
         def line(frame):

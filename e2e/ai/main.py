@@ -22,6 +22,7 @@ import urllib.request
 from pathlib import Path
 
 import anthropic
+import httpx
 import openai
 import pydantic
 
@@ -225,12 +226,56 @@ def openai_models(gateway, provider):
 
 
 @case
-def openai_embeddings(gateway, provider):
-    if provider != "openai":
-        return
+def openai_structured_stream(gateway, provider):
+    messages = [{"role": "user", "content": "who?"}]
+    with gateway.openai(provider).chat.completions.stream(
+        model="default", messages=messages, response_format=Person
+    ) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.parsed == Person(**fakes.SHAPE), final
+
+
+@case
+def openai_vision_stream(gateway, provider):
+    url = {"url": f"data:image/png;base64,{PIXEL}"}
+    content = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": url}]
+    stream = gateway.openai(provider).chat.completions.create(
+        model="default", messages=[{"role": "user", "content": content}], stream=True
+    )
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    kind = "an image" if provider == "ollama" else "image/png"
+    assert said == f"I see {kind} of 68 bytes", said
+
+
+@case
+def openai_keys_that_are_refused(gateway, provider):
+    with raises(openai.AuthenticationError) as error:
+        ask(gateway.openai(provider), "fail 401")
+    assert error.value.code == "provider_credentials", error.value
+
+
+@case
+def openai_other_calls(gateway, provider):
+    """Embeddings, completions and responses, which pass untouched where the provider has them."""
     client = gateway.openai(provider)
-    answer = client.embeddings.create(model="default", input="hello", encoding_format="float")
-    assert answer.data[0].embedding == [0.5, -0.25], answer
+    calls = {
+        "embeddings": lambda: client.embeddings.create(model="default", input="hello", encoding_format="float"),
+        "completions": lambda: client.completions.create(model="default", prompt="say hello"),
+        "responses": lambda: client.responses.create(model="default", input="say hello"),
+    }
+    if provider == "anthropic":
+        for call in calls.values():
+            with raises(openai.BadRequestError):
+                call()
+        return
+    assert calls["embeddings"]().data[0].embedding == [0.5, -0.25]
+    assert calls["completions"]().choices[0].text == TEXT
+    assert calls["responses"]().output_text == TEXT
+    said = client.completions.create(model="default", prompt="say hello", stream=True)
+    assert "".join(chunk.choices[0].text for chunk in said if chunk.choices) == TEXT
+    events = list(client.responses.create(model="default", input="say hello", stream=True))
+    assert "".join(it.delta for it in events if it.type == "response.output_text.delta") == TEXT
+    assert events[-1].type == "response.completed" and events[-1].response.usage.total_tokens == 18
 
 
 @case
@@ -325,18 +370,84 @@ def anthropic_vision(gateway, provider):
 
 
 @case
+def anthropic_vision_stream(gateway, provider):
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "what is it?"}]
+    with gateway.anthropic(provider).messages.stream(
+        model="default", max_tokens=100, messages=[{"role": "user", "content": content}]
+    ) as stream:
+        said = stream.get_final_text()
+    kind = "an image" if provider == "ollama" else "image/png"
+    assert said == f"I see {kind} of 68 bytes", said
+
+
+@case
+def anthropic_structured(gateway, provider):
+    answer = gateway.anthropic(provider).messages.parse(
+        model="default", max_tokens=100, messages=[{"role": "user", "content": "who?"}], output_format=Person
+    )
+    assert answer.parsed_output == Person(**fakes.SHAPE), answer
+
+
+@case
+def anthropic_async_streams(gateway, provider):
+    async def one(client, number):
+        async with client.messages.stream(
+            model="default", max_tokens=100, messages=[{"role": "user", "content": f"say hello {number}"}]
+        ) as stream:
+            return await stream.get_final_text()
+
+    async def all_of_them():
+        base = gateway.url(provider).removesuffix("/v1")
+        client = anthropic.AsyncAnthropic(base_url=base, api_key="of-the-client", max_retries=0)
+        return await asyncio.gather(*(one(client, number) for number in range(20)))
+
+    assert set(asyncio.run(all_of_them())) == {TEXT}
+
+
+@case
 def anthropic_errors(gateway, provider):
     client = gateway.anthropic(provider)
-    with raises(anthropic.RateLimitError) as error:
-        message(client, "fail 429")
-    assert error.value.body["type"] == "error", error.value.body
-    with raises(anthropic.BadRequestError):
-        message(client, "fail 400")
-    with raises((anthropic.APIError, anthropic.APIConnectionError)):
+    wanted = {
+        400: anthropic.BadRequestError, 401: anthropic.AuthenticationError, 404: anthropic.NotFoundError,
+        429: anthropic.RateLimitError, 500: anthropic.InternalServerError,
+    }
+    for status, kind in wanted.items():
+        with raises(kind) as error:
+            message(client, f"fail {status}")
+        assert error.value.body["type"] == "error", error.value.body
+        if status == 429:
+            assert error.value.response.headers["retry-after"] == "3"
+    with raises(anthropic.RateLimitError):
         with client.messages.stream(
-            model="default", max_tokens=9, messages=[{"role": "user", "content": "break with an error"}]
+            model="default", max_tokens=9, messages=[{"role": "user", "content": "fail 429"}]
         ) as stream:
             stream.get_final_message()
+
+
+@case
+def anthropic_broken_streams(gateway, provider):
+    for way in ("break with an error", "break without a word"):
+        said = ""
+        # Their SDK lets the HTTP client's own errors through when a stream breaks.
+        with raises((anthropic.APIError, anthropic.APIConnectionError, httpx.HTTPError)):
+            with gateway.anthropic(provider).messages.stream(
+                model="default", max_tokens=9, messages=[{"role": "user", "content": way}]
+            ) as stream:
+                for text in stream.text_stream:
+                    said += text
+                stream.get_final_message()
+        assert said == TEXT, (way, said)
+
+
+@case
+def anthropic_refusals(gateway, provider):
+    if provider == "anthropic":
+        return
+    tool = {"type": "web_search_20250305", "name": "web_search"}
+    with raises(anthropic.BadRequestError) as error:
+        message(gateway.anthropic(provider), "search", tools=[tool])
+    assert "web_search" in str(error.value), error.value
 
 
 # --- The run ------------------------------------------------------------------------------------

@@ -683,6 +683,7 @@ impl Translation {
             && self.grpc.ptr_eq(&before.grpc)
             && self.tcp.ptr_eq(&before.tcp)
             && self.tls.ptr_eq(&before.tls)
+            && Arc::ptr_eq(&self.ai, &before.ai)
             && !OwnPolicies::is_concerned(&before.view, &self.view);
         if is_same {
             return;
@@ -700,7 +701,7 @@ impl Translation {
         reach.add(None, &self.tls);
         for status in self
             .own_policies
-            .statuses(&self.view, &reach, &self.budgets)
+            .statuses(&self.view, &reach, &self.budgets, &self.ai)
         {
             let key = (status.kind, status.key.clone());
             self.statuses.insert(key, Arc::new(status));

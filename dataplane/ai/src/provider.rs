@@ -8,7 +8,7 @@ mod fields;
 pub(crate) mod ollama;
 pub(crate) mod openai;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -176,6 +176,7 @@ pub fn read_error(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
+    now: u64,
 ) -> Failure {
     let mut failure = Failure::new(
         FailureReason::BadAnswer,
@@ -187,7 +188,7 @@ pub fn read_error(
         Dialect::OpenAi | Dialect::Ollama => openai::response::error(text, &mut failure),
         Dialect::Anthropic => anthropic::response::error(text, &mut failure),
     };
-    failure.retry_after = retry_after(headers);
+    failure.retry_after = retry_after(headers, now);
     if status == StatusCode::UNAUTHORIZED {
         // Providers repeat a part of the key in their message.
         let message = "the provider did not accept the gateway's credentials";
@@ -198,7 +199,8 @@ pub fn read_error(
         failure.code = Some("provider_credentials".to_owned());
         return failure;
     }
-    if read.is_none() && !(status.is_client_error() || status.is_server_error()) {
+    if !(status.is_client_error() || status.is_server_error()) {
+        // Redirections are followed by nobody.
         failure.status = StatusCode::BAD_GATEWAY;
     } else if read.is_none() && status == StatusCode::INTERNAL_SERVER_ERROR {
         // A page of a proxy in between, or no words at all.
@@ -207,17 +209,22 @@ pub fn read_error(
     failure
 }
 
-/// What `Retry-After` (in seconds) or `retry-after-ms` says; dates are left to the client.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// What `Retry-After`, in seconds or as a date, or `retry-after-ms` says; `now` is in seconds since 1970.
+pub fn retry_after(headers: &HeaderMap, now: u64) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let number = |name: &str| -> Option<f64> {
-        let text = headers.get(name)?.to_str().ok()?;
-        text.trim()
-            .parse()
-            .ok()
-            .filter(|n: &f64| *n >= 0.0 && *n < 1e9)
+        let number = text(name)?.parse().ok();
+        number.filter(|n: &f64| *n >= 0.0 && *n < 1e9)
     };
     if let Some(ms) = number("retry-after-ms") {
         return Some(Duration::from_secs_f64(ms / 1000.0));
     }
-    number(header::RETRY_AFTER.as_str()).map(Duration::from_secs_f64)
+    let name = header::RETRY_AFTER.as_str();
+    if let Some(seconds) = number(name) {
+        return Some(Duration::from_secs_f64(seconds));
+    }
+    let at = httpdate::parse_http_date(text(name)?).ok()?;
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+    // What has passed is now.
+    Some(at.duration_since(now).unwrap_or_default())
 }

@@ -19,7 +19,7 @@ use ir::ai::{Redaction, RedactionAction, RedactionKind};
 use self::find::Finder;
 pub use self::stream::{HOLD_BACK_MAX, StreamRedactor};
 use crate::failure::{Failure, FailureReason};
-use crate::json::{escape_into, strings};
+use crate::json::{DEPTH_MAX, escape_into, strings};
 
 /// Texts a vault keeps; beyond, they are masked.
 pub const VAULT_ENTRIES_MAX: usize = 1024;
@@ -53,6 +53,8 @@ pub struct Redacted {
     pub body: Bytes,
     /// What was found.
     pub counts: Counts,
+    /// False when some of it lies too deep to be looked at.
+    pub is_whole: bool,
 }
 
 /// What a call has hidden from its provider. Nothing of it can be printed.
@@ -159,6 +161,12 @@ impl Redactor {
     /// Looks at a request. What must be blocked becomes a 400 that names the kinds and nothing else.
     pub fn request(&self, body: &Bytes, vault: &mut Vault) -> Result<Redacted, Failure> {
         let redacted = self.body(body, Way::Out, vault);
+        if !redacted.is_whole {
+            let message = format!(
+                "the body is nested more than {DEPTH_MAX} levels deep, where nothing can be redacted"
+            );
+            return Err(Failure::invalid(message));
+        }
         let blocked = |(label, _): &&(&'static str, u64)| {
             let of_label = |rule: &&Rule| rule.label == *label;
             self.rules
@@ -200,16 +208,18 @@ impl Redactor {
             return Redacted {
                 body: body.clone(),
                 counts,
+                is_whole: true,
             };
         };
-        let changed = self.json(text, way, vault, &mut counts, true);
+        let (changed, is_whole) = self.json(text, way, vault, &mut counts, true);
         Redacted {
             body: changed.map_or_else(|| body.clone(), Bytes::from),
             counts,
+            is_whole,
         }
     }
 
-    /// A JSON text with its strings looked at; absent when nothing has changed.
+    /// A JSON text with its strings looked at, absent when nothing has changed; and whether all were.
     fn json(
         &self,
         json: &str,
@@ -217,10 +227,11 @@ impl Redactor {
         vault: &mut Vault,
         counts: &mut Counts,
         is_outer: bool,
-    ) -> Option<String> {
+    ) -> (Option<String>, bool) {
         let mut out = String::new();
         let mut from = 0;
-        strings(json, |place, inside, text| {
+        let mut is_whole_inside = true;
+        let is_whole = strings(json, |place, inside, text| {
             // Inside arguments all strings are of the model's or a person's making.
             if is_outer && !place.is_prose(text.raw()) {
                 return;
@@ -228,7 +239,9 @@ impl Redactor {
             let plain = text.plain();
             let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&plain).is_ok();
             let changed = if is_outer && place.is_arguments() && is_json() {
-                self.json(&plain, way, vault, counts, false)
+                let (changed, is_whole) = self.json(&plain, way, vault, counts, false);
+                is_whole_inside &= is_whole;
+                changed
             } else {
                 match self.text(&plain, 0, Form::Prose, way, vault, counts) {
                     Cow::Borrowed(_) => None,
@@ -241,11 +254,12 @@ impl Redactor {
                 from = inside.end;
             }
         });
+        let is_whole = is_whole && is_whole_inside;
         if from == 0 {
-            return None;
+            return (None, is_whole);
         }
         out.push_str(&json[from..]);
-        Some(out)
+        (Some(out), is_whole)
     }
 
     /// A text with everything from `from` on looked at; what is before only tells surroundings.

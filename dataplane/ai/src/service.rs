@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use ir::ai::{
     AiAuth, AiAuthKind, AiFormat, AiPrice, AiProvider, AiProviderTls, AiService, AiTarget,
 };
 use ir::{Secret, SecretText};
+use memchr::memmem::Finder;
 
 use crate::call::{Answering, Destination};
 use crate::failure::{Failure, FailureReason};
@@ -28,6 +29,9 @@ const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// What is shorter is not looked for in errors.
 const SHOWN_BYTES_MIN: usize = 6;
+/// What is shorter is not looked for in answers: words such as `ollama` and `not-needed` stand in the
+/// place of keys where nobody wants one, and answers may hold them.
+const KEY_BYTES_MIN: usize = 16;
 
 /// Why a service cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,8 +114,14 @@ struct Base {
 struct Credential {
     name: HeaderName,
     value: HeaderValue,
-    /// What of it must not come back in an error, the longest first.
-    shown: Vec<zeroize::Zeroizing<String>>,
+    /// What of it must not come back, the longest first.
+    shown: Vec<Shown>,
+}
+
+/// A text by which a key is known.
+struct Shown {
+    bytes: usize,
+    finder: Finder<'static>,
 }
 
 impl std::fmt::Debug for Credential {
@@ -362,22 +372,60 @@ impl Target {
         self.base.join(answering.path())
     }
 
-    /// An error of this provider without the key that it was shown, which some repeat.
-    pub fn without_key(&self, body: Bytes) -> Bytes {
+    /// What this provider says in an answer, without the key that it was shown. Nothing is copied where
+    /// nothing is found.
+    pub fn without_key(&self, said: Bytes) -> Bytes {
+        self.cleaned(said, KEY_BYTES_MIN)
+    }
+
+    /// The same of an error, where short keys are looked for, too.
+    pub fn error_without_key(&self, said: Bytes) -> Bytes {
+        self.cleaned(said, SHOWN_BYTES_MIN)
+    }
+
+    /// True when the key that this provider was shown stands there.
+    pub fn repeats_key(&self, said: &[u8]) -> bool {
+        let mut shown = self.shown(SHOWN_BYTES_MIN);
+        shown.any(|text| text.finder.find(said).is_some())
+    }
+
+    /// Takes out the fields in which this provider repeats the key that it was shown.
+    pub fn clean_head(&self, fields: &mut HeaderMap) {
+        if self.credential.is_none() {
+            return;
+        }
+        let repeating = fields
+            .iter()
+            .filter(|(_, value)| self.repeats_key(value.as_bytes()));
+        let repeating: Vec<HeaderName> = repeating.map(|(name, _)| name.clone()).collect();
+        for name in repeating {
+            fields.remove(name);
+        }
+    }
+
+    fn shown(&self, bytes_min: usize) -> impl Iterator<Item = &Shown> {
         let texts = self.credential.iter().flat_map(|it| &it.shown);
-        let is_in = |text: &str| {
-            let mut windows = body.windows(text.len());
-            windows.any(|window| window == text.as_bytes())
-        };
-        let found: Vec<_> = texts.filter(|text| is_in(text)).collect();
-        if found.is_empty() {
-            return body;
+        texts.filter(move |text| text.bytes >= bytes_min)
+    }
+
+    fn cleaned(&self, said: Bytes, bytes_min: usize) -> Bytes {
+        let mut said = said;
+        for text in self.shown(bytes_min) {
+            let Some(first) = text.finder.find(&said) else {
+                continue;
+            };
+            let mut clean = BytesMut::with_capacity(said.len());
+            let mut at = first;
+            while let Some(found) = text.finder.find(&said[at..]) {
+                clean.extend_from_slice(&said[..at + found]);
+                clean.extend_from_slice(b"***");
+                said.advance(at + found + text.bytes);
+                at = 0;
+            }
+            clean.extend_from_slice(&said);
+            said = clean.freeze();
         }
-        let mut clean = String::from_utf8_lossy(&body).into_owned();
-        for text in found {
-            clean = clean.replace(text.as_str(), "***");
-        }
-        clean.into()
+        said
     }
 
     /// What is told when it cannot be reached.
@@ -506,20 +554,30 @@ impl Credential {
     }
 }
 
-/// The texts by which a key could be known: as it stands in the Secret, as it is sent, and a password
-/// without its user.
-fn shown(plain: &str, written: &str) -> Vec<zeroize::Zeroizing<String>> {
+/// The texts by which a key could be known: as it stands in the Secret, as it is sent, a password without
+/// its user, and each of these as JSON spells it.
+fn shown(plain: &str, written: &str) -> Vec<Shown> {
     let sent = written.rsplit(' ').next().unwrap_or(written);
     let password = plain
         .split_once(':')
         .map_or(plain, |(_, password)| password);
-    let mut texts = vec![plain, sent, password];
+    let mut texts = Vec::new();
+    for text in [plain, sent, password] {
+        let quoted = zeroize::Zeroizing::new(text.replace('\\', "\\\\").replace('"', "\\\""));
+        // Some writers of JSON escape this one, too.
+        texts.push(zeroize::Zeroizing::new(quoted.replace('/', "\\/")));
+        texts.push(quoted);
+        texts.push(zeroize::Zeroizing::new(text.to_owned()));
+    }
     // Shorter ones are no secrets, and would be found in any text.
     texts.retain(|text| text.len() >= SHOWN_BYTES_MIN);
-    texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     texts.dedup();
-    let owned = texts.into_iter().map(|text| text.to_owned().into());
-    owned.collect()
+    let finders = texts.iter().map(|text| Shown {
+        bytes: text.len(),
+        finder: Finder::new(text.as_bytes()).into_owned(),
+    });
+    finders.collect()
 }
 
 /// User and password as RFC 7617 wants them.

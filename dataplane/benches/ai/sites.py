@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SENTENCE = "The quick brown fox jumps over the lazy dog and asks for the report of Tuesday. "
 # In one stream.
 DELTAS = 2000
-LITELLM = "litellm[proxy]==1.109.1"
+LITELLM = "litellm[proxy]==1.106.2"
 
 
 def write(folder, name, text):
@@ -179,18 +179,27 @@ stringData: {{token: a-key}}
 """ + backend("plain", site["whole"]) + services + json.dumps(route) + "\n")  # fmt: skip
 
 
-def litellm(processes, folder, out, site, place):
-    """LiteLLM's proxy in a venv; nothing when it cannot be installed, which is said."""
+def install(out):
+    """LiteLLM's venv, made once; nothing when that fails, which is said."""
     venv = pathlib.Path(out, "litellm")
     done = venv / "installed"
-    if not done.exists():
-        steps = ([sys.executable, "-m", "venv", str(venv)],
-                 [str(venv / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", LITELLM])  # fmt: skip
-        for step in steps:
-            if subprocess.run(step, check=False).returncode:
-                print(f"LITELLM IS NOT MEASURED: {' '.join(step)} failed", file=sys.stderr)
-                return None
-        done.touch()
+    if done.exists() and done.read_text(encoding="utf-8") == LITELLM:
+        return venv
+    steps = ([sys.executable, "-m", "venv", "--clear", str(venv)],
+             [str(venv / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", LITELLM])  # fmt: skip
+    for step in steps:
+        if subprocess.run(step, check=False).returncode:
+            print(f"LITELLM IS NOT MEASURED: {' '.join(step)} failed", file=sys.stderr)
+            return None
+    done.write_text(LITELLM, encoding="utf-8")
+    return venv
+
+
+def litellm(processes, folder, out, site, place):
+    """LiteLLM's proxy with one worker."""
+    venv = install(out)
+    if venv is None:
+        return None
     (port,) = free_ports(1)
     models = [
         {"model_name": name, "litellm_params": {

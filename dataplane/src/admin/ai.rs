@@ -126,6 +126,7 @@ fn policy(policy: &TokenPolicy, running: &AiCluster, now: Duration) -> Value {
 fn usage(running: &AiCluster) -> Value {
     let usage = running.metrics.usage().into_iter().map(|it| {
         json!({
+            "operation": it.operation,
             "provider": &*it.provider,
             "model": &*it.model,
             "calls": it.calls,
@@ -140,9 +141,9 @@ fn usage(running: &AiCluster) -> Value {
 fn outcomes(running: &AiCluster) -> Value {
     let metrics = &running.metrics;
     let errors = metrics.errors().into_iter();
-    let errors = errors.map(
-        |(provider, kind, count)| json!({ "provider": &*provider, "type": kind, "count": count }),
-    );
+    let errors = errors.map(|(provider, model, kind, count)| {
+        json!({ "provider": &*provider, "model": &*model, "type": kind, "count": count })
+    });
     let redactions: serde_json::Map<_, _> = metrics
         .redactions()
         .into_iter()

@@ -30,7 +30,7 @@ mod instrument;
 mod request;
 
 pub use admin::AdminMetrics;
-pub use ai::{AiCalls, AiMetrics, AiUsage};
+pub use ai::{AiCalls, AiMetrics, AiUsage, CallName, Spread, Times, Tokens};
 pub use backend::{BackendConnection, BackendMetrics, Denied};
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};

@@ -21,6 +21,7 @@ mod canaries;
 mod chat;
 mod early;
 mod failing;
+mod hostile;
 mod keys;
 mod large;
 mod many;

@@ -20,7 +20,7 @@ use ir::{BackendTarget, Cluster, Resource, Resources, Secret, SecretText};
 pub(super) use self::provider::value as secret_value;
 use self::service::Seen;
 use super::reference::{From, To};
-use super::{Changed, Scope, Touched, Translation, own_policy, replace};
+use super::{Changed, Scope, Touched, Translation, backend, own_policy, replace};
 use crate::cluster_view::{ClusterView, Kind, Object};
 use crate::conditions::{ConditionType, Conditions, ObjectStatus, Truth};
 use crate::translate::notes::Notes;
@@ -136,6 +136,16 @@ impl AiServices {
         services.flat_map(|planned| &planned.others).collect()
     }
 
+    /// True when a Service (`namespace/name`) is the first provider of an AIService.
+    pub(super) fn is_behind_one(&self, service: &str) -> bool {
+        let planned = self
+            .0
+            .values()
+            .filter_map(|known| known.verdict.planned.as_ref());
+        let mut at = planned.filter_map(|planned| planned.endpoints_of.as_deref());
+        at.any(|cluster| backend::service_key(cluster) == service)
+    }
+
     /// Services that differ from those of `before`, and those among them that lead elsewhere.
     fn changes(&self, before: &Self) -> (BTreeSet<Arc<str>>, BTreeSet<Arc<str>>) {
         let keys: BTreeSet<_> = self.0.keys().chain(before.0.keys()).collect();
@@ -218,7 +228,7 @@ impl Translation {
         let of_service = self.ai.0.iter().filter(|(_, known)| {
             let planned = known.verdict.planned.as_ref();
             let key = planned.and_then(|planned| planned.endpoints_of.as_deref());
-            key.is_some_and(|key| changed.endpoints.contains(super::backend::service_key(key)))
+            key.is_some_and(|key| changed.endpoints.contains(backend::service_key(key)))
         });
         let of_service = of_service.map(|(service, _)| cluster_key(service));
         changed
@@ -250,7 +260,7 @@ impl Translation {
         cluster.ai_service = Some(planned.service.clone());
         cluster.key = key;
         let at = planned.endpoints_of.as_deref();
-        let at = at.map(super::backend::service_key);
+        let at = at.map(backend::service_key);
         let policies = &self.own_policies;
         Some(own_policy::ai_cluster(policies, service, at, cluster))
     }

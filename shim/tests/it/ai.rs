@@ -403,6 +403,76 @@ fn a_policy_of_backends_watches_the_providers_of_an_ai_service() {
 }
 
 #[test]
+fn a_policy_that_counts_nothing_is_told_so() {
+    let web = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n\
+               spec: {ports: [{port: 80}]}\n---\n";
+    let plain = route("two", "rules:\n- backendRefs: [{name: web, port: 80}]");
+    let both = route(
+        "two",
+        "rules:\n- backendRefs: [{name: web, port: 80}, {group: gateway.nantian.dev, kind: \
+         AIService, name: chat}]",
+    );
+    let at = service(", endpoint: 'http://web.shop.svc:80'");
+    let by_service = policy(
+        "p",
+        1,
+        "group: '', kind: Service, name: web",
+        "tokensPerMinute: 5",
+    );
+    let by_route = policy("p", 1, TWO, "tokensPerMinute: 5");
+    let told = |translation: &Translation, kind| {
+        let told = condition(
+            translation,
+            Kind::TokenPolicy,
+            "shop/p",
+            "parent infra/gw",
+            kind,
+        );
+        (told.status, told.reason, told.message)
+    };
+    let mut before = None;
+    for (route, service, policy, status, reason, message) in [
+        (
+            &plain,
+            &service(""),
+            &by_service,
+            Truth::False,
+            "NoAIService",
+            "not counted",
+        ),
+        (&plain, &at, &by_service, Truth::True, "Accepted", ""),
+        (
+            &plain,
+            &service(""),
+            &by_route,
+            Truth::False,
+            "NoAIService",
+            "not counted",
+        ),
+        (
+            &both,
+            &service(""),
+            &by_route,
+            Truth::True,
+            "Accepted",
+            "Service shop/web:80 are not",
+        ),
+    ] {
+        let parts = [web, route, service, &key("k"), policy].map(str::to_owned);
+        let text = all(&parts);
+        let translation = match &before {
+            None => translated(&text),
+            Some(before) => edited(&view(&text), before),
+        };
+        let (found, why, said) = told(&translation, Type::Accepted);
+        assert_eq!((found, why), (status, reason), "{said}");
+        assert!(said.contains(message), "{said}");
+        assert_eq!(told(&translation, Type::ResolvedRefs).0, Truth::True);
+        before = Some(translation);
+    }
+}
+
+#[test]
 fn a_budget_of_a_service_is_that_of_the_ai_services_in_front_of_it() {
     let models = "apiVersion: v1\nkind: Service\nmetadata: {name: chat, namespace: shop}\n\
                   spec: {ports: [{port: 11434}]}\n---\n";

@@ -95,6 +95,17 @@ impl Answering {
         self.is_stream && status.is_success() && !is_plain
     }
 
+    /// Why an answer cannot be read whatever it says: it is compressed, which nobody asked for.
+    pub fn unreadable(&self, headers: &HeaderMap) -> Option<Failure> {
+        let coding = headers.get(header::CONTENT_ENCODING)?;
+        let coding = coding.to_str().unwrap_or("?").trim();
+        if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
+            return None;
+        }
+        let message = "the provider's answer is compressed, which the gateway did not ask for";
+        Some(Failure::bad_answer(message))
+    }
+
     /// Opens the way of an answer in pieces.
     pub fn stream(&self) -> AnswerStream {
         AnswerStream::new(self)
@@ -180,7 +191,8 @@ impl Answering {
     }
 
     fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: Bytes) -> Answer {
-        let failure = read_error(self.dialect, status, headers, &body);
+        let now = self.stamp.created;
+        let failure = read_error(self.dialect, status, headers, &body, now);
         // The provider's own words, when they are in the client's format already.
         let is_kept = !self.is_converted()
             && failure.reason == FailureReason::Provider

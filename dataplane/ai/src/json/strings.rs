@@ -18,6 +18,9 @@ pub struct Place<'a> {
     pub key: &'a str,
     /// True inside the JSON schema of a tool or an answer.
     pub is_schema: bool,
+    /// True inside the object that a tool is called with: whatever its members are called, a person or a
+    /// model has filled them in.
+    pub is_input: bool,
 }
 
 impl Place<'_> {
@@ -25,6 +28,12 @@ impl Place<'_> {
     pub fn is_prose(&self, raw: &str) -> bool {
         if self.is_schema {
             return self.key == "description";
+        }
+        if raw.is_empty() || is_data_url(raw) {
+            return false;
+        }
+        if self.is_input {
+            return true;
         }
         let is_structure = matches!(
             self.key,
@@ -69,7 +78,7 @@ impl Place<'_> {
                 | "cache_control"
                 | "prompt_cache_key"
         );
-        !is_structure && !raw.starts_with("data:") && !raw.is_empty()
+        !is_structure
     }
 
     /// True for a string that holds JSON of its own.
@@ -78,14 +87,31 @@ impl Place<'_> {
     }
 }
 
+/// `data:image/png;base64,…` and no prose that begins with that word.
+fn is_data_url(raw: &str) -> bool {
+    let Some((head, data)) = raw
+        .strip_prefix("data:")
+        .and_then(|rest| rest.split_once(";base64,"))
+    else {
+        return false;
+    };
+    let is_prose = |text: &str| memchr::memchr2(b' ', b'\\', text.as_bytes()).is_some();
+    // JSON may spell a slash with a backslash; base64 holds neither of the others.
+    !head.contains(' ') && (!is_prose(data) || !data.replace("\\/", "").contains([' ', '\\']))
+}
+
 struct Level<'a> {
     is_object: bool,
     awaits_key: bool,
     place: Place<'a>,
 }
 
-/// Calls `visit` for each string that is a value: its place, where its inside lies, and the text.
-pub fn strings<'a>(json: &'a str, mut visit: impl FnMut(Place<'a>, Range<usize>, Text<'a>)) {
+/// Calls `visit` for each string that is a value: its place, where its inside lies, and the text. False
+/// when some lie too deep to be visited.
+pub fn strings<'a>(
+    json: &'a str,
+    mut visit: impl FnMut(Place<'a>, Range<usize>, Text<'a>),
+) -> bool {
     let bytes = json.as_bytes();
     let mut levels: Vec<Level<'a>> = Vec::with_capacity(16);
     let mut too_deep = 0_usize;
@@ -93,7 +119,9 @@ pub fn strings<'a>(json: &'a str, mut visit: impl FnMut(Place<'a>, Range<usize>,
     let mut place = Place {
         key: "",
         is_schema: false,
+        is_input: false,
     };
+    let mut is_whole = true;
     while let Some(&byte) = bytes.get(at) {
         at += 1;
         match byte {
@@ -102,23 +130,30 @@ pub fn strings<'a>(json: &'a str, mut visit: impl FnMut(Place<'a>, Range<usize>,
                 at = inside.end + 1;
                 let raw = json.get(inside.clone()).unwrap_or_default();
                 match levels.last_mut() {
-                    _ if too_deep > 0 => {}
+                    _ if too_deep > 0 => is_whole = false,
                     Some(level) if level.awaits_key => {
                         level.awaits_key = false;
                         place = Place {
                             key: raw,
                             is_schema: level.place.is_schema || is_schema(raw),
+                            is_input: level.place.is_input,
                         };
                     }
                     _ => visit(place, inside, Text(raw.into())),
                 }
             }
             b'{' | b'[' if levels.len() == DEPTH_MAX => too_deep += 1,
-            b'{' | b'[' => levels.push(Level {
-                is_object: byte == b'{',
-                awaits_key: byte == b'{',
-                place,
-            }),
+            b'{' | b'[' => {
+                let is_object = byte == b'{';
+                let is_member = levels.last().is_some_and(|level| level.is_object);
+                let is_call = matches!(place.key, "input" | "arguments");
+                place.is_input |= is_object && is_member && is_call;
+                levels.push(Level {
+                    is_object,
+                    awaits_key: is_object,
+                    place,
+                });
+            }
             b'}' | b']' if too_deep > 0 => too_deep -= 1,
             b'}' | b']' => {
                 levels.pop();
@@ -132,6 +167,7 @@ pub fn strings<'a>(json: &'a str, mut visit: impl FnMut(Place<'a>, Range<usize>,
             _ => {}
         }
     }
+    is_whole
 }
 
 fn is_schema(key: &str) -> bool {
@@ -190,6 +226,40 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tool_is_called_with_is_prose_whatever_it_is_called() {
+        let json = r#"{"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"id":"a","list":[{"status":"b"}],"data":"c"}}]},
+            {"role":"assistant","tool_calls":[{"id":"u","function":{"name":"g","arguments":{"token":"d"}}}]}],
+            "input":[{"type":"message","id":"e","content":"f"}]}"#;
+        assert_eq!(
+            prose(json),
+            [
+                "name=f",
+                "id=a",
+                "status=b",
+                "data=c",
+                "name=g",
+                "token=d",
+                "content=f"
+            ]
+        );
+    }
+
+    #[test]
+    fn prose_may_begin_with_the_word_data() {
+        for (text, is_prose) in [
+            ("data:image/png;base64,iVBORw0KGgo=", false),
+            ("data:image\\/png;base64,iVBO\\/w0KGgo=", false),
+            ("data:", true),
+            ("data: mail to ann@example.com", true),
+            ("data:text/plain;base64,AA== mail to ann@example.com", true),
+            ("data: a;base64,AAAA", true),
+        ] {
+            let json = format!(r#"{{"content":"{text}"}}"#);
+            assert_eq!(!prose(&json).is_empty(), is_prose, "{text}");
+        }
+    }
+
+    #[test]
     fn depth_is_bounded_and_what_follows_is_still_seen() {
         let deep = format!(
             "{{\"a\":{}\"x\"{},\"b\":\"y\"}}",
@@ -197,5 +267,7 @@ mod tests {
             "]".repeat(2000)
         );
         assert_eq!(prose(&deep), ["b=y"]);
+        assert!(!strings(&deep, |_, _, _| {}));
+        assert!(strings(r#"{"a":["x"]}"#, |_, _, _| {}));
     }
 }

@@ -327,29 +327,79 @@ fn models_are_listed_from_the_configuration() {
 }
 
 #[test]
-fn a_key_that_an_error_repeats_is_taken_out() {
-    for (kind, value, said, expected) in [
-        (AiAuthKind::Bearer, CANARY, "key canary-7f3a?", "key ***?"),
+fn a_key_that_is_repeated_is_taken_out() {
+    const LONG: &str = "sk-canary-0123456789";
+    // What the provider was shown, what it says, that as an error, that as an answer.
+    let rows = [
         (
             AiAuthKind::Bearer,
             CANARY,
-            "Bearer canary-7f3a",
-            "Bearer ***",
+            "key canary-7f3a?",
+            "key ***?",
+            "key canary-7f3a?",
+        ),
+        (
+            AiAuthKind::Bearer,
+            LONG,
+            "Bearer sk-canary-0123456789 sk-canary-0123456789!",
+            "Bearer *** ***!",
+            "Bearer *** ***!",
         ),
         (
             AiAuthKind::Basic,
             "u:canary-7f3a",
             "dTpjYW5hcnktN2YzYQ== u:canary-7f3a canary-7f3a",
             "*** *** ***",
+            "*** u:canary-7f3a canary-7f3a",
         ),
-        (AiAuthKind::ApiKey, CANARY, "nothing of it", "nothing of it"),
-        (AiAuthKind::ApiKey, "key", "key is wrong", "key is wrong"),
-    ] {
+        (
+            AiAuthKind::ApiKey,
+            "ab/cd\"ef+gh/0123",
+            r#"{"said":"ab\/cd\"ef+gh\/0123, ab/cd\"ef+gh/0123"}"#,
+            r#"{"said":"***, ***"}"#,
+            r#"{"said":"***, ***"}"#,
+        ),
+        (
+            AiAuthKind::ApiKey,
+            LONG,
+            "sk-canary-012345678",
+            "sk-canary-012345678",
+            "sk-canary-012345678",
+        ),
+        (
+            AiAuthKind::ApiKey,
+            "key",
+            "key is wrong",
+            "key is wrong",
+            "key is wrong",
+        ),
+        // What stands in the place of a key where nobody wants one is a word of answers, too.
+        (
+            AiAuthKind::Bearer,
+            "ollama",
+            "use ollama",
+            "use ***",
+            "use ollama",
+        ),
+    ];
+    for (kind, value, said, error, answer) in rows {
         let mut with_auth = service(AiProvider::OpenAi, None);
         with_auth.auth = Some(auth(kind, None));
         let secret = secrets(value);
         let service = Service::compile(&with_auth, |_| Some(&secret)).unwrap();
-        let clean = service.targets()[0].without_key(Bytes::from_static(said.as_bytes()));
-        assert_eq!(clean, expected);
+        let target = &service.targets()[0];
+        let said = Bytes::from_static(said.as_bytes());
+        assert_eq!(target.error_without_key(said.clone()), error);
+        let clean = target.without_key(said.clone());
+        assert_eq!(clean, answer);
+        if said == answer {
+            assert_eq!(clean.as_ptr(), said.as_ptr(), "nothing is copied");
+        }
+        let mut fields = HeaderMap::new();
+        fields.insert("x-said", HeaderValue::from_bytes(&said).unwrap());
+        fields.insert("x-other", HeaderValue::from_static("1"));
+        target.clean_head(&mut fields);
+        assert_eq!(fields.contains_key("x-said"), said == error);
+        assert!(fields.contains_key("x-other"));
     }
 }

@@ -53,8 +53,19 @@ fn openai_gets_messages_of_its_own_kind() {
     let outgoing = send(Messages, OpenAi, "gpt", BODY).unwrap();
     assert_eq!(
         outgoing.left_behind,
-        ["messages[].content[].thinking", "top_k"]
+        [
+            "messages[].content[].is_error",
+            "messages[].content[].thinking",
+            "top_k"
+        ]
     );
+    for kind in ["adaptive", "disabled", "between_tools"] {
+        let body = format!(
+            r#"{{"max_tokens":9,"messages":[{{"role":"user","content":"hi"}}],"thinking":{{"type":"{kind}"}}}}"#
+        );
+        let outgoing = send(Messages, OpenAi, "gpt", &body).unwrap();
+        assert_eq!(outgoing.left_behind, ["thinking"]);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use dataplane_ai::provider::Dialect::{Anthropic, Ollama, OpenAi};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
-use crate::support::{answered, assert_holds, json, send};
+use crate::support::{REASONS, answered, assert_holds, json, send};
 
 fn anthropic(members: &str) -> String {
     format!(
@@ -43,17 +43,7 @@ fn an_answer_of_anthropic_reads_like_one_of_openai() {
 
 #[test]
 fn every_reason_to_stop_has_a_word_that_clients_know() {
-    let rows = [
-        ("end_turn", "stop"),
-        ("stop_sequence", "stop"),
-        ("max_tokens", "length"),
-        ("model_context_window_exceeded", "length"),
-        ("tool_use", "tool_calls"),
-        ("refusal", "content_filter"),
-        ("pause_turn", "stop"),
-        ("something_new", "stop"),
-    ];
-    for (reason, expected) in rows {
+    for (reason, expected) in REASONS {
         let body = anthropic(&format!(r#""content":[],"stop_reason":"{reason}""#));
         let (_, found) = answered(Chat, Anthropic, 200, &body);
         let found = json(&found);
@@ -198,6 +188,7 @@ fn what_is_no_answer_is_an_error_of_the_gateway() {
         (200, "{\"id\":"),
         (200, "[]"),
         (302, "moved"),
+        (307, r#"{"error":{"message":"moved"}}"#),
     ];
     for (status, body) in rows {
         for (operation, dialect) in [

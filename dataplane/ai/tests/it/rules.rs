@@ -3,9 +3,11 @@
 
 use dataplane_ai::call::Operation::{Chat, Messages};
 use dataplane_ai::provider::Dialect::{Anthropic, Ollama, OpenAi};
+use dataplane_ai::provider::retry_after;
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::support::{answered, assert_holds, frames, json, send, sent, stream, streamed};
+use crate::support::{REASONS, answered, assert_holds, frames, json, send, sent, stream, streamed};
 
 fn chat(members: &str) -> String {
     format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{members}}}"#)
@@ -156,16 +158,7 @@ fn anthropic(event: &str, reason: &str) -> String {
 
 #[test]
 fn streams_end_with_a_word_that_clients_know() {
-    for (reason, expected) in [
-        ("end_turn", "stop"),
-        ("stop_sequence", "stop"),
-        ("max_tokens", "length"),
-        ("model_context_window_exceeded", "length"),
-        ("tool_use", "tool_calls"),
-        ("refusal", "content_filter"),
-        ("pause_turn", "stop"),
-        ("something_new", "stop"),
-    ] {
+    for (reason, expected) in REASONS {
         let text = anthropic("", reason);
         let (found, ended) = streamed(stream(Chat, Anthropic, false), &[text.as_bytes()]);
         let frames = frames(&found);
@@ -174,6 +167,27 @@ fn streams_end_with_a_word_that_clients_know() {
         assert_eq!(finish["choices"][0]["finish_reason"], expected, "{reason}");
         assert_eq!(finish["choices"][0]["delta"], json!({}));
         assert_eq!(ended.finish(), Some(expected));
+    }
+}
+
+#[test]
+fn a_provider_may_say_when_to_come_back_in_three_ways() {
+    const NOW: u64 = 1_700_000_000;
+    for (name, value, expected) in [
+        ("retry-after", "7", Some(7000)),
+        ("retry-after", " 0.5 ", Some(500)),
+        ("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT", Some(30_000)),
+        ("retry-after", "Tue, 14 Nov 2023 22:13:10 GMT", Some(0)),
+        ("retry-after-ms", "250", Some(250)),
+        ("retry-after", "soon", None),
+        ("retry-after", "-1", None),
+        ("retry-after", "1e99", None),
+        ("x-other", "7", None),
+    ] {
+        let mut fields = HeaderMap::new();
+        fields.insert(name, HeaderValue::from_static(value));
+        let found = retry_after(&fields, NOW).map(|time| time.as_millis());
+        assert_eq!(found, expected, "{name}: {value}");
     }
 }
 

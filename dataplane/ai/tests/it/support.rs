@@ -7,6 +7,18 @@ use dataplane_ai::provider::Dialect;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+/// Anthropic's reasons to stop, and OpenAI's words for them.
+pub(crate) const REASONS: [(&str, &str); 8] = [
+    ("end_turn", "stop"),
+    ("stop_sequence", "stop"),
+    ("max_tokens", "length"),
+    ("model_context_window_exceeded", "length"),
+    ("tool_use", "tool_calls"),
+    ("refusal", "content_filter"),
+    ("pause_turn", "stop"),
+    ("something_new", "stop"),
+];
+
 pub(crate) fn to(dialect: Dialect, model: &str) -> Destination<'_> {
     Destination {
         dialect,

@@ -41,7 +41,8 @@ const OWN_FIELDS: [HeaderName; 11] = [
 ];
 
 /// Fields of a provider's answer that are about its own bytes or its own clients.
-const NOT_TO_PASS: [HeaderName; 5] = [
+const NOT_TO_PASS: [HeaderName; 6] = [
+    header::LOCATION,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::SET_COOKIE,

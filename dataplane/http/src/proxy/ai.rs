@@ -17,6 +17,7 @@ use dataplane_ai::service::Service;
 use dataplane_ai::token_policy::Outcome;
 use dataplane_config::{AiCluster, Budget};
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::CallName;
 
 use crate::context::Context;
 use crate::downstream::{ClientError, RequestBody, Responder};
@@ -62,7 +63,12 @@ pub(super) async fn serve<'c>(
     };
     let format = operation.client();
     let Ok(service) = &ai.service else {
-        ai.metrics.failed("", "service_unusable");
+        let name = CallName {
+            operation: operation.as_str(),
+            provider: "",
+            model: "",
+        };
+        ai.metrics.failed(name, "service_unusable");
         return refuse(&phase::ai::unusable(), format, Reason::InvalidBackend);
     };
     if operation == Operation::Models {
@@ -184,7 +190,7 @@ impl<'c> Line<'_, 'c> {
         tally: &mut Tally<'_>,
     ) -> Result<Call, Failure> {
         let call = Call::read(operation, body)?;
-        tally.asks(call.model());
+        tally.asks(&call);
         let Some(redactor) = &self.service.redactor else {
             return Ok(call);
         };

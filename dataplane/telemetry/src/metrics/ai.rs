@@ -1,6 +1,6 @@
 //! What AI services do: tokens, times, errors, budgets, redaction.
 //!
-//! Named after OpenTelemetry's GenAI metrics. The handle is held by the compiled service; when no
+//! Named after OpenTelemetry's GenAI metrics, over the buckets that its conventions ask for. The handle is held by the compiled service; when no
 //! configuration holds it any more, its series vanish. Providers and models that become labels come
 //! from configuration; whoever records puts `other` in the place of a model that does not.
 
@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use super::exposition::Exposition;
 use super::family;
-use super::instrument::{Counter, Distribution, Histogram};
+use super::instrument::Counter;
+
+mod spread;
+
+pub use spread::{Spread, Times, Tokens};
 
 /// The figures of one AI service.
 #[derive(Debug)]
@@ -33,38 +37,69 @@ pub struct AiMetrics {
     parts: Mutex<Parts>,
 }
 
-/// Provider and model.
-type CallsName = (Arc<str>, Arc<str>);
+/// What calls are told apart by. Provider and model come from configuration, or are empty where a call
+/// did not come so far.
+#[derive(Clone, Copy, Debug)]
+pub struct CallName<'n> {
+    /// OpenTelemetry's name of what was asked.
+    pub operation: &'static str,
+    /// Whose API was called.
+    pub provider: &'n str,
+    /// The model that was asked.
+    pub model: &'n str,
+}
+
+/// Operation, provider and model.
+type Name = (&'static str, Arc<str>, Arc<str>);
+
+impl CallName<'_> {
+    fn key(self) -> Name {
+        (self.operation, self.provider.into(), self.model.into())
+    }
+}
+
+/// What failed in one way.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Attempts.
+    count: u64,
+    /// Calls of which nothing better came.
+    duration: Spread<Times>,
+}
 
 #[derive(Debug, Default)]
 struct Parts {
-    calls: BTreeMap<CallsName, Arc<AiCalls>>,
-    /// By provider and kind.
-    errors: BTreeMap<(Arc<str>, &'static str), u64>,
+    calls: BTreeMap<Name, Arc<AiCalls>>,
+    /// By name and kind.
+    errors: BTreeMap<(Name, &'static str), Failures>,
     /// By kind.
     redactions: BTreeMap<&'static str, u64>,
 }
 
-/// The calls to one model of one provider.
+/// The calls of one kind to one model of one provider.
 #[derive(Debug, Default)]
 pub struct AiCalls {
+    /// Calls that were answered.
+    pub answered: Counter,
     /// Tokens of questions, cached ones included.
-    pub input: Counter,
-    /// Of these, those that the provider had in its cache.
-    pub cached: Counter,
+    pub input: Spread<Tokens>,
+    /// Of these, those that the provider had in its cache, where it had some.
+    pub cached: Spread<Tokens>,
     /// Tokens of answers.
-    pub output: Counter,
-    /// From the request to the end of its answer.
-    pub duration: Histogram,
+    pub output: Spread<Tokens>,
+    /// From the request to the good end of its answer.
+    pub duration: Spread<Times>,
     /// From the request to the first piece of its answer.
-    pub first_chunk: Histogram,
+    pub first_chunk: Spread<Times>,
     /// Between two pieces of an answer, on average over the answer.
-    pub output_chunk: Histogram,
+    pub output_chunk: Spread<Times>,
 }
 
 /// What was used of one model of one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AiUsage {
+    /// What was asked.
+    pub operation: &'static str,
     /// Whose model it is.
     pub provider: Arc<str>,
     /// The model; `other` where configuration does not name it.
@@ -94,16 +129,22 @@ impl AiMetrics {
         }
     }
 
-    /// The calls to that model of that provider, both from configuration.
-    pub fn calls(&self, provider: &str, model: &str) -> Arc<AiCalls> {
-        let key = (Arc::from(provider), Arc::from(model));
-        Arc::clone(self.parts().calls.entry(key).or_default())
+    /// The calls of that name.
+    pub fn calls(&self, name: CallName<'_>) -> Arc<AiCalls> {
+        Arc::clone(self.parts().calls.entry(name.key()).or_default())
     }
 
-    /// Counts a call that failed, by a word of a fixed list; the provider is empty when none was asked.
-    pub fn failed(&self, provider: &str, kind: &'static str) {
-        let key = (Arc::from(provider), kind);
-        *self.parts().errors.entry(key).or_default() += 1;
+    /// Counts an attempt that failed, by a word of a fixed list.
+    pub fn failed(&self, name: CallName<'_>, kind: &'static str) {
+        let key = (name.key(), kind);
+        self.parts().errors.entry(key).or_default().count += 1;
+    }
+
+    /// Notes how long a call took that ended in failure.
+    pub fn ended_badly(&self, name: CallName<'_>, kind: &'static str, took: Duration) {
+        let key = (name.key(), kind);
+        let mut parts = self.parts();
+        parts.errors.entry(key).or_default().duration.took(took);
     }
 
     /// Counts what redaction found.
@@ -111,30 +152,31 @@ impl AiMetrics {
         *self.parts().redactions.entry(kind).or_default() += times;
     }
 
-    /// What was used so far, by provider and model.
+    /// What was used so far, by operation, provider and model.
     pub fn usage(&self) -> Vec<AiUsage> {
         let all = self.all_calls().into_iter();
-        all.map(|((provider, model), calls)| {
-            let mut answered = Distribution::default();
-            calls.duration.add_to(&mut answered);
-            AiUsage {
-                provider,
-                model,
-                calls: answered.buckets.iter().sum(),
-                input: calls.input.value(),
-                cached: calls.cached.value(),
-                output: calls.output.value(),
-            }
+        all.map(|((operation, provider, model), calls)| AiUsage {
+            operation,
+            provider,
+            model,
+            calls: calls.answered.value(),
+            input: calls.input.sum(),
+            cached: calls.cached.sum(),
+            output: calls.output.sum(),
         })
         .collect()
     }
 
-    /// Calls that failed: provider, what went wrong, how many.
-    pub fn errors(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+    /// Attempts that failed: provider, model, what went wrong, how many.
+    pub fn errors(&self) -> Vec<(Arc<str>, Arc<str>, &'static str, u64)> {
         let parts = self.parts();
-        let errors = parts.errors.iter();
+        let mut errors = BTreeMap::new();
+        for (((_, provider, model), kind), failures) in &parts.errors {
+            *errors.entry((provider, model, *kind)).or_default() += failures.count;
+        }
+        let errors = errors.into_iter();
         errors
-            .map(|((provider, kind), count)| (provider.clone(), *kind, *count))
+            .map(|((provider, model, kind), count)| (provider.clone(), model.clone(), kind, count))
             .collect()
     }
 
@@ -153,7 +195,7 @@ impl AiMetrics {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all_calls(&self) -> Vec<(CallsName, Arc<AiCalls>)> {
+    fn all_calls(&self) -> Vec<(Name, Arc<AiCalls>)> {
         let parts = self.parts();
         let calls = parts.calls.iter();
         calls
@@ -170,33 +212,66 @@ pub(super) fn encode(out: &mut Exposition<'_>, services: &[Arc<AiMetrics>], lost
         all.flat_map(|(service, calls)| calls.iter().map(move |(key, calls)| (service, key, calls)))
     };
     let mut samples = out.family(&family::AI_TOKENS);
-    for (service, (provider, model), calls) in each() {
-        for (kind, count) in [
+    for (service, (operation, provider, model), calls) in each() {
+        for (kind, tokens) in [
             ("input", &calls.input),
             ("cached_input", &calls.cached),
             ("output", &calls.output),
         ] {
-            samples.sample(&[&service.service, provider, model, kind], count.value());
+            let (buckets, sum) = tokens.read();
+            samples.buckets(
+                &[&service.service, operation, provider, model, kind],
+                buckets,
+                sum,
+            );
         }
     }
-    type Times = fn(&AiCalls) -> &Histogram;
-    let families: [(_, Times); 3] = [
-        (&family::AI_DURATION, |it| &it.duration),
+    let mut samples = out.family(&family::AI_DURATION);
+    for (service, (operation, provider, model), calls) in each() {
+        let (buckets, sum) = calls.duration.read();
+        samples.buckets(
+            &[&service.service, operation, provider, model, ""],
+            buckets,
+            sum,
+        );
+    }
+    for service in services {
+        let parts = service.parts();
+        let ended = parts.errors.iter();
+        for (((operation, provider, model), kind), failures) in
+            ended.filter(|(_, failures)| failures.duration.count() > 0)
+        {
+            let (buckets, sum) = failures.duration.read();
+            samples.buckets(
+                &[&service.service, operation, provider, model, kind],
+                buckets,
+                sum,
+            );
+        }
+    }
+    type Took = fn(&AiCalls) -> &Spread<Times>;
+    let families: [(_, Took); 2] = [
         (&family::AI_FIRST_CHUNK, |it| &it.first_chunk),
         (&family::AI_OUTPUT_CHUNK, |it| &it.output_chunk),
     ];
-    for (family, times) in families {
+    for (family, took) in families {
         let mut samples = out.family(family);
-        for (service, (provider, model), calls) in each() {
-            let mut content = Distribution::default();
-            times(calls).add_to(&mut content);
-            samples.histogram(&[&service.service, provider, model], &content);
+        for (service, (operation, provider, model), calls) in each() {
+            let (buckets, sum) = took(calls).read();
+            samples.buckets(
+                &[&service.service, operation, provider, model],
+                buckets,
+                sum,
+            );
         }
     }
     let mut samples = out.family(&family::AI_ERRORS);
     for service in services {
-        for ((provider, kind), count) in &service.parts().errors {
-            samples.sample(&[&service.service, provider, kind], *count);
+        for (((operation, provider, model), kind), failures) in &service.parts().errors {
+            samples.sample(
+                &[&service.service, operation, provider, model, kind],
+                failures.count,
+            );
         }
     }
     let mut samples = out.family(&family::AI_REDACTIONS);
@@ -229,17 +304,4 @@ pub(super) fn encode(out: &mut Exposition<'_>, services: &[Arc<AiMetrics>], lost
         }
     }
     out.family(&family::AI_EVICTED).sample(&[], lost);
-}
-
-impl AiCalls {
-    /// Notes how long a call took, to the first piece of its answer and between two pieces.
-    pub fn took(&self, whole: Duration, first: Option<Duration>, chunk: Option<Duration>) {
-        self.duration.observe(whole);
-        if let Some(first) = first {
-            self.first_chunk.observe(first);
-        }
-        if let Some(chunk) = chunk {
-            self.output_chunk.observe(chunk);
-        }
-    }
 }

@@ -57,13 +57,24 @@ impl Samples<'_> {
     /// One histogram, its buckets made cumulative.
     pub(super) fn histogram(&mut self, labels: &[&str], content: &Distribution) -> &mut Self {
         debug_assert!(self.family.kind == Kind::Histogram, "{}", self.family.name);
+        let bounds = BOUNDS_NS.iter().map(|ns| seconds(*ns));
+        let buckets = bounds.chain([f64::INFINITY]).zip(content.buckets);
+        self.buckets(labels, buckets, seconds(content.sum_ns))
+    }
+
+    /// One histogram over buckets of its own: the upper bound of each, and what it alone holds.
+    pub(super) fn buckets(
+        &mut self,
+        labels: &[&str],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        sum: f64,
+    ) -> &mut Self {
         let mut count = 0;
-        for (at, bucket) in content.buckets.iter().enumerate() {
+        for (bound, bucket) in buckets {
             count += bucket;
-            let bound = BOUNDS_NS.get(at).map_or(f64::INFINITY, |ns| seconds(*ns));
             self.line("_bucket", labels, Some(bound), Value::Whole(count));
         }
-        self.line("_sum", labels, None, Value::Real(seconds(content.sum_ns)));
+        self.line("_sum", labels, None, Value::Real(sum));
         self.line("_count", labels, None, Value::Whole(count));
         self
     }

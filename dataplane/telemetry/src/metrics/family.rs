@@ -15,7 +15,7 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Durations in buckets.
+    /// Durations, or tokens, in buckets.
     Histogram,
 }
 
@@ -227,16 +227,16 @@ declare! {
         SESSIONS: Counter "session_persistence_sessions_total" ["outcome"]
             "Sessions that began, requests that were kept at their endpoint, sessions that moved to another, values that were refused.";
 
-        AI_TOKENS: Counter "gen_ai_client_token_usage_total" ["service", "provider", "model", "token_type"]
-            "Tokens of calls to AI services: `input` (cached ones included), `cached_input`, `output`; `model` is `other` when the configuration does not name it.";
-        AI_DURATION: Histogram "gen_ai_client_operation_duration_seconds" ["service", "provider", "model"]
-            "Time from a request to the end of its answer, of calls that a provider answered.";
-        AI_FIRST_CHUNK: Histogram "gen_ai_client_operation_time_to_first_chunk_seconds" ["service", "provider", "model"]
+        AI_TOKENS: Histogram "gen_ai_client_token_usage" ["service", "operation", "provider", "model", "token_type"]
+            "Tokens of a call to an AI service: `input` (cached ones included), `cached_input`, `output`; `model` is `other` when the configuration does not name it.";
+        AI_DURATION: Histogram "gen_ai_client_operation_duration_seconds" ["service", "operation", "provider", "model", "error_type"]
+            "Time from a request to the end of its answer; `error_type` says what went wrong and is empty when nothing did, `provider` is empty when none was asked.";
+        AI_FIRST_CHUNK: Histogram "gen_ai_client_operation_time_to_first_chunk_seconds" ["service", "operation", "provider", "model"]
             "Time from a request to the first piece of its answer, of answers in pieces.";
-        AI_OUTPUT_CHUNK: Histogram "gen_ai_client_operation_time_per_output_chunk_seconds" ["service", "provider", "model"]
+        AI_OUTPUT_CHUNK: Histogram "gen_ai_client_operation_time_per_output_chunk_seconds" ["service", "operation", "provider", "model"]
             "Time between two pieces of an answer, its average over the answer.";
-        AI_ERRORS: Counter "gen_ai_client_operation_errors_total" ["service", "provider", "error_type"]
-            "Calls that failed, by what went wrong; `provider` is empty when none was asked.";
+        AI_ERRORS: Counter "gen_ai_client_operation_errors_total" ["service", "operation", "provider", "model", "error_type"]
+            "Attempts that failed, those that another one made good among them, by what went wrong; `provider` is empty when none was asked.";
         AI_REDACTIONS: Counter "ai_redactions_total" ["service", "kind"]
             "Pieces of personal data and secrets that redaction found.";
         AI_BUDGETS: Counter "ai_token_policy_outcomes_total" ["service", "outcome"]

@@ -130,8 +130,12 @@ impl Maker<'_> {
         let mut attributes = Attributes(Vec::with_capacity(16));
         attributes.method(record.method);
         let scheme = if attempt.is_tls { "https" } else { "http" };
-        let host = String::from_utf8_lossy(record.host);
-        let path = String::from_utf8_lossy(record.path);
+        let mut host = String::from_utf8_lossy(record.host);
+        let mut path = String::from_utf8_lossy(record.path);
+        // Providers have hosts and paths of their own.
+        if let Some(call) = call.filter(|call| !call.server.is_empty()) {
+            (host, path) = (call.server.into(), call.path.into());
+        }
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let mark = if query.is_empty() { "" } else { "?" };
         let full = format!("{scheme}://{host}{path}{mark}{}", redacted(query));
@@ -158,7 +162,13 @@ impl Maker<'_> {
         if let Some(call) = call {
             attributes.gen_ai(call);
         }
-        let status = attributes.client_status(attempt.status, attempt.failure);
+        let mut status = attributes.client_status(attempt.status, attempt.failure);
+        // An answer that broke off has begun well.
+        let began_well = attempt.failure.is_none() && attempt.status < 400;
+        if let Some(call) = call.filter(|call| began_well && !call.error.is_empty()) {
+            attributes.text("error.type", call.error);
+            status = Status::error(call.error);
+        }
         let ended = attempt.ended.unwrap_or(record.latency).max(attempt.began);
         SpanData {
             span_kind: SpanKind::Client,
@@ -279,8 +289,19 @@ impl Attributes {
         let counts = [
             ("gen_ai.usage.input_tokens", call.input_tokens),
             ("gen_ai.usage.cache_read.input_tokens", call.cached_tokens),
+            (
+                "gen_ai.usage.cache_creation.input_tokens",
+                call.cache_write_tokens,
+            ),
             ("gen_ai.usage.output_tokens", call.output_tokens),
+            (
+                "gen_ai.usage.reasoning.output_tokens",
+                call.reasoning_tokens,
+            ),
         ];
+        if call.is_stream {
+            self.0.push(KeyValue::new("gen_ai.request.stream", true));
+        }
         for (key, count) in counts {
             if let Some(count) = count {
                 self.number(key, i64::try_from(count).unwrap_or(i64::MAX));

@@ -58,6 +58,12 @@ async fn a_caller_over_its_limit_never_reaches_the_provider() {
     let first = case.chat(CHAT).await;
     assert_eq!(first.status, 200, "{}", first.text());
     assert_eq!(first.header("x-ratelimit-limit-tokens"), "1000");
+    eventually("it is settled", || {
+        let labels = ["token_type=\"output\""];
+        let used = metric(&gateway, "gen_ai_client_token_usage_sum", &labels);
+        (used == 5000).then_some(())
+    })
+    .await;
     let refused = until(&case, 429).await;
     assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
     assert_eq!(refused.header("x-ratelimit-remaining-tokens"), "0");
@@ -188,13 +194,41 @@ async fn an_answer_that_is_broken_off_is_charged() {
     let tokens = || {
         metric(
             &gateway,
-            "gen_ai_client_token_usage_total",
+            "gen_ai_client_token_usage_sum",
             &["type=\"output\""],
         )
     };
     eventually("it is charged", || (tokens() >= 400).then_some(())).await;
     let refused = until(&case, 429).await;
     assert_eq!(refused.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_the_answer_begins_pays_for_the_question() {
+    let slow = Answer::json(200, "{").then_waits().then("}");
+    let provider = Provider::start([slow]).await;
+    let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+    case.cluster.token_policy = Some(Arc::new(policy(300, TokenScope::Global)));
+    let gateway = case.serve().await;
+    let body = CHAT.replace("hi", &"word ".repeat(400));
+    let length = body.len();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    let mut client = case.connect().await;
+    client.send_bytes(head.as_bytes()).await.unwrap();
+    eventually("the provider is asked", || {
+        (!provider.asked().is_empty()).then_some(())
+    })
+    .await;
+    drop(client);
+    let labels = ["error_type=\"given_up\"", "model=\"other\""];
+    let count = "gen_ai_client_operation_duration_seconds_count";
+    eventually("it has ended", || {
+        (metric(&gateway, count, &labels) == 1).then_some(())
+    })
+    .await;
+    assert_eq!(case.chat(CHAT).await.status, 429);
 }
 
 /// A call, as one caller makes it.

@@ -49,7 +49,7 @@ async fn openai_gets_the_clients_bytes_under_the_gateways_key() {
         let kind = format!("token_type=\"{kind}\"");
         let labels = [&labels[..], &[&*kind]].concat();
         assert_eq!(
-            metric(&gateway, "gen_ai_client_token_usage_total", &labels),
+            metric(&gateway, "gen_ai_client_token_usage_sum", &labels),
             tokens
         );
     }

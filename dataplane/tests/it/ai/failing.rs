@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dataplane_testkit::backend::closed_address;
+use dataplane_testkit::eventually;
 use ir::Hostname;
 use ir::cluster::BackendTls;
 use ir::listener::TlsVersion;
@@ -202,4 +203,66 @@ async fn weights_share_calls_among_providers() {
     }
     let share = second.asked().len();
     assert!((110..190).contains(&share), "{share} of 200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_counted_by_model_and_timed() {
+    let first = Provider::start([Answer::json(429, LIMITED)]).await;
+    let second = Provider::start([Answer::json(429, LIMITED), Answer::json(200, ANSWER)]).await;
+    let mut service = service(AiProvider::OpenAi, &first);
+    service.providers = vec![fallback(AiProvider::Ollama, &second, "llama")];
+    service.providers[0].format = Some(ir::ai::AiFormat::OpenAi);
+    let case = Case::new(service);
+    let gateway = case.serve().await;
+    let ask = CHAT.replace("\"m\"", "\"the-model\"");
+    assert_eq!(case.chat(&ask).await.status, 429);
+    assert_eq!(case.chat(&ask).await.status, 200);
+    assert_eq!(case.chat("{}").await.status, 400);
+    assert_eq!(case.post("/v1/embeddings", "{oops").await.status, 400);
+
+    let errors = "gen_ai_client_operation_errors_total";
+    let times = "gen_ai_client_operation_duration_seconds_count";
+    let labels = |operation: &str, provider: &str, model: &str, error: &str| {
+        format!(
+            "operation=\"{operation}\",provider=\"{provider}\",model=\"{model}\",error_type=\"{error}\""
+        )
+    };
+    let rows = [
+        // Every attempt that failed, and of the calls those that no other attempt made good.
+        (
+            errors,
+            labels("chat", "openai", "the-model", "provider_error"),
+            2,
+        ),
+        (
+            errors,
+            labels("chat", "ollama", "llama", "provider_error"),
+            1,
+        ),
+        (errors, labels("chat", "", "", "invalid_request"), 1),
+        (errors, labels("embeddings", "", "", "invalid_request"), 1),
+        (
+            times,
+            labels("chat", "openai", "the-model", "provider_error"),
+            0,
+        ),
+        (
+            times,
+            labels("chat", "ollama", "llama", "provider_error"),
+            1,
+        ),
+        (times, labels("chat", "ollama", "llama", ""), 1),
+        (times, labels("embeddings", "", "", "invalid_request"), 1),
+    ];
+    eventually("all calls have ended", || {
+        (metric(&gateway, times, &[]) == 4).then_some(())
+    })
+    .await;
+    for (name, labels, expected) in rows {
+        assert_eq!(
+            metric(&gateway, name, &[&labels]),
+            expected,
+            "{name} {labels}"
+        );
+    }
 }

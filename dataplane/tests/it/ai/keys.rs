@@ -70,6 +70,100 @@ async fn a_client_shows_its_own_key_only_where_the_service_says_so() {
     }
 }
 
+/// Every way in which a provider may repeat the key that it was shown.
+fn echoes() -> Vec<(AiProvider, bool, Answer)> {
+    let openai = format!(
+        r#"{{"id":"{KEY}","choices":[{{"message":{{"content":"you are {KEY}"}},"finish_reason":"stop"}}],"model":"{KEY}"}}"#
+    );
+    let anthropic = format!(
+        r#"{{"id":"m","content":[{{"type":"text","text":"you are {KEY}"}}],"stop_reason":"end_turn","model":"{KEY}"}}"#
+    );
+    let ollama = format!(r#"{{"message":{{"content":"you are {KEY}"}},"done":true}}"#);
+    let error = format!(r#"{{"error":{{"type":"x","message":"not {KEY}"}}}}"#);
+    let sse = |data: &str| Answer::sse(&format!("data: {data}\n\n"));
+    let chunk = format!(
+        r#"{{"id":"c","choices":[{{"index":0,"delta":{{"content":"you are {KEY}"}}}}],"model":"{KEY}"}}"#
+    );
+    let delta = format!(
+        r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"you are {KEY}"}}}}"#
+    );
+    let failed = format!(r#"{{"type":"error",{}"#, &error[1..]);
+    let ndjson = |line: &str| Answer::stream("application/x-ndjson", &format!("{line}\n"), 7);
+    let (of_openai, of_anthropic, of_ollama) = (
+        AiProvider::OpenAi,
+        AiProvider::Anthropic,
+        AiProvider::Ollama,
+    );
+    vec![
+        (
+            of_openai.clone(),
+            false,
+            Answer::json(200, &openai).field("x-echo", KEY),
+        ),
+        (
+            of_anthropic.clone(),
+            false,
+            Answer::json(200, &anthropic).field("request-id", KEY),
+        ),
+        (of_ollama.clone(), false, Answer::json(200, &ollama)),
+        (of_openai.clone(), false, Answer::json(200, &error)),
+        (
+            of_openai.clone(),
+            false,
+            Answer::json(302, &error).field("location", KEY),
+        ),
+        (of_anthropic.clone(), false, Answer::json(400, &error)),
+        (of_openai.clone(), true, sse(&chunk).field("x-echo", KEY)),
+        (of_openai.clone(), true, sse(&error)),
+        (of_openai, true, sse(&format!("no JSON, {KEY}"))),
+        (of_anthropic.clone(), true, sse(&delta)),
+        (of_anthropic, true, sse(&failed)),
+        (of_ollama.clone(), true, ndjson(&ollama)),
+        (
+            of_ollama,
+            true,
+            ndjson(&format!(r#"{{"error":"not {KEY}"}}"#)),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_repeats_its_key_tells_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    for (at, (kind, is_stream, answer)) in echoes().into_iter().enumerate() {
+        let provider = Provider::start([answer]).await;
+        let case = Case::new(service(kind.clone(), &provider));
+        let log = folder.path().join(format!("{at}.log"));
+        let sink = Sink::File(log.clone());
+        let gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| {
+            bootstrap.access_log = Some(access_log::Settings {
+                sink,
+                ..access_log::Settings::default()
+            });
+        })
+        .await;
+        let asked = match is_stream {
+            true => CHAT.replacen('{', r#"{"stream":true,"#, 1),
+            false => CHAT.to_owned(),
+        };
+        let response = case.chat(&asked).await;
+        let logged = eventually("the call is logged", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.contains('\n').then_some(text)
+        })
+        .await;
+        let fields: Vec<_> = response.headers.iter().collect();
+        let seen = format!(
+            "{fields:?} {} {logged} {}",
+            response.text(),
+            metrics(&gateway)
+        );
+        assert!(!seen.contains(KEY), "{at} {kind:?}: {seen}");
+        let is_told = seen.contains("you are ***") || !seen.contains("you are");
+        assert!(is_told, "the rest of an answer stays: {seen}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_and_no_content_is_in_anything_that_can_be_read() {
     // The provider repeats what it was shown, as some do.

@@ -85,8 +85,12 @@ impl Answer {
         self
     }
 
-    pub(super) fn then(mut self, more: &str) -> Self {
-        self.pieces.push(Some(more.as_bytes().to_vec()));
+    pub(super) fn then(self, more: &str) -> Self {
+        self.then_bytes(more.as_bytes())
+    }
+
+    pub(super) fn then_bytes(mut self, more: &[u8]) -> Self {
+        self.pieces.push(Some(more.to_vec()));
         self
     }
 }

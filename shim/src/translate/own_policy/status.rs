@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::super::ai::{self, AiServices};
 use super::super::listener_name::gateway_of;
-use super::super::{Memos, ai, backend};
+use super::super::{Memos, backend};
 use super::target::Target;
+use super::token::NO_AI_SERVICE;
 use super::{Budgets, Family, Fault, Judged, OwnPolicies, Payload};
 use crate::cluster_view::{ClusterView, Kind, Object, Watched};
 use crate::conditions::{Condition, ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
@@ -76,12 +78,13 @@ impl OwnPolicies {
         view: &ClusterView,
         reach: &Reach,
         budgets: &Budgets,
+        services: &AiServices,
     ) -> Vec<ObjectStatus> {
         let told = self.judged.iter().filter_map(|judged| {
             let key = &judged.key;
             match judged.family {
                 Family::Token => {
-                    let judged = budgets.judged(judged);
+                    let judged = budgets.judged(judged, services);
                     Some(status(&judged, view.token_policies.get(key)?, reach))
                 }
                 Family::Backend => Some(status(judged, view.backend_lb_policies.get(key)?, reach)),
@@ -209,7 +212,9 @@ fn conditions(
         judged.payload.as_ref().err().filter(|fault| {
             fault.reason.ends_with("NotFound") || fault.reason == "RefNotPermitted"
         });
-    let mut unresolved = faults.iter().filter(|fault| fault.reason != "Conflicted");
+    // What it names is there, and something else keeps it from holding.
+    let is_there = |reason: &str| matches!(reason, "Conflicted" | NO_AI_SERVICE);
+    let mut unresolved = faults.iter().filter(|fault| !is_there(fault.reason));
     match own.or_else(|| unresolved.next().copied()) {
         Some(fault) => {
             conditions.fail(ConditionType::ResolvedRefs, fault.reason, &*fault.message);

@@ -17,6 +17,9 @@ use super::target::{Reference, Target};
 use super::{Fault, Judged, OwnPolicies, Payload, Read, broken};
 use crate::cluster_view::{Kind, Object};
 
+/// The reason for a policy that counts nothing, as no AIService is in front of what it names.
+pub(super) const NO_AI_SERVICE: &str = "NoAIService";
+
 /// A policy for an HTTPRoute.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ByRoute {
@@ -47,14 +50,6 @@ pub(super) fn read(object: &Object<crds::TokenPolicy>) -> Read {
     let targets: Vec<_> = targets.collect();
     let tokens = tokens(spec);
     let mut without_effect = Vec::new();
-    for target in &targets {
-        if let Ok(target @ Target::Service(_)) = target {
-            without_effect.push(format!(
-                "requests to {target} are counted only where it is the first provider of an \
-                 AIService"
-            ));
-        }
-    }
     if tokens.on_limit == OnLimit::Degrade && tokens.degrade_to.is_none() {
         let message = "spec.onLimit: degrade without degradeTo has no model to go to, so requests \
                        beyond the limit are refused";
@@ -105,6 +100,13 @@ fn tokens(spec: &TokenPolicySpec) -> TokenPolicy {
     }
 }
 
+fn not_counted(name: &str) -> String {
+    format!(
+        "requests to {name} are not counted, as it is not the first provider of an AIService: make \
+         one with that endpoint the backend of the route"
+    )
+}
+
 fn namespace_of(key: &str) -> &str {
     key.split_once('/').map_or("", |(namespace, _)| namespace)
 }
@@ -122,6 +124,8 @@ pub(in super::super) struct Budgets {
 struct Lost {
     messages: Vec<String>,
     is_everywhere: bool,
+    /// Another policy or another namespace is in the way, and not only that nothing is counted there.
+    is_conflict: bool,
 }
 
 impl OwnPolicies {
@@ -160,35 +164,32 @@ impl OwnPolicies {
             let clusters = clusters.filter(|cluster| !behind.contains(cluster));
             let mut messages = Vec::new();
             let mut count = 0;
+            let mut is_conflict = false;
             for cluster in clusters {
                 count += 1;
                 let name = match ai::service_of(cluster) {
                     Some(service) => format!("AIService {service}"),
                     None => format!("Service {cluster}"),
                 };
-                if namespace_of(cluster) != namespace_of(&by_route.policy) {
+                let in_the_way = if namespace_of(cluster) != namespace_of(&by_route.policy) {
                     // Otherwise a route would be enough to limit somebody else's service for all.
-                    messages.push(format!(
+                    Some(format!(
                         "{name} is in another namespace, where it does not hold"
-                    ));
-                    continue;
+                    ))
+                } else if self.has_own(cluster) {
+                    Some(format!("{name} has a policy of its own"))
+                } else {
+                    let holder = *holders.entry(cluster.clone()).or_insert(&by_route.policy);
+                    let is_other = *holder != by_route.policy;
+                    is_other.then(|| format!("TokenPolicy {holder} is older and holds for {name}"))
+                };
+                is_conflict |= in_the_way.is_some();
+                if in_the_way.is_none() {
+                    let tokens = by_route.tokens.clone();
+                    budgets.clusters.insert(cluster.clone(), tokens);
                 }
-                if self.has_own(cluster) {
-                    messages.push(format!("{name} has a policy of its own"));
-                    continue;
-                }
-                match holders.get(cluster) {
-                    Some(holder) if **holder != by_route.policy => {
-                        messages.push(format!(
-                            "TokenPolicy {holder} is older and holds for {name}"
-                        ));
-                    }
-                    _ => {
-                        holders.insert(cluster.clone(), &by_route.policy);
-                        let tokens = by_route.tokens.clone();
-                        budgets.clusters.insert(cluster.clone(), tokens);
-                    }
-                }
+                let is_plain = ai::service_of(cluster).is_none();
+                messages.extend(in_the_way.or_else(|| is_plain.then(|| not_counted(&name))));
             }
             if !messages.is_empty() {
                 let is_everywhere = messages.len() == count;
@@ -196,6 +197,7 @@ impl OwnPolicies {
                 let lost = Lost {
                     messages,
                     is_everywhere,
+                    is_conflict,
                 };
                 budgets.lost.insert(key, lost);
             }
@@ -233,10 +235,17 @@ impl Budgets {
             .collect()
     }
 
-    /// What became of a policy, once it is known where routes lead to.
-    pub(super) fn judged(&self, judged: &Judged) -> Judged {
+    /// What became of a policy, once it is known where routes and AIServices lead to.
+    pub(super) fn judged(&self, judged: &Judged, services: &AiServices) -> Judged {
         let mut judged = judged.clone();
         for (target, outcome) in &mut judged.targets {
+            if let Target::Service(service) = target
+                && outcome.is_ok()
+                && !services.is_behind_one(service)
+            {
+                let message = not_counted(&format!("Service {service}"));
+                *outcome = Err(Fault::new(NO_AI_SERVICE, message));
+            }
             let Target::Route(_, route) = target else {
                 continue;
             };
@@ -246,7 +255,11 @@ impl Budgets {
             };
             let message = lost.messages.join("; ");
             if lost.is_everywhere {
-                *outcome = Err(Fault::new("Conflicted", message));
+                let reason = match lost.is_conflict {
+                    true => "Conflicted",
+                    false => NO_AI_SERVICE,
+                };
+                *outcome = Err(Fault::new(reason, message));
             } else {
                 judged.without_effect.push(message);
             }

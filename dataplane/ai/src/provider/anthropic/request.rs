@@ -31,7 +31,7 @@ pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
         turns.push(turn(message, &mut left_behind)?);
     }
     let (tool_choice, parallel_tool_calls) = tool_choice(&mut fields)?;
-    let thinking = thinking(&mut fields)?;
+    let thinking = thinking(&mut fields, &mut left_behind)?;
     let (effort, format) = output_config(&mut fields)?;
     let mut request = Request {
         turns,
@@ -148,6 +148,9 @@ fn part<'a>(block: &'a RawValue, left: &mut Vec<String>) -> Result<Option<Part<'
         }
         "tool_result" => {
             let is_error = fields.bool("is_error")?.unwrap_or(false);
+            if is_error {
+                left.push("messages[].content[].is_error".to_owned());
+            }
             Part::ToolResult(ToolResult {
                 id: fields.needed_text("tool_use_id")?,
                 name: None,
@@ -235,13 +238,15 @@ fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Choice<'a>, Failure> {
     ))
 }
 
-fn thinking(fields: &mut Fields<'_>) -> Result<Option<Reasoning>, Failure> {
+fn thinking(fields: &mut Fields<'_>, left: &mut Vec<String>) -> Result<Option<Reasoning>, Failure> {
     let Some(thinking) = fields.object("thinking")? else {
         return Ok(None);
     };
     let mut thinking = Fields::read(thinking.get(), "thinking")?;
     let kind = thinking.needed_text("type")?;
     if kind.raw() != "enabled" {
+        // How others think is for them to decide, as long as nobody names an effort.
+        left.push("thinking".to_owned());
         return Ok(None);
     }
     let budget = thinking.number("budget_tokens")?.map_or(0.0, magnitude);

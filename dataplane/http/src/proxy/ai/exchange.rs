@@ -301,6 +301,9 @@ impl<'c> Asking<'_, '_, 'c> {
         let mut response =
             response.map_err(|fault| self.broken(asked, tally, fault, was_reused))?;
         self.report(asked, &response);
+        if let Some(failure) = answering.unreadable(&response.headers) {
+            return Err(refused(self.line, tally, &failure, Again::Elsewhere));
+        }
         if answering.is_stream(response.status, &response.headers) {
             self.begin(
                 &answering,

@@ -116,7 +116,9 @@ pub(super) fn prepare<'c>(
     let length = outgoing.body_bytes() as u64;
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     let authority = Bytes::copy_from_slice(target.authority().as_bytes());
-    let path = Bytes::from(target.path(&outgoing.answering));
+    let path = target.path(&outgoing.answering);
+    tally.goes_to(target.authority(), &path);
+    let path = Bytes::from(path);
     let (Ok(authority), Ok(path)) = (
         Authority::parse(authority),
         PathAndQuery::from_maybe_shared(path),

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use dataplane_ai::call::{Answer, AnswerStream, Operation};
+use dataplane_ai::call::{Answer, AnswerStream, Call, Operation};
 use dataplane_ai::failure::Failure;
 use dataplane_ai::redact::{Counts, StreamRedactor};
 use dataplane_ai::service::Target;
 use dataplane_ai::token::Usage;
 use dataplane_ai::token_policy::{Reservation, Standing, Verdict};
 use dataplane_config::{AiCluster, Budget};
+use dataplane_telemetry::metrics::CallName;
 use dataplane_upstream::since_start;
 
 use crate::context::AiCall;
@@ -23,6 +24,11 @@ use crate::phase;
 
 /// The label of models that the configuration does not name.
 const OTHER: &str = "other";
+
+/// What went wrong when nothing did but that nobody waited.
+const GIVEN_UP: &str = "given_up";
+/// Pieces for which a stream keeps room.
+pub(super) const PIECES_KEPT: usize = 16;
 
 /// The account of one call.
 pub(super) struct Tally<'c> {
@@ -35,6 +41,8 @@ pub(super) struct Tally<'c> {
     target: Option<&'c Target>,
     /// The model that is asked.
     model: String,
+    /// What it is called in metrics; empty as long as nobody knows.
+    label: String,
     stream: Option<Stream>,
     usage: Usage,
     is_answered: bool,
@@ -61,6 +69,7 @@ impl<'c> Tally<'c> {
             estimated_input: None,
             target: None,
             model: String::new(),
+            label: String::new(),
             stream: None,
             usage: Usage::default(),
             is_answered: false,
@@ -73,8 +82,12 @@ impl<'c> Tally<'c> {
     }
 
     /// Notes the model that the client named.
-    pub(super) fn asks(&mut self, model: &str) {
-        model.clone_into(&mut self.written.request_model);
+    pub(super) fn asks(&mut self, call: &Call) {
+        call.model().clone_into(&mut self.written.request_model);
+        self.written.is_stream = call.is_stream();
+        if let Ok(service) = &self.ai.service {
+            self.labels(service.model_for(call.model()));
+        }
     }
 
     /// Notes what redaction found.
@@ -96,6 +109,33 @@ impl<'c> Tally<'c> {
     pub(super) fn sends(&mut self, target: &'c Target, model: &str) {
         self.target = Some(target);
         model.clone_into(&mut self.model);
+        self.labels(model);
+    }
+
+    /// Models that the configuration does not name share a label.
+    fn labels(&mut self, model: &str) {
+        let Ok(service) = &self.ai.service else {
+            return;
+        };
+        let label = match service.names_model(model) {
+            true => model,
+            false => OTHER,
+        };
+        label.clone_into(&mut self.label);
+    }
+
+    /// Notes where the provider is asked, for traces.
+    pub(super) fn goes_to(&mut self, authority: &str, path: &str) {
+        authority.clone_into(&mut self.written.server);
+        path.clone_into(&mut self.written.path);
+    }
+
+    fn name(&self) -> CallName<'_> {
+        CallName {
+            operation: self.written.operation,
+            provider: self.target.map_or("", |target| target.provider.as_str()),
+            model: &self.label,
+        }
     }
 
     /// Notes what the question is about, for answers that do not tell.
@@ -105,8 +145,7 @@ impl<'c> Tally<'c> {
 
     /// Counts a failure, by a word of a fixed list; the last one is what is written down.
     pub(super) fn failed(&mut self, kind: &'static str) {
-        let provider = self.target.map_or("", |target| target.provider.as_str());
-        self.ai.metrics.failed(provider, kind);
+        self.ai.metrics.failed(self.name(), kind);
         self.written.error = kind;
     }
 
@@ -150,7 +189,7 @@ impl<'c> Tally<'c> {
     pub(super) fn push(&mut self, piece: Bytes, now: Instant, out: &mut Vec<Bytes>) {
         if let Some(stream) = &mut self.stream {
             let before = stream.answer.deltas();
-            stream.step(out, |answer, out| answer.push(piece, out));
+            stream.step(self.target, out, |answer, out| answer.push(piece, out));
             if stream.answer.deltas() > before {
                 stream.first.get_or_insert(now);
                 stream.last = Some(now);
@@ -161,7 +200,7 @@ impl<'c> Tally<'c> {
     /// The provider's answer has ended.
     pub(super) fn end(&mut self, out: &mut Vec<Bytes>) {
         if let Some(stream) = &mut self.stream {
-            stream.step(out, AnswerStream::end);
+            stream.step(self.target, out, AnswerStream::end);
             stream.let_go(out);
         }
     }
@@ -169,7 +208,7 @@ impl<'c> Tally<'c> {
     /// The provider's answer broke off: `out` gets what tells the client so.
     pub(super) fn abort(&mut self, failure: Failure, out: &mut Vec<Bytes>) {
         if let Some(stream) = &mut self.stream {
-            stream.step(out, |answer, out| answer.abort(failure, out));
+            stream.step(self.target, out, |answer, out| answer.abort(failure, out));
             stream.let_go(out);
         }
     }
@@ -199,17 +238,23 @@ impl<'c> Tally<'c> {
         let (mut first, mut chunk) = (None, None);
         if let Some(stream) = self.stream.take() {
             (first, chunk) = self.stream_ended(&stream);
+        } else if !self.is_answered && self.written.error.is_empty() {
+            // Its client left, or a deadline passed, before anybody answered.
+            self.failed(GIVEN_UP);
         }
         if self.is_answered && self.usage.input.is_none() {
             self.usage.input = self.estimated_input;
             self.written.is_estimated |= self.estimated_input.is_some();
         }
         if let Some((budget, reservation)) = self.held.take() {
-            // Failed answers are free.
-            let used = if self.is_answered {
-                self.usage.total()
-            } else {
-                0
+            let used = match self.is_answered {
+                true => self.usage.total(),
+                // Whoever leaves before the answer begins has asked all the same.
+                false if self.written.error == GIVEN_UP && self.target.is_some() => {
+                    self.estimated_input.unwrap_or(0)
+                }
+                // Failed answers are free.
+                false => 0,
             };
             budget.settle(reservation, used, now());
         }
@@ -220,26 +265,52 @@ impl<'c> Tally<'c> {
         if written.response_model.is_empty() {
             written.response_model.clone_from(&self.model);
         }
-        let Some(target) = self.target else { return };
-        written.provider.clone_from(&target.provider);
+        if let Some(target) = self.target {
+            written.provider.clone_from(&target.provider);
+        }
+        self.count(first, chunk);
+    }
+
+    /// Brings the figures up to date.
+    fn count(&mut self, first: Option<Duration>, chunk: Option<Duration>) {
+        let metrics = &self.ai.metrics;
+        let took = self.started.elapsed();
+        let error = self.written.error;
+        if !error.is_empty() {
+            metrics.ended_badly(self.name(), error, took);
+        }
         if !self.is_answered {
             return;
         }
-        let Ok(service) = &self.ai.service else {
-            return;
-        };
-        written.cost = service
-            .price(&self.model)
-            .map(|price| self.usage.cost(price));
-        let label = match service.names_model(&self.model) {
-            true => &self.model,
-            false => OTHER,
-        };
-        let calls = self.ai.metrics.calls(&target.provider, label);
-        calls.input.add(self.usage.input.unwrap_or(0));
-        calls.cached.add(self.usage.cached.unwrap_or(0));
-        calls.output.add(self.usage.output.unwrap_or(0));
-        calls.took(self.started.elapsed(), first, chunk);
+        if let Ok(service) = &self.ai.service {
+            let price = service.price(&self.model);
+            self.written.cost = price.map(|price| self.usage.cost(price));
+        }
+        let calls = metrics.calls(self.name());
+        calls.answered.increment();
+        if error.is_empty() {
+            calls.duration.took(took);
+        }
+        let Usage {
+            input,
+            cached,
+            output,
+            ..
+        } = self.usage;
+        for (tokens, count) in [
+            (&calls.input, input),
+            (&calls.cached, cached),
+            (&calls.output, output),
+        ] {
+            if let Some(count) = count {
+                tokens.observe(count);
+            }
+        }
+        for (times, time) in [(&calls.first_chunk, first), (&calls.output_chunk, chunk)] {
+            if let Some(time) = time {
+                times.took(time);
+            }
+        }
     }
 
     /// Takes over what is known of an answer in pieces; gives the time to its first piece and the
@@ -249,7 +320,11 @@ impl<'c> Tally<'c> {
         self.usage = answer.usage(&self.model);
         self.written.is_estimated = !answer.is_usage_reported();
         self.written.finish = answer.finish().unwrap_or_default();
-        if let Some(model) = answer.model() {
+        let repeats = |model: &str| {
+            self.target
+                .is_some_and(|it| it.repeats_key(model.as_bytes()))
+        };
+        if let Some(model) = answer.model().filter(|model| !repeats(model)) {
             model.clone_into(&mut self.written.response_model);
         }
         let counts = stream.redactor.as_ref().map(StreamRedactor::counts);
@@ -283,16 +358,29 @@ impl Drop for Tally<'_> {
 
 impl Stream {
     /// Has the answer do something, and passes on what may leave.
-    fn step(&mut self, out: &mut Vec<Bytes>, act: impl FnOnce(&mut AnswerStream, &mut Vec<Bytes>)) {
-        match &mut self.redactor {
-            None => act(&mut self.answer, out),
-            Some(redactor) => {
-                act(&mut self.answer, &mut self.pieces);
-                for piece in self.pieces.drain(..) {
-                    redactor.push(piece, out);
-                }
+    fn step(
+        &mut self,
+        target: Option<&Target>,
+        out: &mut Vec<Bytes>,
+        act: impl FnOnce(&mut AnswerStream, &mut Vec<Bytes>),
+    ) {
+        act(&mut self.answer, &mut self.pieces);
+        let has_failed = self.answer.failure().is_some();
+        for mut piece in self.pieces.drain(..) {
+            if let Some(target) = target {
+                // Whole frames: a key that one of them repeats is never cut in two.
+                piece = match has_failed {
+                    true => target.error_without_key(piece),
+                    false => target.without_key(piece),
+                };
+            }
+            match &mut self.redactor {
+                None => out.push(piece),
+                Some(redactor) => redactor.push(piece, out),
             }
         }
+        // One read may hold very many pieces; a stream that goes on shall not hold their room.
+        self.pieces.shrink_to(PIECES_KEPT);
     }
 
     fn let_go(&mut self, out: &mut Vec<Bytes>) {

@@ -15,12 +15,22 @@ pub struct GenAi<'a> {
     pub request_model: &'a str,
     /// The model that answered, or was asked last.
     pub response_model: &'a str,
+    /// Host and port of the provider that was asked last, for traces.
+    pub server: &'a str,
+    /// Path and query there, for traces.
+    pub path: &'a str,
+    /// The answer was wanted in pieces.
+    pub is_stream: bool,
     /// Tokens of the question.
     pub input_tokens: Option<u64>,
     /// Of these, those that the provider had in its cache.
     pub cached_tokens: Option<u64>,
+    /// Of these, those that the provider put into its cache.
+    pub cache_write_tokens: Option<u64>,
     /// Tokens of the answer.
     pub output_tokens: Option<u64>,
+    /// Of these, thoughts.
+    pub reasoning_tokens: Option<u64>,
     /// Some of these counts are the gateway's own.
     pub is_estimated: bool,
     /// Why the answer ended.
@@ -32,7 +42,7 @@ pub struct GenAi<'a> {
     /// Between two pieces of the answer, on average.
     pub output_chunk: Option<Duration>,
     /// What went wrong, by a word of a fixed list.
-    pub error: &'a str,
+    pub error: &'static str,
     /// Pieces of personal data and secrets that redaction found.
     pub redacted: u64,
 }

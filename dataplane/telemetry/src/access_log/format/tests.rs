@@ -293,6 +293,7 @@ fn a_call_to_an_ai_service_says_what_it_used_and_no_more() {
         output_chunk: Some(Duration::from_micros(2500)),
         error: "",
         redacted: 2,
+        ..GenAi::default()
     };
     let record = Record {
         gen_ai: Some(&call),

@@ -275,7 +275,12 @@ fn a_call_to_a_model_is_told_by_the_attempt_that_answered() {
         provider: "openai",
         request_model: "gpt-x",
         response_model: "gpt-x-1",
+        server: "api.example:8443",
+        path: "/v1/chat/completions?api-version=1",
+        is_stream: true,
         input_tokens: Some(7),
+        cache_write_tokens: Some(3),
+        reasoning_tokens: Some(4),
         output_tokens: Some(9),
         finish_reason: "stop",
         first_token: Some(Duration::from_millis(250)),
@@ -300,6 +305,15 @@ fn a_call_to_a_model_is_told_by_the_attempt_that_answered() {
         ("gen_ai.usage.output_tokens", "9"),
         ("gen_ai.response.finish_reasons", "[\"stop\"]"),
         ("gen_ai.response.time_to_first_chunk", "0.25"),
+        ("gen_ai.usage.cache_creation.input_tokens", "3"),
+        ("gen_ai.usage.reasoning.output_tokens", "4"),
+        ("gen_ai.request.stream", "true"),
+        ("server.address", "api.example"),
+        ("server.port", "8443"),
+        (
+            "url.full",
+            "http://api.example:8443/v1/chat/completions?api-version=1",
+        ),
     ] {
         assert_eq!(told.get(key).map(String::as_str), Some(value), "{key}");
     }
@@ -311,6 +325,23 @@ fn a_call_to_a_model_is_told_by_the_attempt_that_answered() {
             "{told:?}"
         );
     }
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_an_error_of_the_attempt() {
+    let call = GenAi {
+        operation: "chat",
+        error: "stream_broken",
+        ..GenAi::default()
+    };
+    let record = Record {
+        gen_ai: Some(&call),
+        ..record()
+    };
+    let spans = made(&record, active(vec![attempt(200, None)]), None);
+    let told = attributes(&spans[0]);
+    assert_eq!(told["error.type"], "stream_broken");
+    assert_eq!(spans[0].status, Status::error("stream_broken"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::reply::Reply;
 use super::super::super::attempt::{Fault, begin_response, poll_now, taken, unless_gone};
 use super::super::Line;
 use super::super::prepare::Asked;
-use super::super::tally::Tally;
+use super::super::tally::{self, Tally};
 use super::{Again, Asking, Ended, Failed};
 
 /// Pieces of a whole answer that are handed over at once.
@@ -54,10 +54,9 @@ impl<'c> Asking<'_, '_, 'c> {
         let Response {
             status, headers, ..
         } = response;
-        let is_error = status.is_client_error() || status.is_server_error();
-        let body = match is_error {
+        let body = match status.is_success() {
             true => self.target.without_key(body),
-            false => body,
+            false => self.target.error_without_key(body),
         };
         let mut answer = answering.whole(status, &headers, body);
         let mut fields = match answering.is_converted() {
@@ -65,6 +64,7 @@ impl<'c> Asking<'_, '_, 'c> {
             false => phase::ai::fields_to_pass(&headers),
         };
         answering.head(&headers, &mut fields);
+        self.target.clean_head(&mut fields);
         let kind = answering.content_type(false);
         let kind = kind.or_else(|| fields.get(header::CONTENT_TYPE).cloned());
         let json = || HeaderValue::from_static("application/json");
@@ -153,6 +153,7 @@ impl<'c> Asking<'_, '_, 'c> {
             false => phase::ai::fields_to_pass(&provider),
         };
         answering.head(&provider, &mut fields);
+        self.target.clean_head(&mut fields);
         if let Some(kind) = answering.content_type(true) {
             fields.insert(header::CONTENT_TYPE, kind);
         }
@@ -221,6 +222,7 @@ impl<'c> Asking<'_, '_, 'c> {
             for piece in out.drain(..) {
                 put(Frame::Data(piece), responder, watch).await?;
             }
+            out.shrink_to(tally::PIECES_KEPT);
             if is_over {
                 if let Some(failure) = tally.stream_failure() {
                     ctx.reason = phase::ai::reason_of(failure);

@@ -21,6 +21,11 @@ fn record() -> Record<'static> {
         output_chunk: None,
         error: "over_budget",
         redacted: 0,
+        server: "",
+        path: "",
+        is_stream: false,
+        cache_write_tokens: None,
+        reasoning_tokens: None,
     };
     Record {
         timestamp: UNIX_EPOCH + Duration::from_millis(1_769_862_896_007),
