@@ -353,21 +353,12 @@ fn policy(name: &str, source: &RateLimit, sharers: u32) -> String {
 #[cfg(test)]
 mod tests {
     use dataplane_telemetry::metrics::Metrics;
+    use dataplane_testkit::snapshot::rate_limit;
 
     use super::*;
 
     fn limit() -> RateLimit {
-        RateLimit {
-            name: String::new(),
-            scope: RateLimitScope::Route,
-            requests: 10,
-            period: Duration::from_secs(1),
-            burst: 0,
-            key: RateLimitKey::Route,
-            queue: false,
-            is_dry_run: false,
-            is_divided: false,
-        }
+        rate_limit("", 10, Duration::from_secs(1))
     }
 
     fn limiter(source: &RateLimit, place: Place<'_>, shared: &Arc<Shared>) -> Limiter {

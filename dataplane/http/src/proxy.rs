@@ -148,7 +148,9 @@ async fn run(
         responder.close_after();
         return Ok(Step::Reply(reply));
     }
-    if let Step::Reply(reply) = plugged(worker, arrival, ctx, request, Place::Listener).await {
+    if let Step::Reply(reply) =
+        filters::plugged(worker, arrival, ctx, request, Place::Listener).await
+    {
         return Ok(Step::Reply(reply));
     }
     let found = ruled(worker, ctx, request);
@@ -183,7 +185,7 @@ async fn run(
     };
     let streams = (&mut *body, &mut *responder);
     let level = Level::Rule;
-    let editing = edited(worker, arrival, ctx, request, streams, &waiting, level);
+    let editing = filters::run(worker, arrival, ctx, request, streams, &waiting, level);
     if let Step::Reply(reply) = editing.await? {
         return Ok(Step::Reply(reply));
     }
@@ -192,7 +194,7 @@ async fn run(
     }
     let streams = (&mut *body, &mut *responder);
     let level = Level::Backend;
-    let editing = edited(worker, arrival, ctx, request, streams, &waiting, level);
+    let editing = filters::run(worker, arrival, ctx, request, streams, &waiting, level);
     if let Step::Reply(reply) = editing.await? {
         return Ok(Step::Reply(reply));
     }
@@ -229,49 +231,6 @@ async fn run(
         }
     }
     attempts(worker, ctx, request, body, responder, &waiting).await
-}
-
-/// Applies the filters of that level, and shows the request to its plugins.
-async fn edited(
-    worker: &Worker,
-    arrival: &Arrival,
-    ctx: &mut Context<'_>,
-    request: &mut Request,
-    (body, responder): (&mut RequestBody<'_>, &mut Responder<'_>),
-    waiting: &Waiting<'_>,
-    level: Level,
-) -> Result<Step, ClientError> {
-    let streams = (&mut *body, &mut *responder);
-    match filters::run(worker, arrival, ctx, request, streams, waiting, level).await {
-        Ok(Step::Continue) => {}
-        Ok(reply) => return Ok(reply),
-        Err(error) => return client_fault(ctx, responder, error),
-    }
-    let place = match level {
-        Level::Rule => Place::Rule,
-        Level::Backend => Place::Cluster,
-    };
-    Ok(plugged(worker, arrival, ctx, request, place).await)
-}
-
-/// Shows the request's head to the plugins of that place; what they make of its path is brought into the
-/// normal form.
-async fn plugged(
-    worker: &Worker,
-    arrival: &Arrival,
-    ctx: &mut Context<'_>,
-    request: &mut Request,
-    place: Place,
-) -> Step {
-    if phase::plugin::names(ctx, place).is_empty() {
-        return Step::Continue;
-    }
-    // Boxed, because most requests meet no plugin and shall not carry the room for it.
-    let showing = phase::plugin::on_request(worker, arrival, ctx, request, place);
-    match Box::pin(showing).await {
-        Step::Continue => phase::path::normalise(ctx, request, arrival),
-        reply => reply,
-    }
 }
 
 /// The largest body of a request: the rule's limit, else that of the process.

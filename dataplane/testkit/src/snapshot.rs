@@ -7,12 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use ir::cluster::{ClusterProtocol, EndpointAddress};
 use ir::http_route::{
     BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRule, HttpMatch, HttpRule, PathMatch, Timeouts,
 };
 use ir::listener::{ListenerProtocol, ListenerSettings, ListenerTls, TlsVersion};
+use ir::policy::{RateLimit, RateLimitKey, RateLimitScope};
 use ir::resource::Metadata;
 use ir::stream_route::{StreamKind, StreamMatch, StreamRule};
 use ir::{
@@ -339,6 +341,21 @@ pub fn target(key: &str) -> BackendTarget {
         None => (rest, None),
     };
     BackendTarget::new("", "Service", namespace, name, port)
+}
+
+/// A limit of rate of a route that all clients share, without a burst beyond it.
+pub fn rate_limit(name: &str, requests: u32, period: Duration) -> RateLimit {
+    RateLimit {
+        name: name.to_owned(),
+        scope: RateLimitScope::Route,
+        requests,
+        period,
+        burst: 0,
+        key: RateLimitKey::Route,
+        queue: false,
+        is_dry_run: false,
+        is_divided: false,
+    }
 }
 
 fn hostname(text: &str) -> Hostname {

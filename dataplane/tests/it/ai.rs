@@ -154,20 +154,3 @@ fn post(path: &str, body: &str) -> Request<Bytes> {
         .body(Bytes::copy_from_slice(body.as_bytes()))
         .unwrap()
 }
-
-/// All metrics as a scrape gets them.
-fn metrics(gateway: &Gateway) -> String {
-    let mut text = String::new();
-    gateway.metrics.encode_text(&mut text);
-    text
-}
-
-/// The sum of a family's samples whose labels hold all of these.
-fn metric(gateway: &Gateway, name: &str, labels: &[&str]) -> u64 {
-    let name = format!("nantian_gateway_dataplane_{name}");
-    metrics(gateway)
-        .lines()
-        .filter(|line| line.starts_with(&name) && labels.iter().all(|label| line.contains(label)))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-        .sum()
-}

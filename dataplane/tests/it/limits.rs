@@ -339,9 +339,7 @@ async fn heads_that_are_no_request_are_counted() {
         let counted =
             format!("http_outcomes_total{{listener=\"infra/gw/http\",reason=\"{reason}\"}} 1");
         dataplane_testkit::until(dataplane_testkit::DEADLINE, async || {
-            let mut text = String::new();
-            gateway.metrics.encode_text(&mut text);
-            text.contains(&counted)
+            gateway.scrape().contains(&counted)
         })
         .await;
     }
@@ -359,15 +357,7 @@ async fn connections_that_end_by_a_limit_of_their_life_are_counted() {
         bootstrap.http.keepalive_requests_max = Some(2);
     })
     .await;
-    let count = |limit: &str| {
-        let mut text = String::new();
-        gateway.metrics.encode_text(&mut text);
-        let of_it = |line: &&str| {
-            line.contains("downstream_connections_ended_total{") && line.contains(limit)
-        };
-        let found = text.lines().find(of_it);
-        found.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-    };
+    let count = |limit: &str| gateway.metric("downstream_connections_ended_total", &[limit]);
     let mut silent = Http1Client::connect(at(port)).await.unwrap();
     assert!(within("nothing came", silent.is_closed()).await.unwrap());
     assert_eq!(count("first_byte"), 1);

@@ -250,7 +250,6 @@ async fn connections_are_counted_by_the_client_that_the_header_names() {
         })
         .await;
     }
-    let mut text = String::new();
-    gateway.metrics.encode_text(&mut text);
+    let text = gateway.scrape();
     assert!(text.contains("limit=\"client\"}"), "{text}");
 }

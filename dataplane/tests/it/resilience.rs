@@ -85,13 +85,3 @@ fn breaking(failures: u32, successes: u32, open_ms: u64) -> BreakerThresholds {
         open_time: Some(Duration::from_millis(open_ms)),
     }
 }
-
-fn metric(gateway: &Gateway, name: &str) -> u64 {
-    let mut text = String::new();
-    gateway.metrics.encode_text(&mut text);
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(&format!("nantian_gateway_dataplane_{name}")));
-    let value = line.and_then(|line| line.rsplit(' ').next());
-    value.unwrap_or("0").parse().unwrap()
-}

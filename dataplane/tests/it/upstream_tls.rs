@@ -77,13 +77,11 @@ async fn handshake(backend: &Backend) -> Handshake {
 
 /// How often connections to [`CLUSTER`] failed for `reason`.
 fn failures(gateway: &Gateway, reason: &str) -> u64 {
-    let mut text = String::new();
-    gateway.metrics.encode_text(&mut text);
-    let start = format!(
-        "nantian_gateway_dataplane_backend_connection_errors_total{{backend=\"{CLUSTER}\",reason=\"{reason}\"}} "
-    );
-    let line = text.lines().find_map(|line| line.strip_prefix(&start));
-    line.map_or(0, |value| value.parse().unwrap())
+    let labels = [
+        &*format!("backend=\"{CLUSTER}\""),
+        &format!("reason=\"{reason}\""),
+    ];
+    gateway.metric("backend_connection_errors_total", &labels)
 }
 
 fn names(list: &[&str]) -> Vec<SubjectAltName> {

@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ir::http_route::Timeouts;
+use ir::http_route::{GrpcRule, HttpRule, Route, Timeouts};
 use ir::policy::{RoutePolicy, SessionPersistence};
-use ir::resource::Metadata;
-use ir::{GrpcRoute, HttpRoute, Listener};
+use ir::{GrpcRoute, Hostname, HttpRoute, Listener};
 
 use dataplane_resilience::circuit_breaker::Breaker;
 use dataplane_route::table::{CompiledRoute, RouteKind};
@@ -31,28 +30,10 @@ pub(super) fn compile_http(
     kept: &Kept,
     metrics: &Metrics,
 ) -> Option<CompiledRoute<Rule>> {
-    let hosts = hosts_on(route, listener)?;
-    let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
-    let registry = metrics;
-    let metrics = registry.route(&route.key, &listener.name);
-    let access = AddressLists::compile(route.security_policy.as_deref());
-    Some(CompiledRoute::http(route, &hosts, |index| {
+    let served = Served::on(listener, RouteKind::Http, route, kept, metrics)?;
+    Some(CompiledRoute::http(route, &served.hosts, |index| {
         let rule = &route.rules[index];
-        let parts = Parts {
-            route: &route.key,
-            policy: route.policy.as_deref(),
-            access: access.clone(),
-            kept,
-            limits: &limits,
-            filters: &rule.filters,
-            plugins: &rule.plugins,
-            backends: &rule.backends,
-            session: rule.session_persistence.as_ref(),
-            annotations: &route.annotations,
-            path: path_of(&rule.matches),
-            registry,
-        };
-        let base = parts.rule(RouteKind::Http, index, rule.name.clone(), metrics.clone());
+        let base = served.rule(index, rule.into());
         let timeouts = &rule.timeouts;
         let limit = |own: Option<Duration>, base| own.map_or(base, non_zero);
         Arc::new(Rule {
@@ -71,33 +52,14 @@ pub(super) fn compile_grpc(
     kept: &Kept,
     metrics: &Metrics,
 ) -> Option<CompiledRoute<Rule>> {
-    let hosts = hosts_on(route, listener)?;
-    let limits = kept.route_limits(&route.key, route.security_policy.as_deref(), metrics);
-    let registry = metrics;
-    let metrics = registry.route(&route.key, &listener.name);
-    let access = AddressLists::compile(route.security_policy.as_deref());
-    Some(CompiledRoute::grpc(route, &hosts, |index| {
-        let rule = &route.rules[index];
-        let parts = Parts {
-            route: &route.key,
-            policy: route.policy.as_deref(),
-            access: access.clone(),
-            kept,
-            limits: &limits,
-            filters: &rule.filters,
-            plugins: &rule.plugins,
-            backends: &rule.backends,
-            session: rule.session_persistence.as_ref(),
-            annotations: &route.annotations,
-            path: "/",
-            registry,
-        };
-        Arc::new(parts.rule(RouteKind::Grpc, index, rule.name.clone(), metrics.clone()))
+    let served = Served::on(listener, RouteKind::Grpc, route, kept, metrics)?;
+    Some(CompiledRoute::grpc(route, &served.hosts, |index| {
+        Arc::new(served.rule(index, (&route.rules[index]).into()))
     }))
 }
 
 /// The hosts that a route serves on a listener; `None` when it serves none.
-fn hosts_on<R>(route: &ir::http_route::Route<R>, listener: &Listener) -> Option<Vec<ir::Hostname>> {
+fn hosts_on<R>(route: &Route<R>, listener: &Listener) -> Option<Vec<Hostname>> {
     if !route.listeners.contains(&listener.name) {
         return None;
     }
@@ -126,83 +88,129 @@ fn non_zero(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }
 
-/// What HTTP and gRPC rules have in common.
-struct Parts<'a> {
-    route: &'a Arc<str>,
-    policy: Option<&'a RoutePolicy>,
+/// A route on one of its listeners, with what all its rules share.
+struct Served<'a, R> {
+    route: &'a Route<R>,
+    kind: RouteKind,
+    hosts: Vec<Hostname>,
     access: Option<Arc<AddressLists>>,
+    limits: Limits,
+    metrics: Arc<RouteMetrics>,
     kept: &'a Kept,
-    limits: &'a Limits,
+    registry: &'a Metrics,
+}
+
+/// What a rule of either kind says.
+struct Written<'a> {
+    name: Option<&'a String>,
     filters: &'a [ir::Filter],
     plugins: &'a [Arc<str>],
     backends: &'a [ir::http_route::BackendRef],
     session: Option<&'a SessionPersistence>,
-    annotations: &'a Metadata,
     /// The path for which cookies are sent back.
     path: &'a str,
-    registry: &'a Metrics,
 }
 
-impl Parts<'_> {
+impl<'a> From<&'a HttpRule> for Written<'a> {
+    fn from(rule: &'a HttpRule) -> Self {
+        Self {
+            name: rule.name.as_ref(),
+            filters: &rule.filters,
+            plugins: &rule.plugins,
+            backends: &rule.backends,
+            session: rule.session_persistence.as_ref(),
+            path: path_of(&rule.matches),
+        }
+    }
+}
+
+impl<'a> From<&'a GrpcRule> for Written<'a> {
+    fn from(rule: &'a GrpcRule) -> Self {
+        Self {
+            name: rule.name.as_ref(),
+            filters: &rule.filters,
+            plugins: &rule.plugins,
+            backends: &rule.backends,
+            session: rule.session_persistence.as_ref(),
+            path: "/",
+        }
+    }
+}
+
+impl<'a, R> Served<'a, R> {
+    /// `None` when the listener has nothing of the route.
+    fn on(
+        listener: &Listener,
+        kind: RouteKind,
+        route: &'a Route<R>,
+        kept: &'a Kept,
+        registry: &'a Metrics,
+    ) -> Option<Self> {
+        let security = route.security_policy.as_deref();
+        Some(Self {
+            hosts: hosts_on(route, listener)?,
+            access: AddressLists::compile(security),
+            limits: kept.route_limits(&route.key, security, registry),
+            metrics: registry.route(&route.key, &listener.name),
+            route,
+            kind,
+            kept,
+            registry,
+        })
+    }
+
     /// The route's own breaker in front of the cluster that is meant.
     fn breaker(&self, target: &ir::backend::BackendTarget) -> Option<Arc<Breaker>> {
-        let thresholds = self.policy?.breaker.as_ref()?;
+        let thresholds = self.route.policy.as_ref()?.breaker.as_ref()?;
         // By what it names and not by a key: of two ports of a Service each is a cluster.
         let is_resolved = !target.cluster_keys.is_empty();
-        is_resolved.then(|| self.kept.breaker(self.route, &target.display, thresholds))
+        let breaker = || {
+            self.kept
+                .breaker(&self.route.key, &target.display, thresholds)
+        };
+        is_resolved.then(breaker)
     }
 
     /// How the rule keeps clients at their endpoints, if it does.
-    fn session(
-        &self,
-        kind: RouteKind,
-        index: usize,
-        name: Option<&str>,
-    ) -> Option<Arc<SessionPolicy>> {
-        let source = self.session?;
+    fn session(&self, index: usize, rule: &Written<'_>) -> Option<Arc<SessionPolicy>> {
+        let source = rule.session?;
+        let (kind, route) = (self.kind, &self.route.key);
         // A rule with a name is the same one wherever it stands.
-        let name = match name {
-            Some(name) => format!("{kind:?}/{}/{name}", self.route),
-            None => format!("{kind:?}/{}/{index}", self.route),
+        let name = match rule.name {
+            Some(name) => format!("{kind:?}/{route}/{name}"),
+            None => format!("{kind:?}/{route}/{index}"),
         };
         let place = Place {
             kind: sessions::Kind::Rule,
             name: &name,
-            path: self.path,
+            path: rule.path,
         };
         self.kept.sessions(Some(source), place, self.registry)
     }
 
-    fn rule(
-        self,
-        kind: RouteKind,
-        index: usize,
-        name: Option<String>,
-        metrics: Arc<RouteMetrics>,
-    ) -> Rule {
-        let backends = self.backends.iter().map(|backend| Backend {
+    fn rule(&self, index: usize, rule: Written<'_>) -> Rule {
+        let backends = rule.backends.iter().map(|backend| Backend {
             display: backend.target.display.clone(),
             cluster_keys: backend.target.cluster_keys.clone(),
             filters: Filters::compile(&backend.filters),
             breaker: self.breaker(&backend.target),
             weight: backend.weight,
         });
-        let choice = WeightedChoice::new(self.backends.iter().map(|backend| backend.weight));
         let none = RoutePolicy::default();
-        let policy = self.policy.unwrap_or(&none);
-        let session = self.session(kind, index, name.as_deref());
+        let policy = self.route.policy.as_deref().unwrap_or(&none);
+        let annotations = &self.route.annotations;
         Rule {
-            route: self.route.clone(),
-            kind,
+            route: self.route.key.clone(),
+            kind: self.kind,
             index,
-            name,
+            name: rule.name.cloned(),
             limits: self.limits.clone(),
             access: self.access.clone(),
-            filters: Filters::compile(self.filters),
-            plugins: self.plugins.to_vec(),
+            filters: Filters::compile(rule.filters),
+            plugins: rule.plugins.to_vec(),
             backends: backends.collect(),
-            choice,
-            session,
+            choice: WeightedChoice::new(rule.backends.iter().map(|backend| backend.weight)),
+            session: self.session(index, &rule),
             request_timeout: policy.request_timeout,
             backend_request_timeout: policy.backend_request_timeout,
             has_timeouts: policy.request_timeout.is_some()
@@ -215,9 +223,9 @@ impl Parts<'_> {
             request_buffering: policy.request_buffering.unwrap_or(false),
             request_header_bytes_max: policy.request_header_bytes_max,
             keepalive_requests_max: policy.keepalive_requests,
-            log: observed::access_log(self.annotations, self.kept.access_log_prefix()),
-            trace_ratio: observed::trace_ratio(self.annotations),
-            metrics,
+            log: observed::access_log(annotations, self.kept.access_log_prefix()),
+            trace_ratio: observed::trace_ratio(annotations),
+            metrics: self.metrics.clone(),
         }
     }
 }

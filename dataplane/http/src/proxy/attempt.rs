@@ -450,18 +450,7 @@ async fn download(
                 unless_gone(responder, |cx| receiver.poll_frame(cx)).await?
             }
         };
-        let ends = match &frame {
-            Frame::Data(_) => false,
-            Frame::Trailers(trailers) => {
-                phase::health::trailed(ctx, trailers);
-                false
-            }
-            Frame::End => true,
-        };
-        if ends {
-            watch.upstream_done();
-        }
-        responder.put(frame)?;
+        let ends = passed_on(ctx, frame, responder, watch)?;
         taken(responder, watch, Responder::poll_taken).await?;
         if ends {
             return Ok(());
@@ -495,19 +484,30 @@ async fn download_through(
                 .await?
             }
         };
-        if let Frame::Trailers(trailers) = &frame {
-            phase::health::trailed(ctx, trailers);
-        }
-        let ends = matches!(frame, Frame::End);
-        if ends {
-            watch.upstream_done();
-        }
-        responder.put(frame)?;
+        let ends = passed_on(ctx, frame, responder, watch)?;
         taken(responder, watch, Responder::poll_taken).await?;
         if ends {
             return Ok(());
         }
     }
+}
+
+/// Hands a frame of the response over; true for the last. [`taken`] says when there is room for another.
+fn passed_on(
+    ctx: &mut Context<'_>,
+    frame: Frame,
+    responder: &mut Responder<'_>,
+    watch: &Watch,
+) -> Result<bool, ClientError> {
+    if let Frame::Trailers(trailers) = &frame {
+        phase::health::trailed(ctx, trailers);
+    }
+    let ends = matches!(frame, Frame::End);
+    if ends {
+        watch.upstream_done();
+    }
+    responder.put(frame)?;
+    Ok(ends)
 }
 
 /// A write to the client, with the time it takes held against the client.

@@ -1,20 +1,22 @@
-//! The filters of a rule or a backend, in their order, with the pauses in which a service is asked.
+//! The filters of a rule or a backend, in their order, with the pauses in which a service is asked, and
+//! the plugins behind them.
 //!
 //! Called by the line in `proxy`, which decides what an end here means; what filters do stands in
-//! `phase::filter` and `authorize`.
+//! `phase::filter` and `authorize`, what plugins do in `phase::plugin`.
 
 use crate::arrival::Arrival;
 use crate::authorize;
 use crate::context::Context;
 use crate::downstream::{ClientError, RequestBody, Responder};
 use crate::message::Request;
-use crate::phase::Step;
 use crate::phase::filter::{self, Filtered, Level};
+use crate::phase::plugin::Place;
+use crate::phase::{self, Step};
 use crate::worker::Worker;
 
-use super::{Waiting, given_up};
+use super::{Waiting, client_fault, given_up};
 
-/// Applies the filters of that level to the request.
+/// Applies the filters of that level to the request, and shows it to the plugins of that level.
 pub(super) async fn run(
     worker: &Worker,
     arrival: &Arrival,
@@ -27,7 +29,8 @@ pub(super) async fn run(
     let mut from = 0;
     loop {
         match filter::on_request(ctx, request, arrival, worker, level, from) {
-            Filtered::Done(step) => return Ok(step),
+            Filtered::Done(Step::Continue) => break,
+            Filtered::Done(reply) => return Ok(reply),
             Filtered::Asks(auth, next) => {
                 // Boxed, because most requests ask nobody and shall not carry the room for it.
                 let streams = (&mut *body, &mut *responder);
@@ -38,11 +41,36 @@ pub(super) async fn run(
                 match answer {
                     Ok(Ok(None)) => {}
                     Ok(Ok(Some(reply))) => return Ok(Step::reply(reply)),
-                    Ok(Err(error)) => return Err(error),
+                    Ok(Err(error)) => return client_fault(ctx, responder, error),
                     Err(reason) => return given_up(ctx, responder, reason),
                 }
                 from = next;
             }
         }
+    }
+    let place = match level {
+        Level::Rule => Place::Rule,
+        Level::Backend => Place::Cluster,
+    };
+    Ok(plugged(worker, arrival, ctx, request, place).await)
+}
+
+/// Shows the request's head to the plugins of that place; what they make of its path is brought into the
+/// normal form.
+pub(super) async fn plugged(
+    worker: &Worker,
+    arrival: &Arrival,
+    ctx: &mut Context<'_>,
+    request: &mut Request,
+    place: Place,
+) -> Step {
+    if phase::plugin::names(ctx, place).is_empty() {
+        return Step::Continue;
+    }
+    // Boxed, because most requests meet no plugin and shall not carry the room for it.
+    let showing = phase::plugin::on_request(worker, arrival, ctx, request, place);
+    match Box::pin(showing).await {
+        Step::Continue => phase::path::normalise(ctx, request, arrival),
+        reply => reply,
     }
 }

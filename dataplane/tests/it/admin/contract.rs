@@ -4,11 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dataplane_testkit::snapshot::stream_route;
+use dataplane_testkit::snapshot::{rate_limit, stream_route};
 use ir::ai::{AiProvider, TokenPolicy, TokenScope};
-use ir::policy::{
-    RateLimit, RateLimitKey, RateLimitScope, SecurityPolicy, SessionCarrier, SessionPersistence,
-};
+use ir::policy::{SecurityPolicy, SessionCarrier, SessionPersistence};
 use ir::stream_route::StreamKind;
 use ir::wasm::{WasmPlugin, WasmSource};
 use serde_json::Value;
@@ -27,7 +25,7 @@ fn everything() -> Snapshot {
         carrier: SessionCarrier::PermanentCookie,
     });
     route.security_policy = Some(Arc::new(SecurityPolicy {
-        rate_limits: vec![limit("all")],
+        rate_limits: vec![rate_limit("all", 1, Duration::from_secs(1))],
         ..SecurityPolicy::default()
     }));
     let mut service = cluster("shop/llm", ClusterProtocol::Http, &[]);
@@ -63,20 +61,6 @@ fn everything() -> Snapshot {
         .stream_route(tcp)
         .add_cluster(service)
         .build()
-}
-
-fn limit(name: &str) -> RateLimit {
-    RateLimit {
-        name: name.to_owned(),
-        scope: RateLimitScope::Route,
-        requests: 1,
-        period: Duration::from_secs(1),
-        burst: 0,
-        key: RateLimitKey::Route,
-        queue: false,
-        is_dry_run: false,
-        is_divided: false,
-    }
 }
 
 /// What stands in the place of names in paths.

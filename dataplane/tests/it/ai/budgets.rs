@@ -60,7 +60,7 @@ async fn a_caller_over_its_limit_never_reaches_the_provider() {
     assert_eq!(first.header("x-ratelimit-limit-tokens"), "1000");
     eventually("it is settled", || {
         let labels = ["token_type=\"output\""];
-        let used = metric(&gateway, "gen_ai_client_token_usage_sum", &labels);
+        let used = gateway.metric("gen_ai_client_token_usage_sum", &labels);
         (used == 5000).then_some(())
     })
     .await;
@@ -73,11 +73,7 @@ async fn a_caller_over_its_limit_never_reaches_the_provider() {
     let asked = provider.asked().len();
     assert_eq!(case.chat(CHAT).await.status, 429);
     assert_eq!(provider.asked().len(), asked);
-    let rejected = metric(
-        &gateway,
-        "ai_token_policy_outcomes_total",
-        &["outcome=\"rejected\""],
-    );
+    let rejected = gateway.metric("ai_token_policy_outcomes_total", &["outcome=\"rejected\""]);
     assert_eq!(rejected, 2);
     let mut other = post("/v1/chat/completions", CHAT);
     other
@@ -137,7 +133,7 @@ async fn a_policy_may_warn_degrade_queue_or_be_tried_only() {
         let (case, provider, gateway) = case(policy, 5000).await;
         assert_eq!(case.chat(CHAT).await.status, 200);
         let label = format!("outcome=\"{outcome}\"");
-        let count = || metric(&gateway, "ai_token_policy_outcomes_total", &[&label]);
+        let count = || gateway.metric("ai_token_policy_outcomes_total", &[&label]);
         for _ in 0..50 {
             assert_eq!(case.chat(CHAT).await.status, 200);
             if count() > 0 {
@@ -162,7 +158,7 @@ async fn a_policy_may_warn_degrade_queue_or_be_tried_only() {
         began.elapsed()
     );
     assert_eq!(
-        metric(&gateway, "ai_token_policy_outcomes_total", &["queued"]),
+        gateway.metric("ai_token_policy_outcomes_total", &["queued"]),
         1
     );
 }
@@ -191,13 +187,7 @@ async fn an_answer_that_is_broken_off_is_charged() {
         seen += client.read_some().await.unwrap().len();
     }
     drop(client);
-    let tokens = || {
-        metric(
-            &gateway,
-            "gen_ai_client_token_usage_sum",
-            &["type=\"output\""],
-        )
-    };
+    let tokens = || gateway.metric("gen_ai_client_token_usage_sum", &["type=\"output\""]);
     eventually("it is charged", || (tokens() >= 400).then_some(())).await;
     let refused = until(&case, 429).await;
     assert_eq!(refused.status, 429);
@@ -225,7 +215,7 @@ async fn who_leaves_before_the_answer_begins_pays_for_the_question() {
     let labels = ["error_type=\"given_up\"", "model=\"other\""];
     let count = "gen_ai_client_operation_duration_seconds_count";
     eventually("it has ended", || {
-        (metric(&gateway, count, &labels) == 1).then_some(())
+        (gateway.metric(count, &labels) == 1).then_some(())
     })
     .await;
     assert_eq!(case.chat(CHAT).await.status, 429);

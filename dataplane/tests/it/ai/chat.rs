@@ -42,14 +42,14 @@ async fn openai_gets_the_clients_bytes_under_the_gateways_key() {
     ];
     let count = "gen_ai_client_operation_duration_seconds_count";
     eventually("the call is counted", || {
-        (metric(&gateway, count, &labels) == 1).then_some(())
+        (gateway.metric(count, &labels) == 1).then_some(())
     })
     .await;
     for (kind, tokens) in [("input", 8), ("output", 2)] {
         let kind = format!("token_type=\"{kind}\"");
         let labels = [&labels[..], &[&*kind]].concat();
         assert_eq!(
-            metric(&gateway, "gen_ai_client_token_usage_sum", &labels),
+            gateway.metric("gen_ai_client_token_usage_sum", &labels),
             tokens
         );
     }
@@ -221,5 +221,5 @@ async fn what_cannot_be_read_or_done_goes_nowhere() {
         assert!(response.json()["error"]["message"].is_string(), "{body}");
     }
     assert!(provider.asked().is_empty());
-    assert_eq!(metric(&gateway, "ai_requests_too_large_total", &[]), 1);
+    assert_eq!(gateway.metric("ai_requests_too_large_total", &[]), 1);
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ir::policy::{RateLimit, RateLimitKey, RateLimitScope, SecurityPolicy};
+use dataplane_testkit::snapshot::rate_limit;
+use ir::policy::SecurityPolicy;
 
 use super::*;
 
@@ -34,17 +35,7 @@ async fn a_limit_of_rate_says_so_in_the_clients_format() {
     let mut snapshot = case.snapshot("v1");
     let mut route = (**snapshot.http_routes.get("shop/r").unwrap()).clone();
     route.security_policy = Some(Arc::new(SecurityPolicy {
-        rate_limits: vec![RateLimit {
-            name: "calls".to_owned(),
-            scope: RateLimitScope::Route,
-            requests: 1,
-            period: Duration::from_secs(60),
-            burst: 0,
-            key: RateLimitKey::Route,
-            queue: false,
-            is_dry_run: false,
-            is_divided: false,
-        }],
+        rate_limits: vec![rate_limit("calls", 1, Duration::from_secs(60))],
         ..SecurityPolicy::default()
     }));
     snapshot.http_routes.insert(route);

@@ -30,7 +30,7 @@ async fn the_next_provider_answers_in_its_own_dialect() {
     assert_eq!(response.text(), ANSWER);
     assert!(first.only().head.starts_with("POST /v1/messages"));
     assert_eq!(second.only().json()["model"], "gpt-other");
-    assert_eq!(metric(&gateway, "ai_failovers_total", &[]), 1);
+    assert_eq!(gateway.metric("ai_failovers_total", &[]), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +88,7 @@ async fn a_provider_is_asked_again_when_it_says() {
         began.elapsed()
     );
     assert_eq!(provider.asked().len(), 2);
-    assert_eq!(metric(&gateway, "ai_retries_total", &[]), 1);
+    assert_eq!(gateway.metric("ai_retries_total", &[]), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,12 +255,12 @@ async fn what_fails_is_counted_by_model_and_timed() {
         (times, labels("embeddings", "", "", "invalid_request"), 1),
     ];
     eventually("all calls have ended", || {
-        (metric(&gateway, times, &[]) == 4).then_some(())
+        (gateway.metric(times, &[]) == 4).then_some(())
     })
     .await;
     for (name, labels, expected) in rows {
         assert_eq!(
-            metric(&gateway, name, &[&labels]),
+            gateway.metric(name, &[&labels]),
             expected,
             "{name} {labels}"
         );

@@ -156,7 +156,7 @@ async fn a_provider_that_repeats_its_key_tells_nobody() {
         let seen = format!(
             "{fields:?} {} {logged} {}",
             response.text(),
-            metrics(&gateway)
+            gateway.scrape()
         );
         assert!(!seen.contains(KEY), "{at} {kind:?}: {seen}");
         let is_told = seen.contains("you are ***") || !seen.contains("you are");
@@ -192,7 +192,7 @@ async fn no_key_and_no_content_is_in_anything_that_can_be_read() {
     let refused = case.chat(CHAT).await;
     assert_eq!(refused.status, 401);
     assert_eq!(case.chat(CHAT).await.status, 200);
-    let mut seen = refused.text() + &metrics(&gateway);
+    let mut seen = refused.text() + &gateway.scrape();
     for path in ADMIN {
         let answer = dataplane_testkit::client::http1::get(at(admin_port), "x", path)
             .await

@@ -46,7 +46,7 @@ async fn what_is_masked_leaves_in_neither_direction() {
     let sent = provider.only().json();
     assert_eq!(sent["messages"][0]["content"], "write to [EMAIL] now");
     assert_eq!(
-        metric(&gateway, "ai_redactions_total", &["kind=\"EMAIL\""]),
+        gateway.metric("ai_redactions_total", &["kind=\"EMAIL\""]),
         2
     );
 }
@@ -88,11 +88,7 @@ async fn what_is_blocked_goes_nowhere() {
     assert!(!response.text().contains(MAIL));
     assert!(provider.asked().is_empty());
     assert_eq!(
-        metric(
-            &gateway,
-            "gen_ai_client_operation_errors_total",
-            &["blocked"]
-        ),
+        gateway.metric("gen_ai_client_operation_errors_total", &["blocked"]),
         1
     );
 }

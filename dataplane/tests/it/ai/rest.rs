@@ -53,7 +53,7 @@ async fn one_that_keeps_failing_is_asked_behind_the_others() {
         }
         assert_eq!(first.asked().len(), 5, "{policy:?}");
         assert_eq!(second.asked().len(), 20);
-        assert_eq!(metric(&gateway, "ai_failovers_total", &[]), 5);
+        assert_eq!(gateway.metric("ai_failovers_total", &[]), 5);
     }
 }
 

@@ -60,10 +60,10 @@ async fn openais_frames_pass_and_usage_only_when_it_was_asked_for() {
     );
     assert_eq!(case.chat(&asks).await.text(), body);
     let labels = ["token_type=\"output\""];
-    let tokens = || metric(&gateway, "gen_ai_client_token_usage_sum", &labels);
+    let tokens = || gateway.metric("gen_ai_client_token_usage_sum", &labels);
     eventually("usage is counted", || (tokens() == 8).then_some(())).await;
     let first = "gen_ai_client_operation_time_to_first_chunk_seconds_count";
-    assert_eq!(metric(&gateway, first, &[]), 4);
+    assert_eq!(gateway.metric(first, &[]), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +161,7 @@ async fn what_breaks_off_is_never_a_normal_end() {
             last["error"]["message"].as_str().unwrap().contains(message),
             "{text}"
         );
-        let errors = || metric(&gateway, "gen_ai_client_operation_errors_total", &[]);
+        let errors = || gateway.metric("gen_ai_client_operation_errors_total", &[]);
         eventually("the error is counted", || (errors() == 1).then_some(())).await;
     }
 }
@@ -203,7 +203,7 @@ async fn a_client_that_leaves_ends_the_call_and_is_charged() {
         "{:?}",
         left.elapsed()
     );
-    let tokens = |kind| metric(&gateway, "gen_ai_client_token_usage_sum", &[kind]);
+    let tokens = |kind| gateway.metric("gen_ai_client_token_usage_sum", &[kind]);
     let both = || tokens("token_type=\"input\"") == 8 && tokens("token_type=\"output\"") > 0;
     eventually("what was seen is charged", || both().then_some(())).await;
 }

@@ -8,7 +8,7 @@ use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::client::{grpc, websocket};
 use dataplane_testkit::snapshot::{free_port, target};
-use dataplane_testkit::{Backend, SnapshotBuilder, within};
+use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
 use http::{Method, Request};
 use ir::Filter;
 use ir::filter::{HeaderEdit, Mirror, PathEdit, Redirect, Rewrite};
@@ -27,22 +27,8 @@ fn mirror(cluster: &str, fraction: (u32, u32)) -> Filter {
 /// Waits until that many copies have ended that way.
 async fn counted(gateway: &Gateway, result: &str, count: u64) {
     let label = format!("result=\"{result}\"");
-    let reached = async {
-        loop {
-            let mut text = String::new();
-            gateway.metrics.encode_text(&mut text);
-            let is_there = text.lines().any(|line| {
-                line.contains("http_mirrored_requests_total{")
-                    && line.contains(&label)
-                    && line.ends_with(&format!("}} {count}"))
-            });
-            if is_there {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within("the copies are counted", reached).await;
+    let copies = || gateway.metric("http_mirrored_requests_total", &[&label]);
+    until(DEADLINE, async || copies() == count).await;
 }
 
 #[tokio::test]

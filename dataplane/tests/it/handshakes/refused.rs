@@ -100,8 +100,7 @@ async fn a_handshake_that_fails_has_a_record_with_its_reason_and_name() {
     try_with(&trusting.clone().alpn(&["spdy/3"]), https, "open.test").await;
     try_with(&astray, bytes, "bytes.test").await;
 
-    let mut text = String::new();
-    gateway.metrics.encode_text(&mut text);
+    let text = gateway.scrape();
     assert!(gateway.stopped().await);
     let expected = [
         ("bad_client_hello", None, None, "corrupt"),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use dataplane_testkit::backend::{Kind, Script};
 use dataplane_testkit::client::http1;
+use dataplane_testkit::snapshot::rate_limit;
 use dataplane_testkit::{Backend, wait};
 use ir::backend_policy::BackendPolicy;
-use ir::policy::{RateLimit, RateLimitKey, RateLimitScope, RoutePolicy, SecurityPolicy};
+use ir::policy::{RoutePolicy, SecurityPolicy};
 use serde_json::Value;
 
 use super::{Case, breaking, ejecting};
@@ -33,17 +34,7 @@ async fn breakers_limits_and_endpoints_say_what_they_do_and_why() {
     );
     case.route.security_policy = Some(
         SecurityPolicy {
-            rate_limits: vec![RateLimit {
-                name: "all".to_owned(),
-                scope: RateLimitScope::Route,
-                requests: 10,
-                period: Duration::from_secs(3600),
-                burst: 0,
-                key: RateLimitKey::Route,
-                queue: false,
-                is_dry_run: false,
-                is_divided: false,
-            }],
+            rate_limits: vec![rate_limit("all", 10, Duration::from_secs(3600))],
             ..SecurityPolicy::default()
         }
         .into(),

@@ -10,7 +10,7 @@ use http::Request;
 use ir::backend_policy::{BackendPolicy, BreakerThresholds};
 use ir::policy::{Retry, RoutePolicy};
 
-use super::{Case, breaking, metric};
+use super::{Case, breaking};
 use crate::support::{Gateway, at, http_route};
 
 const OPENED: &str = "http_circuit_breaker_opened_total{backend=\"shop/b:80\"}";
@@ -41,7 +41,7 @@ async fn a_breaker_opens_refuses_at_once_tries_and_closes() {
     );
     assert_eq!(backend.requests(), 6, "nothing more was sent");
     assert_eq!(
-        (metric(&gateway, OPENED), metric(&gateway, REFUSED)),
+        (gateway.metric(OPENED, &[]), gateway.metric(REFUSED, &[])),
         (1, 1)
     );
 
@@ -51,7 +51,7 @@ async fn a_breaker_opens_refuses_at_once_tries_and_closes() {
     })
     .await;
     assert_eq!(case.get("/").await.status, 503);
-    assert_eq!(metric(&gateway, OPENED), 2);
+    assert_eq!(gateway.metric(OPENED, &[]), 2);
     wait::until(Duration::from_secs(5), async || {
         case.get("/").await.status == 200
     })
@@ -136,7 +136,7 @@ async fn retries_end_where_the_breaker_opens() {
     assert_eq!(backend.requests(), 3);
     let denied = |cause: &str| {
         let labels = format!("{{backend=\"shop/b:80\",cause=\"{cause}\"}}");
-        metric(&gateway, &format!("backend_retries_denied_total{labels}"))
+        gateway.metric(&format!("backend_retries_denied_total{labels}"), &[])
     };
     assert_eq!((denied("unwell"), denied("budget")), (1, 0));
 }

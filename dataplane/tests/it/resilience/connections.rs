@@ -10,7 +10,7 @@ use http::Request;
 use ir::backend_policy::BackendPolicy;
 use ir::cluster::ClusterProtocol;
 
-use super::{Case, ejecting, metric};
+use super::{Case, ejecting};
 use crate::support::at;
 
 fn at_most(connections: u32) -> BackendPolicy {
@@ -60,8 +60,8 @@ async fn a_cluster_never_has_more_connections_than_its_limit_and_all_are_served(
             within("all are served", futures_util::future::join(asked, most)).await;
         assert_eq!(statuses, [200; 12], "HTTP/2: {is_http2}");
         assert!((1..=2).contains(&most), "{most} connections");
-        assert!(metric(&gateway, "backend_connections_active") <= 2);
-        assert!(metric(&gateway, "backend_connections_total") > 0);
+        assert!(gateway.metric("backend_connections_active", &[]) <= 2);
+        assert!(gateway.metric("backend_connections_total", &[]) > 0);
     }
 }
 
@@ -103,7 +103,7 @@ async fn more_than_may_wait_are_refused_at_once() {
     );
     let refused =
         "backend_connection_errors_total{backend=\"shop/b:80\",reason=\"backend_overload\"}";
-    assert_eq!(metric(&gateway, refused), 5);
+    assert_eq!(gateway.metric(refused, &[]), 5);
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn who_waits_too_long_hears_503_and_no_endpoint_is_left_out_for_it() {
     assert_eq!(refused.status, 503);
     assert!(refused.text().contains("backend_overload"));
     assert_eq!(refused.headers["retry-after"], "1");
-    assert_eq!(metric(&gateway, "backend_endpoint_ejections_total"), 0);
+    assert_eq!(gateway.metric("backend_endpoint_ejections_total", &[]), 0);
 }
 
 #[tokio::test]

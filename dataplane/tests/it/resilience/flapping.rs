@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep_until};
 
-use super::{Case, metric};
+use super::Case;
 use crate::support::{Gateway, at};
 
 const PHASE: Duration = Duration::from_secs(22);
@@ -111,7 +111,7 @@ async fn a_flapping_endpoint_costs_few_requests_with_real_sockets() {
     }
     flap.await.unwrap();
     let served = served.load(Ordering::Relaxed);
-    let ejections = metric(&gateway, "backend_endpoint_ejections_total");
+    let ejections = gateway.metric("backend_endpoint_ejections_total", &[]);
     eprintln!("{sent} sent, {failed} failed, {served} by the flapping one, {ejections} ejections");
     assert!(failed < 162, "{failed} of {sent}");
     assert!(served >= 4_500, "{served} of {sent}");

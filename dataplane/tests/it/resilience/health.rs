@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{Case, metric};
+use super::Case;
 use crate::support::{Gateway, at};
 
 /// A backend whose health can be switched; it answers requests whatever its health is.
@@ -162,7 +162,7 @@ async fn who_does_not_pass_gets_no_requests_until_it_passes_again() {
     assert_eq!(case.statuses("/", 20).await, [200; 20]);
     assert!(sick.requests() > before);
     let failed = "backend_health_checks_total{backend=\"shop/b:80\",result=\"failed\"}";
-    assert!(metric(&seen.gateway, failed) >= 2);
+    assert!(seen.gateway.metric(failed, &[]) >= 2);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn an_endpoint_that_takes_no_connection_costs_no_request() {
     );
     assert_eq!(case.statuses("/", 20).await, [200; 20]);
     let failed = "backend_connection_errors_total{backend=\"shop/b:80\",reason=\"connect_failed\"}";
-    assert_eq!(metric(&seen.gateway, failed), 0);
+    assert_eq!(seen.gateway.metric(failed, &[]), 0);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use ir::backend_policy::BackendPolicy;
 use ir::cluster::ClusterProtocol;
 use ir::policy::Retry;
 
-use super::{Case, ejecting, metric};
+use super::{Case, ejecting};
 use crate::support::at;
 
 const EJECTIONS: &str = "backend_endpoint_ejections_total{backend=\"shop/b:80\"}";
@@ -44,7 +44,7 @@ async fn an_endpoint_that_keeps_failing_is_asked_no_more() {
             let _ = client.get("x", "/").await;
         }
         let expected = if is_left_out { (3, 1) } else { (15, 0) };
-        let seen = (bad.requests(), metric(&gateway, EJECTIONS));
+        let seen = (bad.requests(), gateway.metric(EJECTIONS, &[]));
         assert_eq!(seen, expected, "{name}");
     }
 }
@@ -56,8 +56,8 @@ async fn an_endpoint_that_takes_no_connection_is_dialled_no_more() {
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/", 30).await, [200; 30], "tried elsewhere");
     let failed = "backend_connection_errors_total{backend=\"shop/b:80\",reason=\"connect_failed\"}";
-    assert_eq!(metric(&gateway, failed), 3);
-    assert_eq!(metric(&gateway, EJECTIONS), 1);
+    assert_eq!(gateway.metric(failed, &[]), 3);
+    assert_eq!(gateway.metric(EJECTIONS, &[]), 1);
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn an_endpoint_that_does_not_answer_in_time_is_left_out() {
         let statuses = case.statuses("/", 12).await;
         let late = statuses.iter().filter(|it| **it == status).count();
         assert_eq!(late, 2, "{request_ms:?} {attempt_ms:?}: {statuses:?}");
-        assert_eq!(metric(&gateway, EJECTIONS), 1);
+        assert_eq!(gateway.metric(EJECTIONS, &[]), 1);
     }
 }
 
@@ -99,7 +99,7 @@ async fn clients_that_send_slowly_or_give_up_leave_no_endpoint_out() {
         gone.send_bytes(head).await.unwrap();
         drop(gone);
     }
-    assert_eq!(metric(&gateway, EJECTIONS), 0);
+    assert_eq!(gateway.metric(EJECTIONS, &[]), 0);
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn a_call_with_a_short_time_of_its_own_leaves_no_endpoint_out() {
         let response = client.send(call).await.unwrap();
         assert_eq!(response.headers["grpc-status"], "4");
     }
-    assert_eq!(metric(&gateway, EJECTIONS), 0);
+    assert_eq!(gateway.metric(EJECTIONS, &[]), 0);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_retry_goes_to_another_endpoint_and_nowhere_when_too_many_fail() {
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/", 20).await, [200; 20]);
     assert_eq!(bad.requests(), 3);
-    assert_eq!(metric(&gateway, "backend_retries_total"), 3);
+    assert_eq!(gateway.metric("backend_retries_total", &[]), 3);
 
     // All endpoints fail: once they would be left out, nothing is sent twice any more.
     let worse = Backend::start("worse", Kind::Scripted(answering("503 X"))).await;
@@ -185,7 +185,7 @@ async fn without_a_policy_nothing_is_held_against_an_endpoint() {
     let gateway = case.serve().await;
     case.statuses("/", 30).await;
     assert_eq!(bad.requests(), 15);
-    assert_eq!(metric(&gateway, EJECTIONS), 0);
+    assert_eq!(gateway.metric(EJECTIONS, &[]), 0);
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn calls_that_end_badly_in_their_trailers_leave_their_endpoint_out() {
         let gateway = case.serve().await;
         assert_eq!(case.statuses("/", 20).await, [200; 20]);
         let expected = if is_left_out { (3, 1) } else { (10, 0) };
-        let seen = (bad.requests(), metric(&gateway, EJECTIONS));
+        let seen = (bad.requests(), gateway.metric(EJECTIONS, &[]));
         assert_eq!(seen, expected, "{status} {kind}");
     }
 }

@@ -7,25 +7,20 @@ use bytes::Bytes;
 use dataplane_testkit::Backend;
 use dataplane_testkit::client::http1::{self, Http1Client};
 use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::snapshot::rate_limit;
 use http::Request;
 use ir::backend_policy::BackendPolicy;
 use ir::policy::{RateLimit, RateLimitKey, RateLimitScope, SecurityPolicy};
 
-use super::{Case, metric};
+use super::Case;
 use crate::support::{Gateway, at, http_route};
 
 /// So many, and then none for an hour each.
 fn limit(requests: u32, scope: RateLimitScope) -> RateLimit {
     RateLimit {
-        name: "few".to_owned(),
         scope,
-        requests: 1,
-        period: Duration::from_secs(3600),
         burst: requests,
-        key: RateLimitKey::Route,
-        queue: false,
-        is_dry_run: false,
-        is_divided: false,
+        ..rate_limit("few", 1, Duration::from_secs(3600))
     }
 }
 
@@ -68,7 +63,7 @@ async fn beyond_the_limit_clients_hear_429_and_when_to_come_again() {
     assert_eq!(said, format!("\"few\";r=0;t={wait}"));
     assert_eq!(backend.requests(), 3);
     let name = format!("{REJECTED}{{scope=\"route\",object=\"shop/r\",limit=\"few\"}}");
-    assert_eq!(metric(&gateway, &name), 1);
+    assert_eq!(gateway.metric(&name, &[]), 1);
 
     // gRPC knows the same by another name.
     let client = Http2Client::connect(at(case.port)).await.unwrap();
@@ -187,10 +182,10 @@ async fn a_limit_that_is_only_tried_refuses_nothing_and_says_nothing() {
     assert_eq!(case.statuses("/", 5).await, [200; 5]);
     assert!(!case.get("/").await.headers.contains_key("ratelimit"));
     assert_eq!(
-        metric(&gateway, "http_rate_limit_dry_run_rejected_total"),
+        gateway.metric("http_rate_limit_dry_run_rejected_total", &[]),
         4
     );
-    assert_eq!(metric(&gateway, &format!("{REJECTED}{{")), 0);
+    assert_eq!(gateway.metric(&format!("{REJECTED}{{"), &[]), 0);
 }
 
 #[tokio::test]
@@ -215,7 +210,7 @@ async fn where_a_limit_says_so_requests_wait_for_their_turn() {
         "{:?}",
         began.elapsed()
     );
-    assert_eq!(metric(&gateway, "http_rate_limit_queued_total"), 3);
+    assert_eq!(gateway.metric("http_rate_limit_queued_total", &[]), 3);
 
     // Too far back in the queue is refused at once.
     let mut long = limit(1, RateLimitScope::Route);
@@ -284,11 +279,7 @@ async fn a_worker_without_requests_lets_go_of_what_was_replaced() {
     let mut case = case(&backend);
     case.route.security_policy = policy(vec![limit(1, RateLimitScope::Route)]);
     let gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| bootstrap.workers = 3).await;
-    let series = || {
-        let mut text = String::new();
-        gateway.metrics.encode_text(&mut text);
-        text.contains(&format!("{REJECTED}{{"))
-    };
+    let series = || gateway.scrape().contains(&format!("{REJECTED}{{"));
     // Every worker has met the configuration.
     while !case.statuses("/", 20).await.contains(&429) {}
     assert!(series());
@@ -324,7 +315,7 @@ async fn the_process_has_limits_of_its_own() {
         .await;
         assert_eq!(case.statuses("/", 3).await, [200, 200, 429], "{scope}");
         let name = format!("{REJECTED}{{scope=\"{scope}\"");
-        assert_eq!(metric(&gateway, &name), 1);
+        assert_eq!(gateway.metric(&name, &[]), 1);
         assert!(gateway.stopped().await);
     }
 }

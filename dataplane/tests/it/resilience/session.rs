@@ -18,7 +18,7 @@ use ir::backend_policy::BackendPolicy;
 use ir::cluster::{Balancing, ClusterProtocol};
 use ir::policy::{SessionCarrier, SessionPersistence};
 
-use super::{Case, ejecting, metric};
+use super::{Case, ejecting};
 use crate::support::{Gateway, at, http_route};
 
 const BACKENDS: usize = 4;
@@ -132,11 +132,17 @@ async fn a_client_comes_back_to_its_endpoint_and_is_told_once() {
         assert!(seen.len() > BACKENDS / 2, "clients are spread: {carrier:?}");
         let count = |outcome: &str| {
             let name = format!("session_persistence_sessions_total{{outcome=\"{outcome}\"}}");
-            metric(&gateway, &name)
+            gateway.metric(&name, &[])
         };
         assert_eq!((count("began"), count("kept")), (20, 100));
-        assert_eq!(metric(&gateway, "session_persistence_route_rule_count"), 1);
-        assert_eq!(metric(&gateway, "session_persistence_ephemeral_secret"), 1);
+        assert_eq!(
+            gateway.metric("session_persistence_route_rule_count", &[]),
+            1
+        );
+        assert_eq!(
+            gateway.metric("session_persistence_ephemeral_secret", &[]),
+            1
+        );
     }
 }
 
@@ -167,10 +173,10 @@ async fn replicas_with_one_secret_know_each_others_sessions() {
     }
     assert!(elsewhere > 0, "another secret opens nothing");
     let refused = "session_persistence_sessions_total{outcome=\"refused\"}";
-    assert_eq!(metric(&gateways[2], refused), 20);
-    assert_eq!(metric(&gateways[1], refused), 0);
+    assert_eq!(gateways[2].metric(refused, &[]), 20);
+    assert_eq!(gateways[1].metric(refused, &[]), 0);
     assert_eq!(
-        metric(&gateways[0], "session_persistence_ephemeral_secret"),
+        gateways[0].metric("session_persistence_ephemeral_secret", &[]),
         0
     );
 }
@@ -195,7 +201,7 @@ async fn when_its_endpoint_is_gone_a_client_gets_another_and_stays_there() {
         assert_eq!(client.served_by(fewer.port).await, second);
     }
     let moved = "session_persistence_sessions_total{outcome=\"moved\"}";
-    assert_eq!(metric(&gateway, moved), 1);
+    assert_eq!(gateway.metric(moved, &[]), 1);
 }
 
 #[tokio::test]
@@ -242,7 +248,7 @@ async fn a_session_ends_when_its_time_is_up() {
     };
     within("the session ends", ended).await;
     let began = "session_persistence_sessions_total{outcome=\"began\"}";
-    assert_eq!(metric(&gateway, began), 2);
+    assert_eq!(gateway.metric(began, &[]), 2);
 }
 
 #[tokio::test]
@@ -356,10 +362,10 @@ async fn a_new_secret_is_taken_while_running_and_no_session_ends() {
     }
     // What cannot be used changes nothing.
     says("short");
-    let unusable = || metric(&first, "session_persistence_secret_file_unusable");
+    let unusable = || first.metric("session_persistence_secret_file_unusable", &[]);
     eventually("the file was looked at", || (unusable() == 1).then_some(())).await;
     says("the second secret");
-    let taken = || metric(&first, "session_persistence_secrets_taken_total");
+    let taken = || first.metric("session_persistence_secrets_taken_total", &[]);
     eventually("the secret was taken", || (taken() == 1).then_some(())).await;
     assert_eq!(unusable(), 0);
     for (client, name) in &mut clients {
@@ -371,5 +377,8 @@ async fn a_new_secret_is_taken_while_running_and_no_session_ends() {
         assert_eq!(client.cookie, told);
     }
     let refused = "session_persistence_sessions_total{outcome=\"refused\"}";
-    assert_eq!((metric(&first, refused), metric(&second, refused)), (0, 0));
+    assert_eq!(
+        (first.metric(refused, &[]), second.metric(refused, &[])),
+        (0, 0)
+    );
 }

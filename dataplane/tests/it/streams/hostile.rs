@@ -300,11 +300,10 @@ async fn a_backend_that_fell_silent_ends_by_the_idle_limit_and_not_its_neighbour
     // By their weights half each, but not to the last one.
     assert_eq!(cut + greetings, 8);
     assert!((3..=5).contains(&cut), "{cut} of 8 were cut");
-    assert!(
-        super::scrape(&gateway)
-            .await
-            .contains("reason=\"idle_timeout\"")
-    );
+    settled("the figures", || {
+        gateway.metric("stream_sessions_total", &["reason=\"idle_timeout\""]) == cut
+    })
+    .await;
 }
 
 /// Sends until nothing more is taken; how much that was.
@@ -344,9 +343,7 @@ async fn a_peer_that_vanishes_while_the_other_one_does_not_read_is_noticed() {
         };
         let series = format!("reason=\"{reason}\"}} 1");
         settled("the one that is left is let go", || {
-            let mut text = String::new();
-            gateway.metrics.encode_text(&mut text);
-            text.contains(&series)
+            gateway.scrape().contains(&series)
         })
         .await;
         assert!(rest(&mut stalled).await.is_err(), "{vanishes}");
@@ -375,11 +372,7 @@ async fn whoever_takes_nothing_for_too_long_is_cut_and_slow_ones_are_not() {
         };
         stuff(&mut sender).await;
         let series = format!("reason=\"{reason}\"}} 1");
-        let is_cut = || {
-            let mut text = String::new();
-            gateway.metrics.encode_text(&mut text);
-            text.contains(&series)
-        };
+        let is_cut = || gateway.scrape().contains(&series);
         // Now and then a mouthful, over more than the limit: that is slow and no more.
         let mut mouthful = vec![0; 4 << 20];
         for _ in 0..6 {

@@ -153,8 +153,7 @@ async fn who_is_not_trusted_gets_no_byte_and_the_client_is_cut() {
             .unwrap();
         assert!(echoed(&mut ended, b"secret").await.is_err(), "{what}");
         assert_eq!(backend.handshakes(), [], "{what}");
-        let mut text = String::new();
-        gateway.metrics.encode_text(&mut text);
+        let text = gateway.scrape();
         assert!(
             text.contains("reason=\"upstream_certificate\""),
             "{what}: {text}"

@@ -13,8 +13,7 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::{
-    LISTENER, ROUTE, active, answer, client, closed_port, dropped, ended, figure, is_silent, name,
-    snapshot,
+    LISTENER, ROUTE, active, answer, client, closed_port, dropped, ended, is_silent, name, snapshot,
 };
 use crate::streams::settled;
 use crate::support::{Gateway, at};
@@ -45,7 +44,7 @@ fn deny(block: &str) -> Option<Arc<SecurityPolicy>> {
 
 /// All UDP sessions of the process, whatever became of their routes.
 fn all(gateway: &Gateway) -> u64 {
-    figure(gateway, "udp_sessions_active_current ")
+    gateway.metric("udp_sessions_active_current ", &[])
 }
 
 #[tokio::test]
@@ -129,7 +128,7 @@ async fn a_backend_has_no_more_sessions_than_its_policies_say() {
         assert!(is_silent(&third).await, "{what}");
         assert_eq!(ended(&gateway, "backend_overload"), 1, "{what}");
         assert_eq!(dropped(&gateway, "sessions"), 1, "{what}");
-        assert_eq!(figure(&gateway, "udp_overload_rejected_total "), 1);
+        assert_eq!(gateway.metric("udp_overload_rejected_total ", &[]), 1);
         for client in &clients {
             assert_eq!(name(client).await, "one", "{what}");
         }
@@ -357,14 +356,14 @@ async fn sessions_are_counted_by_listener_and_together() {
         "udp_sessions_active_current ",
         &format!("udp_sessions_active{listener}"),
     ] {
-        assert_eq!(figure(&gateway, series), 1, "{series}");
+        assert_eq!(gateway.metric(series, &[]), 1, "{series}");
     }
     settled("it is silent for too long", || {
-        figure(&gateway, "udp_session_idle_evictions_total ") == 1
+        gateway.metric("udp_session_idle_evictions_total ", &[]) == 1
     })
     .await;
     let of_listener =
         format!("udp_session_idle_evictions_listener_total{{listener=\"{LISTENER}\"}}");
-    assert_eq!(figure(&gateway, &of_listener), 1);
+    assert_eq!(gateway.metric(&of_listener, &[]), 1);
     assert_eq!(all(&gateway), 0);
 }
