@@ -272,13 +272,14 @@ fn open_traces(bootstrap: &Bootstrap, metrics: &Metrics) -> anyhow::Result<Traci
     Tracing::start(settings).context("cannot start the thread of traces")
 }
 
-/// How many large heads may be on their way at once: an eighth of the memory, with each as large as
-/// may be. The levels of memory come too late for those who send many within a moment.
+/// How many large heads may be on their way at once: a share of the memory, with each as large as may
+/// be. The levels of memory come too late for those who send many within a moment.
 fn large_heads_max(bootstrap: &Bootstrap) -> Option<usize> {
     bootstrap.overload.memory.as_ref()?;
     let limit = bootstrap.overload.source.measure()?.limit;
     let bytes_max = bootstrap.http.request_head.head_bytes_max.max(1);
-    let share = usize::try_from(limit / 8).unwrap_or(usize::MAX);
+    let share = u128::from(limit) * u128::from(bootstrap.overload.large_heads_percent) / 100;
+    let share = usize::try_from(share).unwrap_or(usize::MAX);
     Some((share / bytes_max).max(1))
 }
 
@@ -327,7 +328,7 @@ fn datagram_limits(
 fn descriptors(bootstrap: &Bootstrap, connections: &Arc<Gate>) -> overload::Descriptors {
     // Workers and their sockets come later; each takes a few.
     let workers = bootstrap.workers.saturating_mul(DESCRIPTORS_PER_WORKER);
-    let allowed = overload::descriptors::allowed(workers);
+    let allowed = overload::descriptors::allowed(bootstrap.overload.descriptors, workers);
     bootstrap
         .http
         .upstream_connections

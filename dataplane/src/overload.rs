@@ -1,6 +1,6 @@
 //! Watches what the process uses and tells those who serve how pressed it is.
 //!
-//! [`watch`] is started by `app` and measures about once a second, away from traffic; requests and
+//! [`watch`] is started by `app` and measures ten times a second, away from traffic; requests and
 //! accept loops read the level it sets, with one relaxed load. Memory comes from the control group
 //! ([`memory`]), descriptors from the count of connections against what [`descriptors`] allows.
 
@@ -32,6 +32,10 @@ pub struct Settings {
     pub source: Source,
     /// How often is measured.
     pub interval: Duration,
+    /// Share of memory for request heads that are large and not complete.
+    pub large_heads_percent: u8,
+    /// How the limit of open files is shared.
+    pub descriptors: descriptors::Shares,
 }
 
 impl Default for Settings {
@@ -40,6 +44,8 @@ impl Default for Settings {
             memory: Some(Thresholds::default()),
             source: Source::of_this_process(None),
             interval: INTERVAL,
+            large_heads_percent: 12,
+            descriptors: descriptors::Shares::default(),
         }
     }
 }

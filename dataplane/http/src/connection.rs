@@ -27,14 +27,13 @@ use crate::io::{Duplex, Io};
 use crate::message::{Refusal, Request};
 use crate::proxy;
 use crate::reply::Reply;
+use crate::settings::Settings;
 use crate::worker::Worker;
 
 /// What an HTTP/2 connection begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Body bytes read and dropped so that a connection can be kept behind an early answer.
-const DRAIN_BYTES_MAX: u64 = 64 * 1024;
-/// How long such reading may take.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long the last bytes of ours may take to leave.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(1);
 /// Of a head, what is read when memory is short.
 const SMALL_HEAD_BYTES: usize = 4 * 1024;
 /// How often a head that is larger and not complete is asked whether there is room for it.
@@ -63,7 +62,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
     }
     if serve_http1(&worker, &io, buf, &arrival).await == Ended::Cleanly {
         // close_notify over TLS; a peer that is gone already does not matter.
-        let _ = timeout(DRAIN_TIME_MAX, io.shutdown()).await;
+        let _ = timeout(SHUTDOWN_TIME_MAX, io.shutdown()).await;
     }
 }
 
@@ -201,7 +200,12 @@ async fn serve_request(
     if !responder.is_complete() {
         return Some(Ended::Cut);
     }
-    if !responder.keeps_alive() || !(body.is_done() || Box::pin(finish_body(&mut body)).await) {
+    if !responder.keeps_alive() {
+        linger(io).await;
+        return Some(Ended::Cleanly);
+    }
+    if !(body.is_done() || Box::pin(finish_body(&mut body, &worker.settings)).await) {
+        ended_by(worker, arrival.bind, LifeLimit::RequestRest);
         linger(io).await;
         return Some(Ended::Cleanly);
     }
@@ -209,17 +213,22 @@ async fn serve_request(
 }
 
 /// Reads the rest of a small body, so that the next request can be read behind it.
-async fn finish_body(body: &mut RequestBody<'_>) -> bool {
-    let limit = body.bytes() + DRAIN_BYTES_MAX;
+async fn finish_body(body: &mut RequestBody<'_>, settings: &Settings) -> bool {
+    let max = settings.request_rest_bytes_max;
+    if max == 0 {
+        return false;
+    }
+    let limit = body.bytes().saturating_add(max);
     let rest = async {
-        while !body.is_done() && body.bytes() < limit {
+        while !body.is_done() && body.bytes() <= limit {
             if body.frame().await.is_err() {
                 return false;
             }
         }
         body.is_done()
     };
-    timeout(DRAIN_TIME_MAX, rest).await.unwrap_or(false)
+    let is_whole = timeout(settings.request_rest_time, rest).await;
+    is_whole.unwrap_or(false)
 }
 
 /// Why no request could be read.
@@ -391,7 +400,7 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
 
 /// Ends our direction and drops what still comes for a moment, so that the answer is not lost.
 async fn linger(io: &Duplex) {
-    if let Ok(Ok(())) = timeout(DRAIN_TIME_MAX, io.shutdown()).await {
+    if let Ok(Ok(())) = timeout(SHUTDOWN_TIME_MAX, io.shutdown()).await {
         io.drop_rest().await;
     }
 }

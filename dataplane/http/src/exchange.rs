@@ -186,7 +186,11 @@ impl Channel {
                 Way::Stream(stream) => return Ok(http2(stream, true, Duration::ZERO)),
                 Way::Wait(wait) => {
                     is_waiting.set(false);
-                    wait.ended().await?;
+                    match wait.ended().await {
+                        // Whoever dialled had another endpoint to go to.
+                        Err(Reason::ConnectTimeout) if peer.dial_timeout.is_none() => {}
+                        ended => ended?,
+                    }
                     continue;
                 }
                 Way::Http1 => {

@@ -547,6 +547,7 @@ async fn answer(
     reply: Reply,
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
+    let reply = reply.after_overload(worker.settings.overload_retry_after);
     let is_meant = matches!(
         reply.reason,
         Reason::DirectResponse | Reason::CorsPreflight | Reason::PluginReply
@@ -607,6 +608,7 @@ pub(crate) async fn refuse(
     reply: Reply,
 ) -> Result<(), ClientError> {
     let (reason, status) = (reply.reason, reply.status);
+    let reply = reply.after_overload(worker.settings.overload_retry_after);
     let (mut response, body): (Response, Bytes) = reply.into_parts(false);
     let now = Instant::now().into_std();
     stamp(&mut response.headers, &worker.date(now));

@@ -13,9 +13,6 @@ use dataplane_telemetry::Reason;
 use crate::h1::BodyLength;
 use crate::message::Response;
 
-/// When to come again after an overload, in seconds; measured anew about as often.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-
 /// An answer that no backend gave.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -35,9 +32,6 @@ impl Reply {
     pub(crate) fn with_detail(reason: Reason, status: StatusCode, detail: &str) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if matches!(reason, Reason::Overload | Reason::BackendOverload) {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
         let body = Bytes::from(format!("{detail} ({reason})\n"));
         Self {
             reason,
@@ -53,6 +47,14 @@ impl Reply {
         self.headers
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         self
+    }
+
+    /// The same answer; when it is for an overload, with the time after which to come again.
+    pub(crate) fn after_overload(self, time: Duration) -> Self {
+        match self.reason {
+            Reason::Overload | Reason::BackendOverload => self.retry_after(time),
+            _ => self,
+        }
     }
 
     /// An answer without a body.

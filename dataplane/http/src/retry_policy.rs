@@ -69,6 +69,12 @@ impl<'c> Policy<'c> {
         self.made < self.retry.attempts
     }
 
+    /// Whether an attempt that fails after `time` is followed by another, as far as number and time say.
+    pub(crate) fn would_follow(&self, is_free: bool, time: Duration) -> bool {
+        let is_late = |until: Instant| Instant::now() + time >= until;
+        (is_free || self.has_more()) && !self.begin_until.is_some_and(is_late)
+    }
+
     /// The pause before one more attempt, when number, time and budget allow it. One that `is_free`
     /// needs only the time: nothing of the request has arrived anywhere.
     pub(crate) fn next(

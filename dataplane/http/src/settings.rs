@@ -38,6 +38,11 @@ pub struct Settings {
     /// How long a connection that shall end may still bring a request: closing at once would lose
     /// the one that is on its way.
     pub drain_idle: Duration,
+    /// What is read and dropped of a request body behind an early answer, so that the connection can
+    /// be kept.
+    pub request_rest_bytes_max: u64,
+    /// How long that may take.
+    pub request_rest_time: Duration,
     /// How long an HTTP/2 connection may stay without streams before GOAWAY.
     pub h2_idle: Duration,
     /// Streams a client may have open at once on one HTTP/2 connection.
@@ -58,6 +63,8 @@ pub struct Settings {
     pub request_body_bytes_max: Option<u64>,
     /// Until a connection to an endpoint is up; a cluster may ask for less, a route for anything.
     pub connect_timeout: Duration,
+    /// The same for the dialling alone, where another endpoint would be tried next.
+    pub connect_timeout_elsewhere: Option<Duration>,
     /// From the end of the request to the head of the response, unless the route says otherwise.
     pub response_start_timeout: Duration,
     /// Pause allowed within a response body.
@@ -97,6 +104,8 @@ pub struct Settings {
     pub inflight: InflightLimits,
     /// Heads on HTTP/1.1 that are large and not complete; further ones are refused.
     pub large_heads: Gate,
+    /// When clients are told to come again that an overload turned away.
+    pub overload_retry_after: Duration,
     /// How long an endpoint may be silent on an HTTP/2 connection with running requests before it
     /// is asked for a sign of life.
     pub upstream_h2_ping_after: Duration,
@@ -117,6 +126,8 @@ impl Default for Settings {
             keepalive_requests_max: None,
             connection_age_max: None,
             drain_idle: Duration::from_secs(2),
+            request_rest_bytes_max: 64 * 1024,
+            request_rest_time: Duration::from_secs(1),
             h2_idle: Duration::from_secs(300),
             h2_streams_max: 100,
             h2_frames: FrameLimits::DEFAULT,
@@ -127,6 +138,7 @@ impl Default for Settings {
             request_body_idle: Duration::from_secs(30),
             request_body_bytes_max: None,
             connect_timeout: Duration::from_secs(5),
+            connect_timeout_elsewhere: Some(Duration::from_secs(2)),
             response_start_timeout: Duration::from_secs(60),
             stream_idle: Duration::from_secs(300),
             tunnel_idle: Duration::from_secs(3600),
@@ -146,6 +158,7 @@ impl Default for Settings {
             upstream_connections: Gate::new(None),
             inflight: InflightLimits::default(),
             large_heads: Gate::new(None),
+            overload_retry_after: Duration::from_secs(1),
             upstream_h2_ping_after: Duration::from_secs(15),
             upstream_h2_ping_timeout: Duration::from_secs(10),
         }

@@ -47,6 +47,8 @@ pub struct Thresholds {
     pub shedding: u8,
     /// [`Level::Closed`].
     pub closed: u8,
+    /// How far the use must fall below a level for it to end.
+    pub slack: u8,
 }
 
 impl Default for Thresholds {
@@ -55,12 +57,10 @@ impl Default for Thresholds {
             saving: 85,
             shedding: 92,
             closed: 95,
+            slack: 3,
         }
     }
 }
-
-/// How far, in percent of what there is, the use must fall below a level for it to end.
-const SLACK: u8 = 3;
 
 /// The level, from one measurement to the next.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,8 @@ impl Pressure {
             reached
         } else {
             // On its way down a level holds on for as long as the slack.
-            self.level.min(self.reached(used, there_is, SLACK))
+            let held = self.reached(used, there_is, self.thresholds.slack);
+            self.level.min(held)
         };
         self.level
     }
@@ -95,6 +96,7 @@ impl Pressure {
             saving,
             shedding,
             closed,
+            ..
         } = self.thresholds;
         let is_over = |percent: u8| {
             let percent = u128::from(percent.saturating_sub(slack));

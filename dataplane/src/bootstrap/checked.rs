@@ -240,6 +240,8 @@ fn http(written: &Written) -> dataplane_http::Settings {
             .limit(&key::CONNECTION_AGE)
             .map(Duration::from_millis),
         drain_idle: written.duration(&key::DRAIN_IDLE),
+        request_rest_bytes_max: written.number(&key::REQUEST_REST_BYTES),
+        request_rest_time: written.duration(&key::REQUEST_REST_TIME),
         h2_idle: written.duration(&key::H2_IDLE),
         h2_streams_max: to_u32(written.number(&key::H2_STREAMS)),
         h2_frames: FrameLimits {
@@ -255,6 +257,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
         request_body_idle: written.duration(&key::BODY_IDLE),
         request_body_bytes_max: written.limit(&key::BODY_BYTES),
         connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
+        connect_timeout_elsewhere: connect_elsewhere(written),
         response_start_timeout: written.duration(&key::RESPONSE_START),
         stream_idle: written.duration(&key::STREAM_IDLE),
         tunnel_idle: written.duration(&key::TUNNEL_IDLE),
@@ -262,6 +265,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
         authorization_timeout: written.duration(&key::AUTHORIZATION_TIMEOUT),
         large_heads: Gate::new(None),
+        overload_retry_after: written.duration(&key::RETRY_AFTER),
         mirrors: Gate::new(Some(to_usize(written.number(&key::MIRRORS)))),
         mirror_timeout: written.duration(&key::MIRROR_TIMEOUT),
         mirror_buffer_bytes: to_usize(written.number(&key::MIRROR_BUFFER)),
@@ -302,12 +306,16 @@ fn last_good(written: &mut Written) -> Option<PathBuf> {
     path
 }
 
+fn percent(written: &Written, key: &key::Key) -> u8 {
+    u8::try_from(written.number(key)).unwrap_or(u8::MAX)
+}
+
 fn overload(written: &mut Written) -> overload::Settings {
-    let percent = |key| u8::try_from(written.number(key)).unwrap_or(u8::MAX);
     let thresholds = Thresholds {
-        saving: percent(&key::MEMORY_SAVING),
-        shedding: percent(&key::MEMORY_SHEDDING),
-        closed: percent(&key::MEMORY_CLOSED),
+        saving: percent(written, &key::MEMORY_SAVING),
+        shedding: percent(written, &key::MEMORY_SHEDDING),
+        closed: percent(written, &key::MEMORY_CLOSED),
+        slack: percent(written, &key::MEMORY_SLACK),
     };
     if thresholds.saving > thresholds.shedding || thresholds.shedding > thresholds.closed {
         let message = format!(
@@ -325,7 +333,12 @@ fn overload(written: &mut Written) -> overload::Settings {
     overload::Settings {
         memory: written.flag(&key::MEMORY_ENABLED).then_some(thresholds),
         source: overload::Source::of_this_process(limit),
-        ..overload::Settings::default()
+        interval: written.duration(&key::MEMORY_INTERVAL),
+        large_heads_percent: percent(written, &key::LARGE_HEADS),
+        descriptors: overload::descriptors::Shares {
+            reserve: written.number(&key::DESCRIPTORS_KEPT),
+            clients_percent: written.number(&key::DESCRIPTORS_CLIENTS),
+        },
     }
 }
 
@@ -340,6 +353,7 @@ fn streams(written: &Written) -> dataplane_stream::Settings {
         upstream_connections: Gate::new(None),
         hello_timeout: written.duration(&key::TLS_HANDSHAKE),
         connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
+        connect_timeout_elsewhere: connect_elsewhere(written),
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
         buffer_bytes: to_usize(written.number(&key::TCP_BUFFER)),
         idle: written.limit(&key::TCP_IDLE).map(Duration::from_millis),
@@ -360,6 +374,11 @@ fn streams(written: &Written) -> dataplane_stream::Settings {
         ),
         udp: udp(written),
     }
+}
+
+fn connect_elsewhere(written: &Written) -> Option<Duration> {
+    let limit = written.limit(&key::CONNECT_ELSEWHERE);
+    limit.map(Duration::from_millis)
 }
 
 fn udp(written: &Written) -> dataplane_stream::UdpSettings {

@@ -241,6 +241,10 @@ keys! {
         "Age of a connection after which it is closed behind the running request.";
     DRAIN_IDLE "runtimeTuning.httpDrainIdleTimeoutMs": WAIT, "2000",
         "How long a connection that shall end may still bring a request that was on its way.";
+    REQUEST_REST_BYTES "runtimeTuning.httpRequestRestBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "65536",
+        "What is read and dropped of a request body behind an answer that came early, so that the connection can be kept.";
+    REQUEST_REST_TIME "runtimeTuning.httpRequestRestTimeoutMs": WAIT, "1000",
+        "How long that may take.";
     H2_IDLE "runtimeTuning.http2IdleTimeoutMs": WAIT, "300000",
         "How long an HTTP/2 connection may stay without streams.";
     H2_STREAM_WINDOW "runtimeTuning.http2StreamWindowBytes": WINDOW_BYTES, "65536",
@@ -249,6 +253,8 @@ keys! {
         "HTTP/2 receive window of a connection.";
     CONNECT_TIMEOUT "runtimeTuning.upstreamConnectionTimeoutMs": WAIT, "5000",
         "Until a connection to an endpoint is up.";
+    CONNECT_ELSEWHERE "runtimeTuning.upstreamRetryableConnectionTimeoutMs": WAIT_OR_NONE, "2000",
+        "Until a connection to an endpoint is up, where another one would be tried next; never longer than the time that holds for all. 0 gives every attempt that time.";
     CONNECT_RETRIES "runtimeTuning.upstreamConnectionRetries": number(Unit::Count, 1, 100, Zero::Plain), "2",
         "Further endpoints tried when a connection cannot be made.";
     RESPONSE_START "runtimeTuning.upstreamReadTimeoutMs": WAIT, "60000",
@@ -403,6 +409,18 @@ keys! {
         "Share of memory in use from which on new requests are answered with 503.";
     MEMORY_CLOSED "runtimeProtection.memoryClosedPercent": PERCENT, "95",
         "Share of memory in use from which on no connection is accepted.";
+    MEMORY_SLACK "runtimeProtection.memorySlackPercent": number(Unit::Percent, 1, 50, Zero::Default), "3",
+        "How far memory in use must fall below where a level began for it to end.";
+    MEMORY_INTERVAL "runtimeProtection.memoryIntervalMs": number(Unit::Milliseconds, 10, 60_000, Zero::Default), "100",
+        "How often memory and descriptors in use are measured.";
+    LARGE_HEADS "runtimeProtection.httpLargeHeadMemoryPercent": PERCENT, "12",
+        "Share of memory for request heads on HTTP/1.1 over 4 KiB that are not complete, as if each were the largest; further ones are answered with 503, as all are while new requests are.";
+    RETRY_AFTER "runtimeProtection.overloadRetryAfterMs": WAIT, "1000",
+        "When clients are told to come again that an overload turned away (`Retry-After`), in whole seconds.";
+    DESCRIPTORS_KEPT "runtimeProtection.descriptorReserve": number(Unit::Count, 8, 100_000, Zero::Default), "32",
+        "Of the limit of open files, what is kept for the control plane, the admin API, logs and listeners that open later.";
+    DESCRIPTORS_CLIENTS "runtimeProtection.descriptorClientPercent": number(Unit::Percent, 1, 99, Zero::Default), "60",
+        "Of what is left of it, the share for connections of clients; the rest is for those to backends.";
     BODY_BYTES "runtimeProtection.httpMaxRequestBodyBytes":
         number(Unit::Bytes, 1, 1 << 50, Zero::Unlimited), "10485760",
         "Largest request body; larger ones are answered with 413.";

@@ -9,10 +9,23 @@ use std::fs;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Kept for the control plane, the admin API, logs and listeners that open later.
-pub const RESERVE: u64 = 32;
-/// Of what is left, the share of clients in percent; the rest is for connections to backends.
-const CLIENTS_PERCENT: u64 = 60;
+/// How the limit is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Kept for the control plane, the admin API, logs and listeners that open later.
+    pub reserve: u64,
+    /// Of what is left, the share of clients in percent; the rest is for connections to backends.
+    pub clients_percent: u64,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self {
+            reserve: 32,
+            clients_percent: 60,
+        }
+    }
+}
 
 /// What the limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +49,11 @@ pub fn raise_limit() {
 }
 
 /// What may be open beside the descriptors in use now and `to_come` more.
-pub fn allowed(to_come: usize) -> Allowed {
+pub fn allowed(shares: Shares, to_come: usize) -> Allowed {
     let limit = getrlimit(Resource::Nofile).current;
     let to_come = u64::try_from(to_come).unwrap_or(u64::MAX);
-    share(limit.unwrap_or(u64::MAX), in_use().saturating_add(to_come))
+    let in_use = in_use().saturating_add(to_come);
+    shares.of(limit.unwrap_or(u64::MAX), in_use)
 }
 
 fn in_use() -> u64 {
@@ -48,14 +62,16 @@ fn in_use() -> u64 {
     u64::try_from(entries).unwrap_or(u64::MAX)
 }
 
-fn share(limit: u64, in_use: u64) -> Allowed {
-    let free = limit.saturating_sub(in_use).saturating_sub(RESERVE);
-    // At least one each: a limit below what a process needs to stand shows itself elsewhere.
-    let clients = (u128::from(free) * u128::from(CLIENTS_PERCENT) / 100).max(1);
-    let backends = u128::from(free).saturating_sub(clients).max(1);
-    Allowed {
-        clients: usize::try_from(clients).unwrap_or(usize::MAX),
-        backends: usize::try_from(backends).unwrap_or(usize::MAX),
+impl Shares {
+    fn of(self, limit: u64, in_use: u64) -> Allowed {
+        let free = limit.saturating_sub(in_use).saturating_sub(self.reserve);
+        // At least one each: a limit below what a process needs to stand shows itself elsewhere.
+        let clients = (u128::from(free) * u128::from(self.clients_percent) / 100).max(1);
+        let backends = u128::from(free).saturating_sub(clients).max(1);
+        Allowed {
+            clients: usize::try_from(clients).unwrap_or(usize::MAX),
+            backends: usize::try_from(backends).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -65,18 +81,25 @@ mod tests {
 
     #[test]
     fn the_reserve_is_left_and_the_rest_is_shared() {
-        for (limit, in_use, clients, backends) in [
-            (256, 24, 120, 80),
-            (20_000, 30, 11_962, 7_976),
-            (40, 20, 1, 1),
-            (0, 20, 1, 1),
+        let usual = Shares::default();
+        let other = Shares {
+            reserve: 56,
+            clients_percent: 75,
+        };
+        for (shares, limit, in_use, clients, backends) in [
+            (usual, 256, 24, 120, 80),
+            (other, 256, 24, 132, 44),
+            (usual, 20_000, 30, 11_962, 7_976),
+            (usual, 40, 20, 1, 1),
+            (usual, 0, 20, 1, 1),
         ] {
-            assert_eq!(share(limit, in_use), Allowed { clients, backends });
+            let allowed = shares.of(limit, in_use);
+            assert_eq!(allowed, Allowed { clients, backends });
             if limit > 100 {
-                assert!(clients as u64 + backends as u64 + in_use + RESERVE <= limit);
+                assert!(clients as u64 + backends as u64 + in_use + shares.reserve <= limit);
             }
         }
-        assert!(share(u64::MAX, 20).clients > 1 << 40);
+        assert!(usual.of(u64::MAX, 20).clients > 1 << 40);
     }
 
     #[test]

@@ -120,7 +120,10 @@ pub(crate) async fn connect(
         }
         story.attempts += 1;
         story.endpoint = Some(endpoint.address());
-        let made = attempt(worker, cluster, tls, &endpoint, addresses, story).await;
+        let is_retryable = story.attempts <= worker.settings.connect_retries
+            && cluster.cluster.has_other(endpoint.address(), &tried);
+        let patience = Patience::of(&cluster.cluster, &worker.settings, is_retryable);
+        let made = attempt(worker, cluster, tls, &endpoint, addresses, patience, story).await;
         match made {
             Ok((connection, places)) => {
                 return Ok(Upstream {
@@ -192,20 +195,38 @@ fn is_ours(reason: Reason) -> bool {
     matches!(reason, Reason::Overload | Reason::BackendOverload)
 }
 
+/// How long an attempt may wait.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// For a place among the connections of the cluster.
+    place: Duration,
+    /// For the connection.
+    connection: Duration,
+}
+
+impl Patience {
+    fn of(cluster: &Cluster, settings: &Settings, is_retryable: bool) -> Self {
+        let place = cluster.connect_timeout().min(settings.connect_timeout);
+        let elsewhere = settings.connect_timeout_elsewhere;
+        let connection = elsewhere.filter(|_| is_retryable);
+        Self {
+            place,
+            connection: connection.map_or(place, |limit| limit.min(place)),
+        }
+    }
+}
+
 async fn attempt(
     worker: &Worker,
     cluster: &ClusterConfig,
     tls: Option<&ClientTls>,
     endpoint: &Arc<Endpoint>,
     addresses: Addresses,
+    patience: Patience,
     story: &mut Story,
 ) -> Result<(Connection, Places), Reason> {
     let settings = &worker.settings;
-    let patience = cluster
-        .cluster
-        .connect_timeout()
-        .min(settings.connect_timeout);
-    let place = place(cluster, settings, patience).await?;
+    let place = place(cluster, settings, patience.place).await?;
     let began = Instant::now();
     let pass = pass(cluster, began)?;
     let places = (place, worker.upstream_place().ok_or(Reason::Overload)?);
@@ -218,7 +239,7 @@ async fn attempt(
         })?;
         secure(tcp, tls, address).await
     };
-    let made = timeout(patience, opening).await;
+    let made = timeout(patience.connection, opening).await;
     let made = made.unwrap_or(Err(Reason::ConnectTimeout));
     story.connect_time = Some(began.elapsed());
     match &made {

@@ -19,6 +19,8 @@ pub struct Settings {
     pub hello_timeout: Duration,
     /// Until a connection to an endpoint is up; a cluster may ask for less.
     pub connect_timeout: Duration,
+    /// The same where another endpoint would be tried next.
+    pub connect_timeout_elsewhere: Option<Duration>,
     /// How many further endpoints are tried when a connection cannot be made.
     pub connect_retries: u32,
     /// What each cluster carries at once, unless it says otherwise.
@@ -87,6 +89,7 @@ impl Default for Settings {
         Self {
             hello_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            connect_timeout_elsewhere: Some(Duration::from_secs(2)),
             connect_retries: 2,
             upstream_limits: Limits {
                 requests: Some(10_000),

@@ -9,9 +9,11 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
@@ -179,6 +181,43 @@ impl Drop for Backend {
 /// An address of loopback at which nothing listens.
 pub fn closed_address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, crate::snapshot::free_port()).into()
+}
+
+/// An endpoint that takes no connection: dialling it hangs, as it does in front of a network that
+/// swallows packets.
+pub struct Hole {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl Hole {
+    /// Opens a listener that takes nothing off its queue, and fills that.
+    pub async fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("loopback speaks IPv4");
+        let bound = socket.bind((Ipv4Addr::LOCALHOST, 0).into());
+        bound.expect("loopback has a free port");
+        let listener = socket.listen(1).expect("a bound socket listens");
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let mut queued = Vec::new();
+        let patience = Duration::from_millis(200);
+        while let Ok(Ok(tcp)) = timeout(patience, TcpStream::connect(address)).await {
+            queued.push(tcp);
+            assert!(queued.len() < 100, "the queue never fills");
+        }
+        Self {
+            address,
+            _listener: listener,
+            _queued: queued,
+        }
+    }
+
+    /// Where it does not answer.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 impl Seen {

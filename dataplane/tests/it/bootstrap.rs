@@ -167,6 +167,65 @@ xdsTransport: {{staleStreamTimeoutMs: 5000}}
     );
 }
 
+/// Whatever number a key is set to, something else is in effect than without it.
+#[test]
+fn every_number_is_read_by_somebody() {
+    /// What must be said beside a key of that name for it to matter.
+    const COMPANIONS: [(&str, &str); 5] = [
+        ("openTelemetry.", "enabled: true, endpoint: 'http://c:4317'"),
+        ("downstreamTcpKeepalive.", "enabled: true"),
+        (
+            "GlobalRateLimitBurst",
+            "httpGlobalRateLimitRequestsPerSecond: 10",
+        ),
+        (
+            "ListenerRateLimitBurst",
+            "httpListenerRateLimitRequestsPerSecond: 10",
+        ),
+        (
+            "RouteRateLimitBurst",
+            "httpRouteRateLimitRequestsPerSecond: 10",
+        ),
+    ];
+    /// What they set is asked for by a function, or by what a file holds that is not there.
+    const HIDDEN: [&str; 3] = [
+        "runtimeProtection.memoryLimitBytes",
+        "sessionPersistence.secretSealsAfterMs",
+        "sessionPersistence.formerSecretMs",
+    ];
+    let in_effect = |section: &str, entries: &[&str]| {
+        let entries = entries.iter().filter(|entry| !entry.is_empty());
+        let inner = entries.copied().collect::<Vec<_>>().join(", ");
+        let nested = section
+            .rsplit('.')
+            .fold(inner, |inner, name| format!("{name}: {{{inner}}}"));
+        let mut bootstrap = load(&format!("{LEAST}{nested}\n")).unwrap();
+        // They say what was written, not what it does.
+        bootstrap.effective = Vec::new();
+        format!("{bootstrap:?}")
+    };
+    for key in keys::ALL {
+        let keys::Kind::Number { min, .. } = key.kind else {
+            continue;
+        };
+        if HIDDEN.contains(&key.name) {
+            continue;
+        }
+        let usual: u64 = key.default.parse().unwrap();
+        let other = if usual > min {
+            usual - 1
+        } else {
+            usual.max(min) + 6
+        };
+        let (section, name) = key.name.rsplit_once('.').unwrap();
+        let companion = COMPANIONS.iter().find(|(of, _)| key.name.contains(of));
+        let companion = companion.map_or("", |(_, companion)| companion);
+        let before = in_effect(section, &[companion]);
+        let after = in_effect(section, &[companion, &format!("{name}: {other}")]);
+        assert!(before != after, "{}", key.name);
+    }
+}
+
 #[test]
 fn faults_name_the_key_and_what_to_do() {
     let base = "nodeId: n\ncontrolPlaneAddr: http://cp:1\nxdsTls: {enabled: false}\n";
@@ -546,7 +605,6 @@ fn every_limit_has_a_row_and_every_row_is_true() {
     // Of the others somebody can tell that they were met: these end nothing and refuse nothing, or
     // belong to an end that is told as a whole.
     let unseen = [
-        "runtimeTuning.requestBodyBufferBytes",
         "runtimeTuning.http2StreamWindowBytes",
         "runtimeTuning.http2ConnectionWindowBytes",
         "runtimeTuning.upstreamHttp2PingAfterMs",

@@ -12,6 +12,7 @@ use http::{Method, Request};
 
 use crate::support::{Gateway, at, http_route};
 
+mod elsewhere;
 mod parts;
 mod waits;
 

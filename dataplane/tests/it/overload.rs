@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dataplane::bootstrap::Bootstrap;
 use dataplane::overload::{Source, Usage};
 use dataplane_testkit::backend::Kind;
 use dataplane_testkit::client::http1::{self, Http1Client};
@@ -211,6 +212,10 @@ struct Pressed {
 
 impl Pressed {
     async fn start() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Bootstrap)) -> Self {
         let backend = Backend::http1("b").await;
         let (port, admin) = (free_port(), at(free_port()));
         let percent = Arc::new(AtomicU64::new(10));
@@ -222,6 +227,7 @@ impl Pressed {
                 let used = used.load(Ordering::Relaxed);
                 Some(Usage { used, limit: 100 })
             });
+            change(bootstrap);
         })
         .await;
         Self {
@@ -308,6 +314,60 @@ async fn when_memory_is_shorter_new_requests_are_503_and_running_ones_finish() {
         .await
         .unwrap();
     assert_eq!(served.status, 200);
+}
+
+#[tokio::test]
+async fn clients_are_told_when_to_come_again_and_a_level_lasts_as_the_settings_say() {
+    let pressed = Pressed::with(|bootstrap| {
+        bootstrap.http.overload_retry_after = Duration::from_millis(2500);
+        let memory = bootstrap.overload.memory.as_mut().unwrap();
+        memory.slack = 20;
+    })
+    .await;
+    pressed.presses(93, 2).await;
+    let get = async || http1::get(at(pressed.port), "a.example.com", "/").await;
+    let refused = get().await.unwrap();
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("retry-after")),
+        (503, "3")
+    );
+    pressed.presses(73, 2).await;
+    assert_eq!(get().await.unwrap().status, 503);
+    pressed.presses(71, 1).await;
+    assert_eq!(get().await.unwrap().status, 200);
+    pressed.presses(64, 0).await;
+}
+
+#[tokio::test]
+async fn large_heads_that_are_not_complete_have_their_share_of_memory() {
+    for (percent, fit) in [(12, 1), (50, 5)] {
+        let limit = 10 * 64 * 1024;
+        let pressed = Pressed::with(|bootstrap| {
+            bootstrap.overload.large_heads_percent = percent;
+            bootstrap.overload.source = Source::new(move || Some(Usage { used: 0, limit }));
+        })
+        .await;
+        let mut begun = Vec::new();
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}", "a".repeat(10_000));
+        for number in 0..=fit {
+            let mut client = Http1Client::connect(at(pressed.port)).await.unwrap();
+            client.send_bytes(head.as_bytes()).await.unwrap();
+            if number < fit {
+                // A place is taken once enough of it was read, which nothing else shows.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                begun.push(client);
+                continue;
+            }
+            let refused = client.read_response(&Method::GET).await.unwrap();
+            assert_eq!(refused.status, 503, "{percent} %");
+            assert_eq!(refused.header("retry-after"), "1");
+        }
+        for mut client in begun {
+            client.send_bytes(b"\r\n\r\n").await.unwrap();
+            let answer = client.read_response(&Method::GET).await.unwrap();
+            assert_eq!(answer.status, 404, "{percent} %");
+        }
+    }
 }
 
 #[tokio::test]

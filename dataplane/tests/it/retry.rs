@@ -297,13 +297,15 @@ async fn a_body_that_is_too_large_to_keep_is_sent_once() {
         ..RoutePolicy::default()
     };
     let case = Case::new(&[backend.address()], retry(&[503], 3, 0)).policy(small);
-    let _gateway = case.serve().await;
+    let gateway = case.serve().await;
     let body = noise(1001);
     let response = case
         .http1(request(Method::PUT, "/echo?status=503", body.clone()))
         .await;
     assert_eq!((response.status.as_u16(), response.body), (503, body));
     assert_eq!(backend.requests(), 1);
+    let labels = ["cause=\"body\""];
+    assert_eq!(gateway.metric("backend_retries_denied_total", &labels), 1);
     let body = noise(1000);
     let response = case
         .http1(request(

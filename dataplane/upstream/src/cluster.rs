@@ -121,6 +121,23 @@ impl Cluster {
         Some(Arc::clone(chosen))
     }
 
+    /// Whether [`Self::pick`] would find another endpoint than this one and those that were tried.
+    pub fn has_other(&self, than: SocketAddr, tried: &[SocketAddr]) -> bool {
+        let leaves_out = self.leaves_out();
+        let fits = |at: usize| {
+            let address = self.address(at);
+            let is_well = !leaves_out || self.available.contains(at);
+            is_well && address != than && !tried.contains(&address)
+        };
+        (0..self.candidates.len()).any(fits)
+    }
+
+    /// Whether those that are unwell get nothing.
+    fn leaves_out(&self) -> bool {
+        let unwell = self.available.absent();
+        self.rules.leaves_out(unwell, self.candidates.len())
+    }
+
     /// The endpoint of a session, if requests may go there: also one that takes no others, as while
     /// it ends.
     fn held(&self, address: SocketAddr, now: Instant) -> Option<&Arc<Endpoint>> {
@@ -154,7 +171,7 @@ impl Cluster {
             }
         }
         let all = self.candidates.len();
-        let leaves_out = self.rules.leaves_out(self.available.absent(), all);
+        let leaves_out = self.leaves_out();
         let is_well = |at: usize| !leaves_out || self.available.contains(at);
         let is_new = |at: usize| ask.tried.is_empty() || !ask.tried.contains(&self.address(at));
         let admits = |at: usize| is_well(at) && is_new(at);
@@ -240,8 +257,7 @@ impl Cluster {
     /// Whether so many endpoints are unwell that all are used again; then nothing is gained by
     /// trying another one.
     pub fn is_in_panic(&self) -> bool {
-        let unwell = self.available.absent();
-        unwell > 0 && !self.rules.leaves_out(unwell, self.candidates.len())
+        self.available.absent() > 0 && !self.leaves_out()
     }
 
     /// How many endpoints are left out or would be, as last looked at.

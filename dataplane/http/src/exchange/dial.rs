@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::l4;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use dataplane_config::{ClusterConfig, ClusterTls, ListenerConfig};
 use dataplane_route::table::RouteKind;
@@ -31,6 +32,8 @@ pub(crate) struct Peer {
     pub(super) protocol: Protocol,
     tls: Option<Arc<ClientTls>>,
     pub(super) connect_timeout: Duration,
+    /// Less time for the dialling alone, where another endpoint would be tried next.
+    pub(super) dial_timeout: Option<Duration>,
 }
 
 impl Peer {
@@ -91,6 +94,7 @@ impl Peer {
             tls,
             connect_timeout: connect_timeout
                 .unwrap_or_else(|| own_timeout.min(settings.connect_timeout)),
+            dial_timeout: None,
         })
     }
 
@@ -100,6 +104,11 @@ impl Peer {
             self.protocol = Protocol::Http1;
         }
         self
+    }
+
+    /// With less time for the dialling alone.
+    pub(crate) fn dialled_within(&mut self, limit: Option<Duration>) {
+        self.dial_timeout = limit;
     }
 
     /// A port of its own for health checks, in plain text: HTTP/1.1, or HTTP/2 for gRPC.
@@ -151,6 +160,14 @@ pub(crate) enum Spoken {
 
 /// Makes a connection; the error says what an attempt without one ends as.
 pub(crate) async fn dial(peer: &Peer) -> Result<(Io, Spoken), Reason> {
+    let Some(limit) = peer.dial_timeout else {
+        return connect(peer).await;
+    };
+    let connected = timeout(limit, connect(peer)).await;
+    connected.unwrap_or(Err(Reason::ConnectTimeout))
+}
+
+async fn connect(peer: &Peer) -> Result<(Io, Spoken), Reason> {
     let tcp: TcpStream = l4::ext::connect(&peer.address, None)
         .await
         .map_err(|error| of_error(&error))?;

@@ -64,7 +64,11 @@ pub(crate) fn after_failure(
         Again::IfIdempotent => method.is_idempotent(),
         Again::Never => false,
     };
-    if !may_repeat || failed.body_started || failed.head_sent {
+    if !may_repeat || failed.head_sent {
+        return None;
+    }
+    if failed.body_started {
+        body_is_gone(ctx);
         return None;
     }
     let is_race = failed.was_reused && failed.failure.reason == Reason::UpstreamReset;
@@ -81,6 +85,18 @@ pub(crate) fn after_failure(
         (Some(cluster), Some(policy)) => policy.next(cluster, is_free, Duration::ZERO, chance),
         _ => is_free.then_some(Duration::ZERO),
     }
+}
+
+/// How long dialling the endpoint of the context may take, if less than ever: where another one would
+/// be tried next, waiting long for this one is not worth it.
+pub(crate) fn dial_limit(ctx: &Context<'_>, settings: &Settings) -> Option<Duration> {
+    let limit = settings.connect_timeout_elsewhere?;
+    let (config, endpoint) = (ctx.cluster?, ctx.endpoint.as_ref()?);
+    let is_free = ctx.attempts <= settings.connect_retries;
+    let policy = ctx.retry.as_deref();
+    let follows = policy.map_or(is_free, |policy| policy.would_follow(is_free, limit));
+    let has_other = || config.cluster.has_other(endpoint.address(), &ctx.tried);
+    (follows && has_other() && is_well(ctx)).then_some(limit)
 }
 
 /// The pause before an attempt that replaces this response, whose status the policy lists; `None`
@@ -109,15 +125,28 @@ pub(crate) fn instead_of(
 /// Whether the cluster is well enough for more than was asked of it: its breaker is closed, and not so
 /// many endpoints fail that all are used again. A half-open breaker's trials are for new requests.
 fn is_bearable(ctx: &Context<'_>) -> bool {
-    let Some(config) = ctx.cluster else {
-        return false;
-    };
-    let is_closed = |breaker: &Breaker| breaker.state(since_start(Instant::now())) == State::Closed;
-    let is_bearable = ctx.breaker().is_none_or(is_closed) && !config.cluster.is_in_panic();
-    if !is_bearable && ctx.retry.as_ref().is_some_and(|policy| policy.has_more()) {
+    let is_bearable = is_well(ctx);
+    if let (false, Some(config), Some(policy)) = (is_bearable, ctx.cluster, &ctx.retry)
+        && policy.has_more()
+    {
         config.metrics.retry_denied(Denied::Unwell);
     }
     is_bearable
+}
+
+fn is_well(ctx: &Context<'_>) -> bool {
+    let is_closed = |breaker: &Breaker| breaker.state(since_start(Instant::now())) == State::Closed;
+    let cluster = ctx.cluster.map(|config| &config.cluster);
+    cluster.is_some_and(|cluster| !cluster.is_in_panic()) && ctx.breaker().is_none_or(is_closed)
+}
+
+/// Counts that there is no other attempt because a part of the body is gone.
+pub(crate) fn body_is_gone(ctx: &Context<'_>) {
+    if let (Some(config), Some(policy)) = (ctx.cluster, &ctx.retry)
+        && policy.has_more()
+    {
+        config.metrics.retry_denied(Denied::Body);
+    }
 }
 
 fn note_tried(ctx: &mut Context<'_>) {

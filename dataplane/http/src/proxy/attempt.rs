@@ -102,7 +102,7 @@ pub(super) async fn attempt(
         rule.connect_timeout,
         &worker.settings,
     );
-    let peer = match peer {
+    let mut peer = match peer {
         Ok(peer) if request.wants_websocket => peer.for_upgrade(),
         Ok(peer) => peer,
         Err(reason) => return Attempted::failed(reason),
@@ -118,6 +118,7 @@ pub(super) async fn attempt(
     let opened = match Channel::kept(&worker.pool, &peer, owner, settings, watch.now()) {
         Some(channel) => Ok(channel),
         None => {
+            peer.dialled_within(phase::retry::dial_limit(ctx, settings));
             // Boxed, because most requests dial nobody and shall not carry the room for it.
             let dialling = Box::pin(Channel::dialled(&worker.pool, &peer, owner, settings));
             or_gone(pin!(dialling), responder).await
@@ -293,7 +294,11 @@ fn unwanted(
     between: &Between,
 ) -> Option<Duration> {
     let is_listed = |retry: &Policy<'_>| retry.lists(response.status);
-    if !ctx.retry.as_deref().is_some_and(is_listed) || between.is_body_gone.get() {
+    if !ctx.retry.as_deref().is_some_and(is_listed) {
+        return None;
+    }
+    if between.is_body_gone.get() {
+        phase::retry::body_is_gone(ctx);
         return None;
     }
     // Before it is decided whether the cluster bears another attempt.

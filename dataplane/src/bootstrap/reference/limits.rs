@@ -35,6 +35,7 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
     ("The end", END),
 ];
 
+const PAUSES: &str = "downstream_accept_pauses_total";
 const REJECTED: &str = "downstream_connections_rejected_total";
 const ENDED: &str = "downstream_connections_ended_total";
 const SHED: &str = "http_overload_rejected_total";
@@ -45,7 +46,7 @@ const BACKEND: &str = "backend_connection_errors_total";
 static CONNECTIONS: &[Row] = &[
     row(
         "runtimeProtection.httpGlobalConnectionLimit",
-        &[REJECTED, "downstream_accept_pauses_total"],
+        &[REJECTED, PAUSES],
         "closed at once; clients wait in the kernel instead where the limit of open files is lower",
     ),
     row(
@@ -57,6 +58,16 @@ static CONNECTIONS: &[Row] = &[
         "runtimeProtection.httpClientConnectionLimit",
         &[REJECTED],
         "closed at once",
+    ),
+    row(
+        "runtimeProtection.descriptorReserve",
+        &[PAUSES],
+        "accepting pauses and goes on by itself; clients wait in the kernel",
+    ),
+    row(
+        "runtimeProtection.descriptorClientPercent",
+        &[PAUSES, "backend_overload"],
+        "clients wait in the kernel; a backend's connection that has no descriptor closes an idle one, or the request is answered with 503",
     ),
     row(
         "runtimeTuning.httpKeepaliveRequestLimit",
@@ -143,7 +154,7 @@ static REQUESTS: &[Row] = &[
     ),
     row(
         "runtimeTuning.requestBodyBufferBytes",
-        &[],
+        &["backend_retries_denied_total"],
         "the request is not sent a second time",
     ),
     row(
@@ -180,8 +191,28 @@ static MEMORY: &[Row] = &[
     ),
     row(
         "runtimeProtection.memoryClosedPercent",
-        &["downstream_accept_pauses_total"],
+        &[PAUSES],
         "nobody is accepted; clients wait in the kernel",
+    ),
+    row(
+        "runtimeProtection.memorySlackPercent",
+        &["overload_level"],
+        "the level ends",
+    ),
+    row(
+        "runtimeProtection.memoryIntervalMs",
+        &["overload_level"],
+        "the level is looked at anew",
+    ),
+    row(
+        "runtimeProtection.httpLargeHeadMemoryPercent",
+        &["overload", SHED],
+        "503 with `Retry-After`",
+    ),
+    row(
+        "runtimeProtection.overloadRetryAfterMs",
+        &["overload", "backend_overload"],
+        "what `Retry-After` says",
     ),
 ];
 
@@ -309,6 +340,16 @@ static CLIENTS: &[Row] = &[
         "the response is cut",
     ),
     row(
+        "runtimeTuning.httpRequestRestBytes",
+        &[ENDED],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.httpRequestRestTimeoutMs",
+        &[ENDED],
+        "the connection is closed",
+    ),
+    row(
         "runtimeTuning.httpKeepaliveIdleTimeoutMs",
         &[ENDED],
         "the connection is closed",
@@ -360,6 +401,11 @@ static BACKENDS: &[Row] = &[
         "runtimeTuning.upstreamConnectionTimeoutMs",
         &["connect_timeout", BACKEND],
         "another endpoint, then 504",
+    ),
+    row(
+        "runtimeTuning.upstreamRetryableConnectionTimeoutMs",
+        &["connect_timeout", BACKEND],
+        "another endpoint",
     ),
     row(
         "runtimeTuning.upstreamConnectionRetries",
@@ -570,16 +616,18 @@ const FIXED: &str = "
 
 | Limit | Value | When it is met |
 | --- | --- | --- |
-| descriptors kept for the control plane, the admin API and logs | 32 | accepting pauses and goes on by itself |
-| share of the other descriptors for connections of clients | 60 % | clients wait in the kernel |
-| how far memory must fall below a level for it to end | 3 % | |
-| how often memory is measured | 0.1 s | |
-| request heads on HTTP/1.1 over 4 KiB that are not complete, at once | an eighth of the memory, as if each were the largest; none while new requests are answered with 503 | 503 |
-| `Retry-After` of an overload | 1 s | |
-| rest of a request body behind an early answer | 64 KiB, 1 s | the connection is closed |
+| what a client still sends behind our end of its connection | 5 s, of which 1 s in silence, and 64 MiB | the connection is closed |
+| silence of a backend whose client has closed its sending half | 2 s | the request is given up (`client_aborted`) |
+| rest of a response that another attempt stands in for | 64 KiB, 50 ms | the endpoint's connection is closed |
+| `Retry-After` of a response that the next attempt waits for | 5 s | the response goes to the client |
+| wait of a request that a limit of rate keeps | 5 s, 1024 requests for each limit | 429 |
+| answer of an authorization service, its head apart | 256 KiB | 503 |
+| streams of one HTTP/2 connection to an endpoint | 100 | another connection |
+| empty DATA frames in the life of a client's HTTP/2 connection | 100 | GOAWAY with ENHANCE_YOUR_CALM |
 
 A level of memory holds for the whole process.
 Memory is that of the control group (version 2 or 1), without page cache that the kernel can drop; the group nearest to its limit counts.
 At the start the soft limit of open files is raised to the hard one.
+An endpoint is left after `upstreamRetryableConnectionTimeoutMs` only when the attempt behind it is certain to be made elsewhere: there is another endpoint that is well and was not tried, `upstreamConnectionRetries` or the rule's `retry` allow one more, the breaker is closed, and time is left. The last attempt has all of `upstreamConnectionTimeoutMs` (or what route or cluster say), and so has a request that waits for a place among the connections of its cluster.
 The admin API is on threads of its own and is never refused for any of this.
 ";

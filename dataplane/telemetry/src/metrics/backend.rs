@@ -26,6 +26,8 @@ pub enum Denied {
     Budget,
     /// Breaker or endpoints say that the backend bears no more.
     Unwell,
+    /// A part of the request's body was sent that was too large to be kept.
+    Body,
 }
 
 /// The counters of one backend.
@@ -39,6 +41,7 @@ pub struct BackendMetrics {
     retryable: Counter,
     denied_by_budget: Counter,
     denied_as_unwell: Counter,
+    denied_for_body: Counter,
     ejections: Counter,
     circuits_opened: Counter,
     circuit_refusals: Counter,
@@ -59,6 +62,7 @@ impl BackendMetrics {
             retryable: Counter::default(),
             denied_by_budget: Counter::default(),
             denied_as_unwell: Counter::default(),
+            denied_for_body: Counter::default(),
             ejections: Counter::default(),
             circuits_opened: Counter::default(),
             circuit_refusals: Counter::default(),
@@ -101,6 +105,8 @@ impl BackendMetrics {
         match cause {
             Denied::Budget => self.denied_by_budget.increment(),
             Denied::Unwell => self.denied_as_unwell.increment(),
+            // Says nothing about the backend, nor about its budget.
+            Denied::Body => return self.denied_for_body.increment(),
         }
         self.totals.rejected.increment();
     }
@@ -172,6 +178,7 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
         let causes = [
             ("budget", &backend.denied_by_budget),
             ("unwell", &backend.denied_as_unwell),
+            ("body", &backend.denied_for_body),
         ];
         for (cause, denied) in causes {
             samples.sample(&[&backend.name, cause], denied.value());

@@ -130,7 +130,7 @@ declare! {
         HTTP2_REFUSED: Counter "downstream_http2_streams_refused_total" ["listener"]
             "Streams of HTTP/2 connections that were refused, because their client had as many open as it may.";
         DOWNSTREAM_ENDED: Counter "downstream_connections_ended_total" ["listener", "limit"]
-            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, or for their number of requests or their age.";
+            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, for their number of requests or their age, or because more of a request body was to come behind its answer than is read for the connection's sake.";
 
         ACCEPT_PAUSES: Counter "downstream_accept_pauses_total" ["listener", "cause"]
             "Times a socket stopped accepting for a while; its clients wait in the kernel.";
@@ -160,7 +160,7 @@ declare! {
         BACKEND_RETRIES: Counter "backend_retries_total" ["backend"]
             "Attempts that followed a failed one by a route's retry policy.";
         BACKEND_RETRIES_DENIED: Counter "backend_retries_denied_total" ["backend", "cause"]
-            "Attempts not made because the budget for retries was used up (`budget`), or because the backend's breaker or too many of its endpoints say that it bears none (`unwell`).";
+            "Attempts not made because the budget for retries was used up (`budget`), because the backend's breaker or too many of its endpoints say that it bears none (`unwell`), or because a part of the body was sent that was too large to be kept (`body`).";
         BACKEND_RETRYABLE: Counter "backend_retryable_requests_total" ["backend"]
             "Requests under a route's retry policy, of which the budget is a share.";
         BACKEND_EJECTIONS: Counter "backend_endpoint_ejections_total" ["backend"]

@@ -339,10 +339,18 @@ pub enum LifeLimit {
     Requests,
     /// It has become too old.
     Age,
+    /// More of a request body was to come behind an early answer than is read for its sake.
+    RequestRest,
 }
 
 impl LifeLimit {
-    const ALL: [Self; 4] = [Self::FirstByte, Self::Idle, Self::Requests, Self::Age];
+    const ALL: [Self; 5] = [
+        Self::FirstByte,
+        Self::Idle,
+        Self::Requests,
+        Self::Age,
+        Self::RequestRest,
+    ];
 
     /// The label value.
     pub const fn as_str(self) -> &'static str {
@@ -351,6 +359,7 @@ impl LifeLimit {
             Self::Idle => "idle",
             Self::Requests => "requests",
             Self::Age => "age",
+            Self::RequestRest => "request_rest",
         }
     }
 }

@@ -353,3 +353,38 @@ async fn calls_of_grpc_are_copied_and_upgrades_are_not() {
     assert!(socket.is_ok());
     assert_eq!(copy.connections(), 0);
 }
+
+#[tokio::test]
+async fn a_mirror_may_fall_behind_by_as_much_as_the_limit_says() {
+    const BYTES: usize = 24 << 20;
+    let backend = Backend::http1("b").await;
+    for (bytes, result) in [(16 << 10, "slow"), (BYTES, "sent")] {
+        // More than any kernel keeps for it while it sleeps.
+        let sleepy = Script::new([
+            Step::ReadHead,
+            Step::Pause(Duration::from_secs(1)),
+            Step::Read(BYTES),
+            Step::Send(OK.into()),
+            Step::Hold,
+        ]);
+        let sleepy = Backend::start("sleepy", Kind::Scripted(sleepy)).await;
+        let port = free_port();
+        let mut route = crate::support::http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
+        route.rules[0].filters = vec![mirror("shop/m:80", (1, 1))];
+        let snapshot = SnapshotBuilder::new("v1")
+            .http_listener("infra/gw/http", port)
+            .http_route(route)
+            .cluster("shop/b:80", &[backend.address()])
+            .cluster("shop/m:80", &[sleepy.address()])
+            .build();
+        let gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.http.mirror_buffer_bytes = bytes;
+        })
+        .await;
+        let request = Request::post("/").header("host", "x.example.com");
+        let request = request.body(Bytes::from(vec![7; BYTES])).unwrap();
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        assert_eq!(client.send(request).await.unwrap().status, 200);
+        counted(&gateway, result, 1).await;
+    }
+}

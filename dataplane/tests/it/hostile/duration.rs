@@ -5,7 +5,7 @@ use std::net::TcpListener as StdListener;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dataplane_testkit::backend::{Kind, Script, Step};
+use dataplane_testkit::backend::{Hole, Kind, Script, Step};
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
@@ -238,21 +238,8 @@ async fn a_flood_of_bytes_does_not_hold_back_the_routes_timeout() {
 
 #[tokio::test]
 async fn streams_that_are_given_up_do_not_go_on_dialling() {
-    // A listener that takes nothing off its queue: once that is full, dialling hangs.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let hole = socket.listen(1).unwrap();
-    let address = hole.local_addr().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(Ok(tcp)) = tokio::time::timeout(
-        Duration::from_millis(200),
-        tokio::net::TcpStream::connect(address),
-    )
-    .await
-    {
-        queued.push(tcp);
-        assert!(queued.len() < 100, "the queue never fills");
-    }
+    let hole = Hole::new().await;
+    let address = hole.address();
     let port = free_port();
     let _gateway = Gateway::with(&to(port, &[address]), |bootstrap| {
         bootstrap.http.connect_retries = 0;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, block, request,
 };
 use super::{nowhere, to};
@@ -346,6 +346,86 @@ async fn resets_at_once_end_the_connection() {
     until(DEADLINE, async || limited(&gateway, "streams")).await;
     until(DEADLINE, async || backend.open_connections() == 0).await;
     assert!(backend.requests() < 1000, "{}", backend.requests());
+}
+
+/// Whether the connection lives on behind what was sent; it is asked for a sign of life, and for
+/// another one, because the first may go out before the end.
+async fn lives(client: &mut Frames) -> bool {
+    let mut signs = 0;
+    while signs < 2 {
+        if client.send(PING, 0, 0, b"are you?").await.is_err() {
+            return false;
+        }
+        loop {
+            match client.next().await {
+                Some(frame) if frame.kind == PING && frame.flags & ACK != 0 => break,
+                Some(frame) if frame.kind == GOAWAY => return false,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        signs += 1;
+    }
+    true
+}
+
+#[tokio::test]
+async fn resets_are_counted_against_the_limits_that_are_set() {
+    const STREAMS: usize = 12;
+    let fields = block(&request("GET", "/?delay_ms=10000"));
+    let open = |at: usize| frame(HEADERS, END_HEADERS | END_STREAM, id(at), &fields);
+    let cancel = |at: usize| frame(RST_STREAM, 0, id(at), &[0, 0, 0, 8]);
+    let overflow = |at: usize| frame(WINDOW_UPDATE, 0, id(at), &0x7fff_ffff_u32.to_be_bytes());
+    let each = |make: &dyn Fn(usize) -> Vec<u8>| (0..STREAMS).flat_map(make).collect::<Vec<_>>();
+    let cancelled = each(&|at| [open(at), cancel(at)].concat());
+    let overflown = each(&|at| [open(at), overflow(at)].concat());
+    type Set = fn(&mut dataplane_http::Settings);
+    let cases: [(&str, Set, [Vec<u8>; 2], bool); 5] = [
+        ("all as ever", |_| {}, [cancelled.clone(), vec![]], true),
+        (
+            "given up before anybody looked",
+            |http| http.h2_pending_resets_max = 5,
+            [cancelled, vec![]],
+            false,
+        ),
+        (
+            "given up early",
+            |http| http.h2_early_resets_max = 5,
+            // Noticed with the stream that follows.
+            [each(&open), [each(&cancel), open(STREAMS)].concat()],
+            false,
+        ),
+        ("ours as ever", |_| {}, [overflown.clone(), vec![]], true),
+        (
+            "ours",
+            |http| http.h2_early_resets_max = 5,
+            [overflown, vec![]],
+            false,
+        ),
+    ];
+    for (name, set, [first, then], survives) in cases {
+        let backend = Backend::http1("b").await;
+        let port = free_port();
+        let snapshot = to(port, &[backend.address()]);
+        let gateway = Gateway::with(&snapshot, |bootstrap| set(&mut bootstrap.http)).await;
+        let mut client = Frames::connect(at(port), &[]).await;
+        client.tcp.write_all(&first).await.unwrap();
+        if !then.is_empty() {
+            until(DEADLINE, async || backend.requests() == STREAMS).await;
+            client.tcp.write_all(&then).await.unwrap();
+            // Streams end by tasks of their own; the next one comes behind them.
+            let running = || gateway.metric("backend_connections_active", &[]);
+            until(DEADLINE, async || running() <= 1).await;
+            let _ = client.tcp.write_all(&open(STREAMS + 1)).await;
+        }
+        assert_eq!(lives(&mut client).await, survives, "{name}");
+        until(DEADLINE, async || limited(&gateway, "streams") != survives).await;
+    }
+}
+
+/// The number of a client's stream.
+fn id(at: usize) -> u32 {
+    u32::try_from(2 * at + 1).unwrap()
 }
 
 #[tokio::test]

@@ -126,6 +126,39 @@ async fn with_256_descriptors_600_streams_leave_some_for_the_admin_api() {
     has_stayed_calm(&mut gateway);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_have_the_share_of_descriptors_that_is_set() {
+    if !is_there("prlimit", "running out of descriptors") {
+        return;
+    }
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .build();
+    let mut limits = Vec::new();
+    for keys in [
+        "descriptorReserve: 32, descriptorClientPercent: 60",
+        "descriptorReserve: 82, descriptorClientPercent: 60",
+        "descriptorReserve: 32, descriptorClientPercent: 30",
+    ] {
+        let wrapper = ["prlimit", "--nofile=256:256", "--"];
+        let keys = format!(
+            "runtimeTuning: {{httpCapacity: {{workerThreads: 1}}}}\nruntimeProtection: {{{keys}}}\n"
+        );
+        let (gateway, _control_plane) = Binary::serving(&snapshot, &wrapper, &keys).await;
+        let said = gateway.said();
+        // {"level":"INFO",…,"connections":120}
+        let (_, behind) = said.split_once("\"connections\":").expect(&said);
+        let digits = behind.split(|it: char| !it.is_ascii_digit()).next();
+        limits.push(digits.unwrap().parse::<usize>().unwrap());
+    }
+    let [usual, reserved, halved] = limits[..] else {
+        panic!("{limits:?}");
+    };
+    assert_eq!(usual - reserved, 50 * 60 / 100, "{limits:?}");
+    assert!((halved * 2).abs_diff(usual) <= 1, "{limits:?}");
+}
+
 /// One with 256 descriptors; `None` where that cannot be had.
 async fn narrow(snapshot: &Snapshot) -> Option<(Binary, ControlPlane)> {
     if !is_there("prlimit", "running out of descriptors") {

@@ -115,6 +115,34 @@ async fn clients_are_told_apart_by_address_header_or_cookie() {
 }
 
 #[tokio::test]
+async fn no_more_clients_are_remembered_than_the_limit_says() {
+    let backend = Backend::http1("b").await;
+    let mut case = case(&backend);
+    case.route.security_policy = policy(vec![RateLimit {
+        key: RateLimitKey::Header("x-user".to_owned()),
+        ..limit(2, RateLimitScope::Route)
+    }]);
+    for (keys_max, is_met) in [(64, true), (262_144, false)] {
+        let admin = at(dataplane_testkit::snapshot::free_port());
+        let _gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| {
+            bootstrap.admin.address = admin;
+            bootstrap.rate_limits.keys_max = keys_max;
+        })
+        .await;
+        let mut client = Http1Client::connect(at(case.port)).await.unwrap();
+        for user in 0..200 {
+            let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-user: {user}\r\n\r\n");
+            client.send_bytes(head.as_bytes()).await.unwrap();
+            let answer = client.read_response(&http::Method::GET).await.unwrap();
+            assert_eq!(answer.status, 200, "who was forgotten starts anew");
+        }
+        let metrics = http1::get(admin, "x", "/metrics").await.unwrap().text();
+        let is_zero = metrics.contains("http_rate_limit_keys_evicted_total 0\n");
+        assert_eq!(is_zero, !is_met, "{keys_max}");
+    }
+}
+
+#[tokio::test]
 async fn a_listener_counts_all_its_requests_and_those_of_no_route_too() {
     let backend = Backend::http1("b").await;
     let mut case = case(&backend);

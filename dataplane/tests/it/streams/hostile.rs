@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dataplane_telemetry::access_log;
+use dataplane_testkit::backend::Hole;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::tls::TlsClient;
 use dataplane_testkit::snapshot::{cluster, free_port, stream_route};
@@ -154,33 +155,28 @@ async fn a_reset_on_one_side_is_a_reset_on_the_other() {
 
 #[tokio::test]
 async fn an_endpoint_that_never_answers_is_left_for_the_next() {
-    // The backlog of a listener that nobody accepts from fills up; then a SYN gets no answer.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = silent.local_addr().unwrap();
-    let mut held = Vec::new();
-    while let Ok(Ok(tcp)) =
-        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-    {
-        held.push(tcp);
-        if held.len() > 2000 {
-            break;
-        }
-    }
+    let silent = Hole::new().await;
     let backend = StreamBackend::tcp("alive").await;
-    let port = free_port();
-    let mut wanted = cluster(
-        "app/db:1",
-        ClusterProtocol::Tcp,
-        &[address, backend.address()],
-    );
-    wanted.connect_timeout = Duration::from_millis(300);
-    let snapshot = snapshot(port, &[("app/db:1", 1, &[])]);
-    let snapshot = SnapshotBuilder::from(&snapshot, "v2")
-        .add_cluster(wanted)
-        .build();
-    let _gateway = Gateway::serving(&snapshot).await;
-    for _ in 0..4 {
-        assert_eq!(greeted(at(port)).await.1, "alive");
+    let short = Duration::from_millis(300);
+    let hour = Duration::from_secs(3600);
+    // By the time that holds for all, and by the one that holds where there is another endpoint.
+    for (timeout, elsewhere) in [(short, None), (hour, Some(short))] {
+        let port = free_port();
+        let endpoints = [silent.address(), backend.address()];
+        let mut wanted = cluster("app/db:1", ClusterProtocol::Tcp, &endpoints);
+        wanted.connect_timeout = timeout;
+        let snapshot = snapshot(port, &[("app/db:1", 1, &[])]);
+        let snapshot = SnapshotBuilder::from(&snapshot, "v2")
+            .add_cluster(wanted)
+            .build();
+        let _gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.streams.connect_timeout = hour;
+            bootstrap.streams.connect_timeout_elsewhere = elsewhere;
+        })
+        .await;
+        for _ in 0..4 {
+            assert_eq!(greeted(at(port)).await.1, "alive");
+        }
     }
 }
 
