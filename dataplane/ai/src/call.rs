@@ -24,6 +24,9 @@ use crate::token;
 /// Tokens reserved for an answer when its request names no limit.
 pub const RESERVED_OUTPUT_TOKENS: u64 = 256;
 
+/// The longest name of a model; it stands in logs, figures and spans.
+const MODEL_BYTES_MAX: usize = 512;
+
 /// What is asked of an AI service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -138,6 +141,12 @@ impl Call {
                 within(text, raw),
             )),
         };
+        if model
+            .as_ref()
+            .is_some_and(|(_, at)| at.len() > MODEL_BYTES_MAX)
+        {
+            return Err(Failure::invalid("`model` is too long to be one").about("model"));
+        }
         let is_stream = match members.take("stream").map(|raw| (json::kind(raw), raw)) {
             None => false,
             Some((Kind::Bool, raw)) => raw.get() == "true",

@@ -242,13 +242,16 @@ pub(crate) fn take_request(request: &mut Request, head: Head) -> Option<()> {
         return Some(());
     }
     let method = Method::from_bytes(head.pseudo(":method")?).ok()?;
-    // A CONNECT is another kind of request, and what follows a GET may be no body.
-    if method == Method::CONNECT || (method != request.method && request.wants_websocket) {
+    // A CONNECT is another kind of request, what follows a GET may be no body, and whether the response
+    // has one the client knows by the method it sent.
+    let is_other = |known: Method| (method == known) != (request.method == known);
+    let is_switch = request.wants_websocket && method != request.method;
+    if method == Method::CONNECT || is_other(Method::HEAD) || is_switch {
         return None;
     }
-    request.method = method;
     let target = PathAndQuery::from_maybe_shared(head.pseudo(":path")?.clone()).ok()?;
-    let is_asterisk = request.target == "*" && target == "*";
+    let is_asterisk = request.target == "*" && target == "*" && method == request.method;
+    request.method = method;
     if !target.path().starts_with('/') && !is_asterisk {
         return None;
     }
@@ -281,10 +284,17 @@ pub(crate) fn take_response(response: &mut Response, head: Head) -> Option<()> {
     }
     if head.is_rewritten {
         let status = StatusCode::from_bytes(head.pseudo(":status")?).ok()?;
-        let has_no_body = matches!(status.as_u16(), 100..200 | 204 | 304);
+        let has_no_body = |status: StatusCode| matches!(status.as_u16(), 100..200 | 204 | 304);
         // Whether a body follows was decided by the backend's status.
-        if status != response.status && (has_no_body || status.as_u16() > 599) {
+        if status != response.status && (has_no_body(status) || status.as_u16() > 599) {
             return None;
+        }
+        if has_no_body(response.status) && !has_no_body(status) {
+            // Of this one the client expects to be told where it ends.
+            response.declared = BodyLength::Length(0);
+            response.body = BodyLength::Length(0);
+            let none = HeaderValue::from(0);
+            response.headers.insert(header::CONTENT_LENGTH, none);
         }
         response.status = status;
     }
@@ -402,6 +412,70 @@ impl Facts for RequestFacts {
             ["listener_name"] | ["xds", "listener_name"] => text(&places.listener),
             ["listener_direction"] => Some(Fact::Number(1)),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, body: BodyLength) -> Response {
+        Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body,
+            declared: body,
+        }
+    }
+
+    #[test]
+    fn a_changed_status_never_leaves_the_end_of_a_response_open() {
+        use BodyLength::{Length, None as Nothing};
+        for (from, body, to, expected) in [
+            (200, Length(3), 404, Some(Length(3))),
+            (200, Length(3), 204, None),
+            (200, Length(3), 304, None),
+            (200, Length(3), 101, None),
+            (204, Nothing, 200, Some(Length(0))),
+            (304, Nothing, 503, Some(Length(0))),
+            // The answer to a HEAD.
+            (200, Nothing, 404, Some(Nothing)),
+        ] {
+            let mut response = response(from, body);
+            let mut head = response_head(&mut response);
+            head.pseudo[0].1 = Bytes::from(to.to_string());
+            head.is_rewritten = true;
+            let taken = take_response(&mut response, head);
+            let framed = taken.map(|()| (response.status.as_u16(), response.body));
+            assert_eq!(framed, expected.map(|body| (to, body)), "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_changed_method_leaves_the_client_its_kind_of_response() {
+        let head = |method: &str, target: &str| {
+            let text = format!("{method} {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+            let mut buf = bytes::BytesMut::from(text.as_bytes());
+            let limits = crate::h1::HeadLimits::REQUEST;
+            let head = crate::h1::request_head(&mut buf, &mut 0, &limits).unwrap();
+            Request::from_h1(head.unwrap()).unwrap()
+        };
+        for (from, target, to, is_taken) in [
+            ("GET", "/", "POST", true),
+            ("POST", "/", "GET", true),
+            ("GET", "/", "HEAD", false),
+            ("HEAD", "/", "GET", false),
+            ("GET", "/", "CONNECT", false),
+            ("OPTIONS", "*", "OPTIONS", true),
+            ("OPTIONS", "*", "GET", false),
+        ] {
+            let mut request = head(from, target);
+            let mut head = request_head(&mut request, "http");
+            head.pseudo[0].1 = Bytes::from(to.to_owned());
+            head.is_rewritten = true;
+            let taken = take_request(&mut request, head);
+            assert_eq!(taken.is_some(), is_taken, "{from} {target} to {to}");
         }
     }
 }

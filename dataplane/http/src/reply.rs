@@ -95,30 +95,30 @@ impl Reply {
 
     /// The head of this answer, and its body.
     pub(crate) fn into_parts(self, is_head_request: bool) -> (Response, Bytes) {
-        let length = self.body.len() as u64;
+        let mut body = self.body;
+        let length = body.len() as u64;
         let mut headers = self.headers;
-        // RFC 9110 8.6: 204 has no body and says nothing of its length.
-        let is_bodyless = self.status == StatusCode::NO_CONTENT;
+        // RFC 9110 8.6 and 15.4.5: they have no body, and say nothing of its length.
+        let bodyless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        let is_bodyless = bodyless.contains(&self.status);
         let declared = if is_bodyless {
+            body = Bytes::new();
             BodyLength::None
         } else {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             BodyLength::Length(length)
         };
-        let body = if is_head_request || is_bodyless {
-            BodyLength::None
-        } else {
-            declared
+        let framing = match is_head_request {
+            true => BodyLength::None,
+            false => declared,
         };
-        (
-            Response {
-                status: self.status,
-                headers,
-                body,
-                declared,
-            },
-            self.body,
-        )
+        let response = Response {
+            status: self.status,
+            headers,
+            body: framing,
+            declared,
+        };
+        (response, body)
     }
 }
 

@@ -25,6 +25,9 @@ const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
+/// What every party should pass on of `tracestate` (W3C Trace Context 3.3.1.1).
+const STATE_BYTES_MAX: usize = 512;
+
 /// Decides whether the request is recorded; comes once its rule is known.
 pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worker) {
     let Some(tracer) = &worker.tracer else { return };
@@ -48,6 +51,8 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
     }
     let is_w3c = remote.parent.is_some() && came.w3c;
     let state = match headers.get(TRACESTATE) {
+        // Longer ones still reach the backend, but wait for no collector.
+        Some(state) if is_w3c && state.len() > STATE_BYTES_MAX => String::new(),
         Some(state) if is_w3c => state.to_str().unwrap_or_default().to_owned(),
         Some(_) => {
             headers.remove(TRACESTATE);

@@ -106,7 +106,7 @@ impl Maker<'_> {
         let mut links = SpanLinks::default();
         links.links.extend(config.and_then(link));
         let name = match &active.http_route {
-            Some(route) => Cow::Owned(format!("{method} {route}")),
+            Some(route) => Cow::Owned(format!("{method} {}", cut(route))),
             None => Cow::Borrowed(method),
         };
         SpanData {
@@ -155,7 +155,7 @@ impl Maker<'_> {
         attributes.text("nantian.backend", record.backend.unwrap_or_default());
         let name = match call {
             Some(call) if !call.request_model.is_empty() => {
-                Cow::Owned(format!("{} {}", call.operation, call.request_model))
+                Cow::Owned(format!("{} {}", call.operation, cut(call.request_model)))
             }
             _ => Cow::Borrowed(method(record.method)),
         };
@@ -218,8 +218,7 @@ struct Attributes(Vec<KeyValue>);
 impl Attributes {
     fn text(&mut self, key: &'static str, value: &str) {
         if !value.is_empty() {
-            let value = value[..value.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
-            self.0.push(KeyValue::new(key, value));
+            self.0.push(KeyValue::new(key, cut(value).to_owned()));
         }
     }
 
@@ -329,6 +328,11 @@ impl Attributes {
             self.number("nantian.gen_ai.redacted", count);
         }
     }
+}
+
+/// As much of a text as a span may hold.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 /// What a span is called by.

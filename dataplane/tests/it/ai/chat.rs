@@ -202,9 +202,13 @@ async fn what_cannot_be_read_or_done_goes_nowhere() {
         r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#,
         "x".repeat(4000)
     );
+    // It would stand in the log, in spans and in what is told to the provider.
+    let name = "m".repeat(600);
+    let nameless = format!(r#"{{"model":"{name}","messages":[]}}"#);
     for (body, status) in [
         ("", 400),
         ("[]", 400),
+        (nameless.as_str(), 400),
         ("{\"messages\":7}", 400),
         (
             r#"{"messages":[{"role":"user","content":"hi"}],"n":2}"#,

@@ -24,6 +24,8 @@ use crate::phase;
 
 /// The label of models that the configuration does not name.
 const OTHER: &str = "other";
+/// Of what a provider says that stands in the log.
+const SHOWN_BYTES_MAX: usize = 256;
 
 /// What went wrong when nothing did but that nobody waited.
 const GIVEN_UP: &str = "given_up";
@@ -163,7 +165,7 @@ impl<'c> Tally<'c> {
         self.usage = answer.usage;
         self.written.finish = answer.finish.unwrap_or_default();
         if let Some(model) = &answer.model {
-            self.written.response_model.clone_from(model);
+            self.written.response_model = shown(model);
         }
     }
 
@@ -325,7 +327,7 @@ impl<'c> Tally<'c> {
                 .is_some_and(|it| it.repeats_key(model.as_bytes()))
         };
         if let Some(model) = answer.model().filter(|model| !repeats(model)) {
-            model.clone_into(&mut self.written.response_model);
+            self.written.response_model = shown(model);
         }
         let counts = stream.redactor.as_ref().map(StreamRedactor::counts);
         if let Some(counts) = counts {
@@ -388,6 +390,11 @@ impl Stream {
             redactor.end(out);
         }
     }
+}
+
+/// A model's name as a provider tells it, as far as anybody wants to read it.
+fn shown(model: &str) -> String {
+    model[..model.floor_char_boundary(SHOWN_BYTES_MAX)].to_owned()
 }
 
 /// The time that budgets count by.

@@ -345,6 +345,40 @@ fn a_stream_that_breaks_off_is_an_error_of_the_attempt() {
 }
 
 #[test]
+fn what_clients_and_providers_say_is_cut() {
+    let long = "é".repeat(50_000);
+    let call = GenAi {
+        operation: "chat",
+        request_model: &long,
+        response_model: &long,
+        ..GenAi::default()
+    };
+    let record = Record {
+        gen_ai: Some(&call),
+        host: long.as_bytes(),
+        path: long.as_bytes(),
+        user_agent: long.as_bytes(),
+        ..record()
+    };
+    let asked = Active {
+        target: long.clone(),
+        http_route: Some(long.clone()),
+        ..active(vec![attempt(200, None)])
+    };
+    for span in made(&record, asked, None) {
+        assert!(
+            span.name.len() <= TEXT_BYTES_MAX + 10,
+            "{}",
+            span.name.len()
+        );
+        for attribute in &span.attributes {
+            let length = attribute.value.as_str().len();
+            assert!(length <= TEXT_BYTES_MAX, "{} {length}", attribute.key);
+        }
+    }
+}
+
+#[test]
 fn hosts_and_versions() {
     for (authority, scheme, expected) in [
         ("a.example", "http", ("a.example", 80)),
