@@ -356,6 +356,13 @@ pub const REASONS: &[Reason] = &[
         "Delete one of them.",
     ),
     reason(
+        "NoAIService",
+        &[Accepted],
+        "TokenPolicies",
+        "Nothing is counted there, because no AIService is in front of it.",
+        "Make an AIService with that endpoint the backend of the route.",
+    ),
+    reason(
         "SecretNotFound",
         &[Accepted, ResolvedRefs],
         "AIServices, WasmPlugins",
