@@ -108,6 +108,11 @@ const KINDS: &[(&str, &str, &str)] = &[
         "apis/gateway.networking.k8s.io/v1",
         "gatewayclasses",
     ),
+    (
+        "ServiceImport",
+        "apis/multicluster.x-k8s.io/v1alpha1",
+        "serviceimports",
+    ),
     ("Namespace", "api/v1", "namespaces"),
     ("Service", "api/v1", "services"),
     ("Secret", "api/v1", "secrets"),
@@ -187,7 +192,7 @@ pub struct KubeApi {
 pub struct Name<'a> {
     /// Its kind, one of those the gateway reads.
     pub kind: &'a str,
-    /// Its namespace.
+    /// Its namespace; empty for a kind that has none.
     pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
@@ -197,10 +202,11 @@ impl Name<'_> {
     fn path(&self) -> anyhow::Result<String> {
         let known = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
         let (_, api, plural) = known.with_context(|| format!("kind {} is not known", self.kind))?;
-        Ok(format!(
-            "/{api}/namespaces/{}/{plural}/{}",
-            self.namespace, self.name
-        ))
+        let name = self.name;
+        Ok(match self.namespace {
+            "" => format!("/{api}/{plural}/{name}"),
+            namespace => format!("/{api}/namespaces/{namespace}/{plural}/{name}"),
+        })
     }
 
     /// The manifest with that text under its head; `metadata` is in flow style, without braces.
@@ -208,12 +214,14 @@ impl Name<'_> {
         let known = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
         let (kind, api, _) = known.with_context(|| format!("kind {} is not known", self.kind))?;
         let version = api.trim_start_matches("apis/").trim_start_matches("api/");
-        let Self {
-            namespace, name, ..
-        } = self;
+        let name = self.name;
+        let namespace = match self.namespace {
+            "" => String::new(),
+            namespace => format!(", namespace: {namespace}"),
+        };
         Ok(format!(
             "apiVersion: {version}\nkind: {kind}\n\
-             metadata: {{name: {name}, namespace: {namespace}{metadata}}}\n{body}\n"
+             metadata: {{name: {name}{namespace}{metadata}}}\n{body}\n"
         ))
     }
 }

@@ -15,6 +15,7 @@ mod backend_tls;
 mod certificate;
 mod client_certificate;
 mod conflict;
+mod counts;
 mod filter;
 mod gateway;
 mod grpc_route;
@@ -56,7 +57,7 @@ pub use self::refused::{PartKind, PartName, Refused};
 use self::route::Outcome;
 pub use self::settings::{Addressing, CONTROLLER_NAME, Classes, PortMap, Settings};
 use crate::cluster_view::{ClusterView, Kind, Objects, Watched};
-use crate::conditions::{ListenerStatus, ObjectStatus};
+use crate::conditions::ObjectStatus;
 
 /// Label of Services that were made for a Gateway (Gateway API `GatewayNameLabelKey`).
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
@@ -705,37 +706,6 @@ impl Translation {
         {
             let key = (status.kind, status.key.clone());
             self.statuses.insert(key, Arc::new(status));
-        }
-    }
-
-    /// Adds to the Gateways' statuses how many routes are attached.
-    fn update_gateway_statuses(&mut self, before: &Self) {
-        let is_same =
-            Arc::ptr_eq(&before.gateways, &self.gateways) && before.attached.ptr_eq(&self.attached);
-        if is_same {
-            return;
-        }
-        let are_gateways_same = Arc::ptr_eq(&before.gateways, &self.gateways);
-        if !are_gateways_same {
-            for old in &before.gateways.statuses {
-                self.statuses.remove(&(old.kind, old.key.clone()));
-            }
-        }
-        let count = |attached: &OrdMap<Arc<str>, usize>, listener: &ListenerStatus| {
-            attached.get(&listener.id).copied().unwrap_or_default()
-        };
-        for status in &self.gateways.statuses {
-            let mut listeners = status.listeners.iter();
-            let is_same = |it| count(&before.attached, it) == count(&self.attached, it);
-            if are_gateways_same && listeners.all(is_same) {
-                continue;
-            }
-            let mut status = status.clone();
-            for listener in &mut status.listeners {
-                listener.attached_routes = count(&self.attached, listener);
-            }
-            self.statuses
-                .insert((status.kind, status.key.clone()), Arc::new(status));
         }
     }
 }

@@ -11,6 +11,7 @@ mod kind;
 mod known;
 mod references;
 mod secrets;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -28,14 +29,13 @@ pub use self::kind::client;
 use self::kind::{Change, Source};
 pub use self::known::{Entry, Known};
 use self::secrets::Secrets;
+use self::window::Window;
 use crate::cluster_view::{AnyObject, ClusterView, Kind};
 use crate::files::object::{Outcome, object};
 use crate::files::{Fault, Files};
 use crate::metrics::Metrics;
 use crate::settings::Cluster as Settings;
 
-/// Changes that come this close together are one change.
-const QUIET: Duration = Duration::from_millis(4);
 /// Changes waiting to be taken in; reflectors wait beyond.
 const CHANGES_MAX: usize = 1024;
 /// How often it is said what is still awaited at start.
@@ -162,25 +162,30 @@ impl Collector {
                 }
             };
             let Some(change) = change else { return };
-            let mut changed = self.take_in(change);
-            let latest = Instant::now() + self.settle_delay;
-            loop {
-                let quiet = latest.min(Instant::now() + QUIET.min(self.settle_delay));
-                tokio::select! {
-                    biased;
-                    () = sleep_until(quiet) => break,
-                    change = changes.recv() => match change {
-                        Some(change) => changed |= self.take_in(change),
-                        None => return,
-                    },
-                }
-                if Instant::now() >= latest {
-                    break;
-                }
+            if !self.take_in(change) {
+                continue;
             }
-            if changed {
-                let current = self.current();
-                sender.send_replace(current);
+            if !self.settle(&mut changes).await {
+                return;
+            }
+            let current = self.current();
+            sender.send_replace(current);
+        }
+    }
+
+    /// Takes in what comes soon after a change; false when nothing more can come.
+    async fn settle(&mut self, changes: &mut mpsc::Receiver<Change>) -> bool {
+        let mut window = Window::opened(Instant::now(), self.settle_delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(window.end()) => return true,
+                change = changes.recv() => match change {
+                    Some(change) => if self.take_in(change) {
+                        window.moved(Instant::now());
+                    },
+                    None => return false,
+                },
             }
         }
     }
@@ -457,3 +462,6 @@ fn insert(view: &mut ClusterView, object: AnyObject) -> bool {
     view.insert(object);
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! here, away from traffic. The parts are compiled below: `clusters`, `listeners` with the rules of
 //! their routes, and the sockets they share, `binds`.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use ir::listener::ListenerProtocol;
@@ -24,7 +25,7 @@ mod rules;
 
 use binds::{binds, protocol_of, udp_binds};
 use clusters::clusters;
-use listeners::{ChangedRoutes, listener_from_scratch};
+use listeners::{ChangedRoutes, Routes, listener_from_scratch};
 
 /// Compiles `snapshot`, reusing all parts of `previous` that it leaves alone.
 pub fn compile(
@@ -41,6 +42,7 @@ pub fn compile(
     };
     let (clusters, ai_services) = clusters(previous, around);
     let changed = ChangedRoutes::between(&previous.snapshot, &snapshot);
+    let routes = LazyCell::new(|| Routes::of(&snapshot));
     let mut listeners = BTreeMap::new();
     for listener in snapshot
         .listeners
@@ -51,7 +53,7 @@ pub fn compile(
             Some(before) if before.listener == *listener => {
                 changed.apply_to(before, &identities, &previous.kept, metrics)
             }
-            _ => listener_from_scratch(listener, &snapshot, previous, &identities, metrics),
+            _ => listener_from_scratch(listener, &routes, previous, &identities, metrics),
         };
         listeners.insert(listener.name.clone(), config);
     }

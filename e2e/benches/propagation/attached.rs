@@ -2,18 +2,15 @@
 //!
 //! A watch of the Gateway counts its changes, as any controller would see them.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 use crate::objects;
 use crate::report::{Report, ms};
 use crate::stage::{Stage, as_figure};
+use crate::watch::Watch;
 
 const ROUTES: usize = 1_000;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,7 +20,7 @@ pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Resul
     stage
         .counted(&["listeners", "0", "attachedRoutes"], 1)
         .await?;
-    let watch = Watch::start(stage).await?;
+    let watch = counts(stage).await?;
     let routes = (0..ROUTES).map(|number| {
         let host = format!("attached-{number}.example.com");
         let rules = objects::plain_rules("/", "backend", 80);
@@ -35,7 +32,7 @@ pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Resul
     let begun = Instant::now();
     stage.create_all(routes.collect()).await?;
     let made = Instant::now();
-    let counted = watch.until(ROUTES + 1).await?;
+    let counted = until(&watch, ROUTES + 1).await?;
     report.note("all made by the API server", ms(made - begun), "ms");
     let up = counted.saturating_duration_since(made);
     report.goal("counted after the last was made", ms(up), "ms", 1000.0);
@@ -45,7 +42,7 @@ pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Resul
         .delete_all(&["HTTPRoute"], vec!["attached".to_owned()])
         .await?;
     let gone = Instant::now();
-    let counted = watch.until(1).await?;
+    let counted = until(&watch, 1).await?;
     report.note("all deleted by the API server", ms(gone - begun), "ms");
     let down = counted.saturating_duration_since(gone);
     report.goal("counted after the last was deleted", ms(down), "ms", 1000.0);
@@ -63,69 +60,24 @@ pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Resul
     Ok(())
 }
 
-/// When which count was seen.
-type Seen = Vec<(Instant, u64)>;
-
-struct Watch {
-    seen: Arc<Mutex<Seen>>,
-    task: JoinHandle<()>,
+/// Counts of the Gateway's first listener, as they are written.
+async fn counts(stage: &Stage) -> anyhow::Result<Watch<u64>> {
+    let count =
+        |event: &Value| event["object"]["status"]["listeners"][0]["attachedRoutes"].as_u64();
+    Watch::start(stage, "gateways", count).await
 }
 
-impl Watch {
-    async fn start(stage: &Stage) -> anyhow::Result<Self> {
-        let mut api = stage.proxy.connect().await?;
-        let gateway = stage.gateway(&mut api).await?;
-        let version = gateway["metadata"]["resourceVersion"].as_str();
-        let version = version.context("the Gateway has no version")?;
-        let mut stream = TcpStream::connect(stage.proxy.address()).await?;
-        // HTTP/1.0, so that events come as lines and nothing else.
-        let request = format!(
-            "GET /apis/gateway.networking.k8s.io/v1/namespaces/default/gateways?watch=1\
-             &resourceVersion={version} HTTP/1.0\r\nhost: localhost\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            let mut lines = BufReader::new(stream).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let now = Instant::now();
-                let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                let count = &event["object"]["status"]["listeners"][0]["attachedRoutes"];
-                if let Some(count) = count.as_u64() {
-                    let mut seen = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.push((now, count));
-                }
-            }
-        });
-        Ok(Self { seen, task })
-    }
-
-    fn seen(&self) -> Seen {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// When the count was as expected for the first time since this was asked.
-    async fn until(&self, expected: usize) -> anyhow::Result<Instant> {
-        let end = Instant::now() + LIMIT;
-        loop {
-            if let Some((at, count)) = self.seen().last().copied()
-                && usize::try_from(count).ok() == Some(expected)
-            {
-                return Ok(at);
-            }
-            let last = self.seen().last().map(|(_, count)| *count);
-            ensure!(Instant::now() < end, "{last:?} are counted, not {expected}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
+/// When the count was as expected for the first time since this was asked.
+async fn until(watch: &Watch<u64>, expected: usize) -> anyhow::Result<Instant> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let last = watch.seen().last().copied();
+        if let Some((at, count)) = last
+            && usize::try_from(count).ok() == Some(expected)
+        {
+            return Ok(at);
         }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
+        ensure!(Instant::now() < end, "{last:?} are counted, not {expected}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

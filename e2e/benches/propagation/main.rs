@@ -23,7 +23,9 @@ mod probe;
 mod report;
 mod scale;
 mod stage;
+mod stages;
 mod usage;
+mod watch;
 
 use std::env;
 use std::os::unix::process::CommandExt;

@@ -3,6 +3,7 @@
 use crate::probe::Propagation;
 use crate::report::Report;
 use crate::stage::Stage;
+use crate::stages::Stages;
 use crate::usage::{Meter, memory};
 
 const ROUTES: usize = 3_000;
@@ -10,8 +11,10 @@ const ROUTES: usize = 3_000;
 pub(crate) async fn measure(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     let shim = Meter::start(stage.shim.process.id())?;
     let data_plane = Meter::start(stage.data_plane.process.id())?;
+    let stages = Stages::start(stage).await?;
     let propagation = Propagation::measure(stage, report, "route", ROUTES).await?;
     propagation.tell(report, 15.0);
+    stages.tell(stage, report, &propagation.routes);
     report.note("CPU of the shim", shim.seconds()?, "s");
     report.note("CPU of the data plane", data_plane.seconds()?, "s");
     let process = stage.data_plane.process.id();

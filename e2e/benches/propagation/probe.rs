@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::objects;
 use crate::report::{Report, ms};
 use crate::stage::{Stage, as_figure};
+use crate::stages::{self, Made};
 
 const PAUSE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -99,6 +100,8 @@ pub(crate) struct Propagation {
     times: Vec<Duration>,
     /// What the API server itself took.
     writes: Vec<Duration>,
+    /// The same, route by route.
+    pub(crate) routes: Vec<Made>,
     errors: usize,
 }
 
@@ -115,6 +118,7 @@ impl Propagation {
         let mut all = Self {
             times: Vec::with_capacity(count),
             writes: Vec::with_capacity(count),
+            routes: Vec::with_capacity(count),
             errors: 0,
         };
         for number in 0..count {
@@ -123,7 +127,7 @@ impl Propagation {
             let rules = objects::measured_rules(number);
             let route = objects::route("default", &name, &host, rules);
             let path = format!("/{number}");
-            let before = Instant::now();
+            let (before, stalled) = (Instant::now(), stages::stalled());
             api.create(&route).await?;
             let since = Instant::now();
             loop {
@@ -137,8 +141,16 @@ impl Propagation {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            all.times.push(since.elapsed());
+            let served = Instant::now();
+            all.times.push(served - since);
             all.writes.push(since - before);
+            all.routes.push(Made {
+                name,
+                sent: before,
+                answered: since,
+                served,
+                stalled: stages::stalled().saturating_sub(stalled),
+            });
             for _ in 0..MORE {
                 if client.ask(&host, &path).await != Answer::Status(200) {
                     all.errors += 1;

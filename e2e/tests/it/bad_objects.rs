@@ -1,8 +1,8 @@
 //! A corpus of bad objects in a real API server, one after the other.
 //!
-//! Each is refused by the API server, or told in its conditions what to change; meanwhile a host
-//! beside it answers every request, and what mends it counts within a second. The corpus is
-//! `tests/data/bad-objects`.
+//! Each is refused by the API server, or told in conditions what to change (in those of an object
+//! that names it, where it has none of its own); meanwhile a host beside it answers every request,
+//! and what mends it counts within a second. The corpus is `tests/data/bad-objects`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,8 +21,9 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(20);
 /// How long a repair may take to be told.
 const HEALED: Duration = Duration::from_secs(1);
-/// The same on a machine that does other things as well.
+/// The same on a machine that does other things as well; it is tried again then, and must be quick.
 const HEALED_AT_LAST: Duration = Duration::from_secs(10);
+const TRIES: usize = 4;
 
 const CORPUS: [&str; 3] = [
     include_str!("../data/bad-objects/gateways.txt"),
@@ -34,6 +35,8 @@ const CORPUS: [&str; 3] = [
 struct Case<'a> {
     kind: &'a str,
     name: &'a str,
+    /// Kind and name of the object that is told, where that is another one.
+    told: Option<(&'a str, &'a str)>,
     reason: &'a str,
     message: &'a str,
     bad: &'a str,
@@ -48,7 +51,12 @@ fn cases() -> Vec<Case<'static>> {
 fn case(section: &'static str) -> Case<'static> {
     let (head, body) = section.split_once('\n').unwrap();
     let mut parts = head.split(" | ").map(str::trim);
-    let (kind, name) = parts.next().unwrap().split_once(' ').unwrap();
+    let title = parts.next().unwrap();
+    let (title, told) = match title.split_once(" @ ") {
+        Some((title, told)) => (title, told.split_once(' ')),
+        None => (title, None),
+    };
+    let (kind, name) = title.split_once(' ').unwrap();
     let (bad, repaired) = match body.split_once("--- repaired\n") {
         Some((bad, repaired)) => (bad, Some(repaired)),
         None => (body, None),
@@ -56,6 +64,7 @@ fn case(section: &'static str) -> Case<'static> {
     Case {
         kind,
         name,
+        told,
         reason: parts.next().unwrap(),
         message: parts.next().unwrap_or_default(),
         bad,
@@ -64,12 +73,16 @@ fn case(section: &'static str) -> Case<'static> {
 }
 
 /// The words that stand for others in the corpus.
-struct Words(Vec<(&'static str, String)>);
+struct Words {
+    words: Vec<(&'static str, String)>,
+    /// `AUTHORITY`, in quotes.
+    authority: String,
+}
 
 impl Words {
     fn put_into(&self, text: &str) -> String {
         let mut text = text.replace("PORT", &free_port().to_string());
-        for (word, meaning) in &self.0 {
+        for (word, meaning) in &self.words {
             text = text.replace(word, meaning);
         }
         text
@@ -83,9 +96,10 @@ impl Words {
         };
         let comma = if metadata.is_empty() { "" } else { ", " };
         let manifest = name.manifest(&format!("{comma}{metadata}"), body).unwrap();
-        match name.kind {
+        match (name.kind, manifest.split_once("AUTHORITY")) {
+            ("ConfigMap", Some((before, after))) => format!("{before}{}{after}", self.authority),
             // What is random in them may hold any word.
-            "Secret" | "ConfigMap" => manifest,
+            ("Secret" | "ConfigMap", _) => manifest,
             _ => self.put_into(&manifest),
         }
     }
@@ -157,8 +171,7 @@ impl Witness {
 }
 
 /// What the objects of the corpus stand beside.
-async fn world(api: &mut KubeApi, namespace: &str, words: &Words) {
-    let authority = Authority::new("corpus");
+async fn world(api: &mut KubeApi, namespace: &str, words: &Words, authority: &Authority) {
     let identity = authority.server(&["*.test"]);
     let indented = |pem: &str| pem.trim().replace('\n', "\n    ");
     let good = format!(
@@ -182,6 +195,9 @@ async fn world(api: &mut KubeApi, namespace: &str, words: &Words) {
     let route = "spec: {parentRefs: [{name: gw}], hostnames: [good.test], rules: [{matches: \
                  [{path: {value: /web}}], backendRefs: [{name: web, port: 80}]}, {filters: \
                  [{type: RequestRedirect, requestRedirect: {hostname: a.test, statusCode: 302}}]}]}";
+    let imports = "spec: {parentRefs: [{name: gw}], hostnames: [imports.test], rules: [{backendRefs: \
+                   [{group: multicluster.x-k8s.io, kind: ServiceImport, name: imported, port: 80}, \
+                   {name: trusted, port: 443}]}]}";
     for (kind, name, body) in [
         ("Secret", "good", good.as_str()),
         (
@@ -193,11 +209,19 @@ async fn world(api: &mut KubeApi, namespace: &str, words: &Words) {
         ("ConfigMap", "ca", &ca),
         ("ConfigMap", "no-ca", "data: {a: b}"),
         ("Service", "web", "spec: {ports: [{port: 80}]}"),
+        (
+            "BackendTLSPolicy",
+            "trusts",
+            "spec: {targetRefs: [{group: '', kind: Service, name: trusted}], validation: {hostname: \
+             a.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: trusted}]}}",
+        ),
+        ("Service", "trusted", "spec: {ports: [{port: 443}]}"),
         ("Gateway", "gw", http),
         ("Gateway", "named", named),
         ("Gateway", "closed", closed),
         ("Gateway", "streams", &streams),
         ("HTTPRoute", "good", route),
+        ("HTTPRoute", "imports", imports),
     ] {
         let name = Name {
             kind,
@@ -237,11 +261,20 @@ async fn judge(
 ) -> (Vec<String>, Option<Duration>) {
     let title = format!("{} {}", case.kind, case.name);
     let (mut faults, mut healed) = (Vec::new(), None);
+    let place = |kind| match kind {
+        "GatewayClass" => "",
+        _ => namespace,
+    };
     let name = Name {
         kind: case.kind,
-        namespace,
+        namespace: place(case.kind),
         name: case.name,
     };
+    let told_at = case.told.map_or(name, |(kind, name)| Name {
+        kind,
+        namespace: place(kind),
+        name,
+    });
     let applied = api.apply(name, words.manifest(name, case.bad)).await;
     if case.reason == "refused" {
         match applied {
@@ -258,7 +291,7 @@ async fn judge(
         faults.push(format!("{title}: the API server refused it: {error}"));
         return (faults, None);
     }
-    let told = wait(api, name, LIMIT, |object| is_told(object, case, words)).await;
+    let told = wait(api, told_at, LIMIT, |object| is_told(object, case, words)).await;
     if let Err(status) = told {
         let wanted = (case.reason, case.message);
         faults.push(format!("{title}: {wanted:?} was never said: {status}"));
@@ -268,7 +301,7 @@ async fn judge(
         if let Err(error) = mended {
             faults.push(format!("{title}: the repair was refused: {error}"));
         }
-        match wait(api, name, HEALED_AT_LAST, |it| is_healed(it, case)).await {
+        match wait(api, told_at, HEALED_AT_LAST, |it| is_healed(it, case)).await {
             Ok(took) => healed = Some(took),
             Err(status) => faults.push(format!("{title}: was not healed: {status}")),
         }
@@ -297,7 +330,8 @@ async fn a_bad_object_is_told_what_to_change_and_harms_nobody() {
     let good = free_port();
     // Somebody has it, so that no data plane can bind it.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let words = Words(vec![
+    let authority = Authority::new("corpus");
+    let words = vec![
         ("CLASS", namespace.clone()),
         (
             "HERE",
@@ -306,14 +340,19 @@ async fn a_bad_object_is_told_what_to_change_and_harms_nobody() {
         ("GOOD", good.to_string()),
         ("TAKEN", taken.local_addr().unwrap().port().to_string()),
         ("NS", namespace.clone()),
-    ]);
+    ];
+    let words = Words {
+        words,
+        authority: Value::from(authority.pem()).to_string(),
+    };
+    crate::cluster_backends::install_imports(server);
     let proxy = Proxy::start(server).await.unwrap();
     let mut api = proxy.connect().await.unwrap();
     let mut shim = ControlPlane::follow(server.kubeconfig(), &settings_file, free_address())
         .await
         .unwrap();
     let mut data_plane = DataPlane::start(shim.grpc, None, |_| ()).await.unwrap();
-    world(&mut api, &namespace, &words).await;
+    world(&mut api, &namespace, &words, &authority).await;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, good));
     let end = Instant::now() + LIMIT;
     while !http1::get(address, "good.test", "/")
@@ -326,16 +365,22 @@ async fn a_bad_object_is_told_what_to_change_and_harms_nobody() {
 
     let witness = Witness::start(good);
     let cases = cases();
-    assert!(cases.len() >= 75, "the corpus is missing");
+    assert!(cases.len() >= 80, "the corpus is missing");
     let (mut faults, mut repairs) = (Vec::new(), Vec::new());
     for case in &cases {
-        let (found, healed) = judge(&mut api, &namespace, case, &words).await;
-        faults.extend(found);
-        repairs.extend(healed);
+        for attempt in 1..=TRIES {
+            let (found, healed) = judge(&mut api, &namespace, case, &words).await;
+            let is_slow = healed.is_some_and(|took| took > HEALED);
+            if attempt < TRIES && is_slow && found.is_empty() {
+                continue;
+            }
+            faults.extend(found);
+            repairs.extend(healed);
+            break;
+        }
     }
     let (requests, failures) = witness.end().await;
     repairs.sort();
-    let slow = repairs.iter().filter(|took| **took > HEALED).count();
     println!(
         "{} objects, {} repairs: median {:?}, slowest {:?}; {requests} requests beside them",
         cases.len(),
@@ -346,6 +391,8 @@ async fn a_bad_object_is_told_what_to_change_and_harms_nobody() {
     assert!(shim.process.is_running() && data_plane.process.is_running());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert_eq!(failures, 0, "of {requests} requests beside the bad objects");
-    // A busy machine may stall a few.
-    assert!(slow * 5 <= repairs.len(), "{slow} took longer: {repairs:?}");
+    assert!(
+        repairs.last().is_some_and(|slowest| *slowest <= HEALED),
+        "again and again a repair took longer: {repairs:?}"
+    );
 }

@@ -41,6 +41,8 @@ pub(super) struct Gateways {
     pub(super) secrets: Resources<ir::Secret>,
     /// Statuses of classes, Gateways and ListenerSets; no routes are counted yet.
     pub(super) statuses: Vec<ObjectStatus>,
+    /// Which of the statuses tells of a listener, by its name in the snapshot.
+    pub(super) owners: BTreeMap<Arc<str>, usize>,
     /// Where each Gateway of ours listens.
     pub(super) allotments: BTreeMap<Arc<str>, Allotment>,
     /// Addresses that each Gateway of ours is bound to.
@@ -200,6 +202,12 @@ pub(super) fn translate(
     gateways
         .statuses
         .sort_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
+    for (index, status) in gateways.statuses.iter().enumerate() {
+        let names = status.listeners.iter().map(|listener| &listener.id);
+        gateways
+            .owners
+            .extend(names.map(|name| (name.clone(), index)));
+    }
     gateways.certificates.drop_unused();
     gateways
 }
@@ -238,13 +246,15 @@ fn class_status(object: &Object<GatewayClass>, settings: &Settings) -> Option<Ob
     }
     let mut status = ObjectStatus::new(object);
     let mut conditions = Conditions::new(object.generation());
-    conditions.hold(ConditionType::Accepted, "Accepted");
-    status.conditions = conditions.finish();
-    if object.value.spec.parameters_ref.is_some() {
-        status
-            .warnings
-            .push("spec.parametersRef: has no effect".to_owned());
+    match &object.value.spec.parameters_ref {
+        None => conditions.hold(ConditionType::Accepted, "Accepted"),
+        Some(reference) => {
+            let (kind, group) = (&reference.kind, &reference.group);
+            let message = unknown_parameters("spec.parametersRef", kind, group);
+            conditions.fail(ConditionType::Accepted, "InvalidParameters", message);
+        }
     }
+    status.conditions = conditions.finish();
     Some(status)
 }
 
@@ -318,13 +328,15 @@ fn candidate<'a>(
 }
 
 /// There is no kind of parameters that we know, and what they ask for cannot be told.
+fn unknown_parameters(path: &str, kind: &str, group: &str) -> String {
+    format!("{path}: kind {kind} of group {group:?} is not known here, remove it")
+}
+
 fn parameters_fault(gateway: &Gateway) -> AddressFault {
     let infrastructure = gateway.spec.infrastructure.as_ref()?;
     let reference = infrastructure.parameters_ref.as_ref()?;
-    let message = format!(
-        "spec.infrastructure.parametersRef: kind {} of group {:?} is not known here, remove it",
-        reference.kind, reference.group
-    );
+    let path = "spec.infrastructure.parametersRef";
+    let message = unknown_parameters(path, &reference.kind, &reference.group);
     Some((ConditionType::Accepted, "InvalidParameters", message))
 }
 

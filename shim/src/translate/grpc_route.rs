@@ -16,7 +16,7 @@ use super::filter::{self, Place};
 use super::http_route::{add_once, pattern, text_match, weight};
 use super::listener::RouteKind;
 use super::notes::Notes;
-use super::route::{Head, Outcome, finish};
+use super::route::{self, Head, Outcome, finish};
 use super::{Scope, policy};
 use crate::cluster_view::Object;
 
@@ -51,17 +51,7 @@ pub(super) fn translate(
 
 /// Its parents in the form that all routes share.
 pub(super) fn parent_refs(spec: &api::GrpcRouteSpec) -> Vec<HttpRouteParentRefs> {
-    let parents = spec.parent_refs.iter().flatten();
-    parents
-        .map(|parent| HttpRouteParentRefs {
-            group: parent.group.clone(),
-            kind: parent.kind.clone(),
-            name: parent.name.clone(),
-            namespace: parent.namespace.clone(),
-            port: parent.port,
-            section_name: parent.section_name.clone(),
-        })
-        .collect()
+    route::parent_refs!(spec)
 }
 
 fn rule(

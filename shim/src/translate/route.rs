@@ -19,6 +19,29 @@ use super::{Changed, Scope};
 use crate::cluster_view::{Object, Watched};
 use crate::conditions::{ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
 
+/// The parents of a route in the form that all share: the generated types write the same schema once
+/// per kind.
+macro_rules! parent_refs {
+    ($spec:expr) => {
+        $spec
+            .parent_refs
+            .iter()
+            .flatten()
+            .map(
+                |parent| gateway_api::experimental::httproutes::HttpRouteParentRefs {
+                    group: parent.group.clone(),
+                    kind: parent.kind.clone(),
+                    name: parent.name.clone(),
+                    namespace: parent.namespace.clone(),
+                    port: parent.port,
+                    section_name: parent.section_name.clone(),
+                },
+            )
+            .collect()
+    };
+}
+pub(super) use parent_refs;
+
 /// What became of one route.
 #[derive(Debug)]
 pub(super) struct Outcome<R> {

@@ -21,30 +21,12 @@ use super::gateway::parent_key;
 use super::http_route::weight;
 use super::listener::RouteKind;
 use super::notes::Notes;
-use super::route::{Head, Outcome, finish};
+use super::route::{Head, Outcome, finish, parent_refs};
 use crate::cluster_view::{Object, Watched};
 
 /// Gateway API allows so many rules in a route, and backends in a rule.
 const RULES_MAX: usize = 16;
 const BACKENDS_MAX: usize = 16;
-
-macro_rules! parent_refs {
-    ($spec:expr) => {
-        $spec
-            .parent_refs
-            .iter()
-            .flatten()
-            .map(|parent| HttpRouteParentRefs {
-                group: parent.group.clone(),
-                kind: parent.kind.clone(),
-                name: parent.name.clone(),
-                namespace: parent.namespace.clone(),
-                port: parent.port,
-                section_name: parent.section_name.clone(),
-            })
-            .collect()
-    };
-}
 
 macro_rules! rules {
     ($spec:expr) => {

@@ -218,3 +218,41 @@ fn sets_by_the_thousand_are_told_apart_in_no_time() {
     assert_eq!(sets_of_gateway(&translation), Some(1000));
     assert!(took < std::time::Duration::from_secs(5), "{took:?}");
 }
+
+#[test]
+fn a_route_of_one_set_among_hundreds_changes_what_that_set_is_told_and_nothing_else() {
+    let sets: String = (0..300)
+        .map(|number| {
+            let listener =
+                format!("{{name: a, port: 80, protocol: HTTP, hostname: s{number}.example}}");
+            set(&format!("s{number}"), &listener)
+        })
+        .collect();
+    let first = format!("{GATEWAY}{sets}");
+    let settings = Settings::default();
+    let without = translate(&view(&first), &settings, None);
+    let parent = route("{kind: ListenerSet, name: s7}");
+    let with = format!("{first}{parent}");
+    let mut objects = without.view().clone();
+    let read = view(&with);
+    let added = read.http_routes.get("shop/route").unwrap();
+    objects.http_routes.insert(added.clone());
+    let started = std::time::Instant::now();
+    let next = translate(&objects, &settings, Some(&without));
+    println!("one route among 300 sets: {:?}", started.elapsed());
+    let changed = |from: &Translation, to: &Translation| {
+        let ids = from.changed_statuses(to).into_iter();
+        ids.map(|(kind, key)| format!("{kind} {key}"))
+            .collect::<Vec<_>>()
+    };
+    let both = ["ListenerSet shop/s7", "HTTPRoute shop/route"];
+    assert_eq!(changed(&without, &next), both);
+    let count = |translation: &Translation| {
+        let status = translation.status(Kind::ListenerSet, "shop/s7").unwrap();
+        status.listeners[0].attached_routes
+    };
+    assert_eq!((count(&without), count(&next)), (0, 1));
+    let back = translate(without.view(), &settings, Some(&next));
+    assert_eq!(count(&back), 0);
+    assert_eq!(changed(&without, &back), Vec::<String>::new());
+}

@@ -13,6 +13,7 @@ use shim::quarantine::Quarantine;
 use shim::settings::TranslatorLimits;
 use shim::translate::Settings;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::folder::{GATEWAY, read};
@@ -20,6 +21,10 @@ use crate::support::DEADLINE;
 
 /// `count` Services, each of which is reached by a policy with that bundle.
 fn manifests(count: usize, bundle: &str) -> Files {
+    read(&text(count, bundle))
+}
+
+fn text(count: usize, bundle: &str) -> String {
     let mut text = format!(
         "{GATEWAY}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca, namespace: shop}}\n\
          data:\n  ca.crt: |\n    {}\n---\n",
@@ -43,7 +48,7 @@ fn manifests(count: usize, bundle: &str) -> Files {
          parentRefs: [{{name: gw, namespace: infra}}]\n  rules: [{{backendRefs: [{}]}}]\n",
         backends.join(", ")
     );
-    read(&text)
+    text
 }
 
 async fn until(what: &str, mut claim: impl FnMut() -> bool) {
@@ -56,45 +61,128 @@ async fn until(what: &str, mut claim: impl FnMut() -> bool) {
     within.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
+/// A pipeline that runs until it is ended.
+struct Running {
+    files: watch::Sender<Files>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    states: watch::Receiver<Arc<State>>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(first: Files, limits: TranslatorLimits) -> Self {
+        let (files, seen) = watch::channel(first);
+        let metrics = Arc::new(Metrics::default());
+        let store = Arc::new(Store::new(8, metrics.clone()));
+        let (state, states) = watch::channel(Arc::new(State::default()));
+        let shutdown = CancellationToken::new();
+        let pipeline = Pipeline {
+            settings: Settings::default(),
+            store: store.clone(),
+            quarantine: Arc::new(Quarantine::new(DEADLINE)),
+            metrics: metrics.clone(),
+            state,
+            applied: watch::channel(Applied::default()).0,
+            limits,
+        };
+        let task = tokio::spawn(pipeline.run(seen, shutdown.clone()));
+        Self {
+            files,
+            store,
+            metrics,
+            states,
+            shutdown,
+            task,
+        }
+    }
+
+    /// Clusters of the current snapshot.
+    fn clusters(&self) -> Option<usize> {
+        let current = self.store.current()?;
+        Some(current.snapshot.clusters.len())
+    }
+
+    /// The last snapshot was held back, and metrics say so.
+    fn has_failed(&self) -> bool {
+        let text = self.metrics.encode_text().unwrap();
+        text.contains("last_build_success 0")
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_large_for_a_message_is_held_back_until_it_fits_again() {
     let bundle = Authority::new("ca").pem().repeat(100);
-    let (files, seen) = watch::channel(manifests(1, &bundle));
-    let metrics = Arc::new(Metrics::default());
-    let store = Arc::new(Store::new(8, metrics.clone()));
-    let (state, states) = watch::channel(Arc::new(State::default()));
-    let shutdown = CancellationToken::new();
-    let pipeline = Pipeline {
-        settings: Settings::default(),
-        store: store.clone(),
-        quarantine: Arc::new(Quarantine::new(DEADLINE)),
-        metrics: metrics.clone(),
-        state,
-        applied: watch::channel(Applied::default()).0,
-        limits: TranslatorLimits {
-            max_snapshot_bytes: Some(5 * bundle.len()),
-            ..TranslatorLimits::default()
-        },
+    let limits = TranslatorLimits {
+        max_snapshot_bytes: Some(5 * bundle.len()),
+        ..TranslatorLimits::default()
     };
-    let running = tokio::spawn(pipeline.run(seen, shutdown.clone()));
-    let clusters = || store.current().map(|it| it.snapshot.clusters.len());
+    let running = Running::start(manifests(1, &bundle), limits);
+    let clusters = || running.clusters();
     until("the first is published", || clusters() == Some(1)).await;
-    files.send_replace(manifests(4, &bundle));
+    running.files.send_replace(manifests(4, &bundle));
     until("four fit", || clusters() == Some(4)).await;
     // Authorities are copied to every cluster, so five are too many.
-    files.send_replace(manifests(5, &bundle));
-    let failed = "last_build_success 0";
-    until("it is told", || {
-        metrics.encode_text().unwrap().contains(failed)
-    })
-    .await;
+    running.files.send_replace(manifests(5, &bundle));
+    until("it is told", || running.has_failed()).await;
     assert_eq!(clusters(), Some(4), "what was there stays");
-    let bytes = states.borrow().bytes;
+    let bytes = running.states.borrow().bytes;
     assert!(bytes > 5 * bundle.len() as u64, "{bytes}");
-    files.send_replace(manifests(3, &bundle));
+    running.files.send_replace(manifests(3, &bundle));
     until("three fit again", || clusters() == Some(3)).await;
-    assert!(states.borrow().bytes < bytes);
-    assert!(!metrics.encode_text().unwrap().contains(failed));
-    shutdown.cancel();
-    running.await.unwrap();
+    assert!(running.states.borrow().bytes < bytes);
+    assert!(!running.has_failed());
+    running.end().await;
+}
+
+/// Services with two endpoints each, and one route to all of them.
+fn endpoints(count: usize) -> Files {
+    let bundle = Authority::new("ca").pem().to_owned();
+    let slices = (0..count).map(|index| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+             metadata: {{name: s{index}-1, namespace: shop, labels: {{kubernetes.io/service-name: \
+             s{index}}}}}\nports: [{{port: 443}}]\n\
+             endpoints: [{{addresses: [192.0.2.1]}}, {{addresses: [192.0.2.2]}}]\n"
+        )
+    });
+    read(&format!(
+        "{}{}",
+        text(count, &bundle),
+        slices.collect::<String>()
+    ))
+}
+
+#[tokio::test]
+async fn more_than_translator_limits_allow_is_held_back_until_it_fits_again() {
+    let none = TranslatorLimits::default();
+    // One listener, one route and the clusters; two endpoints each.
+    let objects = TranslatorLimits {
+        max_snapshot_objects: Some(4),
+        ..none.clone()
+    };
+    let of_endpoints = TranslatorLimits {
+        max_snapshot_endpoints: Some(4),
+        ..none
+    };
+    for (key, limits) in [
+        ("maxSnapshotObjects", objects),
+        ("maxSnapshotEndpoints", of_endpoints),
+    ] {
+        let running = Running::start(endpoints(2), limits);
+        until(key, || running.clusters() == Some(2)).await;
+        running.files.send_replace(endpoints(3));
+        until(key, || running.has_failed()).await;
+        assert_eq!(running.clusters(), Some(2), "{key}: what was there stays");
+        running.files.send_replace(endpoints(1));
+        until(key, || running.clusters() == Some(1)).await;
+        assert!(!running.has_failed(), "{key}");
+        running.end().await;
+    }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ir::listener::{ListenerProtocol, ListenerTls, ProxyProtocol};
-use ir::{Listener, Snapshot, Violation, Violations};
+use ir::{Hostname, Listener, Snapshot, Violation, Violations};
 
 use dataplane_route::hostname::HostMap;
 use dataplane_telemetry::metrics::Metrics;
@@ -34,11 +34,18 @@ pub(super) fn binds(
             by_address.entry(address).or_default().push(config);
         }
     }
+    let are_listeners_same = previous.snapshot.listeners.is_same(&snapshot.listeners)
+        && previous.snapshot.secrets.is_same(&snapshot.secrets);
     let mut violations = Violations::default();
     let mut binds = BTreeMap::new();
     for (address, configs) in by_address {
         let (configs, consumers) = consumers::set_apart(configs, workloads);
         if configs.is_empty() {
+            continue;
+        }
+        if let Some(before) = previous.binds.get(&address).filter(|_| are_listeners_same) {
+            let bind = with_other_routes(before, &configs, consumers, previous);
+            binds.insert(address, Arc::new(bind));
             continue;
         }
         match bind(address, (&configs, consumers), snapshot, previous, metrics) {
@@ -95,12 +102,7 @@ fn bind(
     };
     let mut by_host = HostMap::default();
     for config in configs {
-        if config.listener.hostnames.is_empty() {
-            by_host.insert(None, Arc::clone(config));
-        }
-        for host in &config.listener.hostnames {
-            by_host.insert(Some(host), Arc::clone(config));
-        }
+        put(&mut by_host, &config.listener.hostnames, config);
     }
     let first = &configs[0].listener;
     // `ir` has refused listeners of different minds about this on one socket.
@@ -123,18 +125,56 @@ fn bind(
     }))
 }
 
+/// A socket whose listeners stay, and some of them have other routes: of thousands on one socket only
+/// these are put in anew.
+fn with_other_routes(
+    before: &Bind,
+    configs: &[&Arc<ListenerConfig>],
+    consumers: Option<Consumers>,
+    previous: &RuntimeConfig,
+) -> Bind {
+    let mut listeners = before.listeners.clone();
+    let mut by_server_name = before.by_server_name.clone();
+    for config in configs {
+        let known = previous.listeners.get(&config.listener.name);
+        if known.is_some_and(|known| Arc::ptr_eq(known, config)) {
+            continue;
+        }
+        put(&mut listeners, &config.listener.hostnames, config);
+        if before.protocol == Protocol::Tls {
+            put(&mut by_server_name, server_names(&config.listener), config);
+        }
+    }
+    Bind {
+        address: before.address,
+        protocol: before.protocol,
+        passes_through: before.passes_through,
+        by_server_name,
+        tls: before.tls.clone(),
+        listeners,
+        consumers,
+        public_port: before.public_port,
+        proxy_protocol: before.proxy_protocol.clone(),
+        metrics: before.metrics.clone(),
+    }
+}
+
 fn by_server_name(configs: &[&Arc<ListenerConfig>]) -> HostMap<Arc<ListenerConfig>> {
     let mut map = HostMap::default();
     for config in configs {
-        let names = server_names(&config.listener);
-        if names.is_empty() {
-            map.insert(None, Arc::clone(config));
-        }
-        for name in names {
-            map.insert(Some(name), Arc::clone(config));
-        }
+        put(&mut map, server_names(&config.listener), config);
     }
     map
+}
+
+/// Puts a listener in under its names; one without serves every name.
+fn put(map: &mut HostMap<Arc<ListenerConfig>>, names: &[Hostname], config: &Arc<ListenerConfig>) {
+    if names.is_empty() {
+        map.insert(None, Arc::clone(config));
+    }
+    for name in names {
+        map.insert(Some(name), Arc::clone(config));
+    }
 }
 
 pub(super) fn udp_binds(

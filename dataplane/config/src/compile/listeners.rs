@@ -3,6 +3,7 @@
 //! Called by `compile`, once for each listener of the snapshot. A listener that nothing concerns stays
 //! the very same. What a rule becomes is in `rules`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ir::listener::ListenerProtocol;
@@ -19,35 +20,112 @@ use crate::streams::Streams;
 
 use super::rules::{compile_grpc, compile_http};
 
-/// What happened to routes between two snapshots.
-pub(super) struct ChangedRoutes<'a> {
-    removed: Vec<(RouteKind, &'a Arc<str>)>,
+/// The routes of a snapshot by the listeners they are attached to: among thousands of listeners each
+/// looks at its own alone.
+#[derive(Default)]
+pub(super) struct Routes<'a>(HashMap<&'a str, Attached<'a>>);
+
+#[derive(Default)]
+struct Attached<'a> {
     http: Vec<&'a Arc<HttpRoute>>,
     grpc: Vec<&'a Arc<GrpcRoute>>,
-    streams: Vec<Change<'a, StreamRoute>>,
+    streams: Vec<&'a Arc<StreamRoute>>,
+}
+
+impl<'a> Routes<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> Self {
+        let mut routes = Self::default();
+        for route in snapshot.http_routes.iter() {
+            for listener in places(&route.listeners) {
+                routes.at(listener).http.push(route);
+            }
+        }
+        for route in snapshot.grpc_routes.iter() {
+            for listener in places(&route.listeners) {
+                routes.at(listener).grpc.push(route);
+            }
+        }
+        for route in snapshot.stream_routes.iter() {
+            for listener in places(&route.listeners) {
+                routes.at(listener).streams.push(route);
+            }
+        }
+        routes
+    }
+
+    fn at(&mut self, listener: &'a str) -> &mut Attached<'a> {
+        self.0.entry(listener).or_default()
+    }
+}
+
+/// Each of these names once.
+fn places(listeners: &[Arc<str>]) -> impl Iterator<Item = &str> {
+    let is_first = |(index, name): &(usize, &Arc<str>)| !listeners[..*index].contains(name);
+    let first = listeners.iter().enumerate().filter(is_first);
+    first.map(|(_, name)| &**name)
+}
+
+/// What happened to the routes of each listener between two snapshots.
+#[derive(Default)]
+pub(super) struct ChangedRoutes<'a>(HashMap<&'a str, Changes<'a>>);
+
+#[derive(Default)]
+struct Changes<'a> {
+    /// Those that were attached before and are gone, or follow below in their new form.
+    removed: Vec<(RouteKind, &'a Arc<str>)>,
+    gone_streams: Vec<&'a Arc<str>>,
+    new: Attached<'a>,
 }
 
 impl<'a> ChangedRoutes<'a> {
     pub(super) fn between(old: &'a Snapshot, new: &'a Snapshot) -> Self {
-        let mut changed = Self {
-            removed: Vec::new(),
-            http: Vec::new(),
-            grpc: Vec::new(),
-            streams: old.stream_routes.changes(&new.stream_routes).collect(),
-        };
+        let mut changed = Self::default();
         for change in old.http_routes.changes(&new.http_routes) {
-            match change {
-                Change::Upsert(route) => changed.http.push(route),
-                Change::Remove(route) => changed.removed.push((RouteKind::Http, &route.key)),
+            let (Change::Upsert(route) | Change::Remove(route)) = change;
+            if let Some(before) = old.http_routes.get(&route.key) {
+                changed.remove(RouteKind::Http, &before.key, &before.listeners);
+            }
+            if let Change::Upsert(route) = change {
+                for listener in places(&route.listeners) {
+                    changed.at(listener).new.http.push(route);
+                }
             }
         }
         for change in old.grpc_routes.changes(&new.grpc_routes) {
-            match change {
-                Change::Upsert(route) => changed.grpc.push(route),
-                Change::Remove(route) => changed.removed.push((RouteKind::Grpc, &route.key)),
+            let (Change::Upsert(route) | Change::Remove(route)) = change;
+            if let Some(before) = old.grpc_routes.get(&route.key) {
+                changed.remove(RouteKind::Grpc, &before.key, &before.listeners);
+            }
+            if let Change::Upsert(route) = change {
+                for listener in places(&route.listeners) {
+                    changed.at(listener).new.grpc.push(route);
+                }
+            }
+        }
+        for change in old.stream_routes.changes(&new.stream_routes) {
+            let (Change::Upsert(route) | Change::Remove(route)) = change;
+            if let Some(before) = old.stream_routes.get(&route.key) {
+                for listener in places(&before.listeners) {
+                    changed.at(listener).gone_streams.push(&before.key);
+                }
+            }
+            if let Change::Upsert(route) = change {
+                for listener in places(&route.listeners) {
+                    changed.at(listener).new.streams.push(route);
+                }
             }
         }
         changed
+    }
+
+    fn at(&mut self, listener: &'a str) -> &mut Changes<'a> {
+        self.0.entry(listener).or_default()
+    }
+
+    fn remove(&mut self, kind: RouteKind, key: &'a Arc<str>, listeners: &'a [Arc<str>]) {
+        for listener in places(listeners) {
+            self.at(listener).removed.push((kind, key));
+        }
     }
 
     /// The listener with these changes made; the same one when none concerns it.
@@ -60,33 +138,34 @@ impl<'a> ChangedRoutes<'a> {
     ) -> Arc<ListenerConfig> {
         let listener = &before.listener;
         let identity = identities.of(listener);
+        let has_identity =
+            before.backend_identity.as_ref().map(Arc::as_ptr) == identity.map(Arc::as_ptr);
+        let none = Changes::default();
+        let changes = match self.0.get(&*listener.name) {
+            Some(changes) => changes,
+            None if has_identity => return before.clone(),
+            None => &none,
+        };
         let mut table = before.table.clone();
-        let mut touched =
-            before.backend_identity.as_ref().map(Arc::as_ptr) != identity.map(Arc::as_ptr);
-        for (kind, key) in &self.removed {
+        let mut touched = !has_identity;
+        for (kind, key) in &changes.removed {
             touched |= table.remove(*kind, key);
         }
-        for route in &self.http {
-            touched |= table.remove(RouteKind::Http, &route.key);
-            if let Some(compiled) = compile_http(route, listener, kept, metrics) {
-                table.insert(compiled);
-                touched = true;
-            }
-        }
-        for route in &self.grpc {
-            touched |= table.remove(RouteKind::Grpc, &route.key);
-            if let Some(compiled) = compile_grpc(route, listener, kept, metrics) {
-                table.insert(compiled);
-                touched = true;
-            }
+        let http = changes.new.http.iter();
+        let http = http.filter_map(|route| compile_http(route, listener, kept, metrics));
+        let grpc = changes.new.grpc.iter();
+        let grpc = grpc.filter_map(|route| compile_grpc(route, listener, kept, metrics));
+        for route in http.chain(grpc) {
+            table.insert(route);
+            touched = true;
         }
         let mut streams = before.streams.clone();
         if let Some(streams) = &mut streams {
-            for change in &self.streams {
-                touched |= match change {
-                    Change::Upsert(route) => streams.put(route, listener, metrics),
-                    Change::Remove(route) => streams.remove(&route.key),
-                };
+            for key in &changes.gone_streams {
+                touched |= streams.remove(key);
+            }
+            for route in &changes.new.streams {
+                touched |= streams.put(route, listener, metrics);
             }
         }
         if !touched {
@@ -109,20 +188,18 @@ impl<'a> ChangedRoutes<'a> {
 
 pub(super) fn listener_from_scratch(
     listener: &Arc<Listener>,
-    snapshot: &Snapshot,
+    routes: &Routes<'_>,
     previous: &RuntimeConfig,
     identities: &Identities,
     metrics: &Metrics,
 ) -> Arc<ListenerConfig> {
     let (defaults, kept) = (&previous.defaults, &*previous.kept);
-    let http = snapshot
-        .http_routes
-        .iter()
-        .filter_map(|r| compile_http(r, listener, kept, metrics));
-    let grpc = snapshot
-        .grpc_routes
-        .iter()
-        .filter_map(|r| compile_grpc(r, listener, kept, metrics));
+    let none = Attached::default();
+    let attached = routes.0.get(&*listener.name).unwrap_or(&none);
+    let http = attached.http.iter();
+    let http = http.filter_map(|route| compile_http(route, listener, kept, metrics));
+    let grpc = attached.grpc.iter();
+    let grpc = grpc.filter_map(|route| compile_grpc(route, listener, kept, metrics));
     let mut table = Table::default();
     http.chain(grpc).for_each(|route| table.insert(route));
     let settings = &listener.settings;
@@ -136,7 +213,7 @@ pub(super) fn listener_from_scratch(
         unrouted: metrics.listener(&listener.name),
         access: AddressLists::compile(listener.security_policy.as_deref()),
         limits: kept.listener_limits(&listener.name, listener.security_policy.as_deref(), metrics),
-        streams: streams_from_scratch(listener, snapshot, metrics),
+        streams: streams_from_scratch(listener, &attached.streams, metrics),
         drain: previous
             .listeners
             .get(&listener.name)
@@ -152,7 +229,7 @@ fn is_at_the_same_place(one: &Listener, other: &Listener) -> bool {
 
 fn streams_from_scratch(
     listener: &Listener,
-    snapshot: &Snapshot,
+    routes: &[&Arc<StreamRoute>],
     metrics: &Metrics,
 ) -> Option<Streams> {
     use ListenerProtocol::{Tcp, Tls, TlsPassthrough, Udp};
@@ -160,7 +237,7 @@ fn streams_from_scratch(
         return None;
     }
     let mut streams = Streams::new(listener, metrics);
-    for route in snapshot.stream_routes.iter() {
+    for route in routes {
         streams.put(route, listener, metrics);
     }
     Some(streams)

@@ -8,11 +8,12 @@
 
 use std::sync::Arc;
 
-use dataplane_config::{Rule, RuntimeConfig, compile};
+use dataplane_config::{ListenerConfig, Rule, RuntimeConfig, compile};
 use dataplane_route::Request;
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_testkit::SnapshotBuilder;
 use dataplane_testkit::certificate::Authority;
+use dataplane_testkit::snapshot::http_route;
 use ir::Snapshot;
 
 const HTTP: &str = "infra/gw/http";
@@ -32,7 +33,10 @@ fn compiled(snapshot: &Snapshot, previous: &RuntimeConfig) -> RuntimeConfig {
 }
 
 fn rule(config: &RuntimeConfig, host: &str) -> Option<Arc<Rule>> {
-    let listener = &config.listeners[HTTP];
+    rule_at(&config.listeners[HTTP], host)
+}
+
+fn rule_at(listener: &ListenerConfig, host: &str) -> Option<Arc<Rule>> {
     let request = Request {
         host,
         path: "/",
@@ -153,4 +157,45 @@ fn listeners_that_share_a_socket_share_a_bind() {
     assert_eq!(name("a.example.com").as_deref(), Some("infra/gw/a"));
     assert_eq!(name("b.example.com").as_deref(), Some("infra/gw/b"));
     assert_eq!(name("c.example.com"), None);
+}
+
+#[test]
+fn a_route_that_moves_to_another_listener_of_its_socket_leaves_all_else_as_it_was() {
+    const HOSTS: [&str; 3] = ["a.example.com", "b.example.com", "c.example.com"];
+    let identity = Authority::new("test").server(&HOSTS);
+    let route_at = |listener: &str| {
+        let mut route = http_route("shop/moves", "", "/", &[("shop/a:80", 1)]);
+        route.listeners = vec![listener.into(), listener.into()];
+        route
+    };
+    let mut first = SnapshotBuilder::new("v1")
+        .certificate("infra/cert", &identity)
+        .cluster("shop/a:80", &[([127, 0, 0, 1], 1).into()]);
+    for host in HOSTS {
+        first = first.https_listener(host, 8443, &[host], &["infra/cert"]);
+    }
+    let first = first.http_route(route_at(HOSTS[0])).build();
+    let moved = SnapshotBuilder::from(&first, "v2").http_route(route_at(HOSTS[1]));
+    let moved = moved.build();
+    let gone = SnapshotBuilder::from(&moved, "v3").with(|snapshot| {
+        snapshot.http_routes.remove("shop/moves");
+    });
+    let bind = |config: &RuntimeConfig| config.binds.values().next().unwrap().clone();
+    let served = |config: &RuntimeConfig| {
+        HOSTS.map(|host| {
+            let found = bind(config).listeners.best(host).unwrap().clone();
+            assert!(Arc::ptr_eq(&found, &config.listeners[host]), "{host}");
+            rule_at(&found, host).is_some()
+        })
+    };
+    let first = compiled(&first, &RuntimeConfig::default());
+    let moved = compiled(&moved, &first);
+    let gone = compiled(&gone.build(), &moved);
+    assert_eq!(served(&first), [true, false, false]);
+    assert_eq!(served(&moved), [false, true, false]);
+    assert_eq!(served(&gone), [false; 3]);
+    let tls = |config: &RuntimeConfig| bind(config).tls.clone().unwrap();
+    assert!(Arc::ptr_eq(&tls(&first), &tls(&gone)));
+    let last = HOSTS[2];
+    assert!(Arc::ptr_eq(&first.listeners[last], &gone.listeners[last]));
 }
