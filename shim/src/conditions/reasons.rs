@@ -134,7 +134,7 @@ pub const REASONS: &[Reason] = &[
     reason(
         "InvalidParameters",
         &[Accepted],
-        "Gateways",
+        "Gateways, GatewayClasses",
         "`parametersRef` leads to nothing that this gateway knows.",
         "Take it out.",
     ),

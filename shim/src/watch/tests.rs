@@ -15,6 +15,7 @@ fn source() -> Source {
         version: "v1".into(),
         kind: "HTTPRoute".to_owned(),
         plural: "httproutes".to_owned(),
+        namespace: None,
     }
 }
 
@@ -46,7 +47,7 @@ impl Stand {
             sources: HashMap::new(),
             faults: BTreeMap::new(),
             forbidden: BTreeMap::new(),
-            secrets: Secrets::new(client, changes.clone()),
+            secrets: Secrets::new(client, Arc::default(), changes.clone()),
             known: Arc::clone(&known),
             metrics: Arc::default(),
             settle_delay: Duration::from_millis(20),
