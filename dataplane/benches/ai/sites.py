@@ -209,7 +209,11 @@ def litellm(processes, folder, out, site, place):
             ("openai-streams", "openai", site["streams"], "/v1"),
             ("anthropic-streams", "anthropic", site["streams"], ""))
     ]  # fmt: skip
-    config = {"model_list": models, "litellm_settings": {"drop_params": True, "telemetry": False}}
+    config = {
+        "model_list": models, "litellm_settings": {"drop_params": True, "telemetry": False},
+        # It would not start without a key of its own; nobody is asked for one here, as with ours.
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
+    }  # fmt: skip
     path = write(folder, "litellm.yaml", json.dumps(config))
     command = [str(venv / "bin/litellm"), "--config", path, "--host", "127.0.0.1", "--port", str(port),
                "--num_workers", "1"]  # fmt: skip
