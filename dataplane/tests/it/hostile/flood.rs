@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dataplane_http::frame_guard::FrameLimits;
 use dataplane_testkit::client::http1;
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, DEADLINE, until, within};
@@ -127,6 +128,46 @@ async fn each_flood_ends_its_connection_and_is_counted() {
             "{name}"
         );
         gateway.stopped().await;
+    }
+}
+
+#[tokio::test]
+async fn frames_are_counted_against_the_limits_that_are_set() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let gateway = Gateway::with(&to(port, &[backend.address()]), |bootstrap| {
+        bootstrap.http.h2_frames = FrameLimits {
+            control_max: 10,
+            priority_per_stream_max: 3,
+            window_updates_per_data_max: 2,
+            empty_in_row_max: 4,
+        };
+    })
+    .await;
+    let open = frame(HEADERS, END_HEADERS, 1, &block(&request("POST", "/echo")));
+    for (before, flood, most, limit) in [
+        // The client's own SETTINGS is one, and it does not answer ours here.
+        (vec![], frame(PING, 0, 0, &[0; 8]), 7, "control"),
+        (
+            vec![],
+            frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 1]),
+            3,
+            "priority",
+        ),
+        (
+            vec![],
+            frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+            2,
+            "window_update",
+        ),
+        (open, frame(DATA, 0, 1, &[]), 4, "empty"),
+    ] {
+        let mut client = Frames::connect(at(port), &[]).await;
+        client.tcp.write_all(&before).await.unwrap();
+        client.tcp.write_all(&flood.repeat(most)).await.unwrap();
+        assert!(lives(&mut client).await, "{limit}");
+        let more = flood.repeat(10);
+        is_too_many(at(port), &gateway, limit, &before, &more, limit).await;
     }
 }
 

@@ -128,6 +128,38 @@ async fn a_listener_that_is_full_leaves_room_at_others() {
 }
 
 #[tokio::test]
+async fn request_heads_are_held_to_their_limits() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let _gateway = Gateway::with(&to(port, &[backend.address()]), |bootstrap| {
+        bootstrap.http.request_head.head_bytes_max = 1500;
+        bootstrap.http.request_head.fields_max = 9;
+        bootstrap.http.request_head.target_bytes_max = 100;
+    })
+    .await;
+    let many = |count: usize| {
+        (1..count)
+            .map(|n| format!("a{n}: b\r\n"))
+            .collect::<String>()
+    };
+    let large = |bytes: usize| format!("a: {}\r\n", "b".repeat(bytes));
+    for (target, fields, status) in [
+        ("p".repeat(99), String::new(), 200),
+        ("p".repeat(100), String::new(), 414),
+        (String::new(), many(9), 200),
+        (String::new(), many(10), 431),
+        (String::new(), large(1400), 200),
+        (String::new(), large(1500), 431),
+    ] {
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        let head = format!("GET /{target} HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+        client.send_bytes(head.as_bytes()).await.unwrap();
+        let response = client.read_response(&http::Method::GET).await.unwrap();
+        assert_eq!(response.status, status, "{head}");
+    }
+}
+
+#[tokio::test]
 async fn response_heads_are_held_to_their_limits() {
     let many: String = (0..9).map(|n| format!("a{n}: b\r\n")).collect();
     let large = format!("a: {}\r\n", "b".repeat(1024));
