@@ -221,3 +221,46 @@ fn text_of(reason: Reason) -> &'static str {
         _ => "the request cannot be served",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_where_it_ends_and_sends_no_more() {
+        use BodyLength::{Length, None as Nothing};
+        // Status, whether it answers a HEAD, what follows, and what is said of it.
+        for (status, is_head, body, declared) in [
+            (200, false, Length(4), Length(4)),
+            (200, true, Nothing, Length(4)),
+            (503, false, Length(4), Length(4)),
+            (204, false, Nothing, Nothing),
+            (304, false, Nothing, Nothing),
+            (304, true, Nothing, Nothing),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let reply = Reply {
+                body: Bytes::from_static(b"body"),
+                ..Reply::empty(Reason::DirectResponse, status, HeaderMap::new())
+            };
+            let (response, bytes) = reply.into_parts(is_head);
+            assert_eq!((response.body, response.declared), (body, declared));
+            let length = response.headers.get(header::CONTENT_LENGTH);
+            assert_eq!(length.is_some(), declared != Nothing, "{status}");
+            assert_eq!(bytes.is_empty(), declared == Nothing, "{status}");
+        }
+    }
+
+    #[test]
+    fn clients_of_an_overload_are_told_when_to_come_again() {
+        let told = |reason, ms| {
+            let reply = Reply::new(reason).after_overload(Duration::from_millis(ms));
+            let value = reply.headers.get(header::RETRY_AFTER)?;
+            Some(value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(told(Reason::Overload, 1000).as_deref(), Some("1"));
+        assert_eq!(told(Reason::BackendOverload, 1001).as_deref(), Some("2"));
+        assert_eq!(told(Reason::Overload, 0).as_deref(), Some("1"));
+        assert_eq!(told(Reason::NoEndpoint, 1000), None);
+    }
+}
