@@ -96,8 +96,8 @@ pub struct WasmPluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub root_id: Option<String>,
-    /// Plugins with the same module and the same text here share data and queues; the plugin's own when
-    /// absent.
+    /// Plugins of one namespace with the same text here share data and queues; they are the plugin's own
+    /// when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub vm_id: Option<String>,
@@ -195,6 +195,10 @@ pub struct Sandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 600000))]
     pub max_execution_time_ms: Option<i64>,
+    /// Instructions of one call, roughly; when absent or 0 they are not counted, which is faster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000000000000i64))]
+    pub max_fuel: Option<i64>,
     /// Size of the module, in bytes; the data plane's limit when absent or 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 52428800))]

@@ -25,6 +25,7 @@ use dataplane_telemetry::metrics::Metrics;
 use dataplane_telemetry::trace::Tracing;
 use dataplane_tls::SealError;
 use dataplane_xds::Status;
+use dataplane_xds::status::PluginDetail;
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::apply::Applier;
@@ -118,6 +119,7 @@ pub async fn run(
     }
     beside.spawn(reopen_on_hangup(access_log.clone(), admin_stop.clone()));
     let keeper = Arc::new(keeper(&bootstrap, &metrics));
+    status.ask_plugins(plugin_details(store.clone()));
     let mut applier = Applier::new(
         store,
         metrics.clone(),
@@ -218,6 +220,22 @@ async fn restore(bootstrap: &Bootstrap, applier: &mut Applier) {
     }
 }
 
+/// How plugins are doing, for the control plane.
+fn plugin_details(store: Arc<Store>) -> impl Fn() -> Vec<PluginDetail> + Send + Sync {
+    move || {
+        let config = store.load();
+        let states = config.plugins.values().map(|it| it.state());
+        let details = states.map(|state| PluginDetail {
+            key: state.key,
+            sha256: state.sha256.unwrap_or_default(),
+            module_error: state.error,
+            is_disabled: state.is_disabled,
+            last_failure: state.last_error,
+        });
+        details.collect()
+    }
+}
+
 /// What outlives configurations, empty.
 fn kept(bootstrap: &Bootstrap, secrets: Option<&Rotation>) -> Kept {
     let kept = Kept::new(
@@ -228,7 +246,10 @@ fn kept(bootstrap: &Bootstrap, secrets: Option<&Rotation>) -> Kept {
     let kept = kept
         .in_zone(&bootstrap.zone)
         .with_access_log_prefix(&bootstrap.access_log_prefix)
-        .fetching_by(Fetcher::new(bootstrap.plugins_inside, authorities));
+        .with_plugins(
+            Fetcher::new(bootstrap.plugins_inside, authorities),
+            bootstrap.plugins,
+        );
     match secrets {
         Some(secrets) => kept.sealing_with(secrets.secrets()),
         None => kept,

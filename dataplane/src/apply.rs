@@ -220,6 +220,8 @@ impl Applier {
             clusters: detail(snapshot.clusters.len()),
             endpoints_ready: detail(ready),
             endpoints_total: detail(total),
+            // Asked for with each report.
+            plugins: Vec::new(),
         });
     }
 

@@ -76,6 +76,8 @@ pub struct Bootstrap {
     pub plugins_inside: bool,
     /// PEM authorities of servers of modules, beside the system's; may be empty.
     pub plugin_authorities: Vec<u8>,
+    /// What plugins may use.
+    pub plugins: dataplane_config::PluginLimits,
     /// Topology zone of this data plane; empty when nobody says so.
     pub zone: String,
     /// Health checks of endpoints.

@@ -34,7 +34,7 @@ pub struct WasmPlugin {
     pub config: SecretText,
     /// Which of the module's root contexts it is; empty for the only one.
     pub root_id: Arc<str>,
-    /// Plugins with one module and one text here share data and queues; empty for the plugin's own.
+    /// Plugins of one namespace with one text here share data and queues; empty for the plugin's own.
     pub vm_id: Arc<str>,
     /// Its place among the plugins of one place.
     pub phase: WasmPhase,

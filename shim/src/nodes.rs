@@ -24,7 +24,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Nodes {
     inner: Mutex<Inner>,
-    /// Counts answers, arrivals and departures.
+    /// Counts what [`Nodes::subscribe`] gives word of.
     progress: watch::Sender<u64>,
 }
 
@@ -139,6 +139,23 @@ pub struct Serving {
     pub endpoints_ready: u32,
     /// All endpoints.
     pub endpoints_total: u32,
+    /// How plugins are doing there.
+    pub plugins: Vec<NodePlugin>,
+}
+
+/// How a plugin is doing on a data plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NodePlugin {
+    /// `namespace/name`.
+    pub key: String,
+    /// SHA-256 of the module that it runs, in hexadecimal; empty when it has none.
+    pub sha256: String,
+    /// Why it has not the module that is wanted; empty when it has.
+    pub module_error: String,
+    /// It failed so often in a row that it is left alone for a while.
+    pub disabled: bool,
+    /// Its last failure; empty before the first.
+    pub last_failure: String,
 }
 
 /// A stream's hold on its node; dropping it says that the stream is over.
@@ -215,14 +232,20 @@ impl Nodes {
         if !version.is_empty() {
             node.version = bounded(version);
         }
+        let plugins = |serving: &Option<Serving>| serving.as_ref().map(|it| it.plugins.clone());
+        let is_news = serving.is_some() && plugins(&serving) != plugins(&node.serving);
         if serving.is_some() {
             node.serving = serving;
         }
         node.last_seen_at = SystemTime::now();
+        drop(inner);
+        if is_news {
+            self.tell();
+        }
         true
     }
 
-    /// Word of every answer, arrival and departure.
+    /// Word of every answer, arrival and departure, and of plugins that are doing differently.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.progress.subscribe()
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use ir::wire::configuration_discovery_service_server::{
     ConfigurationDiscoveryService, ConfigurationDiscoveryServiceServer,
 };
-use ir::wire::{DiscoveryRequest, StatusAck, StatusDetail, StatusReport};
+use ir::wire::{DiscoveryRequest, PluginStatus, StatusAck, StatusDetail, StatusReport};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::StreamExt;
@@ -41,7 +41,7 @@ pub use self::tls::TlsError;
 use self::tls::{Door, Transport};
 use crate::history::Store;
 use crate::metrics::{Metrics, ReasonLabel};
-use crate::nodes::{Nodes, Serving, bounded};
+use crate::nodes::{NodePlugin, Nodes, Serving, bounded};
 use crate::quarantine::Quarantine;
 use crate::settings::{GrpcRuntime, GrpcTls};
 
@@ -49,6 +49,8 @@ use crate::settings::{GrpcRuntime, GrpcTls};
 const CONNECTIONS_MAX: usize = 8192;
 /// Names kept of one status report.
 const LISTENERS_MAX: usize = 4096;
+/// Plugins kept of a status report.
+const PLUGINS_MAX: usize = 1024;
 
 /// What all streams share.
 #[derive(Clone)]
@@ -305,6 +307,16 @@ impl Service {
     }
 }
 
+fn plugin(told: &PluginStatus) -> NodePlugin {
+    NodePlugin {
+        key: bounded(&told.key),
+        sha256: bounded(&told.sha256),
+        module_error: bounded(&told.module_error),
+        disabled: told.disabled,
+        last_failure: bounded(&told.last_failure),
+    }
+}
+
 fn serving(detail: StatusDetail) -> Serving {
     Serving {
         active_listeners: detail
@@ -319,5 +331,11 @@ fn serving(detail: StatusDetail) -> Serving {
         clusters: detail.clusters,
         endpoints_ready: detail.endpoints_ready,
         endpoints_total: detail.endpoints_total,
+        plugins: detail
+            .plugins
+            .iter()
+            .take(PLUGINS_MAX)
+            .map(plugin)
+            .collect(),
     }
 }

@@ -205,6 +205,9 @@ impl Writer {
 
     /// Marks what waits for data planes when they have moved on.
     fn take_in_progress(&mut self) {
+        for key in self.progress.changed_plugins(&self.inputs.nodes) {
+            self.mark((Kind::WasmPlugin, key.into()), Instant::now());
+        }
         let waiting: Vec<Id> = match self.progress.update(&self.inputs.nodes, &self.inputs.store) {
             Moved::Nothing => return,
             Moved::Onwards => self.unconfirmed.iter().cloned().collect(),

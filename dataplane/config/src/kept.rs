@@ -17,7 +17,7 @@ use dataplane_resilience::circuit_breaker::{Breaker, Settings};
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_wasm::fetch::Fetcher;
 
-use crate::plugins::PluginHost;
+use crate::plugins::{PluginHost, PluginLimits};
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
 use crate::session_secrets::SessionSecrets;
 use crate::sessions::{self, SessionPolicy};
@@ -101,10 +101,10 @@ impl Kept {
         }
     }
 
-    /// Has modules of plugins fetched by `fetcher`.
-    pub fn fetching_by(self, fetcher: Fetcher) -> Self {
+    /// Has modules of plugins fetched by `fetcher`, and plugins held to these limits.
+    pub fn with_plugins(self, fetcher: Fetcher, limits: PluginLimits) -> Self {
         Self {
-            plugins: PluginHost::fetching_by(fetcher),
+            plugins: PluginHost::new(fetcher, limits),
             ..self
         }
     }

@@ -22,7 +22,8 @@ pub mod sessions;
 pub mod session_secrets;
 pub mod plugins;
 
-pub use dataplane_wasm::fetch::Fetcher;
+pub use dataplane_wasm::fetch::{Fetcher, Limits as FetchLimits};
+pub use dataplane_wasm::settings::Limits as SandboxLimits;
 
 pub use access::AddressLists;
 pub use ai::{AiCluster, Guard, Place, Reached, Site};
@@ -30,7 +31,7 @@ pub use backend_tls::{ClusterTls, Identities, PolicyTls};
 pub use compile::compile;
 pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
 pub use kept::Kept;
-pub use plugins::{Configured, PluginHost, PluginSet};
+pub use plugins::{Configured, PluginHost, PluginLimits, PluginSet, PluginState};
 pub use rate_limits::{Asked, Key, Limiter, Limits, ProcessLimits, client_of};
 pub use runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,

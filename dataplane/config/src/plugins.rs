@@ -3,15 +3,15 @@
 //! [`PluginHost::prepare`] is step 4a of an update: modules are brought in and compiled there, off every
 //! worker, and a plugin without a module keeps nobody else waiting: its requests meet its failure policy.
 //! What was prepared is found again by [`PluginHost::of`] when the configuration is compiled. A plugin that
-//! an update leaves alone stays the very same, with its instances. One whose next module cannot be
-//! fetched keeps the last good one until that can be had.
+//! an update leaves alone stays the very same, with its instances. One whose next module cannot be had
+//! keeps the last good one, and what cannot be fetched is tried again by itself, ever later.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ir::wasm::{WasmFailure, WasmHook, WasmNetwork, WasmPhase, WasmSource};
 use ir::{Cluster, Snapshot, WasmPlugin};
 use tokio::task::JoinSet;
@@ -19,11 +19,39 @@ use tokio::task::JoinSet;
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_wasm::fetch::{self, Fetcher, Source};
 use dataplane_wasm::settings::{Hooks, Limits, Network, OnFailure, Settings};
-use dataplane_wasm::{Module, Plugin, Plugins};
+use dataplane_wasm::{Loaded, Module, ModuleError, Plugin, Plugins};
 
-/// The least and the most time that one call may be given.
-const CALL_TIME: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_secs(10);
+/// The least time that one call may be given.
+const CALL_TIME_MIN: Duration = Duration::from_millis(1);
+/// The longest pause between two attempts to fetch a module.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// What holds for plugins that say nothing else, and what none may exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// For plugins whose sandbox says nothing.
+    pub usual: Limits,
+    /// Memory that a sandbox may ask for.
+    pub memory_bytes_max: usize,
+    /// Time of a call that it may ask for.
+    pub call_time_max: Duration,
+    /// Size of a module that is fetched, and the time for that.
+    pub fetch: fetch::Limits,
+    /// How long after a failed fetch it is tried again; doubled with each further one.
+    pub retry_after: Duration,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            usual: Limits::default(),
+            memory_bytes_max: 512 * 1024 * 1024,
+            call_time_max: Duration::from_secs(10),
+            fetch: fetch::Limits::default(),
+            retry_after: Duration::from_secs(5),
+        }
+    }
+}
 
 /// A plugin as it is configured, ready to be run.
 #[derive(Debug)]
@@ -32,12 +60,60 @@ pub struct Configured {
     pub source: Arc<WasmPlugin>,
     /// What is run.
     pub plugin: Arc<Plugin>,
-    /// Its module is the one before, because the wanted one could not be fetched.
-    is_behind: bool,
+    wanted: Wanted,
+    /// Brings in the module that could not be had; ends with this.
+    _retry: JoinSet<()>,
 }
 
-/// What came from elsewhere, by the names of plugins.
-type FetchedModules = BTreeMap<Arc<str>, Result<Bytes, String>>;
+/// How a plugin is doing, for those who look at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginState {
+    /// `namespace/name`.
+    pub key: String,
+    /// SHA-256 of the module that it runs, in hexadecimal; absent when it has none.
+    pub sha256: Option<String>,
+    /// Why it has not the module that is wanted; empty when it has.
+    pub error: String,
+    /// It failed so often in a row that it is left alone for a while.
+    pub is_disabled: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last of them; empty before the first.
+    pub last_error: String,
+}
+
+impl Configured {
+    /// How it is doing.
+    pub fn state(&self) -> PluginState {
+        let loaded = self.plugin.loaded();
+        let condition = self.plugin.condition();
+        PluginState {
+            key: self.source.key.to_string(),
+            sha256: loaded.module.map(|module| module.digest_hex()),
+            error: loaded.error.unwrap_or_default(),
+            is_disabled: condition.is_disabled,
+            failures: condition.failures,
+            last_error: condition.last_error,
+        }
+    }
+
+    /// True when there is nothing to be done about it again: it has its module, or what failed would fail
+    /// once more, or is tried again already.
+    fn is_still(&self, source: &WasmPlugin, wanted: &Wanted) -> bool {
+        *self.source == *source && (self.wanted == *wanted || self.plugin.loaded().error.is_none())
+    }
+}
+
+/// Where the module of a plugin is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// In the snapshot.
+    Here,
+    /// It must be fetched.
+    Elsewhere(Source),
+    /// It cannot be told.
+    Nowhere(String),
+}
 
 /// Plugins by their keys.
 pub type PluginSet = BTreeMap<Arc<str>, Arc<Configured>>;
@@ -47,6 +123,7 @@ pub type PluginSet = BTreeMap<Arc<str>, Arc<Configured>>;
 pub struct PluginHost {
     plugins: Arc<Plugins>,
     fetcher: Arc<Fetcher>,
+    limits: PluginLimits,
     ready: Mutex<PluginSet>,
 }
 
@@ -58,39 +135,47 @@ impl fmt::Debug for PluginHost {
 
 impl PluginHost {
     /// Modules from elsewhere are brought by `fetcher`.
-    pub fn fetching_by(fetcher: Fetcher) -> Self {
+    pub fn new(fetcher: Fetcher, limits: PluginLimits) -> Self {
         Self {
             fetcher: Arc::new(fetcher),
+            limits,
             ..Self::default()
         }
     }
 
-    /// Brings in and compiles what `snapshot` names for the first time.
-    pub async fn prepare(&self, snapshot: &Snapshot, metrics: &Metrics) {
+    /// Brings in and compiles what `snapshot` names for the first time, all at once, so that one slow
+    /// server delays no other.
+    pub async fn prepare(&self, snapshot: &Snapshot, metrics: &Arc<Metrics>) {
         let before = self.taken();
         if before.is_empty() && named(snapshot).next().is_none() {
             return;
         }
-        // What has no module, or not the wanted one, is tried again with every update.
-        let is_known = |it: &&Arc<Configured>, source: &WasmPlugin| {
-            *it.source == *source && it.plugin.module().is_ok() && !it.is_behind
-        };
-        let elsewhere = named(snapshot).filter(|(key, source)| {
-            let known = before.get(key);
-            known.filter(|it| is_known(it, source)).is_none() && held(known, source).is_none()
-        });
-        let mut fetched = self.fetched(elsewhere, snapshot).await;
         let mut ready = PluginSet::new();
+        let mut tasks = JoinSet::new();
         for (key, source) in named(snapshot) {
             let known = before.get(&key);
-            let configured = match known.filter(|it| is_known(it, &source)) {
-                Some(known) => known.clone(),
-                None => {
-                    let fetched = fetched.remove(&key);
-                    Arc::new(self.configure(source, known, fetched, metrics).await)
-                }
+            let wanted = wanted(&source, snapshot);
+            if let Some(known) = known.filter(|it| it.is_still(&source, &wanted)) {
+                ready.insert(key, known.clone());
+                continue;
+            }
+            let held = held(known, &source);
+            let bringer = self.bringer(metrics);
+            tasks.spawn(async move {
+                let module = match held {
+                    Some(module) => Ok(module),
+                    None => bringer.module(&source, &wanted).await,
+                };
+                (key, source, wanted, module)
+            });
+        }
+        while let Some(joined) = tasks.join_next().await {
+            let Ok((key, source, wanted, module)) = joined else {
+                continue;
             };
-            ready.insert(key, configured);
+            let loaded = loaded(module, &source, before.get(&key));
+            let configured = self.configured(source, wanted, loaded, metrics);
+            ready.insert(key, Arc::new(configured));
         }
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready;
     }
@@ -102,11 +187,15 @@ impl PluginHost {
         for (key, source) in named(snapshot) {
             let configured = match ready.get(&key).filter(|it| it.source == source) {
                 Some(configured) => configured.clone(),
-                None => Arc::new(self.configured(
-                    source,
-                    Err("its module was not prepared".to_owned()),
-                    metrics,
-                )),
+                None => {
+                    let error = "its module was not prepared".to_owned();
+                    Arc::new(Configured {
+                        plugin: self.plugin(&source, Err(error), metrics),
+                        source,
+                        wanted: Wanted::Nowhere(String::new()),
+                        _retry: JoinSet::new(),
+                    })
+                }
             };
             set.insert(key, configured);
         }
@@ -120,164 +209,216 @@ impl PluginHost {
             .clone()
     }
 
-    /// Brings in what is elsewhere, all at once, so that one slow server delays no other.
-    async fn fetched(
-        &self,
-        plugins: impl Iterator<Item = (Arc<str>, Arc<WasmPlugin>)>,
-        snapshot: &Snapshot,
-    ) -> FetchedModules {
-        let mut fetched = FetchedModules::new();
-        let mut tasks = JoinSet::new();
-        for (key, plugin) in plugins {
-            let source = match source(&plugin, snapshot) {
-                Ok(Some(source)) => source,
-                Ok(None) => continue,
-                Err(error) => {
-                    fetched.insert(key, Err(error));
-                    continue;
-                }
-            };
-            let fetcher = self.fetcher.clone();
-            tasks.spawn(async move {
-                let default = fetch::Limits::default();
-                let limits = fetch::Limits {
-                    bytes_max: plugin.sandbox.module_bytes_max.unwrap_or(default.bytes_max),
-                    ..default
-                };
-                let fetching = fetcher.fetch(&source, plugin.sha256, &limits);
-                let outcome = fetching.await.map(|fetched| fetched.module);
-                (key, outcome.map_err(|error| error.to_string()))
-            });
-        }
-        while let Some(joined) = tasks.join_next().await {
-            if let Ok((key, outcome)) = joined {
-                fetched.insert(key, outcome);
-            }
-        }
-        fetched
-    }
-
-    async fn configure(
-        &self,
-        source: Arc<WasmPlugin>,
-        before: Option<&Arc<Configured>>,
-        fetched: Option<Result<Bytes, String>>,
-        metrics: &Metrics,
-    ) -> Configured {
-        let module = match held(before, &source) {
-            Some(module) => Ok(module.clone()),
-            None => self.module(&source, fetched).await,
-        };
-        let is_elsewhere = !matches!(source.source, WasmSource::Inline(_));
-        let last_good = before
-            .filter(|_| is_elsewhere)
-            .and_then(|it| it.plugin.module().ok());
-        let (module, is_behind) = match (module, last_good) {
-            (Err(error), Some(last_good)) => {
-                tracing::error!(
-                    plugin = &*source.key,
-                    error,
-                    "a plugin keeps the module that it had, the wanted one cannot be had"
-                );
-                (Ok(last_good.clone()), true)
-            }
-            (module, _) => (module, false),
-        };
-        match &module {
-            Ok(module) => tracing::info!(
-                plugin = &*source.key,
-                sha256 = module.digest_hex(),
-                "a plugin has its module"
-            ),
-            Err(error) => tracing::error!(
-                plugin = &*source.key,
-                error,
-                "a plugin has no module, its requests meet its failure policy"
-            ),
-        }
-        Configured {
-            is_behind,
-            ..self.configured(source, module, metrics)
+    fn bringer(&self, metrics: &Arc<Metrics>) -> Bringer {
+        Bringer {
+            plugins: self.plugins.clone(),
+            fetcher: self.fetcher.clone(),
+            limits: self.limits.fetch,
+            metrics: metrics.clone(),
         }
     }
 
     fn configured(
         &self,
         source: Arc<WasmPlugin>,
-        module: Result<Arc<Module>, String>,
-        metrics: &Metrics,
+        wanted: Wanted,
+        loaded: Loaded,
+        metrics: &Arc<Metrics>,
     ) -> Configured {
-        let plugin = self.plugins.plugin(module, settings(&source), metrics);
+        let is_lacking = loaded.error.is_some();
+        let plugin = self.plugin(&source, loaded, metrics);
+        let mut retry = JoinSet::new();
+        if is_lacking && matches!(wanted, Wanted::Elsewhere(_)) {
+            let bringer = self.bringer(metrics);
+            let (plugin, source, wanted) = (plugin.clone(), source.clone(), wanted.clone());
+            let first = self.limits.retry_after;
+            retry.spawn(async move { bringer.keep_trying(&plugin, &source, &wanted, first).await });
+        }
         Configured {
             source,
             plugin,
-            is_behind: false,
+            wanted,
+            _retry: retry,
         }
     }
 
-    /// The module of a plugin, compiled on a thread of its own.
-    async fn module(
+    fn plugin(
         &self,
         source: &WasmPlugin,
-        fetched: Option<Result<Bytes, String>>,
-    ) -> Result<Arc<Module>, String> {
-        let bytes = match &source.source {
-            WasmSource::Inline(bytes) => bytes.clone(),
-            WasmSource::Url(_) | WasmSource::Image(_) => {
-                fetched.unwrap_or_else(|| Err("its module was not fetched".to_owned()))?
+        loaded: impl Into<Loaded>,
+        metrics: &Metrics,
+    ) -> Arc<Plugin> {
+        let settings = settings(source, &self.limits);
+        self.plugins.plugin(loaded, settings, metrics)
+    }
+}
+
+/// Brings in modules and has them compiled.
+struct Bringer {
+    plugins: Arc<Plugins>,
+    fetcher: Arc<Fetcher>,
+    limits: fetch::Limits,
+    metrics: Arc<Metrics>,
+}
+
+impl Bringer {
+    /// The module of a plugin.
+    async fn module(&self, source: &WasmPlugin, wanted: &Wanted) -> Result<Arc<Module>, String> {
+        let bytes_max = self.limits.bytes_max;
+        let bytes_max = source
+            .sandbox
+            .module_bytes_max
+            .unwrap_or(bytes_max)
+            .min(bytes_max);
+        let bytes = match (wanted, &source.source) {
+            (Wanted::Here, WasmSource::Inline(bytes)) => bytes.clone(),
+            (Wanted::Elsewhere(place), _) => {
+                let limits = fetch::Limits {
+                    bytes_max,
+                    ..self.limits
+                };
+                let fetched = self.fetcher.fetch(place, source.sha256, &limits).await;
+                let result = fetched.as_ref().err().map_or("ok", |error| error.reason());
+                self.metrics.modules.fetched(result);
+                fetched.map_err(|error| error.to_string())?.module
             }
+            (Wanted::Nowhere(error), _) => return Err(error.clone()),
+            (Wanted::Here, _) => return Err("its module is nowhere".to_owned()),
         };
-        let (plugins, sha256) = (self.plugins.clone(), source.sha256);
-        let bytes_max = source.sandbox.module_bytes_max.unwrap_or(u64::MAX);
         if bytes.len() as u64 > bytes_max {
             return Err(format!(
-                "the module has {} bytes, but its sandbox allows {bytes_max}",
+                "the module has {} bytes, but may have {bytes_max}; sandbox.maxModuleBytes and \
+                 wasm.moduleBytesMax say how many",
                 bytes.len()
             ));
         }
-        let compile = move || {
-            let module = plugins.module(&bytes).map_err(|error| error.to_string())?;
-            match sha256 {
-                Some(sha256) if sha256 != module.digest() => Err(format!(
-                    "the module's SHA-256 is {}, not the one that was asked for",
-                    module.digest_hex()
-                )),
-                _ => Ok(module),
+        let metrics = self.metrics.clone();
+        let compiling = self.plugins.compiled(bytes, is_metered(source), metrics);
+        let module = compiling.await.and_then(|module| match source.sha256 {
+            Some(sha256) if sha256 != module.digest() => Err(ModuleError::Invalid(format!(
+                "the module's SHA-256 is {}, not the one that was asked for",
+                module.digest_hex()
+            ))),
+            _ => Ok(module),
+        });
+        if let (Err(_), Wanted::Elsewhere(place)) = (&module, wanted) {
+            // Another module may be there the next time.
+            self.fetcher.forget(place);
+        }
+        module.map_err(|error| error.to_string())
+    }
+
+    /// Tries until the module is there, and puts it into the plugin.
+    async fn keep_trying(
+        &self,
+        plugin: &Plugin,
+        source: &WasmPlugin,
+        wanted: &Wanted,
+        first: Duration,
+    ) {
+        let mut pause = first;
+        loop {
+            // Data planes that failed together shall not come back together.
+            let spread = RandomState::new().hash_one(plugin.name()) % 1000;
+            tokio::time::sleep(pause + pause.mul_f64(spread as f64 / 4000.0)).await;
+            let module = self.module(source, wanted).await;
+            let had = plugin.module();
+            match &module {
+                Ok(module) => told_module(source, module),
+                Err(error) => tracing::warn!(
+                    plugin = &*source.key,
+                    error,
+                    "the module of a plugin still cannot be had"
+                ),
             }
-        };
-        let compiled = tokio::task::spawn_blocking(compile).await;
-        compiled.unwrap_or_else(|_| Err("compiling the module ended early".to_owned()))
+            let is_there = module.is_ok();
+            let mut loaded = Loaded::from(module);
+            loaded.module = loaded.module.or(had);
+            plugin.load(loaded);
+            if is_there {
+                return;
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
     }
 }
 
-/// The module of the plugin before, where this one names the same.
-fn held<'a>(before: Option<&'a Arc<Configured>>, plugin: &WasmPlugin) -> Option<&'a Arc<Module>> {
-    let same = before.filter(|it| {
-        it.source.source == plugin.source && it.source.sha256 == plugin.sha256 && !it.is_behind
-    });
-    same.and_then(|it| it.plugin.module().ok())
+/// What a plugin runs: the wanted module, or else the last good one of a plugin whose module is fetched.
+fn loaded(
+    module: Result<Arc<Module>, String>,
+    source: &WasmPlugin,
+    before: Option<&Arc<Configured>>,
+) -> Loaded {
+    let is_elsewhere = !matches!(source.source, WasmSource::Inline(_));
+    let last_good = before
+        .filter(|it| is_elsewhere && is_metered(&it.source) == is_metered(source))
+        .and_then(|it| it.plugin.module());
+    match (&module, &last_good) {
+        (Ok(module), _) => told_module(source, module),
+        (Err(error), Some(_)) => tracing::error!(
+            plugin = &*source.key,
+            error,
+            "a plugin keeps the module that it had, the wanted one cannot be had"
+        ),
+        (Err(error), None) => tracing::error!(
+            plugin = &*source.key,
+            error,
+            "a plugin has no module, its requests meet its failure policy"
+        ),
+    }
+    let mut loaded = Loaded::from(module);
+    loaded.module = loaded.module.or(last_good);
+    loaded
 }
 
-/// Where the module is, when it is not in the snapshot itself.
-fn source(plugin: &WasmPlugin, snapshot: &Snapshot) -> Result<Option<Source>, String> {
+fn told_module(source: &WasmPlugin, module: &Module) {
+    tracing::info!(
+        plugin = &*source.key,
+        sha256 = module.digest_hex(),
+        "a plugin has its module"
+    );
+}
+
+/// The module of the plugin before, where this one names the same.
+fn held(before: Option<&Arc<Configured>>, plugin: &WasmPlugin) -> Option<Arc<Module>> {
+    let same = before.filter(|it| {
+        it.source.source == plugin.source
+            && it.source.sha256 == plugin.sha256
+            && is_metered(&it.source) == is_metered(plugin)
+    });
+    let loaded = same?.plugin.loaded();
+    loaded.module.filter(|_| loaded.error.is_none())
+}
+
+/// Whether its instructions are counted.
+fn is_metered(plugin: &WasmPlugin) -> bool {
+    plugin.sandbox.fuel_max.is_some()
+}
+
+/// Where the module is.
+fn wanted(plugin: &WasmPlugin, snapshot: &Snapshot) -> Wanted {
     match &plugin.source {
-        WasmSource::Inline(_) => Ok(None),
-        WasmSource::Url(url) => Ok(Some(Source::Url(url.clone()))),
+        WasmSource::Inline(_) => Wanted::Here,
+        WasmSource::Url(url) => Wanted::Elsewhere(Source::Url(url.clone())),
         WasmSource::Image(image) => {
             let credentials = match &image.pull_secret {
                 None => None,
                 Some(pull) => {
                     let secret = snapshot.secrets.get(&pull.secret);
                     let text = secret.and_then(|secret| secret.values.get(&pull.key));
-                    Some(text.cloned().ok_or_else(|| {
-                        format!("pull secret {} has no {}", pull.secret, pull.key)
-                    })?)
+                    match text {
+                        Some(text) => Some(text.clone()),
+                        None => {
+                            let error = format!("pull secret {} has no {}", pull.secret, pull.key);
+                            return Wanted::Nowhere(error);
+                        }
+                    }
                 }
             };
-            Ok(Some(Source::Image {
+            Wanted::Elsewhere(Source::Image {
                 reference: image.reference.clone(),
                 credentials,
-            }))
+            })
         }
     }
 }
@@ -316,9 +457,9 @@ fn rank(configured: &Configured) -> (WasmPhase, i32, &str) {
     configured.source.rank()
 }
 
-fn settings(source: &WasmPlugin) -> Settings {
+fn settings(source: &WasmPlugin, bounds: &PluginLimits) -> Settings {
     let hooks = source.hooks;
-    let default = Limits::default();
+    let usual = bounds.usual;
     let sandbox = &source.sandbox;
     let memory = sandbox.memory_bytes_max;
     let namespace = source
@@ -328,6 +469,7 @@ fn settings(source: &WasmPlugin) -> Settings {
     Settings {
         name: source.key.clone(),
         root_id: source.root_id.clone(),
+        vm_id: source.vm_id.clone(),
         config: source.config.expose().to_owned().into(),
         on_failure: match source.on_failure {
             WasmFailure::Closed => OnFailure::Closed,
@@ -340,15 +482,15 @@ fn settings(source: &WasmPlugin) -> Settings {
             response_body: hooks.contains(WasmHook::ResponseBody),
         },
         limits: Limits {
-            memory_bytes: memory.map_or(default.memory_bytes, |bytes| {
-                usize::try_from(bytes).unwrap_or(usize::MAX)
+            memory_bytes: memory.map_or(usual.memory_bytes, |bytes| {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                bytes.min(bounds.memory_bytes_max)
             }),
-            call_time: sandbox
-                .execution_time_max
-                .map_or(default.call_time, |time| {
-                    time.clamp(*CALL_TIME.start(), *CALL_TIME.end())
-                }),
-            ..default
+            call_time: sandbox.execution_time_max.map_or(usual.call_time, |time| {
+                time.min(bounds.call_time_max).max(CALL_TIME_MIN)
+            }),
+            fuel: sandbox.fuel_max,
+            ..usual
         },
         network: match &sandbox.network {
             WasmNetwork::None => Network::Denied,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use dataplane_config::{ClusterConfig, ListenerConfig};
@@ -24,6 +25,7 @@ use dataplane_upstream::{Ask, Cluster, Endpoint};
 
 use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Owner, Peer, Receiver, Sender};
 use crate::h1::{Authority, BodyLength, Frame};
+use crate::message::Response;
 use crate::pipe::{Lost, Reader};
 use crate::worker::Worker;
 
@@ -83,6 +85,8 @@ pub(crate) enum Body {
     Whole(Bytes),
     /// A copy of one that is still coming in, framed like it.
     Copied(Reader, BodyLength),
+    /// Pieces as they come, until there are no more.
+    Pieces(mpsc::Receiver<Bytes>),
 }
 
 /// What is wanted of the answer.
@@ -107,6 +111,14 @@ pub(crate) struct Answer {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
+/// A part of what comes back.
+#[derive(Debug)]
+pub(crate) enum Part {
+    Head(StatusCode, HeaderMap),
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
 /// Why nothing came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallError {
@@ -129,7 +141,12 @@ pub(crate) async fn send(
     let mut tries = 0;
     loop {
         let mut is_reused = false;
-        let outcome = once(worker, way, message, &mut body, wanted, &mut is_reused).await;
+        let interims_max = worker.settings.interim_responses_max;
+        let reading = async |receiver: &mut Receiver<'_>, has_head: &Cell<bool>| {
+            read(receiver, wanted, interims_max, has_head).await
+        };
+        let sending = (&mut body, wanted.idle);
+        let outcome = once(worker, way, message, sending, reading, &mut is_reused).await;
         let failure = match outcome {
             Ok(answer) => return Ok(answer),
             Err(Fault::Call(error)) => return Err(error),
@@ -138,6 +155,7 @@ pub(crate) async fn send(
         let may_again = match (failure.again, &body) {
             // What was read from a pipe cannot be read again.
             (_, Body::Copied(_, length)) if !length.is_empty() => false,
+            (_, Body::Pieces(_)) => false,
             (Again::Safe, _) => true,
             // The endpoint may have closed a kept connection just as it was used.
             (Again::IfIdempotent, _) => is_reused && message.is_repeatable,
@@ -167,12 +185,35 @@ impl From<CallError> for Fault {
     }
 }
 
+/// Sends a request whose body comes in pieces, and hands on what comes back as it does, too; neither is
+/// ever tried again. The error is what became of a call that nobody answered.
+pub(crate) async fn converse(
+    worker: &Worker,
+    way: &Way,
+    message: &Message,
+    pieces: mpsc::Receiver<Bytes>,
+    idle: Duration,
+    parts: &mpsc::Sender<Part>,
+) -> Result<(), CallError> {
+    let mut body = Body::Pieces(pieces);
+    let interims_max = worker.settings.interim_responses_max;
+    let reading = async |receiver: &mut Receiver<'_>, has_head: &Cell<bool>| {
+        hand_on(receiver, interims_max, has_head, parts).await
+    };
+    let outcome = once(worker, way, message, (&mut body, idle), reading, &mut false).await;
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(Fault::Call(error)) => Err(error),
+        Err(Fault::Upstream(failure)) => Err(CallError::Failed(failure.reason)),
+    }
+}
+
 async fn once(
     worker: &Worker,
     way: &Way,
     message: &Message,
-    body: &mut Body,
-    wanted: Wanted,
+    (body, idle): (&mut Body, Duration),
+    reading: impl AsyncFnOnce(&mut Receiver<'_>, &Cell<bool>) -> Result<Answer, Fault>,
     is_reused: &mut bool,
 ) -> Result<Answer, Fault> {
     let settings = &worker.settings;
@@ -195,6 +236,7 @@ async fn once(
         body: match body {
             Body::Whole(bytes) => BodyLength::Length(bytes.len() as u64),
             Body::Copied(_, length) => *length,
+            Body::Pieces(_) => BodyLength::Chunked,
         },
         websocket: false,
         takes_trailers: message.takes_trailers,
@@ -203,21 +245,16 @@ async fn once(
     let mut uploaded = None;
     let has_head = Cell::new(false);
     let answer = {
-        let mut sending = pin!(upload(sender, body, wanted.idle));
-        let mut reading = pin!(read(
-            &mut receiver,
-            wanted,
-            settings.interim_responses_max,
-            &has_head
-        ));
+        let mut sending = pin!(upload(sender, body, idle));
+        let mut reading = pin!(reading(&mut receiver, &has_head));
         // The answer is waited for from the end of the request on.
-        let mut due = pin!(sleep(wanted.idle));
+        let mut due = pin!(sleep(idle));
         poll_fn(|cx| {
             if uploaded.is_none()
                 && let Poll::Ready(ended) = sending.as_mut().poll(cx)
             {
                 uploaded = Some(ended?);
-                due.as_mut().reset(Instant::now() + wanted.idle);
+                due.as_mut().reset(Instant::now() + idle);
             }
             if let Poll::Ready(answer) = reading.as_mut().poll(cx) {
                 return Poll::Ready(answer);
@@ -265,6 +302,7 @@ async fn upload(
             };
         }
         Body::Copied(reader, _) => reader,
+        Body::Pieces(pieces) => return upload_pieces(sender, pieces, idle).await,
     };
     loop {
         let frame = next(copied, &mut sender, idle).await?;
@@ -272,6 +310,34 @@ async fn upload(
             return Ok(Uploaded::Refused);
         };
         let ends = matches!(frame, Frame::End);
+        match timeout(idle, sender.frame(frame)).await {
+            Ok(Ok(())) if ends => return Ok(Uploaded::Whole),
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(Uploaded::Refused),
+            Err(_) => return Err(CallError::Timeout),
+        }
+    }
+}
+
+async fn upload_pieces(
+    mut sender: Sender<'_>,
+    pieces: &mut mpsc::Receiver<Bytes>,
+    idle: Duration,
+) -> Result<Uploaded, CallError> {
+    loop {
+        let piece = match pieces.try_recv() {
+            Ok(piece) => Some(piece),
+            Err(_) => {
+                match timeout(idle, sender.flush()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(Uploaded::Refused),
+                    Err(_) => return Err(CallError::Timeout),
+                }
+                pieces.recv().await
+            }
+        };
+        let ends = piece.is_none();
+        let frame = piece.map_or(Frame::End, Frame::Data);
         match timeout(idle, sender.frame(frame)).await {
             Ok(Ok(())) if ends => return Ok(Uploaded::Whole),
             Ok(Ok(())) => {}
@@ -299,23 +365,63 @@ async fn next(
     }
 }
 
+/// The head that ends interim ones.
+async fn head(
+    receiver: &mut Receiver<'_>,
+    interims_max: usize,
+    has_head: &Cell<bool>,
+) -> Result<Response, Fault> {
+    let mut interims = 0;
+    loop {
+        match receiver.head().await? {
+            Head::Interim(..) if interims < interims_max => interims += 1,
+            Head::Interim(..) | Head::Switched(_) => {
+                return Err(CallError::Failed(Reason::UpstreamProtocol).into());
+            }
+            Head::Final(response) => {
+                has_head.set(true);
+                return Ok(response);
+            }
+        }
+    }
+}
+
+/// Hands on what comes, and waits for whoever takes it; the answer itself is empty.
+async fn hand_on(
+    receiver: &mut Receiver<'_>,
+    interims_max: usize,
+    has_head: &Cell<bool>,
+    parts: &mpsc::Sender<Part>,
+) -> Result<Answer, Fault> {
+    let response = head(receiver, interims_max, has_head).await?;
+    let status = response.status;
+    let mut next = Part::Head(status, response.headers);
+    let is_whole = loop {
+        if parts.send(next).await.is_err() {
+            break false;
+        }
+        next = match receiver.frame().await? {
+            Frame::Data(data) => Part::Data(data),
+            Frame::Trailers(fields) => Part::Trailers(fields),
+            Frame::End => break true,
+        };
+    };
+    Ok(Answer {
+        status,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        is_whole,
+        trailers: None,
+    })
+}
+
 async fn read(
     receiver: &mut Receiver<'_>,
     wanted: Wanted,
     interims_max: usize,
     has_head: &Cell<bool>,
 ) -> Result<Answer, Fault> {
-    let mut interims = 0;
-    let response = loop {
-        match receiver.head().await? {
-            Head::Interim(..) if interims < interims_max => interims += 1,
-            Head::Interim(..) | Head::Switched(_) => {
-                return Err(CallError::Failed(Reason::UpstreamProtocol).into());
-            }
-            Head::Final(response) => break response,
-        }
-    };
-    has_head.set(true);
+    let response = head(receiver, interims_max, has_head).await?;
     let mut body = BytesMut::new();
     let mut bytes = 0;
     let mut trailers = None;

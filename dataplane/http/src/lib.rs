@@ -16,6 +16,7 @@ mod context;
 mod session;
 mod mirror;
 pub mod plugin_call;
+mod plugin_grpc;
 mod call;
 mod edit;
 mod exchange;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use dataplane_config::Store;
@@ -16,11 +17,14 @@ use dataplane_route::table::RouteKind;
 use dataplane_telemetry::access_log::Writer;
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_telemetry::trace::Tracer;
-use dataplane_wasm::callout::{Calling, Callout, Fields, HttpAnswer, HttpCall};
+use dataplane_wasm::callout::{
+    Calling, Callout, GrpcCall, GrpcMessage, GrpcPart, GrpcRunning, HttpAnswer, HttpCall,
+};
 
 use crate::call::{self, Body, Message, Wanted, Way};
 use crate::h1::{Authority, strip_hop_by_hop};
 use crate::overload::Overload;
+use crate::plugin_grpc::{self, fields};
 use crate::settings::Settings;
 use crate::worker::Worker;
 
@@ -52,6 +56,21 @@ impl Callout for Caller {
     fn knows(&self, cluster: &str) -> bool {
         let worker = self.worker.upgrade();
         worker.is_some_and(|worker| worker.config().clusters.contains_key(cluster))
+    }
+
+    fn grpc(
+        &self,
+        call: GrpcCall,
+        messages: mpsc::UnboundedReceiver<GrpcMessage>,
+        parts: mpsc::Sender<GrpcPart>,
+    ) -> GrpcRunning {
+        let worker = self.worker.clone();
+        Box::pin(async move {
+            match worker.upgrade() {
+                Some(worker) => plugin_grpc::run(&worker, call, messages, parts).await,
+                None => plugin_grpc::ended(plugin_grpc::UNAVAILABLE, "the gateway ends"),
+            }
+        })
     }
 
     fn call(&self, call: HttpCall) -> Calling {
@@ -90,13 +109,6 @@ async fn send(worker: &Worker, call: HttpCall) -> Option<HttpAnswer> {
         body: answer.body,
         trailers: answer.trailers.as_ref().map(fields).unwrap_or_default(),
     })
-}
-
-fn fields(headers: &HeaderMap) -> Fields {
-    let pair = |(name, value): (&HeaderName, &HeaderValue)| {
-        (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())
-    };
-    headers.iter().map(pair).collect()
 }
 
 /// The request; nothing when it cannot be sent as it is.

@@ -1,9 +1,11 @@
-//! Wasm plugins as they are configured: where the module comes from, when it is called, by whom.
+//! Wasm plugins as they are configured: where the module comes from, when it is called, by whom; and how
+//! they are doing: the module that runs, what keeps another away, failures.
 //!
 //! Settings of plugins may hold credentials and are not shown; neither are those of a URL.
 
 use std::sync::Arc;
 
+use dataplane_config::RuntimeConfig;
 use ir::Snapshot;
 use ir::wasm::{WasmFailure, WasmHook, WasmPhase, WasmPlugin, WasmSource};
 use serde_json::{Value, json};
@@ -25,7 +27,7 @@ pub(super) fn list(context: &Context, filter: &Filter) -> Answer {
         filter,
         "/v1/plugins",
         page,
-        |config, it| Some(view(&config.snapshot, it)),
+        |config, it| Some(view(config, it)),
     )
 }
 
@@ -33,12 +35,12 @@ pub(super) fn list(context: &Context, filter: &Filter) -> Answer {
 pub(super) fn one(context: &Context, names: &[String]) -> Answer {
     let config = context.state.store.load();
     match config.snapshot.wasm_plugins.get(&names.join("/")) {
-        Some(plugin) => Answer::json(&view(&config.snapshot, plugin)),
+        Some(plugin) => Answer::json(&view(&config, plugin)),
         None => Answer::not_found("no such plugin; /v1/plugins lists them"),
     }
 }
 
-fn view(snapshot: &Snapshot, plugin: &WasmPlugin) -> Value {
+fn view(config: &RuntimeConfig, plugin: &WasmPlugin) -> Value {
     let hooks = WasmHook::ALL.into_iter();
     let hooks = hooks.filter(|hook| plugin.hooks.contains(*hook));
     let phase = match plugin.phase {
@@ -51,6 +53,8 @@ fn view(snapshot: &Snapshot, plugin: &WasmPlugin) -> Value {
         WasmFailure::Closed => "closed",
         WasmFailure::Open => "open",
     };
+    let configured = config.plugins.get(&plugin.key);
+    let state = configured.map(|it| it.state()).unwrap_or_default();
     json!({
         "key": &*plugin.key,
         "source": source(&plugin.source),
@@ -58,7 +62,16 @@ fn view(snapshot: &Snapshot, plugin: &WasmPlugin) -> Value {
         "phase": phase,
         "priority": plugin.priority,
         "on_failure": on_failure,
-        "used_by": users(snapshot, &plugin.key),
+        "used_by": users(&config.snapshot, &plugin.key),
+        "module": {
+            "sha256": state.sha256,
+            "error": state.error,
+        },
+        "health": {
+            "disabled": state.is_disabled,
+            "failures_in_a_row": state.failures,
+            "last_error": state.last_error,
+        },
     })
 }
 

@@ -56,6 +56,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         zone: written.text(&key::ZONE).unwrap_or_default(),
         plugins_inside: written.flag(&key::PLUGIN_INSIDE),
         plugin_authorities: plugin_authorities(written),
+        plugins: plugins(written),
         health: health(written),
         drain: drain(written),
         last_good: last_good(written),
@@ -63,6 +64,25 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         effective: effective(written),
         node_id,
         xds,
+    }
+}
+
+fn plugins(written: &Written) -> dataplane_config::PluginLimits {
+    dataplane_config::PluginLimits {
+        usual: dataplane_config::SandboxLimits {
+            memory_bytes: to_usize(written.number(&key::PLUGIN_MEMORY)),
+            call_time: written.duration(&key::PLUGIN_TIME),
+            fuel: None,
+            body_bytes: to_usize(written.number(&key::PLUGIN_BODY)),
+            pause: written.duration(&key::PLUGIN_PAUSE),
+        },
+        memory_bytes_max: to_usize(written.number(&key::PLUGIN_MEMORY_MAX)),
+        call_time_max: written.duration(&key::PLUGIN_TIME_MAX),
+        fetch: dataplane_config::FetchLimits {
+            bytes_max: written.number(&key::PLUGIN_MODULE),
+            time_max: written.duration(&key::PLUGIN_FETCH),
+        },
+        retry_after: written.duration(&key::PLUGIN_RETRY),
     }
 }
 

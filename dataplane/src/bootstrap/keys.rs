@@ -477,6 +477,25 @@ keys! {
     PLUGIN_AUTHORITIES "wasm.fetch.caPath": Kind::Text, "",
         "PEM authorities that may vouch for servers of modules, beside the system's; read at the start.";
 
+    PLUGIN_FETCH "wasm.fetch.timeoutMs": WAIT, "30000",
+        "How long fetching a module may take, attempts and redirects included; an update that names a new one waits for it.";
+    PLUGIN_RETRY "wasm.fetch.retryMs": WAIT, "5000",
+        "How long after a module could not be fetched it is tried again; doubled with each further time, up to five minutes.";
+    PLUGIN_MODULE "wasm.moduleBytesMax": number(Unit::Bytes, 1024, 50 << 20, Zero::Default), "52428800",
+        "Largest module of a plugin; larger ones are not taken.";
+    PLUGIN_MEMORY "wasm.memoryBytes": number(Unit::Bytes, 65_536, 4 * GIB, Zero::Default), "67108864",
+        "Memory of one instance of a plugin whose sandbox says nothing; more is not given to it.";
+    PLUGIN_MEMORY_MAX "wasm.memoryBytesMax": number(Unit::Bytes, 65_536, 4 * GIB, Zero::Default), "536870912",
+        "The most memory that the sandbox of a plugin can ask for.";
+    PLUGIN_TIME "wasm.executionTimeMs": number(Unit::Milliseconds, 1, 60_000, Zero::Default), "100",
+        "Time of one call of a plugin whose sandbox says nothing; then it is stopped.";
+    PLUGIN_TIME_MAX "wasm.executionTimeMaxMs": number(Unit::Milliseconds, 1, 60_000, Zero::Default), "10000",
+        "The longest time of a call that the sandbox of a plugin can ask for; other requests of the worker wait meanwhile.";
+    PLUGIN_BODY "wasm.bodyBytes": number(Unit::Bytes, 1024, GIB, Zero::Default), "1048576",
+        "How much of one body is gathered for a plugin that holds it back.";
+    PLUGIN_PAUSE "wasm.pauseMs": WAIT, "30000",
+        "How long a plugin may hold a request or a response back.";
+
     XDS_TLS "xdsTls.enabled": Kind::Flag, "true", "TLS towards the control plane; needs `xdsTls.caPath`.";
     XDS_CA "xdsTls.caPath": Kind::Text, "",
         "PEM authorities that may vouch for the control plane; read again at each dial.";

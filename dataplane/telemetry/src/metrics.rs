@@ -38,7 +38,7 @@ pub use last_good::LastGoodMetrics;
 pub use live::{Live, LiveBackend, LiveRateLimit};
 pub use mirror::MirrorResult;
 pub use overload::{OverloadMetrics, OverloadScope};
-pub use plugin::{CustomKind, CustomMetric, PluginFailure, PluginMetrics};
+pub use plugin::{CustomKind, CustomMetric, ModuleMetrics, PluginFailure, PluginMetrics};
 pub use process::ProcessMetrics;
 pub use rate_limit::RateLimitMetrics;
 pub use session::SessionMetrics;
@@ -76,6 +76,8 @@ pub struct Metrics {
     pub log: Arc<LogMetrics>,
     /// Traces; shared with the thread that sends them.
     pub traces: Arc<TraceMetrics>,
+    /// Modules of plugins, all together.
+    pub modules: ModuleMetrics,
     retry_totals: Arc<backend::RetryTotals>,
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
@@ -123,6 +125,7 @@ impl Metrics {
             access_log: Arc::default(),
             log: Arc::default(),
             traces: Arc::default(),
+            modules: ModuleMetrics::default(),
             retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
@@ -355,6 +358,7 @@ impl Metrics {
         let lost = self.token_budget_evictions.load(Ordering::Relaxed);
         ai::encode(&mut out, &ai, lost);
         plugin::encode(&mut out, &plugins);
+        self.modules.encode(&mut out);
         stream::encode(&mut out, &streams, &self.datagrams);
         self.xds.encode(&mut out);
         self.last_good.encode(&mut out);

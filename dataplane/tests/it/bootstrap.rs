@@ -593,8 +593,10 @@ fn every_limit_has_a_row_and_every_row_is_true() {
                 ..
             }
         );
+        let is_number = matches!(key.kind, keys::Kind::Number { .. });
         let is_limit = key.name.starts_with("runtimeProtection.")
-            || (key.name.starts_with("runtimeTuning.") && is_wait);
+            || (key.name.starts_with("runtimeTuning.") && is_wait)
+            || (key.name.starts_with("wasm.") && is_number && key.name != "wasm.fetch.retryMs");
         let count = rows().filter(|row| row.key == key.name).count();
         assert!(
             count == 1 || (count == 0 && !is_limit),

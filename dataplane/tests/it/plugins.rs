@@ -2,10 +2,14 @@
 //!
 //! The modules are text; those that SDKs build are tested where the examples are.
 
+mod grpc;
+mod modules;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dataplane::bootstrap::Bootstrap;
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
@@ -31,6 +35,7 @@ fn module(functions: &str) -> Bytes {
         (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_send_local_response" (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_http_call" (func $http (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_grpc_call" (func $unary (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
         (memory (export "memory") 2)
         (func (export "proxy_abi_version_0_2_1"))
@@ -86,17 +91,22 @@ fn snapshot(port: u16, at: At, backends: [&Backend; 2]) -> Snapshot {
 }
 
 struct Setting {
-    _gateway: Gateway,
+    gateway: Gateway,
     port: u16,
     backends: [Backend; 2],
 }
 
 async fn serving(at: At) -> Setting {
+    serving_with(at, |_| ()).await
+}
+
+async fn serving_with(at: At, change: impl FnOnce(&mut Bootstrap)) -> Setting {
     let backends = [Backend::http1("b").await, Backend::http1("other").await];
     let port = free_port();
-    let gateway = Gateway::serving(&snapshot(port, at, [&backends[0], &backends[1]])).await;
+    let snapshot = snapshot(port, at, [&backends[0], &backends[1]]);
+    let gateway = Gateway::with(&snapshot, change).await;
     Setting {
-        _gateway: gateway,
+        gateway,
         port,
         backends,
     }

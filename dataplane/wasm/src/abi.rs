@@ -4,11 +4,17 @@
 //! gives is checked, and what it gets is written to room that it gave. What the calls do stands in
 //! `abi/*.rs`. No host call waits: what takes time is noted in [`Host`] and done by `instance`.
 
-use wasmtime::{Caller, Extern, Linker, Memory};
+use std::sync::Arc;
+
+use dataplane_telemetry::metrics::Metrics;
+use wasmtime::{Caller, Extern, Linker, Memory, Store};
 
 use crate::host::Host;
+use crate::settings::Settings;
+use crate::shared::Shared;
 
 mod calls;
+mod grpc;
 mod messages;
 mod property;
 mod state;
@@ -83,13 +89,13 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     link_state(linker)?;
     link!(linker, "env",
         "proxy_http_call" => calls::http, [cluster, cluster_len, head, head_len, body, body_len, trailers, trailers_len, timeout, id];
-        "proxy_grpc_call" => calls::grpc_call, [a, b, c, d, e, f, g, h, i, j, k, l];
-        "proxy_grpc_stream" => calls::grpc_stream, [a, b, c, d, e, f, g, h, i];
-        "proxy_grpc_send" => calls::grpc_send, [a, b, c, d];
-        "proxy_grpc_cancel" => calls::grpc_end, [id];
-        "proxy_grpc_close" => calls::grpc_end, [id];
+        "proxy_grpc_call" => grpc::call, [a, b, c, d, e, f, g, h, i, j, k, l];
+        "proxy_grpc_stream" => grpc::stream, [a, b, c, d, e, f, g, h, i];
+        "proxy_grpc_send" => grpc::send, [a, b, c, d];
+        "proxy_grpc_cancel" => grpc::cancel, [id];
+        "proxy_grpc_close" => grpc::close, [id];
         "proxy_call_foreign_function" => calls::foreign, [name, name_len, data, data_len, out, out_len];
-        "proxy_get_status" => calls::status, [code, message, message_len];
+        "proxy_get_status" => grpc::status, [code, message, message_len];
     );
     wasi::link(linker, "wasi_snapshot_preview1")?;
     wasi::link(linker, "wasi_unstable")?;
@@ -161,6 +167,46 @@ fn link_state(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         },
     )?;
     Ok(())
+}
+
+/// A function that a plugin may import.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Import {
+    /// Where it stands, such as `env`.
+    pub module: String,
+    /// Its name.
+    pub name: String,
+    /// The types of its arguments, such as `i32`.
+    pub parameters: Vec<String>,
+    /// The type of what it gives back; most give a status.
+    pub result: Option<String>,
+}
+
+/// Every function that a plugin may import, in the order of their names. The rest of WASI is there, too,
+/// and answers that it is not implemented.
+///
+/// The error says why plugins cannot run on this machine.
+pub fn imports() -> Result<Vec<Import>, String> {
+    let wrong = |error: wasmtime::Error| format!("{error:#}");
+    let engine = wasmtime::Engine::default();
+    let mut linker = Linker::new(&engine);
+    link(&mut linker).map_err(wrong)?;
+    let shared = Shared::new(Arc::default(), Metrics::new().plugin(""));
+    let host = Host::new(Arc::new(Settings::named("")), Arc::new(shared), None);
+    let mut store = Store::new(&engine, host);
+    let all: Vec<_> = linker.iter(&mut store).collect();
+    let all = all.into_iter().filter_map(|(module, name, it)| {
+        let kind = it.into_func()?.ty(&store);
+        Some(Import {
+            parameters: kind.params().map(|it| it.to_string()).collect(),
+            result: kind.results().next().map(|it| it.to_string()),
+            module: module.to_owned(),
+            name: name.to_owned(),
+        })
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    Ok(all)
 }
 
 /// The guest's memory.

@@ -1,7 +1,8 @@
 //! The compiler and its clock: one for the process, made with the first plugin.
 //!
 //! A thread counts epochs, by which the deadline of every call is measured; it ends with the engine. What
-//! guests may import is linked once, here.
+//! guests may import is linked once, here. Counting instructions costs every plugin of an engine time, so
+//! those with such a limit have an engine of their own.
 
 use std::thread;
 use std::time::Duration;
@@ -23,15 +24,16 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts the clock.
-    pub(crate) fn new() -> wasmtime::Result<Self> {
+    /// Starts the clock; instructions are counted where `is_metered`.
+    pub(crate) fn new(is_metered: bool) -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config
             .epoch_interruption(true)
+            .consume_fuel(is_metered)
             .max_wasm_stack(STACK_BYTES)
             .wasm_memory64(false)
             .wasm_multi_memory(false)
-            // On one thread: requests are to have the others.
+            // Modules are compiled beside each other, each on one thread.
             .parallel_compilation(false);
         let engine = wasmtime::Engine::new(&config)?;
         let mut linker = Linker::new(&engine);

@@ -208,6 +208,12 @@ impl Fetcher {
         Ok(fetched)
     }
 
+    /// What is kept of that source turned out to be of no use.
+    pub fn forget(&self, source: &Source) {
+        let key = key_of(source);
+        self.kept().0.retain(|(known, _)| *known != key);
+    }
+
     async fn attempts(&self, source: &Source, limits: &Limits) -> Result<Bytes, FetchError> {
         let mut pause = BACK_OFF;
         for _ in 1..ATTEMPTS {

@@ -3,16 +3,17 @@
 //! This is the data of the instance's store. Host calls (`abi`) change it; `instance` prepares it before a
 //! call into the guest and acts on it afterwards. Nothing here calls the guest.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
-use crate::callout::{Callout, HttpAnswer, HttpCall};
+use crate::callout::{Callout, GrpcCall, GrpcEnd, GrpcMessage, GrpcPart, HttpAnswer, HttpCall};
 use crate::facts::Facts;
 use crate::head::Head;
 use crate::settings::Settings;
@@ -53,6 +54,16 @@ pub(crate) struct Host {
     pub(crate) outbox: Vec<(u32, u32, HttpCall)>,
     pub(crate) last_call: u32,
     pub(crate) calls: usize,
+    /// gRPC calls that are under way.
+    pub(crate) grpc: HashMap<u32, GrpcSide>,
+    /// Those that are to begin.
+    pub(crate) grpc_outbox: Vec<GrpcBegin>,
+    /// What a gRPC call brought, of which the guest is being told.
+    pub(crate) grpc_part: Option<GrpcPart>,
+    /// How the last one ended.
+    pub(crate) grpc_end: GrpcEnd,
+    /// Bytes of messages that wait to be sent.
+    pub(crate) grpc_waiting: Rc<Cell<usize>>,
     /// Queues to be watched.
     pub(crate) queues: Vec<(u32, Arc<Queue>)>,
     /// Contexts that may go on.
@@ -63,6 +74,29 @@ pub(crate) struct Host {
     log: LogBudget,
     /// For the guest's monotonic clock.
     pub(crate) started: Instant,
+}
+
+/// The guest's side of a gRPC call; when it goes, the call ends.
+pub(crate) struct GrpcSide {
+    /// On whose behalf.
+    pub(crate) context: u32,
+    /// The guest sees all parts of it, and may send more.
+    pub(crate) is_stream: bool,
+    /// Where its messages go, until it said that there are no more.
+    pub(crate) messages: Option<mpsc::UnboundedSender<GrpcMessage>>,
+    /// What a unary call brought; told when it has ended.
+    pub(crate) answer: Option<GrpcPart>,
+    /// Ends with it.
+    _alive: oneshot::Sender<()>,
+}
+
+/// A gRPC call that is to begin.
+pub(crate) struct GrpcBegin {
+    pub(crate) number: u32,
+    pub(crate) call: GrpcCall,
+    pub(crate) messages: mpsc::UnboundedReceiver<GrpcMessage>,
+    /// Told when the guest wants it no more.
+    pub(crate) gone: oneshot::Receiver<()>,
 }
 
 /// One request, as one plugin sees it.
@@ -201,6 +235,14 @@ impl Host {
             outbox: Vec::new(),
             last_call: 0,
             calls: 0,
+            grpc: HashMap::new(),
+            grpc_outbox: Vec::new(),
+            grpc_part: None,
+            grpc_end: GrpcEnd {
+                status: 0,
+                message: String::new(),
+            },
+            grpc_waiting: Rc::default(),
             queues: Vec::new(),
             woken: Vec::new(),
             knows,
@@ -211,6 +253,47 @@ impl Host {
 
     pub(crate) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
         &mut self.limiter
+    }
+
+    /// The number of a new call; nothing when there are too many.
+    pub(crate) fn next_call(&mut self) -> Option<u32> {
+        if self.calls + self.grpc.len() >= CALLS_MAX {
+            return None;
+        }
+        loop {
+            self.last_call = self.last_call.checked_add(1).unwrap_or(1);
+            if !self.grpc.contains_key(&self.last_call) {
+                return Some(self.last_call);
+            }
+        }
+    }
+
+    /// Notes a gRPC call; what it sends first is in `first`, behind which nothing follows when it is no
+    /// stream. Its number; nothing when there are too many.
+    pub(crate) fn begin_grpc(&mut self, call: GrpcCall, first: Option<GrpcMessage>) -> Option<u32> {
+        let number = self.next_call()?;
+        let (sender, messages) = mpsc::unbounded_channel();
+        let (alive, gone) = oneshot::channel();
+        let is_stream = first.is_none();
+        if let Some(first) = first {
+            // The other end is at hand.
+            let _ = sender.send(first);
+        }
+        let side = GrpcSide {
+            context: self.effective,
+            is_stream,
+            messages: Some(sender).filter(|_| is_stream),
+            answer: None,
+            _alive: alive,
+        };
+        self.grpc.insert(number, side);
+        self.grpc_outbox.push(GrpcBegin {
+            number,
+            call,
+            messages,
+            gone,
+        });
+        Some(number)
     }
 
     /// The stream that host calls are about, if it is not the root context.

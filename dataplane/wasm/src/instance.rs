@@ -5,6 +5,8 @@
 //! call (requests, timers, queues, going on) is done behind it, by tasks of the same thread that end with
 //! the instance.
 
+mod grpc;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -13,15 +15,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use wasmtime::{Instance, Store, Trap, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
 
 use dataplane_telemetry::metrics::PluginFailure;
 
 use crate::callout::{Callout, HttpAnswer, HttpCall};
 use crate::engine::ticks;
+use crate::exports::{Callbacks, Exports, OnHead, export};
 use crate::facts::Facts;
 use crate::host::{Host, ROOT, StreamContext};
+use crate::module::Module;
 use crate::plugin::Plugin;
+use crate::settings::Limits;
 use crate::shared::Queue;
 
 /// How much longer than a call an instance may take to come up.
@@ -69,6 +74,7 @@ impl Instances {
         *slots = held;
         let slots: Vec<_> = slots.values().cloned().collect();
         for slot in slots {
+            slot.renew();
             slot.instance();
         }
     }
@@ -100,6 +106,17 @@ impl Slot {
         }
     }
 
+    /// Lets go of an instance of another module than the plugin has by now.
+    fn renew(&self) {
+        let held = self.instance.borrow().clone();
+        let (Some(vm), Some(module)) = (held, self.plugin.module()) else {
+            return;
+        };
+        if !Arc::ptr_eq(&vm.module, &module) {
+            self.instance.borrow_mut().take();
+        }
+    }
+
     /// The instance, made anew when there is none; nothing while the plugin is left alone.
     pub(crate) fn instance(&self) -> Option<Rc<Vm>> {
         if let Some(vm) = &*self.instance.borrow()
@@ -110,10 +127,11 @@ impl Slot {
         let shared = &self.plugin.shared;
         // Before another one comes up: the former's memory goes first.
         self.instance.borrow_mut().take();
-        if self.plugin.module.is_err() || !shared.may_start(Instant::now()) {
+        let module = self.plugin.module()?;
+        if !shared.may_start(Instant::now()) {
             return None;
         }
-        match Vm::start(&self.plugin, self.callout.clone()) {
+        match Vm::start(&self.plugin, module, self.callout.clone()) {
             Ok(vm) => {
                 *self.instance.borrow_mut() = Some(vm.clone());
                 Some(vm)
@@ -148,6 +166,7 @@ pub(crate) struct Broken;
 /// One instance.
 pub(crate) struct Vm {
     plugin: Arc<Plugin>,
+    module: Arc<Module>,
     inner: RefCell<Inner>,
     callout: Option<Rc<dyn Callout>>,
     is_broken: Cell<bool>,
@@ -167,114 +186,17 @@ struct Inner {
     exports: Exports,
 }
 
-/// Callbacks of one direction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Has {
-    pub(crate) head: bool,
-    pub(crate) body: bool,
-    pub(crate) trailers: bool,
-}
-
-/// Callbacks for requests and for responses.
-pub(crate) type Callbacks = [Has; 2];
-
-type Fn1 = TypedFunc<u32, ()>;
-type Fn2<R> = TypedFunc<(u32, u32), R>;
-type Fn5 = TypedFunc<(u32, u32, u32, u32, u32), ()>;
-type Fn3<R> = TypedFunc<(u32, u32, u32), R>;
-
-/// A callback for heads; before 0.2.0 it is not told whether a body follows.
-#[derive(Clone)]
-enum OnHead {
-    Short(Fn2<u32>),
-    Long(Fn3<u32>),
-}
-
-/// What the guest can be called for.
-struct Exports {
-    context_create: Option<Fn2<()>>,
-    vm_start: Option<Fn2<u32>>,
-    configure: Option<Fn2<u32>>,
-    tick: Option<Fn1>,
-    queue_ready: Option<Fn2<()>>,
-    /// Of requests and of responses, as are the next two.
-    head: [Option<OnHead>; 2],
-    body: [Option<Fn3<u32>>; 2],
-    trailers: [Option<Fn2<u32>>; 2],
-    http_call_response: Option<Fn5>,
-    done: Option<TypedFunc<u32, u32>>,
-    log: Option<Fn1>,
-    delete: Option<Fn1>,
-}
-
-/// The export of that name; an error when it has another signature.
-fn export<P: WasmParams, R: WasmResults>(
-    instance: &Instance,
-    store: &mut Store<Host>,
-    name: &str,
-) -> wasmtime::Result<Option<TypedFunc<P, R>>> {
-    match instance.get_func(&mut *store, name) {
-        Some(func) => Ok(Some(func.typed(&*store)?)),
-        None => Ok(None),
-    }
-}
-
-impl Exports {
-    fn of(instance: &Instance, store: &mut Store<Host>) -> wasmtime::Result<Self> {
-        let names = |part: &str| {
-            [
-                format!("proxy_on_request_{part}"),
-                format!("proxy_on_response_{part}"),
-            ]
-        };
-        let mut head = [None, None];
-        let mut body = [None, None];
-        let mut trailers = [None, None];
-        for at in 0..2 {
-            let name = &names("headers")[at];
-            head[at] = match export(instance, store, name) {
-                Ok(long) => long.map(OnHead::Long),
-                Err(_) => export(instance, store, name)?.map(OnHead::Short),
-            };
-            body[at] = export(instance, store, &names("body")[at])?;
-            trailers[at] = export(instance, store, &names("trailers")[at])?;
-        }
-        Ok(Self {
-            context_create: export(instance, store, "proxy_on_context_create")?,
-            vm_start: export(instance, store, "proxy_on_vm_start")?,
-            configure: export(instance, store, "proxy_on_configure")?,
-            tick: export(instance, store, "proxy_on_tick")?,
-            queue_ready: export(instance, store, "proxy_on_queue_ready")?,
-            head,
-            body,
-            trailers,
-            http_call_response: export(instance, store, "proxy_on_http_call_response")?,
-            done: export(instance, store, "proxy_on_done")?,
-            log: export(instance, store, "proxy_on_log")?,
-            delete: export(instance, store, "proxy_on_delete")?,
-        })
-    }
-
-    fn callbacks(&self, plugin: &Plugin) -> Callbacks {
-        let hooks = plugin.settings.hooks;
-        let of = |at: usize, heads: bool, bodies: bool| Has {
-            head: heads && self.head[at].is_some(),
-            body: bodies && self.body[at].is_some(),
-            trailers: bodies && self.trailers[at].is_some(),
-        };
-        [
-            of(0, hooks.request_head, hooks.request_body),
-            of(1, hooks.response_head, hooks.response_body),
-        ]
-    }
-}
-
 impl Vm {
-    fn start(plugin: &Arc<Plugin>, callout: Option<Rc<dyn Callout>>) -> Result<Rc<Self>, String> {
-        let inner = instantiate(plugin, callout.clone()).map_err(|error| told(&error))?;
+    fn start(
+        plugin: &Arc<Plugin>,
+        module: Arc<Module>,
+        callout: Option<Rc<dyn Callout>>,
+    ) -> Result<Rc<Self>, String> {
+        let inner = instantiate(plugin, &module, callout.clone()).map_err(|error| told(&error))?;
         let vm = Rc::new(Self {
             plugin: plugin.clone(),
-            has: inner.exports.callbacks(plugin),
+            module,
+            has: inner.exports.callbacks(plugin.settings.hooks),
             inner: RefCell::new(inner),
             callout,
             is_broken: Cell::new(false),
@@ -331,11 +253,11 @@ impl Vm {
             };
             let host = store.data_mut();
             (host.effective, host.called) = (context, context);
-            let time = self.plugin.settings.limits.call_time;
-            store.set_epoch_deadline(ticks(match self.is_starting.get() {
-                true => time * START_FACTOR,
-                false => time,
-            }));
+            let factor = match self.is_starting.get() {
+                true => START_FACTOR,
+                false => 1,
+            };
+            allot(store, &self.plugin.settings.limits, factor);
             let began = Instant::now();
             let result = function.call(&mut *store, params);
             self.plugin.shared.metrics.took(began.elapsed());
@@ -357,6 +279,7 @@ impl Vm {
         self.is_broken.set(true);
         let kind = match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => PluginFailure::Timeout,
+            Some(Trap::OutOfFuel) => PluginFailure::Fuel,
             _ => PluginFailure::Trap,
         };
         match self.is_starting.get() {
@@ -372,7 +295,7 @@ impl Vm {
 
     /// Does what the guest asked for.
     fn after(self: &Rc<Self>) {
-        let (outbox, queues, tick) = {
+        let (outbox, grpc, queues, tick) = {
             let mut inner = self.inner.borrow_mut();
             let host = inner.store.data_mut();
             for id in std::mem::take(&mut host.woken) {
@@ -383,10 +306,14 @@ impl Vm {
             let tick = (host.tick != host.tick_known).then_some(host.tick);
             host.tick_known = host.tick;
             let outbox = std::mem::take(&mut host.outbox);
-            (outbox, std::mem::take(&mut host.queues), tick)
+            let grpc = std::mem::take(&mut host.grpc_outbox);
+            (outbox, grpc, std::mem::take(&mut host.queues), tick)
         };
         for (number, context, call) in outbox {
             self.send(number, context, call);
+        }
+        for begin in grpc {
+            self.begin_grpc(begin);
         }
         for (id, queue) in queues {
             spawn_local(watch(Rc::downgrade(self), self.gone.clone(), id, queue));
@@ -472,12 +399,11 @@ impl Vm {
     }
 
     fn forget(&self, id: u32) {
-        self.inner
-            .borrow_mut()
-            .store
-            .data_mut()
-            .contexts
-            .remove(&id);
+        let mut inner = self.inner.borrow_mut();
+        let host = inner.store.data_mut();
+        host.contexts.remove(&id);
+        // What it called for ends with it.
+        host.grpc.retain(|_, side| side.context != id);
     }
 
     /// What is kept for a stream; also of an instance that broke.
@@ -550,14 +476,25 @@ fn told(error: &wasmtime::Error) -> String {
     text
 }
 
-fn instantiate(plugin: &Plugin, callout: Option<Rc<dyn Callout>>) -> wasmtime::Result<Inner> {
-    let module = plugin.module.as_ref();
-    let module = module.map_err(|error| wasmtime::Error::msg(error.clone()))?;
+/// Gives the next call its time and its instructions.
+fn allot(store: &mut Store<Host>, limits: &Limits, factor: u32) {
+    store.set_epoch_deadline(ticks(limits.call_time * factor));
+    if let Some(fuel) = limits.fuel {
+        // It fails only where instructions are not counted.
+        let _ = store.set_fuel(fuel.saturating_mul(u64::from(factor)));
+    }
+}
+
+fn instantiate(
+    plugin: &Plugin,
+    module: &Module,
+    callout: Option<Rc<dyn Callout>>,
+) -> wasmtime::Result<Inner> {
     let host = Host::new(plugin.settings.clone(), plugin.shared.clone(), callout);
     let mut store = Store::new(module.pre.module().engine(), host);
     store.limiter(Host::limiter);
     store.epoch_deadline_trap();
-    store.set_epoch_deadline(ticks(plugin.settings.limits.call_time * START_FACTOR));
+    allot(&mut store, &plugin.settings.limits, START_FACTOR);
     let instance = module.pre.instantiate(&mut store)?;
     store.data_mut().memory = instance.get_memory(&mut store, "memory");
     let allocate = match export(&instance, &mut store, "proxy_on_memory_allocate")? {

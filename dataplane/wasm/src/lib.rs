@@ -13,6 +13,7 @@
 pub mod fetch;
 mod stream;
 mod instance;
+mod exports;
 mod plugin;
 mod module;
 mod engine;
@@ -25,9 +26,10 @@ pub mod head;
 mod pairs;
 pub mod settings;
 
+pub use abi::{Import, imports};
 pub use host::LocalResponse;
 pub use instance::Instances;
 pub use module::{Module, ModuleError};
-pub use plugin::{Plugin, Plugins};
+pub use plugin::{Loaded, Plugin, Plugins};
 pub use shared::Condition;
 pub use stream::{Direction, Failed, Piece, Stream, Verdict};

@@ -1,7 +1,8 @@
 //! A compiled module: checked against what this host offers, linked, ready to be instantiated.
 //!
-//! Compiling takes long and happens off the request path; one digest is compiled once, as long as some
-//! plugin holds the module. Nothing compiled is written to disk or read from it.
+//! Compiling takes long and happens off the request path, on threads that leave the processor to all
+//! others; one digest is compiled once, as long as some plugin holds the module. Nothing compiled is
+//! written to disk or read from it.
 
 use std::fmt;
 
@@ -12,8 +13,8 @@ use crate::abi;
 use crate::engine::Engine;
 use crate::host::Host;
 
-/// The largest module.
-pub(crate) const MODULE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest module, the same as that of a snapshot.
+const MODULE_BYTES_MAX: u64 = ir::wasm::MODULE_BYTES_MAX;
 /// Exports by which a module says which ABI it was built for.
 const VERSIONS: [&str; 3] = [
     "proxy_abi_version_0_1_0",
@@ -78,7 +79,7 @@ impl Module {
     }
 
     pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self, ModuleError> {
-        if bytes.len() > MODULE_BYTES_MAX {
+        if bytes.len() as u64 > MODULE_BYTES_MAX {
             return Err(ModuleError::TooLarge { bytes: bytes.len() });
         }
         let invalid = |error: wasmtime::Error| ModuleError::Invalid(format!("{error:#}"));

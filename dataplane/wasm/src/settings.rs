@@ -17,6 +17,8 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Which of the module's root contexts is meant; mostly empty.
     pub root_id: Arc<str>,
+    /// Plugins of one namespace with the same text here share data and queues; empty for its own.
+    pub vm_id: Arc<str>,
     /// What the plugin reads as its configuration.
     pub config: Bytes,
     /// What becomes of a request that the plugin cannot serve.
@@ -43,11 +45,24 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
+    /// What plugins that share data and queues have in common; no name has a space.
+    pub(crate) fn space(&self) -> Arc<str> {
+        if self.vm_id.is_empty() {
+            return self.name.clone();
+        }
+        let namespace = self
+            .name
+            .split_once('/')
+            .map_or("", |(namespace, _)| namespace);
+        format!("{namespace} {}", self.vm_id).into()
+    }
+
     /// The defaults, under that name.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.into(),
             root_id: "".into(),
+            vm_id: "".into(),
             config: Bytes::new(),
             on_failure: OnFailure::Closed,
             hooks: Hooks::ALL,
@@ -97,6 +112,8 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Time of one call.
     pub call_time: Duration,
+    /// Instructions of one call, roughly; nothing for as many as fit into its time.
+    pub fuel: Option<u64>,
     /// What is gathered of one body for a plugin that holds it back.
     pub body_bytes: usize,
     /// How long a plugin may hold a request back.
@@ -108,6 +125,7 @@ impl Default for Limits {
         Self {
             memory_bytes: 64 * 1024 * 1024,
             call_time: Duration::from_millis(100),
+            fuel: None,
             body_bytes: 1024 * 1024,
             pause: Duration::from_secs(30),
         }

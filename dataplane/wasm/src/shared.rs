@@ -1,7 +1,8 @@
 //! What all instances of one plugin share: data, queues, and how well the plugin is.
 //!
 //! Outlives instances and configurations for as long as a plugin of that name is configured. All of it is
-//! bounded, because a guest decides what is put in. Guests of different plugins never see each other's.
+//! bounded, because a guest decides what is put in. Data and queues are a plugin's own, unless plugins of
+//! one namespace name the same `vmId`: then they have one [`Space`] together.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,10 +35,16 @@ const ROW_MAX: Duration = Duration::from_secs(120);
 /// What instances of one plugin share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    data: Mutex<Data>,
-    queues: Mutex<Queues>,
+    pub(crate) space: Arc<Space>,
     health: Mutex<Health>,
     pub(crate) metrics: Arc<PluginMetrics>,
+}
+
+/// Data and queues, of one plugin or of several.
+#[derive(Debug, Default)]
+pub(crate) struct Space {
+    data: Mutex<Data>,
+    queues: Mutex<Queues>,
 }
 
 /// How well a plugin is.
@@ -89,16 +96,7 @@ pub(crate) enum NotWritten {
     Full,
 }
 
-impl Shared {
-    pub(crate) fn new(metrics: Arc<PluginMetrics>) -> Self {
-        Self {
-            data: Mutex::default(),
-            queues: Mutex::default(),
-            health: Mutex::default(),
-            metrics,
-        }
-    }
-
+impl Space {
     /// A value and the number of its last change.
     pub(crate) fn data(&self, key: &[u8]) -> Option<(Bytes, u32)> {
         locked(&self.data).entries.get(key).cloned()
@@ -150,6 +148,22 @@ impl Shared {
     pub(crate) fn queue(&self, id: u32) -> Option<Arc<Queue>> {
         let at = usize::try_from(id).ok()?.checked_sub(1)?;
         locked(&self.queues).queues.get(at).cloned()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(space: Arc<Space>, metrics: Arc<PluginMetrics>) -> Self {
+        Self {
+            space,
+            health: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Somebody changed the plugin: what failed before says nothing of it.
+    pub(crate) fn forgive(&self) {
+        *locked(&self.health) = Health::default();
+        self.metrics.disabled.set_claim(false);
     }
 
     /// Whether an instance may be made at this moment.
@@ -237,42 +251,42 @@ mod tests {
 
     fn shared() -> Shared {
         let metrics = dataplane_telemetry::metrics::Metrics::new();
-        Shared::new(metrics.plugin("shop/p"))
+        Shared::new(Arc::default(), metrics.plugin("shop/p"))
     }
 
     #[test]
     fn data_is_written_over_what_was_read_and_nothing_else() {
-        let shared = shared();
-        assert_eq!(shared.data(b"k"), None);
-        assert_eq!(shared.set_data(b"k", b"1", 7), Err(NotWritten::Changed));
-        shared.set_data(b"k", b"1", 0).unwrap();
-        let (value, cas) = shared.data(b"k").unwrap();
+        let space = Space::default();
+        assert_eq!(space.data(b"k"), None);
+        assert_eq!(space.set_data(b"k", b"1", 7), Err(NotWritten::Changed));
+        space.set_data(b"k", b"1", 0).unwrap();
+        let (value, cas) = space.data(b"k").unwrap();
         assert_eq!(&value[..], b"1");
-        shared.set_data(b"k", b"2", cas).unwrap();
-        assert_eq!(shared.set_data(b"k", b"3", cas), Err(NotWritten::Changed));
-        assert_eq!(&shared.data(b"k").unwrap().0[..], b"2");
+        space.set_data(b"k", b"2", cas).unwrap();
+        assert_eq!(space.set_data(b"k", b"3", cas), Err(NotWritten::Changed));
+        assert_eq!(&space.data(b"k").unwrap().0[..], b"2");
     }
 
     #[test]
     fn data_and_queues_are_bounded() {
-        let shared = shared();
+        let space = Space::default();
         let megabyte = vec![0; 1024 * 1024];
-        let large = (0..10_u8).take_while(|at| shared.set_data(&[*at], &megabyte, 0).is_ok());
+        let large = (0..10_u8).take_while(|at| space.set_data(&[*at], &megabyte, 0).is_ok());
         assert_eq!(large.count(), 3, "with the keys, four do not fit");
-        shared.set_data(&[0], b"", 0).unwrap();
-        shared.set_data(&[9], &megabyte, 0).unwrap();
-        let queues = (0..100_u8).take_while(|at| shared.register_queue(&[*at]).is_some());
+        space.set_data(&[0], b"", 0).unwrap();
+        space.set_data(&[9], &megabyte, 0).unwrap();
+        let queues = (0..100_u8).take_while(|at| space.register_queue(&[*at]).is_some());
         assert_eq!(queues.count(), QUEUES_MAX);
-        let queue = shared.queue(1).unwrap();
+        let queue = space.queue(1).unwrap();
         assert_eq!(
             (0..2_000).take_while(|_| queue.put(b"")).count(),
             QUEUE_ENTRIES_MAX
         );
-        let queue = shared.queue(2).unwrap();
+        let queue = space.queue(2).unwrap();
         assert_eq!((0..10).take_while(|_| queue.put(&megabyte)).count(), 1);
         assert_eq!(queue.take().unwrap().len(), megabyte.len());
         assert!(queue.put(b"again"));
-        assert!(shared.queue(0).is_none() && shared.queue(99).is_none());
+        assert!(space.queue(0).is_none() && space.queue(99).is_none());
     }
 
     #[test]
@@ -298,5 +312,9 @@ mod tests {
             (Duration::ZERO, false),
             "not in a row"
         );
+        shared.failed(now, PluginFailure::Trap, "t".to_owned());
+        assert!(!shared.may_start(now));
+        shared.forgive();
+        assert!(shared.may_start(now));
     }
 }

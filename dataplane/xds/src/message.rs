@@ -11,7 +11,7 @@ use ir::{Version, decode, wire};
 
 use crate::apply::{Rejection, Update};
 use crate::session::{Content, Push, Response, Standing};
-use crate::status::Detail;
+use crate::status::{Detail, PluginDetail};
 
 /// The longest version or nonce taken, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -21,6 +21,8 @@ const REASON_BYTES_MAX: usize = 8 * 1024;
 const VIOLATION_BYTES_MAX: usize = 1024;
 /// How many violations go into one refusal.
 const VIOLATIONS_MAX: usize = 256;
+/// Plugins told of in one status report.
+const PLUGINS_MAX: usize = 1024;
 /// How many resource types may have a version.
 const TYPES_MAX: usize = 64;
 
@@ -109,6 +111,12 @@ impl Node {
                 clusters: detail.clusters,
                 endpoints_ready: detail.endpoints_ready,
                 endpoints_total: detail.endpoints_total,
+                plugins: detail
+                    .plugins
+                    .into_iter()
+                    .take(PLUGINS_MAX)
+                    .map(plugin)
+                    .collect(),
             }),
         }
     }
@@ -120,6 +128,16 @@ impl Node {
             result_status: status.into(),
             ..wire::DiscoveryRequest::default()
         }
+    }
+}
+
+fn plugin(detail: PluginDetail) -> wire::PluginStatus {
+    wire::PluginStatus {
+        key: detail.key,
+        sha256: detail.sha256,
+        module_error: cut(&detail.module_error, VIOLATION_BYTES_MAX),
+        disabled: detail.is_disabled,
+        last_failure: cut(&detail.last_failure, VIOLATION_BYTES_MAX),
     }
 }
 

@@ -4,7 +4,8 @@
 //! `.await`. Nothing here decides anything.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -101,6 +102,32 @@ pub struct Detail {
     pub endpoints_ready: u32,
     /// All endpoints known.
     pub endpoints_total: u32,
+    /// How plugins are doing; asked for with each report.
+    pub plugins: Vec<PluginDetail>,
+}
+
+/// How one plugin is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginDetail {
+    /// `namespace/name`.
+    pub key: String,
+    /// SHA-256 of the module that it runs, in hexadecimal; empty when it has none.
+    pub sha256: String,
+    /// Why it has not the module that is wanted; empty when it has.
+    pub module_error: String,
+    /// It failed so often in a row that it is left alone for a while.
+    pub is_disabled: bool,
+    /// Its last failure; empty before the first.
+    pub last_failure: String,
+}
+
+/// Tells how plugins are doing.
+struct PluginSource(Box<dyn Fn() -> Vec<PluginDetail> + Send + Sync>);
+
+impl fmt::Debug for PluginSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PluginSource")
+    }
 }
 
 /// Shared between the client, which writes it, and whoever wants to see it.
@@ -108,6 +135,7 @@ pub struct Detail {
 pub struct Status {
     report: Mutex<Report>,
     detail: Mutex<Option<Detail>>,
+    plugins: OnceLock<PluginSource>,
     /// The last answers, the newest first.
     history: Mutex<VecDeque<Answer>>,
 }
@@ -128,6 +156,11 @@ impl Status {
         *lock(&self.detail) = Some(detail);
     }
 
+    /// Has `source` asked, with each status report, how plugins are doing; the first one counts.
+    pub fn ask_plugins(&self, source: impl Fn() -> Vec<PluginDetail> + Send + Sync + 'static) {
+        self.plugins.get_or_init(|| PluginSource(Box::new(source)));
+    }
+
     /// The last answers to updates, the newest first; a refusal has its reason.
     pub fn history(&self) -> Vec<Answer> {
         lock(&self.history).iter().cloned().collect()
@@ -146,7 +179,11 @@ impl Status {
     }
 
     pub(crate) fn detail(&self) -> Option<Detail> {
-        lock(&self.detail).clone()
+        let mut detail = lock(&self.detail).clone()?;
+        if let Some(PluginSource(ask)) = self.plugins.get() {
+            detail.plugins = ask();
+        }
+        Some(detail)
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Report)) {

@@ -28,3 +28,4 @@ mod streams;
 mod support;
 mod tasks;
 mod two_processes;
+mod wasm_example;

@@ -84,6 +84,8 @@ impl Composer {
                 self.gateway(status, &before, translation, progress, known)
             }
             (kind, Some(status)) if !status.parents.is_empty() && !is_route(kind) => {
+                let told = told_of_plugin(kind, status, progress);
+                let status = told.as_ref().unwrap_or(status);
                 Ok(self.parents(status, &before, entry, ("ancestors", "ancestorRef")))
             }
             (kind, Some(status)) if is_route(kind) => {
@@ -279,6 +281,23 @@ impl Composer {
         let is_other = |it: &&Value| it.get("controllerName").and_then(Value::as_str) != Some(ours);
         entries.filter(is_other).cloned().collect()
     }
+}
+
+/// A plugin's status with what data planes say of it.
+fn told_of_plugin(kind: Kind, status: &ObjectStatus, progress: &Progress) -> Option<ObjectStatus> {
+    if kind != Kind::WasmPlugin {
+        return None;
+    }
+    let (truth, reason, message) = progress.plugin(&status.key)?;
+    let mut status = status.clone();
+    for parent in &mut status.parents {
+        let mut conditions = Conditions::resume(std::mem::take(&mut parent.conditions));
+        if conditions.problem(ConditionType::Accepted).is_none() {
+            conditions.set(ConditionType::Programmed, truth, reason, message.clone());
+        }
+        parent.conditions = conditions.finish();
+    }
+    Some(status)
 }
 
 fn is_route(kind: Kind) -> bool {

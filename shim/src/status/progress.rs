@@ -3,7 +3,7 @@
 //! Pure bookkeeping of sequence numbers. [`super::Writer`] adds every translation it sees and asks
 //! again whenever a data plane has answered.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::cluster_view::Kind;
 use crate::conditions::{Condition, ConditionType, ObjectStatus, Truth};
 use crate::history::Store;
-use crate::nodes::Nodes;
+use crate::nodes::{NodePlugin, Nodes};
 use crate::pipeline::{Applied, State};
 
 /// Translations remembered while they are on their way.
@@ -29,7 +29,12 @@ pub(super) struct Progress {
     /// Why one that is behind refuses.
     refusal: Option<String>,
     behind: usize,
+    /// How plugins are doing on connected data planes, by their keys.
+    plugins: Plugins,
 }
+
+/// Data planes and what they say, by the key of a plugin.
+type Plugins = BTreeMap<String, Vec<(String, NodePlugin)>>;
 
 /// What can be said differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +113,53 @@ impl Progress {
         }
     }
 
+    /// Plugins that do differently than when this was called last.
+    pub(super) fn changed_plugins(&mut self, nodes: &Nodes) -> BTreeSet<String> {
+        let mut plugins = Plugins::new();
+        for node in nodes.list() {
+            let serving = node.serving.filter(|_| node.connected);
+            for plugin in serving.into_iter().flat_map(|it| it.plugins) {
+                let told = plugins.entry(plugin.key.clone()).or_default();
+                told.push((node.node_id.clone(), plugin));
+            }
+        }
+        let both = plugins.keys().chain(self.plugins.keys());
+        let changed = both.filter(|key| plugins.get(*key) != self.plugins.get(*key));
+        let changed = changed.cloned().collect();
+        self.plugins = plugins;
+        changed
+    }
+
+    /// What data planes say of a plugin: whether it runs, why, and in words. Nothing while none does.
+    pub(super) fn plugin(&self, key: &str) -> Option<(Truth, &'static str, String)> {
+        let told = self.plugins.get(key).filter(|told| !told.is_empty())?;
+        let lacking = told.iter().filter(|(_, it)| !it.module_error.is_empty());
+        let lacking: Vec<_> = lacking
+            .map(|(node, it)| match &*it.sha256 {
+                "" => format!("{node}: {}", it.module_error),
+                runs => format!("{node} runs sha256:{runs} until then: {}", it.module_error),
+            })
+            .collect();
+        if !lacking.is_empty() {
+            return Some((Truth::False, "ModuleNotAvailable", lacking.join("; ")));
+        }
+        let disabled = told.iter().filter(|(_, it)| it.disabled);
+        let disabled: Vec<_> = disabled
+            .map(|(node, it)| format!("{node}: {}", it.last_failure))
+            .collect();
+        if !disabled.is_empty() {
+            let message = format!(
+                "it failed too often and is left alone for a while: {}",
+                disabled.join("; ")
+            );
+            return Some((Truth::False, "Disabled", message));
+        }
+        let digests: BTreeSet<_> = told.iter().map(|(_, it)| it.sha256.as_str()).collect();
+        let digests: Vec<_> = digests.iter().map(|it| format!("sha256:{it}")).collect();
+        let message = format!("{} on {} data planes", digests.join(", "), told.len());
+        Some((Truth::True, "Programmed", message))
+    }
+
     /// True when all data planes serve whatever `status` claims to be programmed.
     pub(super) fn bears_out(&self, status: &ObjectStatus) -> bool {
         let names = status.listeners.iter().map(|it| Some(it.name.as_str()));
@@ -169,4 +221,75 @@ pub(super) fn programmed<'a>(
     conditions
         .iter()
         .find(|condition| condition.kind == ConditionType::Programmed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nodes::Serving;
+
+    #[test]
+    fn what_data_planes_say_of_a_plugin_becomes_one_claim() {
+        let nodes = Nodes::default();
+        let leases = ["dp-1", "dp-2"].map(|name| nodes.connect(name).unwrap().0);
+        let says = |node: &str, sha256: &str, module_error: &str, disabled| {
+            let plugin = NodePlugin {
+                key: "shop/p".to_owned(),
+                sha256: sha256.to_owned(),
+                module_error: module_error.to_owned(),
+                disabled,
+                last_failure: "unreachable".to_owned(),
+            };
+            let serving = Serving {
+                plugins: vec![plugin],
+                ..Serving::default()
+            };
+            assert!(nodes.report(node, "", true, "", Some(serving)));
+        };
+        let mut progress = Progress::default();
+        assert!(progress.plugin("shop/p").is_none());
+        for (second, truth, reason, part) in [
+            (
+                ("aa", "", false),
+                Truth::True,
+                "Programmed",
+                "sha256:aa on 2",
+            ),
+            (
+                ("", "no answer", false),
+                Truth::False,
+                "ModuleNotAvailable",
+                "dp-2: no answer",
+            ),
+            (
+                ("bb", "no answer", false),
+                Truth::False,
+                "ModuleNotAvailable",
+                "runs sha256:bb",
+            ),
+            (
+                ("aa", "", true),
+                Truth::False,
+                "Disabled",
+                "dp-2: unreachable",
+            ),
+            (
+                ("bb", "", false),
+                Truth::True,
+                "Programmed",
+                "sha256:aa, sha256:bb on 2",
+            ),
+        ] {
+            says("dp-1", "aa", "", false);
+            says("dp-2", second.0, second.1, second.2);
+            assert_eq!(progress.changed_plugins(&nodes).len(), 1, "{reason}");
+            assert!(progress.changed_plugins(&nodes).is_empty());
+            let told = progress.plugin("shop/p").unwrap();
+            assert_eq!((told.0, told.1), (truth, reason));
+            assert!(told.2.contains(part), "{}", told.2);
+        }
+        drop(leases);
+        assert_eq!(progress.changed_plugins(&nodes).len(), 1);
+        assert!(progress.plugin("shop/p").is_none(), "nobody is connected");
+    }
 }

@@ -32,6 +32,7 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
     ("Backends", BACKENDS),
     ("TCP and TLS passthrough", STREAMS),
     ("UDP", UDP),
+    ("Plugins", PLUGINS),
     ("The end", END),
 ];
 
@@ -41,6 +42,8 @@ const ENDED: &str = "downstream_connections_ended_total";
 const SHED: &str = "http_overload_rejected_total";
 const RATE: &str = "http_rate_limit_rejected_total";
 const BROKEN: &str = "downstream_http2_limited_total";
+const PLUGIN: &str = "plugin_failures_total";
+const FETCHES: &str = "plugin_module_fetches_total";
 const BACKEND: &str = "backend_connection_errors_total";
 
 static CONNECTIONS: &[Row] = &[
@@ -498,6 +501,49 @@ static STREAMS: &[Row] = &[
 ];
 
 const DROPPED: &str = "udp_datagrams_dropped_total";
+
+static PLUGINS: &[Row] = &[
+    row(
+        "wasm.memoryBytes",
+        &["plugin_failed", PLUGIN],
+        "`memory.grow` gives nothing; a plugin that cannot do with that traps",
+    ),
+    row(
+        "wasm.memoryBytesMax",
+        &["plugin_failed", PLUGIN],
+        "a sandbox that asks for more gets this",
+    ),
+    row(
+        "wasm.executionTimeMs",
+        &["plugin_failed", PLUGIN],
+        "the call and its instance end within 2 ms more; the request meets the failure policy",
+    ),
+    row(
+        "wasm.executionTimeMaxMs",
+        &["plugin_failed", PLUGIN],
+        "a sandbox that asks for more gets this",
+    ),
+    row(
+        "wasm.bodyBytes",
+        &["body_too_large", PLUGIN],
+        "413, or the body goes on without the plugin, by its failure policy",
+    ),
+    row(
+        "wasm.pauseMs",
+        &["plugin_failed", PLUGIN],
+        "the request meets the failure policy",
+    ),
+    row(
+        "wasm.moduleBytesMax",
+        &["plugin_failed", FETCHES, "plugin_module_lacking"],
+        "the module is not taken; the plugin keeps the one before, or has none",
+    ),
+    row(
+        "wasm.fetch.timeoutMs",
+        &[FETCHES, "plugin_module_lacking"],
+        "the update goes on without the module, which is tried again",
+    ),
+];
 
 static UDP: &[Row] = &[
     row(

@@ -257,11 +257,19 @@ declare! {
         PLUGIN_TIME: Counter "plugin_time_seconds_total" ["plugin"]
             "Time spent in calls of a plugin.";
         PLUGIN_FAILURES: Counter "plugin_failures_total" ["plugin", "kind"]
-            "Times a plugin failed: `trap`, `timeout` of a call, `start` of an instance, `hold` of a request for too long or of too much, `unavailable` because it has no module or is left alone.";
+            "Times a plugin failed: `trap`, `timeout` of a call, `fuel` when it took too many instructions, `start` of an instance, `hold` of a request for too long or of too much, `unavailable` because it has no module or is left alone.";
         PLUGIN_INSTANCES: Gauge "plugin_instances" ["plugin"]
             "Instances of a plugin that are there, at most one per worker.";
         PLUGIN_DISABLED: Gauge "plugin_disabled" ["plugin"]
             "1 while a plugin is left alone because it failed five times in a row or more.";
+        PLUGIN_LACKING: Gauge "plugin_module_lacking" ["plugin"]
+            "1 while a plugin has not the module that is wanted: it has none, or runs the one before.";
+        PLUGIN_FETCHES: Counter "plugin_module_fetches_total" ["result"]
+            "Modules of plugins that were fetched, by how it ended: `ok`, `refused` for an address or URL that is not allowed, `unreachable`, `status` other than 200, `too_large`, `timeout`, `digest` of another module, `invalid` when it is no module, `credentials` that cannot be read.";
+        PLUGIN_COMPILED: Counter "plugin_modules_compiled_total" []
+            "Modules of plugins that were given to the compiler.";
+        PLUGIN_COMPILE_TIME: Counter "plugin_module_compile_seconds_total" []
+            "Time that the compiler took for them, on threads of the lowest priority.";
         PLUGIN_COUNTER: Counter "plugin_custom_total" ["plugin", "metric"]
             "Counters that plugins keep themselves.";
         PLUGIN_GAUGE: Gauge "plugin_custom_value" ["plugin", "metric"]

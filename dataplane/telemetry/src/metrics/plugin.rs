@@ -28,9 +28,60 @@ pub struct PluginMetrics {
     pub instances: Gauge,
     /// 1 while it is left alone because it failed too often in a row.
     pub disabled: Gauge,
+    /// 1 while it has not the module that is wanted.
+    pub lacking: Gauge,
     time_ns: Counter,
     failures: [Counter; PluginFailure::ALL.len()],
     custom: Mutex<Vec<Arc<CustomMetric>>>,
+}
+
+/// How modules of plugins came, of all plugins together.
+#[derive(Debug, Default)]
+pub struct ModuleMetrics {
+    fetches: [Counter; FETCH_RESULTS.len()],
+    compiled: Counter,
+    compile_ns: Counter,
+}
+
+/// How fetching a module ends.
+const FETCH_RESULTS: [&str; 9] = [
+    "ok",
+    "refused",
+    "unreachable",
+    "status",
+    "too_large",
+    "timeout",
+    "digest",
+    "invalid",
+    "credentials",
+];
+
+impl ModuleMetrics {
+    /// Counts a fetch by its result, one of those that there are.
+    pub fn fetched(&self, result: &str) {
+        let at = FETCH_RESULTS.iter().position(|it| *it == result);
+        if let Some(counter) = at.and_then(|at| self.fetches.get(at)) {
+            counter.increment();
+        }
+    }
+
+    /// Counts a module that was compiled, or was refused by the compiler, and the time that took.
+    pub fn compiled(&self, time: Duration) {
+        self.compiled.increment();
+        self.compile_ns
+            .add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn encode(&self, out: &mut Exposition<'_>) {
+        let mut samples = out.family(&family::PLUGIN_FETCHES);
+        for (result, count) in FETCH_RESULTS.iter().zip(&self.fetches) {
+            samples.sample(&[result], count.value());
+        }
+        out.family(&family::PLUGIN_COMPILED)
+            .sample(&[], self.compiled.value());
+        out.family(&family::PLUGIN_COMPILE_TIME)
+            .sample(&[], seconds(self.compile_ns.value()));
+    }
 }
 
 /// How a plugin failed.
@@ -40,6 +91,8 @@ pub enum PluginFailure {
     Trap,
     /// A call took too long.
     Timeout,
+    /// A call took more instructions than it may.
+    Fuel,
     /// An instance did not come up, or refused its configuration.
     Start,
     /// It held a request back for too long, or too much of a body.
@@ -49,9 +102,10 @@ pub enum PluginFailure {
 }
 
 impl PluginFailure {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Trap,
         Self::Timeout,
+        Self::Fuel,
         Self::Start,
         Self::Hold,
         Self::Unavailable,
@@ -61,6 +115,7 @@ impl PluginFailure {
         match self {
             Self::Trap => "trap",
             Self::Timeout => "timeout",
+            Self::Fuel => "fuel",
             Self::Start => "start",
             Self::Hold => "hold",
             Self::Unavailable => "unavailable",
@@ -129,6 +184,7 @@ impl PluginMetrics {
             replies: Counter::default(),
             instances: Gauge::default(),
             disabled: Gauge::default(),
+            lacking: Gauge::default(),
             time_ns: Counter::default(),
             failures: std::array::from_fn(|_| Counter::default()),
             custom: Mutex::default(),
@@ -214,6 +270,7 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<PluginMetrics>]) {
             (|it| &it.instances) as fn(&PluginMetrics) -> &Gauge,
         ),
         (&family::PLUGIN_DISABLED, |it| &it.disabled),
+        (&family::PLUGIN_LACKING, |it| &it.lacking),
     ] {
         let mut samples = out.family(family);
         for it in all {

@@ -1,22 +1,22 @@
-//! Host calls that would leave the gateway: HTTP to clusters that the plugin may call, and nothing else.
+//! Host calls that would leave the gateway: HTTP to clusters that the plugin may call; gRPC is in `grpc`.
 //!
-//! A call is only noted here; `instance` has the proxy send it once the guest has returned. gRPC calls and
-//! foreign functions are refused with a status that SDKs understand.
+//! A call is only noted here; `instance` has the proxy send it once the guest has returned. Foreign
+//! functions are refused with a status that SDKs understand.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::callout::HttpCall;
-use crate::host::CALLS_MAX;
+use crate::host::Host;
 use crate::pairs;
 
-use super::{Done, Guest, Status, give, handed, handed_two, put_number};
+use super::{Done, Guest, Status, handed, handed_two, put_number};
 
 /// Bytes of a call's body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The longest that a call may take.
-const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 #[expect(clippy::too_many_arguments, reason = "the ABI has as many")]
 pub(super) fn http(
@@ -37,8 +37,7 @@ pub(super) fn http(
     let cluster = std::str::from_utf8(cluster).map_err(|_| Status::BadArgument)?;
     let cluster = cluster.to_owned();
     let (head, body, host) = handed_two(guest, (head, head_len), (body, body_len))?;
-    let is_there = host.knows.as_ref().is_some_and(|it| it.knows(&cluster));
-    if !host.settings.network.allows(&cluster) || !is_there {
+    if !may_call(host, &cluster) {
         return Err(Status::BadArgument.into());
     }
     let head = pairs::decode(head).ok_or(Status::ParseFailure)?;
@@ -46,63 +45,23 @@ pub(super) fn http(
     if body.len() > BODY_BYTES_MAX || ![":method", ":path", ":authority"].into_iter().all(has) {
         return Err(Status::BadArgument.into());
     }
-    if host.calls >= CALLS_MAX {
-        return Err(Status::InternalFailure.into());
-    }
     let call = HttpCall {
         cluster,
         head: head.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
         body: Bytes::copy_from_slice(body),
         timeout: Duration::from_millis(u64::from(timeout)).min(TIMEOUT_MAX),
     };
-    host.last_call = host.last_call.checked_add(1).unwrap_or(1);
+    let number = host.next_call().ok_or(Status::InternalFailure)?;
     host.calls += 1;
-    let (number, context) = (host.last_call, host.effective);
+    let context = host.effective;
     host.outbox.push((number, context, call));
     put_number(guest, id, number)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the ABI has as many")]
-pub(super) fn grpc_call(
-    _: &mut Guest<'_>,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-) -> Done {
-    Err(Status::Unimplemented.into())
-}
-
-#[expect(clippy::too_many_arguments, reason = "the ABI has as many")]
-pub(super) fn grpc_stream(
-    _: &mut Guest<'_>,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-) -> Done {
-    Err(Status::Unimplemented.into())
-}
-
-pub(super) fn grpc_send(_: &mut Guest<'_>, _: u32, _: u32, _: u32, _: u32) -> Done {
-    Err(Status::Unimplemented.into())
-}
-
-pub(super) fn grpc_end(_: &mut Guest<'_>, _: u32) -> Done {
-    Err(Status::NotFound.into())
+/// Whether the plugin may call that cluster, and there is one.
+pub(super) fn may_call(host: &Host, cluster: &str) -> bool {
+    let is_there = host.knows.as_ref().is_some_and(|it| it.knows(cluster));
+    is_there && host.settings.network.allows(cluster)
 }
 
 /// There are none.
@@ -117,10 +76,4 @@ pub(super) fn foreign(
 ) -> Done {
     handed_two(guest, (name, name_len), (data, data_len))?;
     Err(Status::NotFound.into())
-}
-
-/// Of the last gRPC call, of which there was none.
-pub(super) fn status(guest: &mut Guest<'_>, code: u32, message: u32, message_len: u32) -> Done {
-    put_number(guest, code, 0)?;
-    give(guest, &[], message, message_len)
 }

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::callout::Fields;
-use crate::head::Head;
+use crate::callout::{Fields, GrpcPart};
+use crate::head::{Head, NotAllowed};
 use crate::host::{Host, LocalResponse};
 use crate::pairs;
 
@@ -17,6 +17,7 @@ use super::{Done, Guest, Status, Stop, give, handed, handed_two, put_number};
 const REQUEST_BODY: u32 = 0;
 const RESPONSE_BODY: u32 = 1;
 const CALL_BODY: u32 = 4;
+const GRPC_MESSAGE: u32 = 5;
 const VM_CONFIGURATION: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
@@ -35,9 +36,13 @@ fn buffer(host: &mut Host, kind: u32) -> Result<Bytes, Stop> {
             body.bytes.clone()
         }
         CALL_BODY => host.answer.as_ref().ok_or(Status::NotFound)?.body.clone(),
+        GRPC_MESSAGE => match &host.grpc_part {
+            Some(GrpcPart::Message(message)) => message.clone(),
+            _ => return Err(Status::NotFound.into()),
+        },
         VM_CONFIGURATION => Bytes::new(),
         PLUGIN_CONFIGURATION => host.settings.config.clone(),
-        2 | 3 | 5 | 8 => return Err(Status::NotFound.into()),
+        2 | 3 | 8 => return Err(Status::NotFound.into()),
         _ => return Err(Status::BadArgument.into()),
     };
     Ok(body)
@@ -105,6 +110,13 @@ fn map(host: &mut Host, kind: u32) -> Result<Map<'_>, Stop> {
             _ => &answer.trailers,
         }));
     }
+    match (kind, &host.grpc_part) {
+        (4, Some(GrpcPart::Head(fields))) | (5, Some(GrpcPart::Trailers(fields))) => {
+            return Ok(Map::Fields(fields));
+        }
+        (4 | 5, _) => return Err(Status::NotFound.into()),
+        _ => {}
+    }
     let effective = host.effective;
     let stream = host.contexts.get(&effective).ok_or(Status::BadArgument)?;
     let head = match kind {
@@ -112,7 +124,6 @@ fn map(host: &mut Host, kind: u32) -> Result<Map<'_>, Stop> {
         1 => stream.request_trailers.as_ref(),
         2 => stream.response.as_ref(),
         3 => stream.response_trailers.as_ref(),
-        4 | 5 => None,
         _ => return Err(Status::BadArgument.into()),
     };
     Ok(Map::Head(head.ok_or(Status::NotFound)?))
@@ -184,9 +195,7 @@ pub(super) fn add(
     value: u32,
     value_len: u32,
 ) -> Done {
-    let (name, value, host) = handed_two(guest, (name, name_len), (value, value_len))?;
-    let head = map_mut(host, kind)?;
-    Ok(head.add(name, value).map_err(|_| Status::BadArgument)?)
+    write(guest, kind, (name, name_len), (value, value_len), Head::add)
 }
 
 pub(super) fn replace(
@@ -197,9 +206,25 @@ pub(super) fn replace(
     value: u32,
     value_len: u32,
 ) -> Done {
-    let (name, value, host) = handed_two(guest, (name, name_len), (value, value_len))?;
+    write(
+        guest,
+        kind,
+        (name, name_len),
+        (value, value_len),
+        Head::replace,
+    )
+}
+
+fn write(
+    guest: &mut Guest<'_>,
+    kind: u32,
+    name: (u32, u32),
+    value: (u32, u32),
+    change: impl FnOnce(&mut Head, &[u8], &[u8]) -> Result<(), NotAllowed>,
+) -> Done {
+    let (name, value, host) = handed_two(guest, name, value)?;
     let head = map_mut(host, kind)?;
-    Ok(head.replace(name, value).map_err(|_| Status::BadArgument)?)
+    Ok(change(head, name, value).map_err(|NotAllowed| Status::BadArgument)?)
 }
 
 pub(super) fn remove(guest: &mut Guest<'_>, kind: u32, name: u32, name_len: u32) -> Done {

@@ -42,7 +42,7 @@ fn property(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
     match parts.as_slice() {
         ["plugin_name"] => return Some(host.settings.name.as_bytes().to_vec()),
         ["plugin_root_id"] => return Some(host.settings.root_id.as_bytes().to_vec()),
-        ["plugin_vm_id"] => return Some(Vec::new()),
+        ["plugin_vm_id"] => return Some(host.settings.vm_id.as_bytes().to_vec()),
         _ => {}
     }
     if host.effective == ROOT {

@@ -90,7 +90,7 @@ pub(super) fn data(
     cas: u32,
 ) -> Done {
     let (key, host) = handed(guest, key, key_len)?;
-    let (value, number) = host.shared.data(key).ok_or(Status::NotFound)?;
+    let (value, number) = host.shared.space.data(key).ok_or(Status::NotFound)?;
     put_number(guest, cas, number)?;
     give(guest, &value, out, out_len)
 }
@@ -104,7 +104,7 @@ pub(super) fn set_data(
     cas: u32,
 ) -> Done {
     let (key, value, host) = handed_two(guest, (key, key_len), (value, value_len))?;
-    match host.shared.set_data(key, value, cas) {
+    match host.shared.space.set_data(key, value, cas) {
         Ok(()) => Ok(()),
         Err(NotWritten::Changed) => Err(Status::CasMismatch.into()),
         Err(NotWritten::Full) => Err(Status::InternalFailure.into()),
@@ -115,13 +115,14 @@ pub(super) fn register_queue(guest: &mut Guest<'_>, name: u32, name_len: u32, id
     let (name, host) = handed(guest, name, name_len)?;
     let (number, queue) = host
         .shared
+        .space
         .register_queue(name)
         .ok_or(Status::InternalFailure)?;
     host.queues.push((number, queue));
     put_number(guest, id, number)
 }
 
-/// Of the plugin's own queues only, whatever virtual machine it names.
+/// Of the queues that the plugin can see, whatever virtual machine it names: those of its own.
 pub(super) fn resolve_queue(
     guest: &mut Guest<'_>,
     vm: u32,
@@ -131,19 +132,24 @@ pub(super) fn resolve_queue(
     id: u32,
 ) -> Done {
     let (_, name, host) = handed_two(guest, (vm, vm_len), (name, name_len))?;
-    let number = host.shared.queue_id(name).ok_or(Status::NotFound)?;
+    let number = host.shared.space.queue_id(name).ok_or(Status::NotFound)?;
     put_number(guest, id, number)
 }
 
 pub(super) fn dequeue(guest: &mut Guest<'_>, id: u32, out: u32, out_len: u32) -> Done {
-    let queue = guest.data().shared.queue(id).ok_or(Status::NotFound)?;
+    let queue = guest
+        .data()
+        .shared
+        .space
+        .queue(id)
+        .ok_or(Status::NotFound)?;
     let entry = queue.take().ok_or(Status::Empty)?;
     give(guest, &entry, out, out_len)
 }
 
 pub(super) fn enqueue(guest: &mut Guest<'_>, id: u32, data: u32, data_len: u32) -> Done {
     let (data, host) = handed(guest, data, data_len)?;
-    let queue = host.shared.queue(id).ok_or(Status::NotFound)?;
+    let queue = host.shared.space.queue(id).ok_or(Status::NotFound)?;
     match queue.put(data) {
         true => Ok(()),
         false => Err(Status::InternalFailure.into()),

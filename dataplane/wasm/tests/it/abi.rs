@@ -2,14 +2,20 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dataplane_wasm::callout::{Calling, Callout, HttpAnswer, HttpCall};
+use dataplane_telemetry::metrics::Metrics;
+use dataplane_wasm::callout::{
+    Calling, Callout, GrpcCall, GrpcMessage, GrpcPart, GrpcRunning, HttpAnswer, HttpCall,
+};
+use dataplane_wasm::facts::NoFacts;
 use dataplane_wasm::head::Head;
-use dataplane_wasm::settings::Network;
-use dataplane_wasm::{Direction, Instances, ModuleError, Piece, Verdict};
+use dataplane_wasm::settings::{Network, Settings};
+use dataplane_wasm::{Direction, Failed, Instances, ModuleError, Piece, Plugins, Stream, Verdict};
 use http::HeaderMap;
+use tokio::sync::mpsc;
 
 use crate::support::{Bench, PRELUDE, map, request, run};
 
@@ -187,6 +193,15 @@ impl Callout for Echo {
             })
         })
     }
+
+    fn grpc(
+        &self,
+        _: GrpcCall,
+        _: mpsc::UnboundedReceiver<GrpcMessage>,
+        _: mpsc::Sender<GrpcPart>,
+    ) -> GrpcRunning {
+        panic!("no plugin of these tests makes such a call");
+    }
 }
 
 /// Calls a cluster, holds the request back, and answers with what the call brought; says 599 when the
@@ -274,7 +289,7 @@ fn a_module_that_this_host_cannot_run_is_refused_with_the_reason() {
     let refused = |module: &str| {
         bench
             .plugins
-            .module(module.as_bytes())
+            .module(module.as_bytes(), false)
             .unwrap_err()
             .to_string()
     };
@@ -297,9 +312,9 @@ fn a_module_that_this_host_cannot_run_is_refused_with_the_reason() {
             refused(module)
         );
     }
-    let large = vec![0; 33 * 1024 * 1024];
+    let large = vec![0; 51 * 1024 * 1024];
     assert!(matches!(
-        bench.plugins.module(&large),
+        bench.plugins.module(&large, false),
         Err(ModuleError::TooLarge { .. })
     ));
 }
@@ -308,10 +323,27 @@ fn a_module_that_this_host_cannot_run_is_refused_with_the_reason() {
 fn the_same_bytes_are_compiled_once() {
     let text = format!("(module {PRELUDE})");
     let bench = Bench::of(&text, |_| ());
-    let again = bench.plugins.module(text.as_bytes()).unwrap();
+    let again = bench.plugins.module(text.as_bytes(), false).unwrap();
     let held = bench.plugin.module().unwrap();
-    assert!(std::sync::Arc::ptr_eq(held, &again));
-    assert!(bench.plugins.known_module(&again.digest()).is_some());
+    assert!(Arc::ptr_eq(&held, &again));
+    let metered = bench.plugins.module(text.as_bytes(), true).unwrap();
+    assert!(!Arc::ptr_eq(&held, &metered), "it counts instructions");
+    let plugins = Arc::new(Plugins::default());
+    let (bytes, metrics) = (Bytes::from(text), Metrics::new());
+    let compiled = run(async {
+        let (one, other) = (
+            plugins.compiled(bytes.clone(), false, metrics.clone()),
+            plugins.compiled(bytes, false, metrics.clone()),
+        );
+        tokio::join!(one, other)
+    });
+    assert!(Arc::ptr_eq(&compiled.0.unwrap(), &compiled.1.unwrap()));
+    let mut text = String::new();
+    metrics.encode_text(&mut text);
+    assert!(
+        text.contains("_plugin_modules_compiled_total 1\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -341,5 +373,104 @@ fn properties_and_configuration_reach_the_plugin() {
         let told = head.fields.get_all("x-a").iter();
         let told: Vec<_> = told.map(|value| value.to_str().unwrap()).collect();
         assert_eq!(told, ["/path", "shop/p", "x-a", "{}"]);
+    });
+}
+
+#[test]
+fn instructions_are_counted_where_they_are_limited() {
+    let works = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (local $left i32) (local.set $left (i32.const 10000))
+        (loop $l (local.set $left (i32.sub (local.get $left) (i32.const 1))) (br_if $l (local.get $left)))
+        (i32.const 0))"#;
+    for (fuel, goes_on) in [(None, true), (Some(1_000_000), true), (Some(1_000), false)] {
+        let bench = Bench::with(works, |settings| settings.limits.fuel = fuel);
+        run(async {
+            for _ in 0..3 {
+                let said = bench.stream().head(Request, &mut request(&[]), true).await;
+                assert_eq!(said.is_ok(), goes_on, "{fuel:?}");
+                if !goes_on {
+                    break;
+                }
+            }
+        });
+        let spent = r#"plugin_failures_total{plugin="shop/p",kind="fuel"}"#;
+        assert_eq!(bench.sample(spent).unwrap() == "0", goes_on);
+    }
+}
+
+/// Adds one to what stands under `n` and tells it as `x-n`.
+const COUNTS: &str = r#"
+    (import "env" "proxy_get_shared_data" (func $data (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_shared_data" (func $set_data (param i32 i32 i32 i32 i32) (result i32)))
+    (data (i32.const 0) "nx-n0")
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+      (if (i32.eqz (call $data (i32.const 0) (i32.const 1) (i32.const 100) (i32.const 104) (i32.const 108)))
+        (then (i32.store8 (i32.const 4) (i32.load8_u (i32.load (i32.const 100))))))
+      (i32.store8 (i32.const 4) (i32.add (i32.load8_u (i32.const 4)) (i32.const 1)))
+      (drop (call $set_data (i32.const 0) (i32.const 1) (i32.const 4) (i32.const 1) (i32.const 0)))
+      (drop (call $add (i32.const 0) (i32.const 1) (i32.const 3) (i32.const 4) (i32.const 1)))
+      (i32.const 0))"#;
+
+#[test]
+fn plugins_of_one_namespace_and_machine_share_data_and_others_do_not() {
+    let bench = Bench::new(COUNTS);
+    let module = bench.plugin.module().unwrap();
+    let plugin = |name: &str, vm_id: &str| {
+        let mut settings = Settings::named(name);
+        settings.vm_id = vm_id.into();
+        bench
+            .plugins
+            .plugin(Ok(module.clone()), settings, &bench.metrics)
+    };
+    let alone = plugin("shop/a", "");
+    let [one, other] = [plugin("shop/b", "team"), plugin("shop/c", "team")];
+    let elsewhere = plugin("infra/d", "team");
+    run(async {
+        for (plugin, expected) in [
+            (&alone, "1"),
+            (&one, "1"),
+            (&other, "2"),
+            (&one, "3"),
+            (&alone, "2"),
+            (&elsewhere, "1"),
+        ] {
+            let stream = Stream::new(&bench.instances, plugin, Rc::new(NoFacts));
+            let mut head = request(&[]);
+            stream.head(Request, &mut head, true).await.unwrap();
+            assert_eq!(head.fields, map(&[("x-n", expected)]), "{}", plugin.name());
+        }
+    });
+}
+
+#[test]
+fn a_module_that_comes_late_takes_over() {
+    let stamps = |value: &str| {
+        let text = format!(
+            r#"(module {PRELUDE} (data (i32.const 0) "x-by{value}")
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+              (call $add (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 4) (i32.const 1))))"#
+        );
+        text.into_bytes()
+    };
+    let bench = Bench::new("");
+    let missing = Err("not fetched".to_owned());
+    let plugin = bench
+        .plugins
+        .plugin(missing, Settings::named("shop/late"), &bench.metrics);
+    let lacking = r#"plugin_module_lacking{plugin="shop/late"}"#;
+    run(async {
+        let stream = || Stream::new(&bench.instances, &plugin, Rc::new(NoFacts));
+        let said = stream().head(Request, &mut request(&[]), true).await;
+        assert_eq!(said.unwrap_err(), Failed::Unavailable);
+        assert_eq!(bench.sample(lacking).unwrap(), "1");
+        for value in ["1", "2"] {
+            let module = bench.plugins.module(&stamps(value), false).unwrap();
+            plugin.load(Ok(module));
+            bench.instances.tend([&plugin].into_iter());
+            let mut head = request(&[]);
+            stream().head(Request, &mut head, true).await.unwrap();
+            assert_eq!(head.fields, map(&[("x-by", value)]));
+        }
+        assert_eq!(bench.sample(lacking).unwrap(), "0");
     });
 }

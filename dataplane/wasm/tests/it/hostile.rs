@@ -184,23 +184,18 @@ fn a_plugin_that_keeps_failing_is_left_alone() {
     let said = run(async {
         let mut said = Vec::new();
         let until = Instant::now() + Duration::from_secs(10);
-        while !bench.plugin.condition().is_disabled && Instant::now() < until {
-            said.push(
-                bench
-                    .stream()
-                    .head(Request, &mut request(&[]), true)
-                    .await
-                    .map(drop),
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        said.push(
-            bench
-                .stream()
+        let one = async || {
+            let stream = bench.stream();
+            stream
                 .head(Request, &mut request(&[]), true)
                 .await
-                .map(drop),
-        );
+                .map(drop)
+        };
+        while !bench.plugin.condition().is_disabled && Instant::now() < until {
+            said.push(one().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        said.push(one().await);
         said
     });
     let traps = said
@@ -255,84 +250,57 @@ fn random_bytes_are_no_module() {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         bytes.push(state.to_le_bytes()[4]);
-        assert!(plugins.module(&bytes).is_err());
+        assert!(plugins.module(&bytes, false).is_err());
     }
 }
 
-/// Every host call with the arguments that stand at 1024 on, as often as there are.
+/// Host calls that end the instance whatever they are told.
+const ENDING: [&str; 2] = ["abort", "proc_exit"];
+
+/// A module that makes every host call there is, in hooks of each kind, with arguments that its
+/// configuration says.
 fn calls() -> String {
-    let names: [(&str, usize); 40] = [
-        ("proxy_log", 3),
-        ("proxy_get_log_level", 1),
-        ("proxy_get_current_time_nanoseconds", 1),
-        ("proxy_set_tick_period_milliseconds", 1),
-        ("proxy_get_configuration", 2),
-        ("proxy_get_buffer_bytes", 5),
-        ("proxy_set_buffer_bytes", 5),
-        ("proxy_get_buffer_status", 3),
-        ("proxy_get_header_map_pairs", 3),
-        ("proxy_set_header_map_pairs", 3),
-        ("proxy_get_header_map_size", 2),
-        ("proxy_get_header_map_value", 5),
-        ("proxy_add_header_map_value", 5),
-        ("proxy_replace_header_map_value", 5),
-        ("proxy_remove_header_map_value", 3),
-        ("proxy_get_property", 4),
-        ("proxy_set_property", 4),
-        ("proxy_get_shared_data", 5),
-        ("proxy_set_shared_data", 5),
-        ("proxy_register_shared_queue", 3),
-        ("proxy_resolve_shared_queue", 5),
-        ("proxy_dequeue_shared_queue", 3),
-        ("proxy_enqueue_shared_queue", 3),
-        ("proxy_continue_stream", 1),
-        ("proxy_close_stream", 1),
-        ("proxy_send_local_response", 8),
-        ("proxy_http_call", 10),
-        ("proxy_grpc_call", 12),
-        ("proxy_grpc_stream", 9),
-        ("proxy_grpc_send", 4),
-        ("proxy_grpc_cancel", 1),
-        ("proxy_grpc_close", 1),
-        ("proxy_get_status", 3),
-        ("proxy_define_metric", 4),
-        ("proxy_get_metric", 2),
-        ("proxy_set_effective_context", 1),
-        ("proxy_call_foreign_function", 6),
-        ("proxy_clear_route_cache", 0),
-        ("proxy_continue_request", 0),
-        ("proxy_done", 0),
-    ];
-    let wasi = [
-        ("fd_write", 4),
-        ("poll_oneoff", 4),
-        ("random_get", 2),
-        ("fd_fdstat_get", 2),
-    ];
-    let env = names.iter().map(|(name, arity)| ("env", *name, *arity));
-    let wasi = wasi
-        .iter()
-        .map(|(name, arity)| ("wasi_snapshot_preview1", *name, *arity));
     let (mut imports, mut called) = (String::new(), String::new());
-    for (at, (module, name, arity)) in env.chain(wasi).enumerate() {
-        let parameters = "i32 ".repeat(arity);
+    let all = dataplane_wasm::imports().unwrap();
+    let all = all.iter().filter(|it| !ENDING.contains(&&*it.name));
+    for (at, import) in all.enumerate() {
+        let parameters = import.parameters.join(" ");
+        let result = import.result.as_ref();
+        let result = result
+            .map(|it| format!("(result {it})"))
+            .unwrap_or_default();
         imports += &format!(
-            r#"(import "{module}" "{name}" (func $c{at} (param {parameters}) (result i32)))"#
+            r#"(import "{}" "{}" (func $c{at} (param {parameters}) {result}))"#,
+            import.module, import.name
         );
-        let arguments: String = (0..arity)
-            .map(|n| format!("(i32.load (i32.const {}))", 1024 + (at + n) % 16 * 4))
-            .collect();
-        called += &format!("(drop (call $c{at} {arguments}))");
+        let argument = |(n, kind): (usize, &String)| {
+            format!("({kind}.load (i32.const {}))", 1024 + (at + n) % 16 * 4)
+        };
+        let arguments: String = import.parameters.iter().enumerate().map(argument).collect();
+        let call = format!("(call $c{at} {arguments})");
+        called += &match result.is_empty() {
+            true => call,
+            false => format!("(drop {call})"),
+        };
     }
     format!(
-        r#"(module {imports} (memory (export "memory") 2)
+        r#"(module {imports}
+        (import "env" "proxy_get_buffer_bytes" (func $config (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 2)
         (func (export "proxy_abi_version_0_2_1"))
-        (func (export "malloc") (param i32) (result i32) (i32.load (i32.const 1100)))
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-          (i32.store (i32.const 1100) (i32.const 65536))
-          (drop (call $c5 (i32.const 7) (i32.const 0) (i32.const 999) (i32.const 1000) (i32.const 1004)))
+        (func (export "malloc") (param i32) (result i32) (i32.load (i32.const 1200)))
+        (func $all
+          (i32.store (i32.const 1200) (i32.const 65536))
+          (drop (call $config (i32.const 7) (i32.const 0) (i32.const 999) (i32.const 1000) (i32.const 1004)))
           (memory.copy (i32.const 1024) (i32.load (i32.const 1000)) (i32.const 80))
-          {called} (i32.const 0)))"#
+          {called})
+        (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $all) (i32.const 1))
+        (func (export "proxy_on_tick") (param i32) (call $all))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $all) (i32.const 0))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (call $all) (i32.const 0))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $all) (i32.const 0))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (call $all) (i32.const 0))
+        (func (export "proxy_on_log") (param i32) (call $all)))"#
     )
 }
 
@@ -347,10 +315,35 @@ proptest! {
         ),
     ) {
         let config: Vec<u8> = arguments.iter().flat_map(|it| it.to_le_bytes()).collect();
-        let bench = Bench::of(&calls(), |settings| settings.config = config.into());
-        run(async {
-            let _ = bench.stream().head(Request, &mut request(&[("x", "1")]), true).await;
+        let bench = Bench::of(&calls(), |settings| {
+            settings.config = config.into();
+            settings.on_failure = OnFailure::Open;
+            settings.limits.pause = Duration::from_millis(20);
         });
+        let (said, _) = run(exchange(&bench));
+        assert!(said.iter().all(|it| *it == Ok(())), "it fails open: {said:?}");
+    }
+}
+
+#[test]
+fn a_plugin_that_ends_itself_ends_its_instance_alone() {
+    for (name, parameters, arguments) in [
+        ("abort", "i32 i32 i32 i32", "(i32.const -1) ".repeat(4)),
+        ("proc_exit", "i32", "(i32.const 3)".to_owned()),
+    ] {
+        let module = if name == "abort" {
+            "env"
+        } else {
+            "wasi_snapshot_preview1"
+        };
+        let function = format!(
+            r#"(import "{module}" "{name}" (func $end (param {parameters})))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+              (call $end {arguments}) (i32.const 0))"#
+        );
+        let bench = Bench::new(&function);
+        let (said, _) = run(exchange(&bench));
+        assert_eq!(said[0], Err(Failed::Trapped), "{name}");
     }
 }
 

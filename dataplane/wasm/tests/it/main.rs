@@ -8,5 +8,7 @@
 
 mod abi;
 mod fetch;
+mod grpc;
 mod hostile;
+mod reference;
 mod support;

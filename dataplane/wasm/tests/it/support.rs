@@ -59,9 +59,10 @@ impl Bench {
     /// A plugin of a whole module.
     pub(crate) fn of(module: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let (plugins, metrics) = (Plugins::default(), Metrics::new());
-        let module = plugins.module(module.as_bytes()).unwrap();
         let mut settings = Settings::named("shop/p");
         change(&mut settings);
+        let is_metered = settings.limits.fuel.is_some();
+        let module = plugins.module(module.as_bytes(), is_metered).unwrap();
         let plugin = plugins.plugin(Ok(module), settings, &metrics);
         Self {
             plugins,

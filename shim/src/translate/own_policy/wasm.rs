@@ -401,7 +401,7 @@ fn sandbox(spec: &crds::WasmPluginSpec, own: &str) -> WasmSandbox {
     WasmSandbox {
         memory_bytes_max: positive(sandbox.max_memory_bytes),
         execution_time_max: positive(sandbox.max_execution_time_ms).map(Duration::from_millis),
-        fuel_max: None,
+        fuel_max: positive(sandbox.max_fuel),
         module_bytes_max: positive(sandbox.max_module_bytes),
         network: match sandbox.allow_network.unwrap_or_default() {
             false => WasmNetwork::None,
