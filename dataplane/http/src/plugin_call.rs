@@ -61,7 +61,7 @@ impl Callout for Caller {
     fn grpc(
         &self,
         call: GrpcCall,
-        messages: mpsc::UnboundedReceiver<GrpcMessage>,
+        messages: mpsc::Receiver<GrpcMessage>,
         parts: mpsc::Sender<GrpcPart>,
     ) -> GrpcRunning {
         let worker = self.worker.clone();

@@ -45,7 +45,7 @@ pub(crate) fn ended(status: u32, message: &str) -> GrpcEnd {
 pub(crate) async fn run(
     worker: &Worker,
     call: GrpcCall,
-    messages: mpsc::UnboundedReceiver<GrpcMessage>,
+    messages: mpsc::Receiver<GrpcMessage>,
     parts: mpsc::Sender<GrpcPart>,
 ) -> GrpcEnd {
     let limit = call.timeout;
@@ -62,7 +62,7 @@ pub(crate) async fn run(
 async fn converse(
     worker: &Worker,
     call: GrpcCall,
-    messages: mpsc::UnboundedReceiver<GrpcMessage>,
+    messages: mpsc::Receiver<GrpcMessage>,
     parts: mpsc::Sender<GrpcPart>,
 ) -> GrpcEnd {
     let Some(message) = message(&call) else {
@@ -126,7 +126,7 @@ pub(crate) fn fields(headers: &HeaderMap) -> Fields {
 }
 
 /// Frames messages until there are no more of them.
-async fn frame_all(mut messages: mpsc::UnboundedReceiver<GrpcMessage>, out: mpsc::Sender<Bytes>) {
+async fn frame_all(mut messages: mpsc::Receiver<GrpcMessage>, out: mpsc::Sender<Bytes>) {
     while let Some(message) = messages.recv().await {
         let bytes = message.bytes();
         let Ok(length) = u32::try_from(bytes.len()) else {

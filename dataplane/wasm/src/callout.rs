@@ -126,7 +126,7 @@ pub trait Callout {
     fn grpc(
         &self,
         call: GrpcCall,
-        messages: mpsc::UnboundedReceiver<GrpcMessage>,
+        messages: mpsc::Receiver<GrpcMessage>,
         parts: mpsc::Sender<GrpcPart>,
     ) -> GrpcRunning;
 }

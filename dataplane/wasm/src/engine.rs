@@ -5,7 +5,7 @@
 //! those with such a limit have an engine of their own.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Config, Linker};
 
@@ -14,6 +14,8 @@ use crate::host::Host;
 
 /// How often the deadline of calls is looked at.
 const TICK: Duration = Duration::from_millis(2);
+/// A clock that is further behind does not catch up: the machine stood still, and calls with it.
+const BEHIND_MAX: Duration = Duration::from_millis(20);
 /// Stack of a guest; deeper recursion is a trap.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -40,10 +42,17 @@ impl Engine {
         abi::link(&mut linker)?;
         let clock = engine.weak();
         let tick = move || {
+            let mut due = Instant::now();
             while let Some(engine) = clock.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
-                thread::sleep(TICK);
+                // Counted from when it was due, or each sleep would add its own delay to a deadline.
+                due += TICK;
+                let now = Instant::now();
+                if now.saturating_duration_since(due) > BEHIND_MAX {
+                    due = now;
+                }
+                thread::sleep(due.saturating_duration_since(now));
             }
         };
         thread::Builder::new()

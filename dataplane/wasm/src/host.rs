@@ -27,6 +27,8 @@ const TABLE_ENTRIES_MAX: usize = 100_000;
 const LINES_MAX: u32 = 100;
 /// Calls that are under way for one instance.
 pub(crate) const CALLS_MAX: usize = 64;
+/// Messages of one gRPC call that wait to be sent.
+const GRPC_MESSAGES_MAX: usize = 256;
 /// Properties that a plugin may set for one request.
 const PROPERTIES_MAX: usize = 64;
 
@@ -83,7 +85,7 @@ pub(crate) struct GrpcSide {
     /// The guest sees all parts of it, and may send more.
     pub(crate) is_stream: bool,
     /// Where its messages go, until it said that there are no more.
-    pub(crate) messages: Option<mpsc::UnboundedSender<GrpcMessage>>,
+    pub(crate) messages: Option<mpsc::Sender<GrpcMessage>>,
     /// What a unary call brought; told when it has ended.
     pub(crate) answer: Option<GrpcPart>,
     /// Ends with it.
@@ -94,7 +96,7 @@ pub(crate) struct GrpcSide {
 pub(crate) struct GrpcBegin {
     pub(crate) number: u32,
     pub(crate) call: GrpcCall,
-    pub(crate) messages: mpsc::UnboundedReceiver<GrpcMessage>,
+    pub(crate) messages: mpsc::Receiver<GrpcMessage>,
     /// Told when the guest wants it no more.
     pub(crate) gone: oneshot::Receiver<()>,
 }
@@ -272,12 +274,12 @@ impl Host {
     /// stream. Its number; nothing when there are too many.
     pub(crate) fn begin_grpc(&mut self, call: GrpcCall, first: Option<GrpcMessage>) -> Option<u32> {
         let number = self.next_call()?;
-        let (sender, messages) = mpsc::unbounded_channel();
+        let (sender, messages) = mpsc::channel(GRPC_MESSAGES_MAX);
         let (alive, gone) = oneshot::channel();
         let is_stream = first.is_none();
         if let Some(first) = first {
-            // The other end is at hand.
-            let _ = sender.send(first);
+            // The other end is at hand, and empty.
+            let _ = sender.try_send(first);
         }
         let side = GrpcSide {
             context: self.effective,

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
+
 use crate::callout::{Fields, GrpcCall, GrpcMessage};
 use crate::host::Host;
 use crate::pairs;
@@ -79,8 +81,11 @@ pub(super) fn send(
     let side = guest.data_mut().grpc.get_mut(&id);
     let side = side.ok_or(Status::NotFound)?;
     if let Some(messages) = &side.messages {
-        // Where nobody takes it any more, the end of the call is on its way to the guest.
-        let _ = messages.send(message);
+        match messages.try_send(message) {
+            // Where nobody takes it any more, the end of the call is on its way to the guest.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => return Err(Status::InternalFailure.into()),
+        }
     }
     if ends != 0 {
         side.messages = None;

@@ -14,6 +14,9 @@ use crate::host::GrpcBegin;
 
 use super::Vm;
 
+/// Picks the callback for a part.
+type Choose = fn(&Exports) -> Option<Fn3<()>>;
+
 /// Parts of a call that wait for the guest.
 const PARTS_MAX: usize = 4;
 /// The status of a call that went wrong on this side.
@@ -71,7 +74,7 @@ impl Vm {
 
     fn tell_grpc(self: &Rc<Self>, context: u32, number: u32, part: GrpcPart) {
         let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let (choose, length): (fn(&Exports) -> Option<Fn3<()>>, _) = match &part {
+        let (choose, length): (Choose, _) = match &part {
             GrpcPart::Head(fields) => (|it| it.grpc_head.clone(), size(fields.len())),
             GrpcPart::Message(bytes) => (|it| it.grpc_message.clone(), size(bytes.len())),
             GrpcPart::Trailers(fields) => (|it| it.grpc_trailers.clone(), size(fields.len())),

@@ -197,7 +197,7 @@ impl Callout for Echo {
     fn grpc(
         &self,
         _: GrpcCall,
-        _: mpsc::UnboundedReceiver<GrpcMessage>,
+        _: mpsc::Receiver<GrpcMessage>,
         _: mpsc::Sender<GrpcPart>,
     ) -> GrpcRunning {
         panic!("no plugin of these tests makes such a call");

@@ -32,7 +32,7 @@ impl Callout for Echo {
     fn grpc(
         &self,
         call: GrpcCall,
-        mut messages: mpsc::UnboundedReceiver<GrpcMessage>,
+        mut messages: mpsc::Receiver<GrpcMessage>,
         parts: mpsc::Sender<GrpcPart>,
     ) -> GrpcRunning {
         self.calls.borrow_mut().push(call);
