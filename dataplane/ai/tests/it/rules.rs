@@ -265,3 +265,121 @@ fn clients_of_anthropics_format_get_its_errors_and_ends() {
     let (status, _) = answered(Messages, OpenAi, 503, r#"{"error":{"message":"busy"}}"#);
     assert_eq!(status, 529, "what Anthropic's clients take for an overload");
 }
+
+#[test]
+fn arguments_are_an_object_whatever_they_were_written_as() {
+    let history = |arguments: &str| {
+        chat("\"x\":null").replace(
+            r#"{"role":"user","content":"hi"}"#,
+            &format!(
+                r#"{{"role":"user","content":"hi"}},{{"role":"assistant","content":"","tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":{arguments}}}}}]}},{{"role":"tool","tool_call_id":"c","content":"1"}}"#
+            ),
+        )
+    };
+    for (arguments, expected) in [
+        (r#""""#, Some("{}")),
+        (r#"" \n ""#, Some("{}")),
+        (r#""{\"a\":1.0}""#, Some(r#"{"a":1.0}"#)),
+        (r#""[]""#, None),
+        (r#""5""#, None),
+        (r#""null""#, None),
+        (r#""{\"a\":1}}""#, None),
+        (r#"{"a":1}"#, None),
+    ] {
+        for (dialect, member) in [(Anthropic, "input"), (Ollama, "arguments")] {
+            let found = send(Chat, dialect, "m", &history(arguments));
+            match (found, expected) {
+                (Ok(outgoing), Some(expected)) => {
+                    let body = String::from_utf8(outgoing.body.concat()).unwrap();
+                    let member = format!("\"{member}\":{expected}");
+                    assert!(body.contains(&member), "{body}");
+                }
+                (Err(failure), None) => assert_eq!(failure.status, 400, "{arguments}"),
+                (found, _) => panic!("{arguments}: {found:?}"),
+            }
+        }
+    }
+    // Some versions of Ollama answer with a string.
+    let body = r#"{"message":{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}},{"function":{"name":"g","arguments":null}}]},"done":true}"#;
+    let (_, found) = answered(Chat, Ollama, 200, body);
+    let calls = &json(&found)["choices"][0]["message"]["tool_calls"];
+    assert_eq!(calls[0]["function"]["arguments"], r#"{"a":1}"#);
+    assert_eq!(calls[1]["function"]["arguments"], "{}");
+}
+
+#[test]
+fn thoughts_and_forced_tools_exclude_each_other() {
+    const TOOLS: &str = r#""tools":[{"type":"function","function":{"name":"f"}}],"reasoning_effort":"high","max_tokens":8000"#;
+    for (choice, thinks) in [
+        (r#""auto""#, true),
+        (r#""none""#, true),
+        (r#""required""#, false),
+        (r#"{"type":"function","function":{"name":"f"}}"#, false),
+    ] {
+        let members = format!(r#"{TOOLS},"tool_choice":{choice},"temperature":0.5"#);
+        let found = json(&sent(Chat, Anthropic, "claude-sonnet-4-0", &chat(&members)));
+        assert_eq!(found.get("thinking").is_some(), thinks, "{choice}");
+        // Thoughts leave no choice of temperature.
+        assert_eq!(found.get("temperature").is_none(), thinks, "{choice}");
+    }
+}
+
+#[test]
+fn content_that_nobody_knows_is_refused_by_name() {
+    for part in [
+        r#"{"type":"video_url","video_url":{"url":"https://x.example/v.mp4"}}"#,
+        r#"{"type":"input_audio","input_audio":{"data":"AA","format":"wav"}}"#,
+        r#"{"type":"text"}"#,
+        r#"{"type":"image_url"}"#,
+        r#"{"text":"a"}"#,
+        "7",
+    ] {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":[{part}]}}]}}"#);
+        for dialect in [Anthropic, Ollama] {
+            let failure = send(Chat, dialect, "m", &body).unwrap_err();
+            assert_eq!(failure.status, 400, "{part}");
+            assert!(failure.param.is_some(), "{part}: {failure}");
+        }
+        // The provider's own affair where nothing is converted.
+        assert_eq!(sent(Chat, OpenAi, "", &body), body);
+    }
+}
+
+#[test]
+fn older_forms_of_openais_answers_are_read() {
+    for (message, finish, expected) in [
+        (
+            r#"{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}"#,
+            "stop",
+            json!({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "stop_reason": "end_turn"}),
+        ),
+        (
+            r#"{"content":null,"refusal":"no"}"#,
+            "stop",
+            json!({"content": [{"type": "text", "text": "no"}], "stop_reason": "refusal"}),
+        ),
+        (
+            r#"{"content":null,"function_call":{"name":"f","arguments":"{\"a\":1}"}}"#,
+            "function_call",
+            json!({"content": [{"type": "tool_use", "id": "call_0", "name": "f", "input": {"a": 1}}], "stop_reason": "tool_use"}),
+        ),
+        (
+            r#"{"content":"x","reasoning":"hm"}"#,
+            "length",
+            json!({"content": [{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "text", "text": "x"}], "stop_reason": "max_tokens"}),
+        ),
+    ] {
+        let body = format!(r#"{{"choices":[{{"message":{message},"finish_reason":"{finish}"}}]}}"#);
+        let (_, found) = answered(Messages, OpenAi, 200, &body);
+        assert_holds(&json(&found), &expected, message);
+    }
+}
+
+#[test]
+fn text_at_the_begin_of_a_block_is_not_lost() {
+    let start = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"he\"}}\n\n";
+    let text = anthropic(start, "end_turn");
+    let (found, _) = streamed(stream(Chat, Anthropic, false), &[text.as_bytes()]);
+    let chunk = json(&frames(&found)[1]);
+    assert_eq!(chunk["choices"][0]["delta"], json!({"content": "he"}));
+}
