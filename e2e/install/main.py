@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -346,7 +347,7 @@ def upgrade(state):
         other = Path(folder) / "nantian-gw"
         shutil.copytree(CHART, other)
         text = (other / "Chart.yaml").read_text()
-        (other / "Chart.yaml").write_text(text.replace("version: 0.1.0\n", "version: 0.0.9\n", 1))
+        (other / "Chart.yaml").write_text(re.sub("(?m)^version: .*$", "version: 0.0.1", text))
         helm("upgrade", "-f", str(CHART / "values-standalone.yaml"), "--set", "crds.keep=false,dataplane.config.log.level=warn", chart=other)
         rolled_out(CONTROL_PLANE, DATA_PLANE)
     session = ("-n", NAMESPACE, "get", "secret", "nantian-gw-dataplane-session-persistence", "-o", "jsonpath={.data}")

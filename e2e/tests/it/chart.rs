@@ -293,6 +293,14 @@ fn the_version_is_that_of_the_workspace() {
     let workspace = env!("CARGO_PKG_VERSION");
     assert_eq!(chart["version"], workspace);
     assert_eq!(chart["appVersion"], workspace);
+    let script = root().join("manifests/version");
+    let done = std::process::Command::new(script).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "{said}; manifests/version changes it everywhere"
+    );
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), workspace);
 }
 
 #[test]
