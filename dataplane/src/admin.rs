@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use dataplane_config::Store;
+use dataplane_http::Overload;
 use dataplane_resilience::admission::Gate;
 use dataplane_resilience::pressure::SharedLevel;
 use dataplane_telemetry::log::LogHandle;
 use dataplane_telemetry::metrics::Metrics;
+use dataplane_telemetry::trace::Tracing;
 use dataplane_tls::AdminTls;
 use dataplane_xds::Status;
 
@@ -46,6 +48,7 @@ mod log_level;
 mod drain;
 mod metrics;
 mod xds;
+pub mod trace;
 mod query;
 mod answer;
 
@@ -149,6 +152,8 @@ pub struct AdminState {
     pub store: Arc<Store>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// Where requests are watched.
+    pub tracing: Tracing,
     /// The stream to the control plane.
     pub status: Arc<Status>,
     /// Whether traffic is wanted.
@@ -161,6 +166,8 @@ pub struct AdminState {
     pub http: Arc<dataplane_http::Settings>,
     /// Connections of clients.
     pub connections: Arc<Gate>,
+    /// What the process as a whole carries.
+    pub overload: Overload,
     /// How pressed the process is.
     pub level: SharedLevel,
     /// Cancelled by whoever wants the process to end.
@@ -176,6 +183,8 @@ struct Context {
     changes: bool,
     /// Places for large answers.
     large: Arc<Semaphore>,
+    /// When certificates end, as last looked at.
+    ends: Arc<metrics::Ends>,
 }
 
 /// Opens the listener and serves until `stop` is cancelled.
@@ -244,6 +253,7 @@ impl Server {
             started: Instant::now(),
             changes: self.settings.changes,
             large: Arc::new(Semaphore::new(answer::LARGE_MAX)),
+            ends: Arc::default(),
         };
         let api = api::Api {
             context,

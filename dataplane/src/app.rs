@@ -70,6 +70,10 @@ pub async fn run(
 
     let access_log = open_access_log(&bootstrap, &metrics)?;
     let tracing = open_traces(&bootstrap, &metrics)?;
+    let names_http3 = |key: &String| key == "runtime.enableHttp3";
+    let asks_for_http3 = bootstrap.without_effect.iter().any(names_http3);
+    let http3 = &metrics.inventory.http3_configured;
+    http3.set_claim(asks_for_http3);
     let (http, streams) = proxies(&bootstrap);
     let shared = Shared {
         store: store.clone(),
@@ -91,12 +95,14 @@ pub async fn run(
         AdminState {
             store: store.clone(),
             metrics: metrics.clone(),
+            tracing: tracing.clone(),
             status: status.clone(),
             readiness: readiness.clone(),
             log,
             node_id: bootstrap.node_id.clone(),
             http: shared.http.clone(),
             connections: connections.clone(),
+            overload: shared.overload.clone(),
             level: level.clone(),
             drain: asked_to_drain.clone(),
         },

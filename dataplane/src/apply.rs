@@ -207,6 +207,9 @@ impl Applier {
         inventory.listeners.set(gauge(snapshot.listeners.len()));
         inventory.http_routes.set(gauge(snapshot.http_routes.len()));
         inventory.grpc_routes.set(gauge(snapshot.grpc_routes.len()));
+        inventory
+            .stream_routes
+            .set(gauge(snapshot.stream_routes.len()));
         inventory.backends.set(gauge(snapshot.clusters.len()));
         inventory.secrets.set(gauge(snapshot.secrets.len()));
         self.metrics.xds.applied_at(SystemTime::now());
@@ -228,17 +231,13 @@ impl Applier {
     /// Ends the figures of what is gone.
     fn forget(&self, old: &Snapshot, new: &Snapshot) {
         for change in old.http_routes.changes(&new.http_routes) {
-            if let Change::Remove(route) = change
-                && new.grpc_routes.get(&route.key).is_none()
-            {
-                self.metrics.remove_route(&route.key);
+            if let Change::Remove(route) = change {
+                self.metrics.remove_route(&format!("Http/{}", route.key));
             }
         }
         for change in old.grpc_routes.changes(&new.grpc_routes) {
-            if let Change::Remove(route) = change
-                && new.http_routes.get(&route.key).is_none()
-            {
-                self.metrics.remove_route(&route.key);
+            if let Change::Remove(route) = change {
+                self.metrics.remove_route(&format!("Grpc/{}", route.key));
             }
         }
         for change in old.stream_routes.changes(&new.stream_routes) {

@@ -19,6 +19,7 @@ use tracing::warn;
 use dataplane_telemetry::log;
 
 use crate::admin::explain::Asked;
+use crate::admin::trace::Watched;
 use crate::bootstrap::Bootstrap;
 use crate::{Metrics, app, ebb, shutdown};
 
@@ -156,6 +157,8 @@ enum Command {
     },
     /// What would become of a request, and why others did not get it.
     Explain(Asked),
+    /// Watch requests as they end, step by step, for a while.
+    Trace(Watched),
     /// Any path of the admin API, as it answers.
     Get {
         /// As in /v1/limits; docs/reference/admin.md lists all.
@@ -350,6 +353,7 @@ mod tests {
             "nantian-dataplane get /v1/limits",
             "nantian-dataplane explain https://shop.example.com/cart -H x-team:blue",
             "nantian-dataplane explain --host a --path /b --port 80 --method POST",
+            "nantian-dataplane trace --route shop/cart --status 5 --seconds 30 --count 5",
             "nantian-dataplane completion fish",
         ] {
             assert!(Cli::try_parse_from(row.split(' ')).is_ok(), "{row}");

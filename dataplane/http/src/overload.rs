@@ -63,6 +63,18 @@ impl Overload {
         }
     }
 
+    /// Routes that have a limit of requests and were asked for, and how many run on each.
+    pub fn routes_inflight(&self) -> Vec<(Arc<str>, usize)> {
+        let routes = &self.shared.routes;
+        let routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = routes
+            .iter()
+            .map(|(name, count)| (name.clone(), count.current()))
+            .collect();
+        all.sort();
+        all
+    }
+
     /// True when no connection shall be kept.
     pub(crate) fn is_saving(&self) -> bool {
         self.level.get() >= Level::Saving

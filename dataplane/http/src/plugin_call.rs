@@ -35,7 +35,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub fn worker(
     store: &Store,
     settings: Arc<Settings>,
-    log: (Writer, Option<Tracer>),
+    log: (Writer, Tracer),
     overload: Overload,
     metrics: Arc<Metrics>,
 ) -> Rc<Worker> {

@@ -53,7 +53,7 @@ pub(crate) async fn handle(
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
-    let is_recorded = worker.log.is_enabled() || worker.tracer.is_some();
+    let is_recorded = worker.log.is_enabled() || worker.tracer.is_exporting();
     let mut ctx = Context::new(&config, arrival, is_recorded);
     let ended = {
         let request = &mut request;
@@ -91,8 +91,10 @@ pub(crate) async fn handle(
         received: body.bytes(),
         sent: responder.bytes(),
     };
-    // Those that never came as far as a rule.
-    phase::trace::begin(&mut ctx, &mut request, worker);
+    if ctx.rule.is_none() {
+        // Those that never came as far as a rule.
+        phase::trace::begin(&mut ctx, &mut request, worker);
+    }
     phase::log::record(&mut ctx, &request, arrival, carried, worker);
     ctx.reason
 }
@@ -189,9 +191,14 @@ async fn run(
     if let Step::Reply(reply) = editing.await? {
         return Ok(Step::Reply(reply));
     }
+    phase::trace::note(ctx, "filtered", String::new);
     if let Step::Reply(reply) = phase::upstream::choose(ctx, request) {
         return Ok(Step::Reply(reply));
     }
+    let chosen = ctx.backend;
+    phase::trace::note(ctx, "backend chosen", || {
+        chosen.map_or_else(String::new, |it| it.display.to_string())
+    });
     let streams = (&mut *body, &mut *responder);
     let level = Level::Backend;
     let editing = filters::run(worker, arrival, ctx, request, streams, &waiting, level);

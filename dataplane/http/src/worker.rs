@@ -30,8 +30,8 @@ pub struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) pool: Pool,
     pub(crate) log: Writer,
-    /// Absent when no traces are made.
-    pub(crate) tracer: Option<Tracer>,
+    /// Which requests are recorded, and who watches.
+    pub(crate) tracer: Tracer,
     pub(crate) overload: Overload,
     pub(crate) inflight: Inflight,
     pub(crate) metrics: Arc<Metrics>,
@@ -47,7 +47,7 @@ impl Worker {
     pub fn new(
         store: &Store,
         settings: Arc<Settings>,
-        (log, tracer): (Writer, Option<Tracer>),
+        (log, tracer): (Writer, Tracer),
         overload: Overload,
         metrics: Arc<Metrics>,
         callout: Rc<dyn Callout>,

@@ -123,11 +123,16 @@ impl Answer {
             let _ = write(&mut chunks).map(|()| chunks.flush());
             drop(place);
         });
+        Self::streamed(JSON, receiver)
+    }
+
+    /// What somebody else writes part by part.
+    pub(super) fn streamed(content_type: &'static str, parts: mpsc::Receiver<Bytes>) -> Self {
         Self {
             status: StatusCode::OK,
-            content_type: JSON,
+            content_type,
             fields: Vec::new(),
-            body: AnswerBody::Chunks(receiver),
+            body: AnswerBody::Chunks(parts),
         }
     }
 

@@ -17,7 +17,7 @@ use ir::SecretText;
 use subtle::ConstantTimeEq as _;
 
 use super::answer::{Answer, AnswerBody};
-use super::endpoint::{Access, Change, Endpoint, Found, Read};
+use super::endpoint::{self, Access, Change, Endpoint, Found, Read};
 use super::query::Query;
 use super::{Context, openapi};
 
@@ -59,7 +59,7 @@ impl Api {
     async fn dispatch(&self, found: &Found, head: &Parts, body: Incoming) -> Answer {
         let endpoint = found.endpoint;
         match &head.method {
-            &Method::GET | &Method::HEAD => self.read(found, head.uri.query()).await,
+            &Method::GET | &Method::HEAD => self.read(found, head).await,
             &Method::OPTIONS => Answer::methods(endpoint.allow()),
             method => match endpoint.change.filter(|it| it.method == method.as_str()) {
                 Some(change) => self.change(endpoint, change, head, body).await,
@@ -68,14 +68,20 @@ impl Api {
         }
     }
 
-    async fn read(&self, found: &Found, query: Option<&str>) -> Answer {
+    async fn read(&self, found: &Found, head: &Parts) -> Answer {
         let context = &self.context;
+        let query = head.uri.query();
+        let request = endpoint::Request {
+            query,
+            headers: &head.headers,
+        };
         match found.endpoint.read {
             Read::Document => openapi::answer(),
             Read::Plain(answer) => answer(context),
             Read::Named(answer) => answer(context, &found.names),
             Read::Asked(answer) => answer(context, &Query::of(query)),
-            Read::Later(answer) => answer(context).await,
+            Read::Watched(answer) => answer(context, &request),
+            Read::Later(answer) => answer(context, request).await,
             Read::Listed(answer) => match Found::filter(query) {
                 Ok(filter) => answer(context, &filter),
                 Err(message) => Answer::error(StatusCode::BAD_REQUEST, &message),

@@ -8,14 +8,19 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use http::HeaderMap;
+
+use dataplane_telemetry::metrics::Format;
 
 use super::answer::Answer;
 use super::query::{Filter, Query, decode};
 use super::{Context, answer};
 use super::{
     ai, certificates, console, drain, explain, health, inventory, limits, log_level, metrics,
-    plugins, resilience, sessions, xds,
+    plugins, resilience, sessions, trace, xds,
 };
+
+use Read::{Asked, Document, Listed, Named, Plain, Watched};
 
 /// One path and all that can be done with it.
 #[derive(Debug)]
@@ -28,8 +33,8 @@ pub(super) struct Endpoint {
     pub(super) about: &'static str,
     /// Who may ask.
     pub(super) access: Access,
-    /// What is understood of a query.
-    pub(super) parameters: &'static [Parameter],
+    /// What is understood of a query by all endpoints of its sort, and by this one alone.
+    parameters: [&'static [Parameter]; 2],
     /// What an answer looks like.
     pub(super) content: Content,
     /// Who answers GET and HEAD.
@@ -80,8 +85,17 @@ pub(super) enum Read {
     Asked(fn(&Context, &Query) -> Answer),
     /// At once, a page of a list.
     Listed(fn(&Context, &Filter) -> Answer),
+    /// As long as the request asks for, part by part.
+    Watched(fn(&Context, &Request<'_>) -> Answer),
     /// After some work elsewhere.
-    Later(for<'a> fn(&'a Context) -> Later<'a>),
+    Later(for<'a> fn(&'a Context, Request<'a>) -> Later<'a>),
+}
+
+/// What of a request an answer may depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
 }
 
 /// An answer that takes a while.
@@ -109,6 +123,11 @@ impl Endpoint {
             Some("POST") => "GET, HEAD, OPTIONS, POST",
             _ => "GET, HEAD, OPTIONS",
         }
+    }
+
+    /// What is understood of a query.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &'static Parameter> {
+        self.parameters.into_iter().flatten()
     }
 
     /// All its spellings without `/api`.
@@ -168,34 +187,52 @@ const REQUEST: &[Parameter] = &[
     ),
 ];
 
-/// As [`LIST`], and a kind of route.
-const ROUTES: &[Parameter] = &[
-    LIST_NAMESPACE,
-    parameter("name", "string", "Only names that begin so."),
+/// How a scrape may be answered.
+const SCRAPE: &[Parameter] = &[parameter(
+    "former_names",
+    "string",
+    "`true` repeats every family with the prefix `nantian_gw_dataplane_`.",
+)];
+
+/// Which requests are watched, and how long.
+const WATCHED: &[Parameter] = &[
+    parameter("method", "string", "Only this method."),
+    parameter("host", "string", "Only this host."),
+    parameter("path", "string", "Only paths that begin so."),
     parameter(
-        "kind",
+        "header",
         "string",
-        "Only routes of this kind, as `HTTPRoute` or `http`.",
+        "Only with this field, as in `x-team: blue`, or a bare name; may be given several times.",
+    ),
+    parameter("client", "string", "Only of this address."),
+    parameter(
+        "route",
+        "string",
+        "Only of this route; `none` for no route.",
     ),
     parameter(
-        "search",
+        "status",
         "string",
-        "Only objects whose namespace and name contain this.",
+        "Only this status, as `503`, or its first digits.",
     ),
     parameter(
-        "limit",
+        "seconds",
         "integer",
-        "At most so many in all lists together, from 1 to 10000; 1000 when nothing is said.",
+        "Ends after so many, 1 to 30; 10 when not said.",
     ),
     parameter(
-        "continue",
-        "string",
-        "Where the page begins; from the `Link` field of the page before.",
+        "count",
+        "integer",
+        "Ends after so many requests, 1 to 1000; 20 when not said.",
     ),
-    parameter("offset", "integer", "Leaves out that many at the front."),
 ];
-const LIST_NAMESPACE: Parameter =
-    parameter("namespace", "string", "Only objects of this namespace.");
+
+/// What the list of routes understands besides.
+const KIND: &[Parameter] = &[parameter(
+    "kind",
+    "string",
+    "Only routes of this kind, as `HTTPRoute` or `http`.",
+)];
 
 const fn endpoint(
     path: &'static str,
@@ -209,8 +246,8 @@ const fn endpoint(
         about,
         access: Access::Token,
         parameters: match read {
-            Read::Listed(_) => LIST,
-            _ => &[],
+            Listed(_) => [LIST, &[]],
+            _ => [&[], &[]],
         },
         content,
         read,
@@ -229,8 +266,8 @@ impl Endpoint {
         self
     }
 
-    const fn parameters(mut self, parameters: &'static [Parameter]) -> Self {
-        self.parameters = parameters;
+    const fn takes(mut self, parameters: &'static [Parameter]) -> Self {
+        self.parameters[1] = parameters;
         self
     }
 
@@ -240,259 +277,114 @@ impl Endpoint {
     }
 }
 
-/// Every endpoint.
-pub(super) static ALL: &[Endpoint] = &[
-    endpoint(
-        "/livez",
-        Content::Text(answer::TEXT),
-        Read::Plain(health::live),
-        "The phase; always 200 while the process answers.",
-    )
-    .open(),
-    endpoint(
-        "/readyz",
-        Content::Text(answer::TEXT),
-        Read::Plain(health::ready),
-        "200 while traffic is wanted, else 503 and why.",
-    )
-    .open(),
-    endpoint(
-        "/openapi.json",
-        Content::Json("OpenApi"),
-        Read::Document,
-        "This document.",
-    )
-    .open(),
-    endpoint(
-        "/console",
-        Content::Text(console::HTML),
-        Read::Plain(console::page),
-        "The console: a page that shows all this.",
-    )
-    .also(&["/"])
-    .open(),
-    endpoint(
-        "/console/console.css",
-        Content::Text(console::CSS),
-        Read::Plain(console::look),
-        "Its look.",
-    )
-    .open(),
-    endpoint(
-        "/console/console.js",
-        Content::Text(console::SCRIPT),
-        Read::Plain(console::script),
-        "What it does.",
-    )
-    .open(),
-    endpoint(
-        "/console/metrics.js",
-        Content::Text(console::SCRIPT),
-        Read::Plain(console::reader),
-        "How it reads metrics.",
-    )
-    .open(),
-    endpoint(
-        "/metrics",
-        Content::Text(dataplane_telemetry::metrics::CONTENT_TYPE),
-        Read::Later(|context| Box::pin(metrics::scrape(context))),
-        "All metrics in the Prometheus text format.",
-    ),
-    endpoint(
-        "/v1/summary",
-        Content::Json("Summary"),
-        Read::Plain(inventory::summary),
-        "Who this process is, the version it serves, how much of each kind.",
-    )
-    .also(&["/v1/node"]),
-    endpoint(
-        "/v1/config/version",
-        Content::Json("ConfigVersion"),
-        Read::Plain(xds::config_version),
-        "The version that serves, and what was refused last.",
-    ),
-    endpoint(
-        "/v1/config/history",
-        Content::Json("ConfigHistory"),
-        Read::Plain(xds::history),
-        "The last updates and what became of them, the newest first.",
-    ),
-    endpoint(
-        "/v1/snapshot",
-        Content::Json("Snapshot"),
-        Read::Plain(inventory::snapshot),
-        "The whole configuration that serves, without secrets.",
-    )
-    .also(&["/v1/config/snapshot"]),
-    endpoint(
-        "/v1/xds/status",
-        Content::Json("XdsStatus"),
-        Read::Plain(xds::status),
-        "The stream to the control plane.",
-    ),
-    endpoint(
-        "/v1/explain",
-        Content::Json("Explanation"),
-        Read::Asked(explain::explained),
-        "What would become of a request, and why others did not get it.",
-    )
-    .parameters(REQUEST),
-    endpoint(
-        "/v1/listeners",
-        Content::List("Listener"),
-        Read::Listed(inventory::listeners),
-        "Every listener as configured, whether it is open, how many routes it has.",
-    ),
-    endpoint(
-        "/v1/listeners/{name}",
-        Content::Json("Listener"),
-        Read::Named(inventory::listener),
-        "One listener.",
-    ),
-    endpoint(
-        "/v1/listener-statuses",
-        Content::List("ListenerStatus"),
-        Read::Listed(inventory::listener_statuses),
-        "Of every listener: sockets, whether they are open and why not, what runs.",
-    ),
-    endpoint(
-        "/v1/listener-statuses/{name}",
-        Content::Json("ListenerStatus"),
-        Read::Named(inventory::listener_status),
-        "Of one listener.",
-    ),
-    endpoint(
-        "/v1/routes",
-        Content::Json("Routes"),
-        Read::Listed(inventory::routes),
-        "Every route, in the lists `http`, `grpc` and `stream`; a page goes through all three.",
-    )
-    .parameters(ROUTES),
-    endpoint(
-        "/v1/routes/{kind}/{namespace}/{name}",
-        Content::Json("Route"),
-        Read::Named(inventory::route),
-        "One route; the kind is `HTTPRoute` or `http`, and so on.",
-    ),
-    endpoint(
-        "/v1/backends",
-        Content::List("Backend"),
-        Read::Listed(inventory::backends),
-        "Every backend with its endpoints and their health.",
-    ),
-    endpoint(
-        "/v1/backends/{namespace}/{name}",
-        Content::Json("Backend"),
-        Read::Named(inventory::backend),
-        "One backend; the name with its port, or without where there is one port.",
-    ),
-    endpoint(
-        "/v1/endpoints",
-        Content::List("Endpoint"),
-        Read::Listed(resilience::endpoints),
-        "Every endpoint of every backend: its state and why.",
-    ),
-    endpoint(
-        "/v1/circuit-breakers",
-        Content::List("CircuitBreaker"),
-        Read::Listed(resilience::circuit_breakers),
-        "What each backend carries, its limits and its breakers.",
-    ),
-    endpoint(
-        "/v1/rate-limits",
-        Content::List("RateLimit"),
-        Read::Listed(resilience::rate_limits),
-        "Every limit of rate, what is left of it, and its counts.",
-    ),
-    endpoint(
-        "/v1/certificates",
-        Content::List("Certificate"),
-        Read::Listed(certificates::list),
-        "Every certificate: its names, when it ends, which listeners use it; never its key.",
-    ),
-    endpoint(
-        "/v1/certificates/{namespace}/{name}",
-        Content::Json("Certificate"),
-        Read::Named(certificates::one),
-        "The certificate of one secret.",
-    ),
-    endpoint(
-        "/v1/limits",
-        Content::Json("Limits"),
-        Read::Plain(limits::show),
-        "What this process carries at most, and what it carries now.",
-    ),
-    endpoint(
-        "/v1/sessions",
-        Content::Json("Sessions"),
-        Read::Listed(sessions::show),
-        "What became of persistent sessions, and who asks for them.",
-    ),
-    endpoint(
-        "/v1/ai/services",
-        Content::List("AiService"),
-        Read::Listed(ai::list),
-        "Every AI service: its providers, budgets of tokens, and use.",
-    ),
-    endpoint(
-        "/v1/ai/services/{namespace}/{name}",
-        Content::Json("AiService"),
-        Read::Named(ai::one),
-        "One AI service.",
-    ),
-    endpoint(
-        "/v1/plugins",
-        Content::List("Plugin"),
-        Read::Listed(plugins::list),
-        "Every Wasm plugin as configured: its module, when it is called, who uses it.",
-    ),
-    endpoint(
-        "/v1/plugins/{namespace}/{name}",
-        Content::Json("Plugin"),
-        Read::Named(plugins::one),
-        "One plugin.",
-    ),
-    endpoint(
-        "/v1/traffic",
-        Content::Json("Traffic"),
-        Read::Listed(inventory::traffic),
-        "Requests and connections now, by listener and backend; totals are in /metrics.",
-    ),
-    endpoint(
-        "/v1/overload",
-        Content::Json("Overload"),
-        Read::Plain(inventory::overload),
-        "Requests now, of the process and by listener.",
-    ),
-    endpoint(
-        "/v1/log/level",
-        Content::Json("LogLevel"),
-        Read::Plain(log_level::show),
-        "The filter of the log.",
-    )
-    .change(Change {
-        method: "PUT",
-        about: "Changes it until the next start; as JSON, or the bare filter as text.",
-        body: "LogLevel",
-        takes: &["application/json", "text/plain"],
-        status: 200,
-        run: log_level::change,
-    }),
-    endpoint(
-        "/v1/drain",
-        Content::Json("Drain"),
-        Read::Plain(drain::show),
-        "Whether this process is on its way out, and what still runs.",
-    )
-    .change(Change {
-        method: "POST",
-        about: "Ends the process as SIGTERM does: readiness first, then what runs, then out.",
-        body: "DrainRequest",
-        takes: &["application/json"],
-        status: 202,
-        run: drain::begin,
-    }),
-];
+/// One row an endpoint: path, what it answers, who answers, what that is, and what else is to say.
+macro_rules! endpoints {
+    ($( $path:literal = $content:ident($of:expr), $read:expr, $about:literal
+        $( .$more:ident($($with:expr)?) )*; )+) => {
+        /// Every endpoint.
+        pub(super) static ALL: &[Endpoint] = &[
+            $( endpoint($path, Content::$content($of), $read, $about) $( .$more($($with)?) )*, )+
+        ];
+    };
+}
+
+endpoints! {
+    "/livez" = Text(answer::TEXT), Plain(health::live),
+        "The phase; always 200 while the process answers." .open();
+    "/readyz" = Text(answer::TEXT), Plain(health::ready),
+        "200 while traffic is wanted, else 503 and why." .open();
+    "/openapi.json" = Json("OpenApi"), Document,
+        "This document." .open();
+    "/console" = Text(console::HTML), Plain(console::page),
+        "The console: a page that shows all this." .also(&["/"]) .open();
+    "/console/console.css" = Text(console::CSS), Plain(console::look),
+        "Its look." .open();
+    "/console/console.js" = Text(console::SCRIPT), Plain(console::script),
+        "What it does." .open();
+    "/console/metrics.js" = Text(console::SCRIPT), Plain(console::reader),
+        "How it reads metrics." .open();
+    "/metrics" = Text(Format::Text.content_type()),
+        Read::Later(|context, request| Box::pin(metrics::scrape(context, request))),
+        "All metrics in the Prometheus text format, or in OpenMetrics where `Accept` prefers that."
+        .takes(SCRAPE);
+    "/v1/summary" = Json("Summary"), Plain(inventory::summary),
+        "Who this process is, the version it serves, how much of each kind." .also(&["/v1/node"]);
+    "/v1/config/version" = Json("ConfigVersion"), Plain(xds::config_version),
+        "The version that serves, and what was refused last.";
+    "/v1/config/history" = Json("ConfigHistory"), Plain(xds::history),
+        "The last updates and what became of them, the newest first.";
+    "/v1/snapshot" = Json("Snapshot"), Plain(inventory::snapshot),
+        "The whole configuration that serves, without secrets." .also(&["/v1/config/snapshot"]);
+    "/v1/xds/status" = Json("XdsStatus"), Plain(xds::status),
+        "The stream to the control plane.";
+    "/v1/explain" = Json("Explanation"), Asked(explain::explained),
+        "What would become of a request, and why others did not get it." .takes(REQUEST);
+    "/v1/trace" = Json("LiveTrace"), Watched(trace::watch),
+        "Requests as they end, step by step, for a while; part by part as they come." .takes(WATCHED);
+    "/v1/listeners" = List("Listener"), Listed(inventory::listeners),
+        "Every listener as configured, whether it is open, how many routes it has.";
+    "/v1/listeners/{name}" = Json("Listener"), Named(inventory::listener),
+        "One listener.";
+    "/v1/listener-statuses" = List("ListenerStatus"), Listed(inventory::listener_statuses),
+        "Of every listener: sockets, whether they are open and why not, what runs.";
+    "/v1/listener-statuses/{name}" = Json("ListenerStatus"), Named(inventory::listener_status),
+        "Of one listener.";
+    "/v1/routes" = Json("Routes"), Listed(inventory::routes),
+        "Every route, in the lists `http`, `grpc` and `stream`; a page goes through all three."
+        .takes(KIND);
+    "/v1/routes/{kind}/{namespace}/{name}" = Json("Route"), Named(inventory::route),
+        "One route; the kind is `HTTPRoute` or `http`, and so on.";
+    "/v1/backends" = List("Backend"), Listed(inventory::backends),
+        "Every backend with its endpoints and their health.";
+    "/v1/backends/{namespace}/{name}" = Json("Backend"), Named(inventory::backend),
+        "One backend; the name with its port, or without where there is one port.";
+    "/v1/endpoints" = List("Endpoint"), Listed(resilience::endpoints),
+        "Every endpoint of every backend: its state and why.";
+    "/v1/circuit-breakers" = List("CircuitBreaker"), Listed(resilience::circuit_breakers),
+        "What each backend carries, its limits and its breakers.";
+    "/v1/rate-limits" = List("RateLimit"), Listed(resilience::rate_limits),
+        "Every limit of rate, what is left of it, and its counts.";
+    "/v1/certificates" = List("Certificate"), Listed(certificates::list),
+        "Every certificate: its names, when it ends, which listeners use it; never its key.";
+    "/v1/certificates/{namespace}/{name}" = Json("Certificate"), Named(certificates::one),
+        "The certificate of one secret.";
+    "/v1/limits" = Json("Limits"), Plain(limits::show),
+        "What this process carries at most, and what it carries now.";
+    "/v1/sessions" = Json("Sessions"), Listed(sessions::show),
+        "What became of persistent sessions, and who asks for them.";
+    "/v1/ai/services" = List("AiService"), Listed(ai::list),
+        "Every AI service: its providers, budgets of tokens, and use.";
+    "/v1/ai/services/{namespace}/{name}" = Json("AiService"), Named(ai::one),
+        "One AI service.";
+    "/v1/plugins" = List("Plugin"), Listed(plugins::list),
+        "Every Wasm plugin as configured: its module, when it is called, who uses it.";
+    "/v1/plugins/{namespace}/{name}" = Json("Plugin"), Named(plugins::one),
+        "One plugin.";
+    "/v1/traffic" = Json("Traffic"), Listed(inventory::traffic),
+        "Requests and connections now, by listener and backend; totals are in /metrics.";
+    "/v1/overload" = Json("Overload"), Plain(inventory::overload),
+        "Requests now, of the process and by listener.";
+    "/v1/log/level" = Json("LogLevel"), Plain(log_level::show),
+        "The filter of the log."
+        .change(Change {
+            method: "PUT",
+            about: "Changes it until the next start; as JSON, or the bare filter as text.",
+            body: "LogLevel",
+            takes: &["application/json", "text/plain"],
+            status: 200,
+            run: log_level::change,
+        });
+    "/v1/drain" = Json("Drain"), Plain(drain::show),
+        "Whether this process is on its way out, and what still runs."
+        .change(Change {
+            method: "POST",
+            about: "Ends the process as SIGTERM does: readiness first, then what runs, then out.",
+            body: "DrainRequest",
+            takes: &["application/json"],
+            status: 202,
+            run: drain::begin,
+        });
+}
 
 /// An endpoint and the names that stand in a path.
 #[derive(Debug)]

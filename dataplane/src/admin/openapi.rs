@@ -91,20 +91,16 @@ fn read(endpoint: &Endpoint, path: &str) -> Value {
         refused(&mut responses, 400, "A parameter cannot be understood.");
     }
     responses.insert("200".to_owned(), ok);
-    if matches!(endpoint.read, Read::Asked(_)) {
+    if matches!(endpoint.read, Read::Asked(_) | Read::Watched(_)) {
         refused(&mut responses, 400, "A parameter cannot be understood.");
     }
     if matches!(endpoint.read, Read::Named(_)) {
         refused(&mut responses, 404, "There is no such object.");
     }
-    if is_paged || matches!(endpoint.read, Read::Later(_)) {
-        refused(
-            &mut responses,
-            503,
-            "Too many large answers are being written.",
-        );
+    if is_paged || matches!(endpoint.read, Read::Later(_) | Read::Watched(_)) {
+        refused(&mut responses, 503, "Too many such answers at a time.");
     }
-    let parameters = endpoint.parameters.iter().map(|parameter| {
+    let parameters = endpoint.parameters().map(|parameter| {
         json!({
             "name": parameter.name,
             "in": "query",

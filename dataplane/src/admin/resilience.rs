@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use dataplane_config::{ClusterConfig, Limiter};
+use dataplane_config::{ClusterConfig, Limiter, RuntimeConfig};
 use dataplane_resilience::circuit_breaker::Breaker;
 use dataplane_resilience::health_check::Record;
 use dataplane_upstream::{Endpoint, since_start};
+use ir::Cluster;
 use ir::policy::RateLimitKey;
 
 use super::Context;
@@ -20,49 +21,50 @@ use super::answer::Answer;
 use super::inventory::{clusters, list_of};
 use super::query::Filter;
 
+/// The route, the backend and the breaker that the one has for the other.
+type RouteBreaker = (Arc<str>, Arc<str>, Arc<Breaker>);
+
 /// `/v1/circuit-breakers`: what each backend carries, and whether its breakers let anything pass.
 pub(super) fn circuit_breakers(context: &Context, filter: &Filter) -> Answer {
     let config = context.state.store.load_full();
     let page = clusters(&config, filter);
     let of_routes = config.kept.breakers();
     let path = "/v1/circuit-breakers";
-    list_of(
-        context,
-        config,
-        filter,
-        path,
-        page,
-        move |config, cluster| {
-            let now = since_start(Instant::now());
-            let held = config.clusters.get(&cluster.key)?;
-            let mut row = carried(held);
-            row["breaker"] = held
-                .breaker
-                .as_ref()
-                .map_or(Value::Null, |it| breaker(it, now));
-            if let Some(ai) = &held.ai {
-                let providers = ai.guards.iter().filter_map(|guard| {
-                    let mut row = breaker(guard.breaker.as_ref()?, now);
-                    row["provider"] = guard.name().into();
-                    row["refuses"] = guard.refuses.into();
-                    Some(row)
-                });
-                row["providers"] = providers.collect();
-            }
-            let own = of_routes.iter().filter(|(_, key, _)| {
-                // A cluster without a port serves whatever port a route names.
-                let rest = key.strip_prefix(&*cluster.key);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-            });
-            let own = own.map(|(route, _, it)| {
-                let mut row = breaker(it, now);
-                row["route"] = (&**route).into();
-                row
-            });
-            row["routes"] = own.collect();
+    let row = move |config: &RuntimeConfig, cluster: &Arc<Cluster>| {
+        let held = config.clusters.get(&cluster.key)?;
+        Some(circuit_breaker(held, &of_routes))
+    };
+    list_of(context, config, filter, path, page, row)
+}
+
+fn circuit_breaker(held: &ClusterConfig, of_routes: &[RouteBreaker]) -> Value {
+    let now = since_start(Instant::now());
+    let mut row = carried(held);
+    row["breaker"] = held
+        .breaker
+        .as_ref()
+        .map_or(Value::Null, |it| breaker(it, now));
+    if let Some(ai) = &held.ai {
+        let providers = ai.guards.iter().filter_map(|guard| {
+            let mut row = breaker(guard.breaker.as_ref()?, now);
+            row["provider"] = guard.name().into();
+            row["refuses"] = guard.refuses.into();
             Some(row)
-        },
-    )
+        });
+        row["providers"] = providers.collect();
+    }
+    let own = of_routes.iter().filter(|(_, key, _)| {
+        // A cluster without a port serves whatever port a route names.
+        let rest = key.strip_prefix(&**held.cluster.key());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    });
+    let own = own.map(|(route, _, it)| {
+        let mut row = breaker(it, now);
+        row["route"] = (&**route).into();
+        row
+    });
+    row["routes"] = own.collect();
+    row
 }
 
 fn carried(held: &ClusterConfig) -> Value {
@@ -109,17 +111,10 @@ pub(super) fn rate_limits(context: &Context, filter: &Filter) -> Answer {
         .filter(|(object, _)| filter.takes_key(object));
     let page = filter.page(wanted, key);
     let path = "/v1/rate-limits";
-    list_of(
-        context,
-        config,
-        filter,
-        path,
-        page,
-        |_, (object, limiter)| {
-            let now = since_start(Instant::now());
-            Some(rate_limit(object, limiter, now))
-        },
-    )
+    let row = |_: &RuntimeConfig, (object, limiter): &(Box<str>, Arc<Limiter>)| {
+        Some(rate_limit(object, limiter, since_start(Instant::now())))
+    };
+    list_of(context, config, filter, path, page, row)
 }
 
 fn rate_limit(object: &str, limiter: &Limiter, now: Duration) -> Value {

@@ -106,7 +106,12 @@ impl Client {
 
     /// The value of a path.
     pub(super) async fn value(&self, path: &str) -> anyhow::Result<Value> {
-        let reply = self.get(path).await?;
+        self.value_after(path, Duration::ZERO).await
+    }
+
+    /// The value of a path that takes that long to answer.
+    pub(super) async fn value_after(&self, path: &str, time: Duration) -> anyhow::Result<Value> {
+        let reply = self.exchange(Method::GET, path, None, time).await?;
         serde_json::from_str(&reply.text)
             .with_context(|| format!("{} answers {path} with no JSON", self.authority))
     }
@@ -122,6 +127,16 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
+    ) -> anyhow::Result<Reply> {
+        self.exchange(method, path, body, Duration::ZERO).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        time: Duration,
     ) -> anyhow::Result<Reply> {
         let exchange = async {
             let stream = TcpStream::connect(&self.authority).await;
@@ -144,7 +159,7 @@ impl Client {
                 }
             }
         };
-        let ended = timeout(PATIENCE, exchange).await;
+        let ended = timeout(PATIENCE + time, exchange).await;
         ended.map_err(|_| anyhow!("{} did not answer within {PATIENCE:?}", self.authority))?
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::table::{Column, Style, cell};
 use super::{Command, Config, Output, Wanted, say};
-use crate::admin::explain;
+use crate::admin::{explain, trace};
 
 /// Exit code of `status` for a data plane that wants no traffic.
 const NOT_READY: u8 = 3;
@@ -139,6 +139,7 @@ impl Asked<'_> {
             }
             Command::Limits => self.limits().await?,
             Command::Explain(asked) => self.explain(asked).await?,
+            Command::Trace(watched) => self.trace(watched).await?,
             Command::Sessions(wanted) => self.sessions(wanted).await?,
             Command::Config(Config::Version) => self.version().await?,
             Command::Config(Config::History) => self.history().await?,
@@ -295,6 +296,16 @@ impl Asked<'_> {
         match self.output {
             Output::Json => show_json(&told),
             Output::Table => say(&explain::as_text(&told)),
+        }
+        Ok(())
+    }
+
+    async fn trace(&self, watched: &trace::Watched) -> anyhow::Result<()> {
+        let path = format!("/v1/trace?{}", watched.to_query());
+        let told = self.client.value_after(&path, watched.time()).await?;
+        match self.output {
+            Output::Json => show_json(&told),
+            Output::Table => say(&trace::as_text(&told)),
         }
         Ok(())
     }

@@ -135,6 +135,10 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
             return;
         }
     };
+    let name = format!("worker-{number}");
+    let process = &shared.metrics.process;
+    process.thread_serves(&name, runtime.metrics());
+    shared.metrics.inventory.http_workers.add(1);
     let worker = http::plugin_call::worker(
         &shared.store,
         shared.http.clone(),
@@ -170,6 +174,7 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
     });
     worker.tend();
     streams.tend();
+    shared.metrics.inventory.http_workers.add(-1);
 }
 
 /// Serves a socket in a task of its own.

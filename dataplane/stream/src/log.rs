@@ -113,21 +113,10 @@ pub(crate) fn refused(log: &Writer, version: &Version, refused: Refused<'_>) {
     log.write_stream(&StreamRecord {
         timestamp: SystemTime::now() - refused.took,
         duration: refused.took,
-        protocol: refused.protocol,
         listener: refused.listener,
-        client: refused.client,
-        bytes_received: 0,
-        bytes_sent: 0,
-        datagrams: None,
-        route: None,
-        rule: None,
-        backend: None,
-        upstream_addr: None,
-        upstream_connect_time: None,
-        attempts: 0,
         reason: refused.reason,
         snapshot_version: version.as_str(),
-        tls_version: None,
         sni: refused.server_name,
+        ..StreamRecord::unknown(refused.protocol, refused.client)
     });
 }

@@ -121,13 +121,20 @@ impl AccessLog {
             threshold: sampling_threshold(sample_rate),
             counts,
         });
+        let run: Box<dyn FnOnce(&Shared) + Send> = match sink {
+            Sink::Otlp(collector) => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                Box::new(move |it| otlp::run(&collector, &runtime, &it.queue, &it.counts))
+            }
+            sink => Box::new(move |it| sink::run(sink, rotation, &it.queue, &it.counts)),
+        };
+        shared.counts.writers.set(1);
         let thread = std::thread::Builder::new().name("access-log".to_owned());
         thread.spawn({
             let shared = Arc::clone(&shared);
-            move || match sink {
-                Sink::Otlp(collector) => otlp::run(&collector, &shared.queue, &shared.counts),
-                sink => sink::run(sink, rotation, &shared.queue, &shared.counts),
-            }
+            move || run(&shared)
         })?;
         Ok(Self {
             shared: Some(shared),
@@ -316,7 +323,7 @@ impl Local {
         if refused {
             shared.counts.dropped_lines.add(lines);
         }
-        shared.counts.queue_bytes.set(shared.queue.bytes());
+        shared.counts.waits(shared.queue.waiting());
     }
 
     /// The next number of an xorshift sequence; good enough to sample by.

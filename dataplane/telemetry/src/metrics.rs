@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 mod admin;
 mod ai;
 mod backend;
+mod contract;
 mod last_good;
 mod live;
 mod mirror;
@@ -22,6 +23,7 @@ mod rate_limit;
 mod session;
 mod stream;
 mod traffic;
+mod upstream;
 mod xds;
 
 mod exposition;
@@ -32,6 +34,7 @@ mod request;
 pub use admin::AdminMetrics;
 pub use ai::{AiCalls, AiMetrics, AiUsage, CallName, Spread, Times, Tokens};
 pub use backend::{BackendConnection, BackendMetrics, Denied};
+pub use exposition::Format;
 pub use family::{FamilyDoc, Kind, reference};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use last_good::LastGoodMetrics;
@@ -47,13 +50,16 @@ pub use traffic::{
     AcceptPause, ConnectionLimit, Http2Limit, LifeLimit, ListenerMetrics, OpenConnection,
     RequestInFlight, RouteMetrics,
 };
+pub use upstream::UpstreamMetrics;
 pub use xds::{ApplyStage, XdsMetrics};
 
 use exposition::Exposition;
 use instrument::ShardCount;
 
-/// The content type of what [`Metrics::encode_text`] writes.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What names of families begin with, but for those that have a usual name.
+pub const PREFIX: &str = "nantian_gateway_dataplane_";
+/// What they began with once, and begin with where somebody asks for it.
+pub const FORMER_PREFIX: &str = "nantian_gw_dataplane_";
 
 /// All metrics of this process.
 #[derive(Debug)]
@@ -78,6 +84,8 @@ pub struct Metrics {
     pub traces: Arc<TraceMetrics>,
     /// Modules of plugins, all together.
     pub modules: ModuleMetrics,
+    /// Attempts of all routes.
+    pub upstream: UpstreamMetrics,
     retry_totals: Arc<backend::RetryTotals>,
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
@@ -106,6 +114,8 @@ struct Named {
     ai: BTreeMap<Arc<str>, Weak<AiMetrics>>,
     /// By `namespace/name`, for as long as somebody runs them.
     plugins: BTreeMap<Arc<str>, Weak<PluginMetrics>>,
+    /// What was counted under names that are gone.
+    gone: contract::Gone,
 }
 
 impl Metrics {
@@ -126,6 +136,7 @@ impl Metrics {
             log: Arc::default(),
             traces: Arc::default(),
             modules: ModuleMetrics::default(),
+            upstream: UpstreamMetrics::new(shards),
             retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
@@ -171,8 +182,7 @@ impl Metrics {
 
     /// Removes one stream route on all its listeners.
     pub fn remove_stream(&self, route: &str) {
-        let keep = |(name, _): &(Arc<str>, Arc<str>), _: &mut _| **name != *route;
-        self.named().streams.retain(keep);
+        self.named().retain_streams(|name, _, _| name != route);
     }
 
     /// The handle of a limit of rate, made on first use: what kind of object it stands in front of,
@@ -234,8 +244,7 @@ impl Metrics {
     /// Keeps the routes for which `keep(route, listener)` holds; the series of the others vanish.
     pub fn retain_routes(&self, mut keep: impl FnMut(&str, &str) -> bool) {
         self.named()
-            .routes
-            .retain(|(route, listener), _| keep(route, listener));
+            .retain_routes(|route, listener, _| keep(route, listener));
     }
 
     /// Removes one route on all its listeners, in time that does not grow with their number.
@@ -250,22 +259,18 @@ impl Metrics {
             .cloned()
             .collect();
         for key in keys {
-            named.routes.remove(&key);
+            if let Some(route) = named.routes.remove(&key) {
+                named.gone.route(route.totals());
+            }
         }
     }
 
     /// Keeps the listeners for which `keep` holds; the others vanish together with their routes.
     pub fn retain_listeners(&self, mut keep: impl FnMut(&str) -> bool) {
         let mut named = self.named();
-        let Named {
-            listeners,
-            routes,
-            streams,
-            ..
-        } = &mut *named;
-        listeners.retain(|name, _| keep(name));
-        routes.retain(|(_, listener), _| listeners.contains_key(listener));
-        streams.retain(|(_, listener), _| keep(listener));
+        named.retain_routes(|_, listener, _| keep(listener));
+        named.retain_streams(|_, listener, _| keep(listener));
+        named.retain_listeners(|name, _| keep(name));
     }
 
     /// Keeps the backends for which `keep` holds.
@@ -281,34 +286,29 @@ impl Metrics {
     /// Forgets the handles that nobody holds, as an update leaves them that was refused.
     pub fn forget_unused(&self) {
         let mut named = self.named();
-        let Named {
-            listeners,
-            routes,
-            backends,
-            streams,
-            rate_limits,
-            ai,
-            plugins,
-        } = &mut *named;
-        plugins.retain(|_, handle| handle.strong_count() > 0);
-        ai.retain(|_, handle| handle.strong_count() > 0);
-        rate_limits.retain(|_, handle| handle.strong_count() > 0);
-        streams.retain(|_, handle| Arc::strong_count(handle) > 1);
+        named.plugins.retain(|_, handle| handle.strong_count() > 0);
+        named.ai.retain(|_, handle| handle.strong_count() > 0);
+        let limits = &mut named.rate_limits;
+        limits.retain(|_, handle| handle.strong_count() > 0);
+        named.retain_streams(|_, _, handle| Arc::strong_count(handle) > 1);
         // Routes first: they hold their listeners.
-        routes.retain(|_, handle| Arc::strong_count(handle) > 1);
-        listeners.retain(|_, handle| Arc::strong_count(handle) > 1);
+        named.retain_routes(|_, _, handle| Arc::strong_count(handle) > 1);
+        named.retain_listeners(|_, handle| Arc::strong_count(handle) > 1);
+        let backends = &mut named.backends;
         backends.retain(|_, handle| Arc::strong_count(handle) > 1);
     }
 
-    /// Appends all families in the text format of [`CONTENT_TYPE`].
+    /// Appends all families in the Prometheus text format.
     pub fn encode_text(&self, out: &mut String) {
-        self.encode_text_with(&Live::default(), out);
+        self.encode(&Live::default(), Format::Text, out);
     }
 
-    /// The same, with what is true at this moment.
-    pub fn encode_text_with(&self, live: &Live, out: &mut String) {
+    /// Appends all families, and what is true at this moment.
+    ///
+    /// OpenMetrics wants an end, for which see [`end`]: more may follow before it.
+    pub fn encode(&self, live: &Live, format: Format, out: &mut String) {
         // Handles are copied out first, so that a scrape does not hold up a configuration update.
-        let (listeners, routes, backends, streams, rate_limits, ai, plugins) = {
+        let (listeners, routes, backends, streams, rate_limits, ai, plugins, gone) = {
             let named = self.named();
             (
                 named.listeners.values().cloned().collect::<Vec<_>>(),
@@ -330,17 +330,18 @@ impl Metrics {
                     .values()
                     .filter_map(Weak::upgrade)
                     .collect::<Vec<_>>(),
+                named.gone.clone(),
             )
         };
         let unrouted = listeners
             .iter()
             .filter_map(|listener| listener.unrouted_totals());
         let routed = routes.iter().filter_map(|route| route.totals());
-        let totals: Vec<_> = unrouted.chain(routed).collect();
+        let requests: Vec<_> = unrouted.chain(routed).collect();
 
-        let mut out = Exposition::new(out);
+        let mut out = Exposition::new(out, format);
         self.inventory.encode(&mut out);
-        request::encode(&mut out, &totals);
+        request::encode(&mut out, &requests);
         traffic::encode_listeners(&mut out, &listeners);
         self.overload.encode(&mut out);
         mirror::encode(&mut out, &routes);
@@ -365,6 +366,15 @@ impl Metrics {
         self.access_log.encode(&mut out);
         self.log.encode(&mut out);
         self.traces.encode(&mut out);
+        live.encode_certificates(&mut out);
+        self.process.encode_threads(&mut out);
+        let counted = contract::Counted {
+            gone,
+            totals: &requests,
+            listeners: &listeners,
+            streams: &streams,
+        };
+        contract::encode(&mut out, self, live, counted);
         self.admin.encode(&mut out);
         self.process.encode(&mut out);
     }
@@ -391,7 +401,66 @@ impl Metrics {
     }
 }
 
+/// Repeats what was written since `from` with the names of our families beginning as they did once.
+pub fn repeat_with_former_names(out: &mut String, from: usize) {
+    let mut repeated = String::new();
+    for line in out.get(from..).unwrap_or_default().split_inclusive('\n') {
+        let heads = ["# HELP ", "# TYPE ", ""];
+        let head = heads.into_iter().find(|head| line.starts_with(head));
+        let head = head.unwrap_or_default();
+        if let Some(rest) = line[head.len()..].strip_prefix(PREFIX) {
+            repeated.push_str(head);
+            repeated.push_str(FORMER_PREFIX);
+            repeated.push_str(rest);
+        }
+    }
+    out.push_str(&repeated);
+}
+
+/// Writes what a format has at its end.
+pub fn end(format: Format, out: &mut String) {
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
+    }
+}
+
 impl Named {
+    /// Keeps what was counted by those for which `keep(route, listener, handle)` does not hold.
+    fn retain_routes(&mut self, mut keep: impl FnMut(&str, &str, &Arc<RouteMetrics>) -> bool) {
+        let gone = &mut self.gone;
+        self.routes.retain(|(route, listener), handle| {
+            let is_kept = keep(route, listener, handle);
+            if !is_kept {
+                gone.route(handle.totals());
+            }
+            is_kept
+        });
+    }
+
+    /// The same of stream routes.
+    fn retain_streams(&mut self, mut keep: impl FnMut(&str, &str, &Arc<StreamMetrics>) -> bool) {
+        let gone = &mut self.gone;
+        self.streams.retain(|(route, listener), handle| {
+            let is_kept = keep(route, listener, handle);
+            if !is_kept {
+                gone.stream(handle);
+            }
+            is_kept
+        });
+    }
+
+    /// The same of listeners.
+    fn retain_listeners(&mut self, mut keep: impl FnMut(&str, &Arc<ListenerMetrics>) -> bool) {
+        let gone = &mut self.gone;
+        self.listeners.retain(|name, handle| {
+            let is_kept = keep(name, handle);
+            if !is_kept {
+                gone.listener(handle);
+            }
+            is_kept
+        });
+    }
+
     fn listener(&mut self, name: &str, shards: ShardCount) -> Arc<ListenerMetrics> {
         if let Some(known) = self.listeners.get(name) {
             return Arc::clone(known);
@@ -413,6 +482,12 @@ pub struct Inventory {
     pub http_routes: Gauge,
     /// gRPC routes.
     pub grpc_routes: Gauge,
+    /// TCP, TLS and UDP routes.
+    pub stream_routes: Gauge,
+    /// Threads that serve HTTP.
+    pub http_workers: Gauge,
+    /// 1 when HTTP/3 is asked for.
+    pub http3_configured: Gauge,
     /// Clusters.
     pub backends: Gauge,
     /// Secrets.
@@ -446,9 +521,31 @@ pub struct AccessLogMetrics {
     pub sink_errors: Counter,
     /// Bytes that wait for the sink.
     pub queue_bytes: Gauge,
+    /// The lines these are.
+    pub queue_lines: Gauge,
+    /// 1 while a thread writes.
+    pub writers: Gauge,
+    /// How long it took to write what was at hand.
+    pub flushes: Histogram,
+    /// The longest of these, in microseconds.
+    pub longest_flush_us: Gauge,
 }
 
 impl AccessLogMetrics {
+    /// Notes the bytes and lines that wait for the sink.
+    pub(crate) fn waits(&self, (bytes, lines): (usize, u64)) {
+        self.queue_bytes.set(bytes);
+        self.queue_lines.set(lines);
+    }
+
+    /// Records the time it took to write what was at hand; called by the one thread that writes.
+    pub fn flushed(&self, took: std::time::Duration) {
+        self.flushes.observe(took);
+        let us = i64::try_from(took.as_micros()).unwrap_or(i64::MAX);
+        self.longest_flush_us
+            .set(us.max(self.longest_flush_us.value()));
+    }
+
     fn encode(&self, out: &mut Exposition<'_>) {
         out.family(&family::ACCESS_LINES)
             .sample(&[], self.lines.value());

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{
-    ExporterBuildError, LogExporter, RetryPolicy, SpanExporter, WithExportConfig as _,
-    WithHttpConfig as _, WithTonicConfig as _,
+    ExporterBuildError, LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
 
@@ -58,38 +58,34 @@ impl Collector {
 
     /// To be called within a runtime of tokio.
     pub(crate) fn spans(&self) -> Result<SpanExporter, ExporterBuildError> {
+        let exporter = SpanExporter::builder();
         match self.protocol {
-            Protocol::Grpc => SpanExporter::builder()
-                .with_tonic()
-                .with_endpoint(&self.endpoint)
-                .with_timeout(self.timeout)
-                .with_retry_policy(RetryPolicy::recommended())
-                .build(),
-            Protocol::Http => SpanExporter::builder()
-                .with_http()
-                .with_endpoint(self.endpoint_of("/v1/traces"))
-                .with_timeout(self.timeout)
-                .with_retry_policy(RetryPolicy::recommended())
-                .build(),
+            Protocol::Grpc => self.by_grpc(exporter.with_tonic()).build(),
+            Protocol::Http => self.by_http(exporter.with_http(), "/v1/traces").build(),
         }
     }
 
     /// The same.
     pub(crate) fn logs(&self) -> Result<LogExporter, ExporterBuildError> {
+        let exporter = LogExporter::builder();
         match self.protocol {
-            Protocol::Grpc => LogExporter::builder()
-                .with_tonic()
-                .with_endpoint(&self.endpoint)
-                .with_timeout(self.timeout)
-                .with_retry_policy(RetryPolicy::recommended())
-                .build(),
-            Protocol::Http => LogExporter::builder()
-                .with_http()
-                .with_endpoint(self.endpoint_of("/v1/logs"))
-                .with_timeout(self.timeout)
-                .with_retry_policy(RetryPolicy::recommended())
-                .build(),
+            Protocol::Grpc => self.by_grpc(exporter.with_tonic()).build(),
+            Protocol::Http => self.by_http(exporter.with_http(), "/v1/logs").build(),
         }
+    }
+
+    fn by_grpc<B: WithExportConfig + WithTonicConfig>(&self, exporter: B) -> B {
+        let exporter = exporter
+            .with_endpoint(&self.endpoint)
+            .with_timeout(self.timeout);
+        WithTonicConfig::with_retry_policy(exporter, RetryPolicy::recommended())
+    }
+
+    fn by_http<B: WithExportConfig + WithHttpConfig>(&self, exporter: B, path: &str) -> B {
+        let exporter = exporter
+            .with_endpoint(self.endpoint_of(path))
+            .with_timeout(self.timeout);
+        WithHttpConfig::with_retry_policy(exporter, RetryPolicy::recommended())
     }
 
     /// The address of one signal: that of the collector with `path`, unless it has a path already.

@@ -178,9 +178,10 @@ impl Queue {
         true
     }
 
-    /// Bytes that wait.
-    pub(crate) fn bytes(&self) -> usize {
-        self.state().bytes
+    /// Bytes and lines that wait.
+    pub(crate) fn waiting(&self) -> (usize, u64) {
+        let state = self.state();
+        (state.bytes, state.lines)
     }
 
     /// The state is consistent between any two statements that could panic.
@@ -238,7 +239,7 @@ mod tests {
         assert!(by_bytes.push(chunk(6)).is_ok());
         assert_eq!(by_bytes.push(chunk(5)), Err(Refused(chunk(5))));
         assert!(by_bytes.push(chunk(4)).is_ok());
-        assert_eq!(by_bytes.bytes(), 10);
+        assert_eq!(by_bytes.waiting().0, 10);
 
         let by_lines = queue(100, 2);
         assert!(by_lines.push(chunk(1)).is_ok());
@@ -293,7 +294,7 @@ mod tests {
         });
         assert_eq!(queue.next(), Work::Write(chunk(4)));
         let deadline = Instant::now() + Duration::from_secs(20);
-        while queue.bytes() < 4 && Instant::now() < deadline {
+        while queue.waiting().0 < 4 && Instant::now() < deadline {
             std::thread::yield_now();
         }
         queue.close();

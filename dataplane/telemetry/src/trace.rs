@@ -16,8 +16,12 @@ use opentelemetry::InstrumentationScope;
 
 mod export;
 mod span;
+mod watch;
+
+pub use watch::{Seen, Step, Wanted, Watcher, Watching};
 
 use export::Queue;
+use watch::Watch;
 
 use crate::access_log::Record;
 use crate::metrics::TraceMetrics;
@@ -45,8 +49,9 @@ pub struct Settings {
 /// The traces of the process; clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Tracing {
-    /// Absent when there are none.
+    /// Absent when none are sent anywhere.
     shared: Option<Arc<Shared>>,
+    watch: Arc<Watch>,
 }
 
 struct Shared {
@@ -93,12 +98,22 @@ impl Tracing {
                 scope,
                 finished: Mutex::new(finished),
             })),
+            watch: Arc::default(),
         })
     }
 
-    /// What a worker keeps; absent when no traces are made.
-    pub fn tracer(&self) -> Option<Tracer> {
-        self.shared.clone().map(|shared| Tracer { shared })
+    /// What a worker keeps.
+    pub fn tracer(&self) -> Tracer {
+        Tracer {
+            shared: self.shared.clone(),
+            watch: self.watch.clone(),
+        }
+    }
+
+    /// Shows requests as they end, until what is given back is dropped; nothing when too many watch
+    /// already.
+    pub fn watch(&self, wanted: Wanted) -> Option<Watching> {
+        self.watch.begin(wanted)
     }
 
     /// Sends what waits and ends the thread; false when `patience` ran out first.
@@ -114,28 +129,56 @@ impl Tracing {
 }
 
 /// Decides about traces and takes the spans of those that have ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Tracer {
-    shared: Arc<Shared>,
+    shared: Option<Arc<Shared>>,
+    watch: Arc<Watch>,
 }
 
 impl Tracer {
+    /// Whether anything at all may be wanted of a request.
+    pub fn is_wanted(&self) -> bool {
+        self.is_exporting() || self.is_watched()
+    }
+
+    /// Whether traces are sent to a collector.
+    pub const fn is_exporting(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Whether somebody watches; costs one load.
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_on()
+    }
+
+    /// Those who want to see a request when it has ended.
+    pub fn who_wants(&self, seen: &Seen<'_>) -> Vec<Arc<Watcher>> {
+        self.watch.who_wants(seen)
+    }
+
     /// Whether a request is recorded; `route` is the share that its route asks for.
     pub fn samples(&self, remote: &Remote, trace_id: u128, route: Option<Ratio>) -> bool {
-        self.shared.sampling.decide(remote, trace_id, route)
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|it| it.sampling.decide(remote, trace_id, route))
     }
 
     /// The forms in which backends are told.
     pub fn forms(&self) -> Forms {
-        self.shared.forms
+        self.shared
+            .as_ref()
+            .map_or_else(Forms::default, |it| it.forms)
     }
 
-    /// Makes the spans of a request that has ended and hands them on. Never waits.
+    /// Shows a request that has ended to those who watch, makes its spans where it is recorded, and
+    /// hands them on. Never waits.
     ///
     /// `config` is the `traceparent` of the configuration that served it.
     pub fn finish(&self, active: Active, record: &Record<'_>, config: Option<&str>) {
-        let spans = span::spans(record, active, config, &self.shared.scope);
-        self.shared.queue.push(spans);
+        active.show(record);
+        if let Some(shared) = self.shared.as_ref().filter(|_| active.is_exported) {
+            let spans = span::spans(record, active, config, &shared.scope);
+            shared.queue.push(spans);
+        }
     }
 }
 
@@ -178,9 +221,15 @@ impl Sampling {
     }
 }
 
-/// What is kept of a request that is recorded, beside what its access record keeps.
+/// What is kept of a request that is recorded or watched, beside what its access record keeps.
 #[derive(Clone, Debug)]
 pub struct Active {
+    /// It becomes spans.
+    pub is_exported: bool,
+    /// Who wants to see it.
+    pub watchers: Vec<Arc<Watcher>>,
+    /// What was noted for them.
+    pub steps: Vec<Step>,
     /// The trace's id.
     pub trace_id: u128,
     /// The id of the request's own span.

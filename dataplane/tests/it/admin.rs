@@ -11,6 +11,7 @@ use dataplane_config::{RuntimeConfig, Store};
 use dataplane_resilience::admission::Gate;
 use dataplane_resilience::pressure::SharedLevel;
 use dataplane_telemetry::log;
+use dataplane_telemetry::trace::Tracing;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::{Http1Client, get};
@@ -47,12 +48,14 @@ impl Admin {
         let mut state = AdminState {
             store: Arc::new(Store::new()),
             metrics: Metrics::new(),
+            tracing: Tracing::default(),
             status: Arc::new(Status::default()),
             readiness: Arc::new(Readiness::default()),
             log: None,
             node_id: "dp-test".to_owned(),
             http: Arc::default(),
             connections: Arc::new(Gate::new(None)),
+            overload: dataplane_http::Overload::default(),
             level: SharedLevel::default(),
             drain: CancellationToken::new(),
         };

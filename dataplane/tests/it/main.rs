@@ -25,6 +25,7 @@ mod http;
 mod last_good;
 mod limits;
 mod mesh;
+mod observed;
 mod resilience;
 mod retry;
 mod overload;

@@ -166,6 +166,9 @@ async fn a_refused_update_leaves_no_figures_behind() {
         .build();
     gateway.control_plane.push_snapshot(&refused).await;
     gateway.control_plane.nacked("v2").await;
+    // Until it is asked for something a backend has no figures.
+    let response = http1::get(at(port), "a.example.com", "/").await.unwrap();
+    assert_eq!(response.status, 200);
     let metrics = http1::get(admin, "x", "/metrics").await.unwrap().text();
     for name in ["shop/new", "infra/gw/taken"] {
         assert!(!metrics.contains(name), "{name}: {metrics}");

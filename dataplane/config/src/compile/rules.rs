@@ -151,7 +151,7 @@ impl<'a, R> Served<'a, R> {
             hosts: hosts_on(route, listener)?,
             access: AddressLists::compile(security),
             limits: kept.route_limits(&route.key, security, registry),
-            metrics: registry.route(&route.key, &listener.name),
+            metrics: registry.route(&format!("{kind:?}/{}", route.key), &listener.name),
             route,
             kind,
             kept,

@@ -42,7 +42,17 @@ pub(crate) fn record(
         }
         (None, None) => {}
     }
+    if ctx.attempts > 0 {
+        let is_well = (1..500).contains(&status);
+        let upstream = &worker.metrics.upstream;
+        upstream.attempted(ctx.attempts, ctx.connect_time, is_well);
+    }
     let trace = ctx.trace.take();
+    if let (Some(trace), Some(rule)) = (&trace, ctx.rule)
+        && trace.is_exported
+    {
+        rule.metrics.exemplify(trace.trace_id, latency);
+    }
     if !worker.log.is_enabled() && trace.is_none() {
         return;
     }
@@ -72,7 +82,10 @@ pub(crate) fn record(
         attempts: ctx.attempts,
         routing_time: span(ctx.routing_us),
         first_byte_time: span(ctx.first_byte_us),
-        trace: trace.as_ref().map(|it| (it.trace_id, it.span_id)),
+        trace: trace
+            .as_ref()
+            .filter(|it| it.is_exported)
+            .map(|it| (it.trace_id, it.span_id)),
         request_id: field(HeaderName::from_static("x-request-id")),
         user_agent: field(http::header::USER_AGENT),
         referer: field(http::header::REFERER),
@@ -85,9 +98,9 @@ pub(crate) fn record(
     };
     let own = ctx.rule.and_then(|rule| rule.log.as_deref());
     worker.log.write_as(&record, own);
-    if let (Some(trace), Some(tracer)) = (trace, &worker.tracer) {
+    if let Some(trace) = trace {
         let config = ctx.config.snapshot.traceparent.as_deref();
-        tracer.finish(*trace, &record, config);
+        worker.tracer.finish(*trace, &record, config);
     }
 }
 
@@ -142,7 +155,6 @@ pub(crate) fn refused(
     }
     worker.log.write(&Record {
         timestamp: SystemTime::now(),
-        latency: Duration::ZERO,
         listener: listener.as_ref().map_or("", |listener| listener.name()),
         client_ip: arrival.client.ip(),
         client_port: arrival.client.port(),
@@ -150,31 +162,15 @@ pub(crate) fn refused(
             Some(_) => Scheme::Https.as_str(),
             None => Scheme::Http.as_str(),
         },
-        method: "",
-        host: b"",
-        path: b"",
         protocol: protocol(version),
         status,
-        bytes_received: 0,
         bytes_sent: sent,
-        route: None,
-        rule: None,
-        backend: None,
-        upstream_addr: None,
-        upstream_connect_time: None,
-        attempts: 0,
-        routing_time: None,
-        first_byte_time: None,
-        trace: None,
-        request_id: b"",
-        user_agent: b"",
-        referer: b"",
         reason,
         snapshot_version: config.version().as_str(),
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
         sni: arrival.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
         client_certificate: client_certificate(arrival),
-        gen_ai: None,
+        ..Record::unknown()
     });
 }
 

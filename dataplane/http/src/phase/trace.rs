@@ -1,15 +1,18 @@
 //! The trace a request belongs to: read from its fields, decided about, told to backends.
 //!
-//! Without traces every function here is one branch. Of a request that is not recorded the fields
-//! stay as they came; where there are none, backends are told that nobody records, so that they
-//! decide alike. What was noted becomes spans in the log phase.
+//! Without traces, and while nobody watches, every function here is one branch. Of a request that is
+//! not recorded the fields stay as they came; where there are none, backends are told that nobody
+//! records, so that they decide alike. What was noted becomes spans in the log phase, and steps of
+//! the live trace.
+
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use dataplane_config::{ClusterConfig, ClusterTls};
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::trace::{Active, Attempt};
+use dataplane_telemetry::trace::{Active, Attempt, Seen, Tracer, Watcher};
 use dataplane_telemetry::trace_context::{self as context, Forms, Remote};
 
 use crate::context::Context;
@@ -28,12 +31,76 @@ const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 /// What every party should pass on of `tracestate` (W3C Trace Context 3.3.1.1).
 const STATE_BYTES_MAX: usize = 512;
 
-/// Decides whether the request is recorded; comes once its rule is known.
+/// Decides whether the request is recorded, and who wants to see it; comes once its rule is known.
 pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worker) {
-    let Some(tracer) = &worker.tracer else { return };
-    if std::mem::replace(&mut ctx.is_trace_decided, true) {
+    let tracer = &worker.tracer;
+    if !tracer.is_wanted() || std::mem::replace(&mut ctx.is_trace_decided, true) {
         return;
     }
+    let watchers = match tracer.is_watched() {
+        true => watchers(tracer, ctx, request),
+        false => Vec::new(),
+    };
+    let recorded = match tracer.is_exporting() {
+        true => recorded(tracer, ctx, request, worker),
+        false => None,
+    };
+    if recorded.is_none() && watchers.is_empty() {
+        return;
+    }
+    let kept = recorded.unwrap_or_else(|| unrecorded(request));
+    let mut kept = Box::new(Active { watchers, ..kept });
+    kept.note(ctx.started.elapsed(), "routed", || routed(ctx));
+    ctx.trace = Some(kept);
+}
+
+/// Those who want to see it.
+fn watchers(tracer: &Tracer, ctx: &Context<'_>, request: &Request) -> Vec<Arc<Watcher>> {
+    let header = |name: &str| {
+        let values = request.headers.get_all(name).iter();
+        values.map(|it| it.as_bytes()).collect()
+    };
+    tracer.who_wants(&Seen {
+        method: request.method.as_str(),
+        host: request.authority.as_str(),
+        target: request.target.as_str(),
+        client: ctx.client,
+        header: &header,
+    })
+}
+
+/// Where it goes, for those who watch.
+fn routed(ctx: &Context<'_>) -> String {
+    match ctx.rule {
+        Some(rule) => format!("to rule {} of {}", rule.index, rule.route),
+        None => "to no route".to_owned(),
+    }
+}
+
+/// What is kept of a request that is only watched.
+fn unrecorded(request: &Request) -> Active {
+    Active {
+        is_exported: false,
+        watchers: Vec::new(),
+        steps: Vec::new(),
+        trace_id: 0,
+        span_id: 0,
+        parent: None,
+        state: String::new(),
+        forms: Forms::default(),
+        target: request.target.as_str().to_owned(),
+        http_route: None,
+        attempts: Vec::new(),
+    }
+}
+
+/// What is kept of a request that is recorded; nothing of another one, of which backends are told so.
+fn recorded(
+    tracer: &Tracer,
+    ctx: &Context<'_>,
+    request: &mut Request,
+    worker: &Worker,
+) -> Option<Active> {
     let headers = &mut request.headers;
     let (remote, came) = read(headers);
     let trace_id = match remote.parent {
@@ -47,7 +114,7 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
             headers.remove(TRACESTATE);
             write(headers, forms, trace_id, worker.draw().max(1), false);
         }
-        return;
+        return None;
     }
     let is_w3c = remote.parent.is_some() && came.w3c;
     let state = match headers.get(TRACESTATE) {
@@ -67,7 +134,10 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
         (_, Some(length)) => path.get(..length),
         _ => None,
     };
-    ctx.trace = Some(Box::new(Active {
+    Some(Active {
+        is_exported: true,
+        watchers: Vec::new(),
+        steps: Vec::new(),
         trace_id,
         span_id: worker.draw().max(1),
         parent: remote.parent.map(|parent| parent.span_id),
@@ -76,7 +146,14 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
         target: request.target.as_str().to_owned(),
         http_route: http_route.map(str::to_owned),
         attempts: Vec::new(),
-    }));
+    })
+}
+
+/// Notes a step for those who watch.
+pub(crate) fn note(ctx: &mut Context<'_>, what: &'static str, detail: impl FnOnce() -> String) {
+    if let Some(trace) = &mut ctx.trace {
+        trace.note(ctx.started.elapsed(), what, detail);
+    }
 }
 
 /// Notes that an attempt at the endpoint in the context begins, and tells the endpoint in `headers`.

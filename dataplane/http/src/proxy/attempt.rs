@@ -129,6 +129,11 @@ pub(super) async fn attempt(
         Err(fault) => {
             if let Fault::Upstream(failure) = &fault {
                 cluster.metrics.connection_failed(failure.reason);
+                let handshake = [Reason::UpstreamTls, Reason::UpstreamCertificate];
+                if handshake.contains(&failure.reason) {
+                    let took = watch.now().elapsed();
+                    worker.metrics.upstream.handshake_failed(took);
+                }
             }
             return Attempted {
                 result: Err(fault),

@@ -4,7 +4,7 @@
 //! backends may hold any bytes: quotes, backslashes and control characters are escaped, bytes that
 //! are not UTF-8 are replaced by U+FFFD, long fields are cut, so a line is always one line of JSON.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -97,6 +97,45 @@ pub struct Record<'a> {
     pub gen_ai: Option<&'a GenAi<'a>>,
 }
 
+impl Record<'_> {
+    /// A request of which nothing is known; whoever knows something fills it in by struct update.
+    pub const fn unknown() -> Self {
+        Self {
+            timestamp: SystemTime::UNIX_EPOCH,
+            latency: Duration::ZERO,
+            listener: "",
+            client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            client_port: 0,
+            scheme: "http",
+            method: "",
+            host: b"",
+            path: b"",
+            protocol: "HTTP/1.1",
+            status: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            route: None,
+            rule: None,
+            backend: None,
+            upstream_addr: None,
+            upstream_connect_time: None,
+            attempts: 0,
+            routing_time: None,
+            first_byte_time: None,
+            trace: None,
+            request_id: b"",
+            user_agent: b"",
+            referer: b"",
+            reason: Reason::Ok,
+            snapshot_version: "",
+            tls_version: None,
+            sni: None,
+            client_certificate: None,
+            gen_ai: None,
+        }
+    }
+}
+
 /// What a client's verified certificate says of it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientCertificate<'a> {
@@ -122,15 +161,7 @@ impl JsonFormat {
         out.extend_from_slice(b"\",\"event\":\"http_request\"");
         write_request(out, record);
         write_response(out, record);
-        let destination = Destination {
-            route: record.route,
-            rule: record.rule,
-            backend: record.backend,
-            upstream_addr: record.upstream_addr,
-            upstream_connect_time: record.upstream_connect_time,
-            attempts: record.attempts,
-        };
-        write_destination(out, &destination);
+        write_destination(out, &Destination::of(record));
         write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
         if let Some((trace, span)) = record.trace {
             out.extend_from_slice(b",\"trace_id\":\"");
@@ -193,6 +224,30 @@ struct Destination<'a> {
     upstream_addr: Option<SocketAddr>,
     upstream_connect_time: Option<Duration>,
     attempts: u32,
+}
+
+impl<'a> Destination<'a> {
+    fn of(record: &Record<'a>) -> Self {
+        Self {
+            route: record.route,
+            rule: record.rule,
+            backend: record.backend,
+            upstream_addr: record.upstream_addr,
+            upstream_connect_time: record.upstream_connect_time,
+            attempts: record.attempts,
+        }
+    }
+
+    fn of_session(record: &StreamRecord<'a>) -> Self {
+        Self {
+            route: record.route,
+            rule: record.rule,
+            backend: record.backend,
+            upstream_addr: record.upstream_addr,
+            upstream_connect_time: record.upstream_connect_time,
+            attempts: record.attempts,
+        }
+    }
 }
 
 fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {

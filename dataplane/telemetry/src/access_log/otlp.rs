@@ -4,7 +4,7 @@
 //! else, and makes records of them here: what a line of JSON holds becomes attributes. A collector
 //! that is gone or hangs loses the lines at hand; the queue behind it is bounded.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
@@ -14,6 +14,7 @@ use opentelemetry_sdk::logs::{
     LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider,
 };
 use serde_json::{Map, Value};
+use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use super::sink::FinishOnDrop;
@@ -22,19 +23,14 @@ use crate::otlp::Collector;
 use crate::queue::{Chunk, Queue, Work};
 
 /// The body of the writer thread.
-pub(super) fn run(collector: &Collector, queue: &Queue, counts: &AccessLogMetrics) {
+pub(super) fn run(
+    collector: &Collector,
+    runtime: &Runtime,
+    queue: &Queue,
+    counts: &AccessLogMetrics,
+) {
     // Whatever ends this thread, nobody waits for it afterwards.
     let _finish = FinishOnDrop { queue, counts };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            warn!(%error, "the access log is lost, check the limits of files");
-            return;
-        }
-    };
     let exporter = {
         let _inside = runtime.enter();
         collector.logs()
@@ -60,9 +56,13 @@ pub(super) fn run(collector: &Collector, queue: &Queue, counts: &AccessLogMetric
         match queue.next() {
             Work::Stop => return,
             Work::Reopen => {}
-            Work::Write(chunk) => runtime.block_on(sender.send(&chunk)),
+            Work::Write(chunk) => {
+                let began = Instant::now();
+                runtime.block_on(sender.send(&chunk));
+                counts.flushed(began.elapsed());
+            }
         }
-        counts.queue_bytes.set(queue.bytes());
+        counts.waits(queue.waiting());
     }
 }
 

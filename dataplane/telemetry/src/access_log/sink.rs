@@ -51,9 +51,13 @@ pub(super) fn run(sink: Sink, rotation: Rotation, queue: &Queue, counts: &Access
         match queue.next() {
             Work::Stop => return,
             Work::Reopen => output.close(),
-            Work::Write(chunk) => output.write(&chunk, counts),
+            Work::Write(chunk) => {
+                let began = Instant::now();
+                output.write(&chunk, counts);
+                counts.flushed(began.elapsed());
+            }
         }
-        counts.queue_bytes.set(queue.bytes());
+        counts.waits(queue.waiting());
     }
 }
 
@@ -66,7 +70,8 @@ pub(super) struct FinishOnDrop<'a> {
 impl Drop for FinishOnDrop<'_> {
     fn drop(&mut self) {
         self.counts.dropped_lines.add(self.queue.finish());
-        self.counts.queue_bytes.set(0);
+        self.counts.waits((0, 0));
+        self.counts.writers.set(0);
     }
 }
 

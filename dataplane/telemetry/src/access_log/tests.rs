@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
-use crate::reason::Reason;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -16,34 +14,11 @@ fn record(status: u16, path: &[u8]) -> Record<'_> {
         timestamp: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         latency: Duration::from_millis(1),
         listener: "web",
-        client_ip: Ipv4Addr::LOCALHOST.into(),
-        client_port: 40_000,
-        scheme: "http",
         method: "GET",
         host: b"a.example",
         path,
-        protocol: "HTTP/1.1",
         status,
-        bytes_received: 1,
-        bytes_sent: 2,
-        route: None,
-        rule: None,
-        backend: None,
-        upstream_addr: None,
-        upstream_connect_time: None,
-        attempts: 0,
-        routing_time: None,
-        first_byte_time: None,
-        trace: None,
-        request_id: b"",
-        user_agent: b"",
-        referer: b"",
-        reason: Reason::Ok,
-        snapshot_version: "1",
-        tls_version: None,
-        sni: None,
-        client_certificate: None,
-        gen_ai: None,
+        ..Record::unknown()
     }
 }
 

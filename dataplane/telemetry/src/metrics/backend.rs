@@ -7,7 +7,7 @@ use std::array;
 use std::sync::{Arc, OnceLock};
 
 use super::exposition::Exposition;
-use super::family;
+use super::family::{self, Family};
 use super::instrument::{Counter, Gauge};
 use crate::reason::Reason;
 
@@ -17,6 +17,8 @@ pub(super) struct RetryTotals {
     pub(super) observed: Counter,
     pub(super) allowed: Counter,
     pub(super) rejected: Counter,
+    /// Attempts that a breaker did not let begin.
+    pub(super) circuit_refused: Counter,
 }
 
 /// Why an attempt was not made that a retry policy asked for.
@@ -130,6 +132,7 @@ impl BackendMetrics {
     /// Counts an attempt that a breaker did not let begin.
     pub fn circuit_refused(&self) {
         self.circuit_refusals.increment();
+        self.totals.circuit_refused.increment();
     }
 
     /// Counts a health check of one of its endpoints.
@@ -138,6 +141,13 @@ impl BackendMetrics {
             true => self.checks_passed.increment(),
             false => self.checks_failed.increment(),
         }
+    }
+
+    /// Whether anything was ever asked of it; until then it has no series.
+    pub fn is_used(&self) -> bool {
+        self.connections.value() > 0
+            || self.errors.get().is_some()
+            || self.checks_passed.value() + self.checks_failed.value() > 0
     }
 
     /// Connections open now.
@@ -159,20 +169,18 @@ impl Drop for BackendConnection {
     }
 }
 
-/// Writes the families of backends.
+/// Writes the families of backends. What never happened to one has no series; see the budget in
+/// `family.rs`.
 pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
     let mut samples = out.family(&family::BACKEND_ACTIVE);
-    for backend in all {
+    for backend in all.iter().filter(|it| it.is_used()) {
         samples.sample(&[&backend.name], backend.active.value());
     }
     let mut samples = out.family(&family::BACKEND_CONNECTIONS);
-    for backend in all {
+    for backend in all.iter().filter(|it| it.is_used()) {
         samples.sample(&[&backend.name], backend.connections.value());
     }
-    let mut samples = out.family(&family::BACKEND_RETRIES);
-    for backend in all {
-        samples.sample(&[&backend.name], backend.retries.value());
-    }
+    counts(out, &family::BACKEND_RETRIES, all, |it| &it.retries);
     let mut samples = out.family(&family::BACKEND_RETRIES_DENIED);
     for backend in all {
         let causes = [
@@ -181,25 +189,17 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
             ("body", &backend.denied_for_body),
         ];
         for (cause, denied) in causes {
-            samples.sample(&[&backend.name, cause], denied.value());
+            if denied.value() > 0 {
+                samples.sample(&[&backend.name, cause], denied.value());
+            }
         }
     }
-    let mut samples = out.family(&family::BACKEND_RETRYABLE);
-    for backend in all {
-        samples.sample(&[&backend.name], backend.retryable.value());
-    }
-    let mut samples = out.family(&family::BACKEND_EJECTIONS);
-    for backend in all {
-        samples.sample(&[&backend.name], backend.ejections.value());
-    }
-    let mut samples = out.family(&family::CIRCUIT_OPENED);
-    for backend in all {
-        samples.sample(&[&backend.name], backend.circuits_opened.value());
-    }
-    let mut samples = out.family(&family::CIRCUIT_REFUSED);
-    for backend in all {
-        samples.sample(&[&backend.name], backend.circuit_refusals.value());
-    }
+    counts(out, &family::BACKEND_RETRYABLE, all, |it| &it.retryable);
+    counts(out, &family::BACKEND_EJECTIONS, all, |it| &it.ejections);
+    counts(out, &family::CIRCUIT_OPENED, all, |it| &it.circuits_opened);
+    counts(out, &family::CIRCUIT_REFUSED, all, |it| {
+        &it.circuit_refusals
+    });
     let mut samples = out.family(&family::BACKEND_CHECKS);
     for backend in all {
         let (passed, failed) = (backend.checks_passed.value(), backend.checks_failed.value());
@@ -217,6 +217,21 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
             if count.value() > 0 {
                 samples.sample(&[&backend.name, reason.as_str()], count.value());
             }
+        }
+    }
+}
+
+/// Writes one counter of those for whom it counted anything.
+fn counts(
+    out: &mut Exposition<'_>,
+    family: &'static Family,
+    all: &[Arc<BackendMetrics>],
+    count: fn(&BackendMetrics) -> &Counter,
+) {
+    let mut samples = out.family(family);
+    for backend in all {
+        if count(backend).value() > 0 {
+            samples.sample(&[&backend.name], count(backend).value());
         }
     }
 }

@@ -119,6 +119,13 @@ pub(super) struct Distribution {
     pub(super) sum_ns: u64,
 }
 
+impl Distribution {
+    /// How many durations.
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
 /// How many shards the threads of this process are spread over; a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShardCount(usize);

@@ -19,6 +19,10 @@ pub struct Live {
     pub retry_budget: Option<(u32, u32)>,
     /// Limits of rate.
     pub rate_limits: Vec<LiveRateLimit>,
+    /// Requests that run on routes, where those have a limit.
+    pub routes_inflight: Vec<(Arc<str>, usize)>,
+    /// Secrets of certificates, and when those end, in seconds since 1970.
+    pub certificates: Vec<(Arc<str>, i64)>,
 }
 
 /// One backend.
@@ -26,6 +30,8 @@ pub struct Live {
 pub struct LiveBackend {
     /// Its name.
     pub name: Arc<str>,
+    /// Anything was ever asked of it.
+    pub is_used: bool,
     /// Addresses, and whether requests may go there.
     pub endpoints: Vec<(String, bool)>,
     /// Endpoints left out because they kept failing.
@@ -56,11 +62,22 @@ pub struct LiveRateLimit {
 }
 
 impl Live {
+    /// When certificates end.
+    pub(super) fn encode_certificates(&self, out: &mut Exposition<'_>) {
+        let mut samples = out.family(&family::CERTIFICATE_ENDS);
+        for (secret, at) in &self.certificates {
+            samples.sample(&[secret], *at);
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Exposition<'_>) {
         let mut samples = out.family(&family::BACKEND_HEALTH);
         for backend in &self.backends {
-            for (endpoint, is_used) in &backend.endpoints {
-                samples.sample(&[&backend.name, endpoint], i64::from(*is_used));
+            for (endpoint, is_well) in &backend.endpoints {
+                // Of a backend that nobody has asked anything, only what is amiss is told.
+                if backend.is_used || !is_well {
+                    samples.sample(&[&backend.name, endpoint], i64::from(*is_well));
+                }
             }
         }
         let ejected: usize = self.backends.iter().map(|it| it.ejected).sum();
@@ -68,7 +85,7 @@ impl Live {
         out.family(&family::BACKEND_INFLIGHT_MAX)
             .sample(&[], self.inflight_max as u64);
         let mut samples = out.family(&family::BACKEND_INFLIGHT);
-        for backend in &self.backends {
+        for backend in self.backends.iter().filter(|it| it.is_used) {
             samples.sample(&[&backend.name], backend.inflight as u64);
         }
         let mut samples = out.family(&family::CIRCUIT_STATE);

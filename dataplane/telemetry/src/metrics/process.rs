@@ -4,6 +4,9 @@
 //! as on another system, leaves its samples out.
 
 use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::RuntimeMetrics;
 
 use super::exposition::{Exposition, Value};
 use super::family::{self, Family};
@@ -13,6 +16,7 @@ use super::instrument::Counter;
 #[derive(Debug, Default)]
 pub struct ProcessMetrics {
     panics: Counter,
+    threads: Mutex<Vec<(String, RuntimeMetrics)>>,
 }
 
 /// Clock ticks per second in `/proc`; the kernel's interface fixes it for the processors we build
@@ -28,6 +32,28 @@ impl ProcessMetrics {
     /// Counts a request that a panic ended.
     pub fn request_panicked(&self) {
         self.panics.increment();
+    }
+
+    /// Tells of a thread that serves, with a runtime of its own.
+    pub fn thread_serves(&self, name: &str, runtime: RuntimeMetrics) {
+        self.threads().push((name.to_owned(), runtime));
+    }
+
+    pub(super) fn encode_threads(&self, out: &mut Exposition<'_>) {
+        let threads = self.threads();
+        let mut samples = out.family(&family::THREAD_BUSY);
+        for (name, runtime) in &*threads {
+            let busy = runtime.worker_total_busy_duration(0);
+            samples.sample(&[name], busy.as_secs_f64());
+        }
+        let mut samples = out.family(&family::THREAD_TASKS);
+        for (name, runtime) in &*threads {
+            samples.sample(&[name], runtime.num_alive_tasks() as u64);
+        }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<(String, RuntimeMetrics)>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn encode(&self, out: &mut Exposition<'_>) {

@@ -5,11 +5,11 @@
 //! agree do.
 
 use std::array;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::exposition::Exposition;
+use super::exposition::{Exemplar, Exposition};
 use super::family;
 use super::instrument::{Counter, Distribution, Histogram, Shards};
 
@@ -17,6 +17,7 @@ use super::instrument::{Counter, Distribution, Histogram, Shards};
 #[derive(Debug, Default)]
 pub(super) struct RequestShard {
     duration: Histogram,
+    longest_ns: AtomicU64,
     received: Counter,
     sent: Counter,
     statuses: StatusTable,
@@ -26,6 +27,10 @@ impl RequestShard {
     pub(super) fn observe(&self, status: u16, duration: Duration, received: u64, sent: u64) {
         self.statuses.count(status);
         self.duration.observe(duration);
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        if ns > self.longest_ns.load(Ordering::Relaxed) {
+            self.longest_ns.fetch_max(ns, Ordering::Relaxed);
+        }
         if received > 0 {
             self.received.add(received);
         }
@@ -108,6 +113,46 @@ impl StatusTable {
     }
 }
 
+/// The bounds of the buckets that are told of a route, of those that are kept: the series of a route
+/// have a budget, see `family.rs`.
+pub(super) const ROUTE_BOUNDS_NS: [u64; 8] = [
+    1_000_000,
+    5_000_000,
+    25_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    10_000_000_000,
+];
+
+/// The last traced request of each bucket; a route without traces has none.
+#[derive(Debug, Default)]
+pub(super) struct Exemplars(OnceLock<Box<Mutex<ExemplarsOfBuckets>>>);
+
+type ExemplarsOfBuckets = [Option<Exemplar>; ROUTE_BOUNDS_NS.len() + 1];
+
+impl Exemplars {
+    pub(super) fn note(&self, trace_id: u128, duration: Duration) {
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let place = ROUTE_BOUNDS_NS.partition_point(|bound| *bound < ns);
+        let at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let exemplar = Exemplar {
+            trace_id,
+            seconds: duration.as_secs_f64(),
+            at: at.unwrap_or_default().as_secs_f64(),
+        };
+        let kept = self.0.get_or_init(Box::default);
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept[place] = Some(exemplar);
+    }
+
+    fn read(&self) -> ExemplarsOfBuckets {
+        let kept = self.0.get().map(|it| it.lock());
+        kept.map_or([None; _], |it| *it.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// The shards of one route, summed at the moment of a scrape.
 #[derive(Debug)]
 pub(super) struct RequestTotals {
@@ -116,8 +161,37 @@ pub(super) struct RequestTotals {
     /// Sorted by code.
     statuses: Vec<(u16, u64)>,
     duration: Distribution,
+    longest_ns: u64,
+    exemplars: ExemplarsOfBuckets,
     received: u64,
     sent: u64,
+}
+
+/// The same of all routes together, those that are gone included.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TrafficTotals {
+    /// By class.
+    pub(super) classes: [u64; 6],
+    pub(super) duration_ns: u64,
+    pub(super) longest_ns: u64,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl TrafficTotals {
+    pub(super) fn add(&mut self, totals: &RequestTotals) {
+        for (code, count) in &totals.statuses {
+            self.classes[class_index(*code)] += count;
+        }
+        self.duration_ns = self.duration_ns.wrapping_add(totals.duration.sum_ns);
+        self.longest_ns = self.longest_ns.max(totals.longest_ns);
+        self.received += totals.received;
+        self.sent += totals.sent;
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.classes.iter().sum()
+    }
 }
 
 impl RequestTotals {
@@ -125,6 +199,7 @@ impl RequestTotals {
         listener: &Arc<str>,
         route: &Arc<str>,
         requests: &Shards<RequestShard>,
+        exemplars: &Exemplars,
     ) -> Option<Self> {
         if !requests.is_touched() {
             return None;
@@ -134,12 +209,16 @@ impl RequestTotals {
             route: Arc::clone(route),
             statuses: Vec::new(),
             duration: Distribution::default(),
+            longest_ns: 0,
+            exemplars: exemplars.read(),
             received: 0,
             sent: 0,
         };
         for shard in requests.iter() {
             shard.statuses.add_to(&mut totals.statuses);
             shard.duration.add_to(&mut totals.duration);
+            let longest = shard.longest_ns.load(Ordering::Relaxed);
+            totals.longest_ns = totals.longest_ns.max(longest);
             totals.received += shard.received.value();
             totals.sent += shard.sent.value();
         }
@@ -158,9 +237,9 @@ impl RequestTotals {
     }
 }
 
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
-fn class_index(status: u16) -> usize {
+pub(super) fn class_index(status: u16) -> usize {
     match status {
         100..=599 => usize::from(status / 100) - 1,
         _ => 5,
@@ -182,7 +261,13 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[RequestTotals]) {
     }
     let mut samples = out.family(&family::DURATION);
     for totals in all {
-        samples.histogram(&[&totals.listener, &totals.route], &totals.duration);
+        let labels = [&*totals.listener, &*totals.route];
+        let RequestTotals {
+            duration,
+            exemplars,
+            ..
+        } = totals;
+        samples.coarse(&labels, duration, (&ROUTE_BOUNDS_NS, 1e9), exemplars);
     }
     let mut samples = out.family(&family::RESPONSES);
     for totals in all {

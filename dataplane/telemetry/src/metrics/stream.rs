@@ -61,6 +61,12 @@ impl StreamMetrics {
         }
     }
 
+    /// Sessions that have ended.
+    pub(super) fn sessions_ended(&self) -> u64 {
+        let counts = self.shards.iter().flat_map(|shard| &shard.ended);
+        counts.map(Counter::value).sum()
+    }
+
     /// Adds bytes that were carried: from the client, and to it.
     pub fn carried(&self, received: u64, sent: u64) {
         let shard = self.shards.local();

@@ -273,6 +273,100 @@ fn a_route_without_requests_costs_no_series() {
 }
 
 #[test]
+fn a_route_and_a_backend_keep_to_their_budgets() {
+    let metrics = Metrics::new();
+    // What belongs to the listener is not theirs.
+    let listener = metrics.listener("web");
+    for (status, reason) in [
+        (200, Reason::Ok),
+        (204, Reason::Ok),
+        (404, Reason::RouteNotFound),
+        (503, Reason::NoEndpoint),
+    ] {
+        listener.observe(status, reason, Duration::from_millis(1), 1, 1);
+    }
+    let route = |at: u32| metrics.route(&format!("Http/shop/r{at}"), "web");
+    let count = || {
+        let samples = scrape(&metrics);
+        samples
+            .keys()
+            .filter(|it| it.contains("Http/shop/") || it.contains("shop/b"))
+            .count()
+    };
+    route(1).observe(200, Reason::Ok, Duration::from_millis(1), 1, 1);
+    assert_eq!(count(), 15, "a route that answers with one code");
+    for status in [200, 204, 404, 503] {
+        route(2).observe(status, Reason::Ok, Duration::from_millis(1), 1, 1);
+    }
+    assert_eq!(
+        count(),
+        15 + 20,
+        "a route with three classes and four codes"
+    );
+    metrics.backend("shop/b1:80");
+    assert_eq!(count(), 35, "a backend that nobody asked");
+    drop(metrics.backend("shop/b1:80").connection_opened());
+    assert_eq!(
+        count(),
+        35 + 2,
+        "a backend that was asked, but for what is live"
+    );
+}
+
+#[test]
+fn five_thousand_routes_in_use_stay_below_a_hundred_thousand_series() {
+    let metrics = Metrics::new();
+    let mut live = Live::default();
+    for at in 0..5000 {
+        let route = metrics.route(&format!("Http/shop/r{at}"), "web");
+        route.observe(200, Reason::Ok, Duration::from_millis(1), 1, 1);
+        let name = format!("shop/b{at}:80");
+        drop(metrics.backend(&name).connection_opened());
+        live.backends.push(LiveBackend {
+            name: name.as_str().into(),
+            is_used: true,
+            endpoints: vec![("10.0.0.1:8080".to_owned(), true)],
+            ..LiveBackend::default()
+        });
+    }
+    let mut text = String::new();
+    metrics.encode(&live, Format::Text, &mut text);
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!((95_000..100_000).contains(&series), "{series}");
+}
+
+#[test]
+fn both_forms_tell_the_same_and_the_former_names_tell_it_again() {
+    let metrics = busy();
+    metrics
+        .route("Http/shop/cart", "web")
+        .exemplify(0xab, Duration::from_millis(3));
+    let mut open = String::new();
+    metrics.encode(&Live::default(), Format::OpenMetrics, &mut open);
+    let exemplar = " # {trace_id=\"000000000000000000000000000000ab\"} 0.003 ";
+    assert_eq!(open.matches(exemplar).count(), 1, "{open}");
+    assert!(open.contains("# TYPE nantian_gateway_dataplane_http_requests counter\n"));
+    // The name without its suffix belongs to a histogram.
+    let other = "nantian_gateway_dataplane_traffic_upstream_connect_latency_ms_total";
+    assert!(open.contains(&format!("# TYPE {other} unknown\n")));
+    let families = |text: &str| text.matches("# TYPE ").count();
+    let count = families(&open);
+    assert_eq!(count, reference().len());
+    repeat_with_former_names(&mut open, 0);
+    end(Format::OpenMetrics, &mut open);
+    let usual = reference()
+        .iter()
+        .filter(|it| !it.name.starts_with(PREFIX))
+        .count();
+    assert_eq!(families(&open), 2 * count - usual);
+    assert!(
+        open.contains("\nnantian_gw_dataplane_listener_count 2\n"),
+        "{open}"
+    );
+    assert!(open.ends_with("# EOF\n"));
+}
+
+#[test]
 fn sums_hold_over_all_threads() {
     let metrics = Metrics::with_shards(ShardCount::new(4));
     std::thread::scope(|scope| {

@@ -5,15 +5,17 @@
 //! of a route. `metrics.rs` keeps the handles by name and asks them to be written out.
 
 use std::array;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::exposition::Exposition;
 use super::family;
 use super::instrument::{Counter, ShardCount, Shards};
+use super::instrument::{Distribution, Histogram};
 use super::mirror::{MirrorResult, Mirrors};
-use super::request::{RequestShard, RequestTotals};
+use super::request::{CLASSES, Exemplars, RequestShard, RequestTotals, class_index};
 use crate::reason::Reason;
 
 /// The counters of one route on one listener.
@@ -21,8 +23,33 @@ use crate::reason::Reason;
 pub struct RouteMetrics {
     route: Arc<str>,
     listener: Arc<ListenerMetrics>,
+    kind: RouteKind,
     requests: Shards<RequestShard>,
+    exemplars: Exemplars,
     mirrors: Mirrors,
+}
+
+/// What a route is; the first part of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RouteKind {
+    Http,
+    Grpc,
+    None,
+}
+
+impl RouteKind {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Http, "Http"),
+        (Self::Grpc, "Grpc"),
+        (Self::None, "none"),
+    ];
+
+    fn of(route: &str) -> Self {
+        match route.split_once('/') {
+            Some((kind, _)) if kind.eq_ignore_ascii_case("grpc") => Self::Grpc,
+            _ => Self::Http,
+        }
+    }
 }
 
 impl RouteMetrics {
@@ -31,7 +58,9 @@ impl RouteMetrics {
         Self {
             route: route.into(),
             listener,
+            kind: RouteKind::of(route),
             requests,
+            exemplars: Exemplars::default(),
             mirrors: Mirrors::default(),
         }
     }
@@ -59,7 +88,12 @@ impl RouteMetrics {
         self.requests
             .local()
             .observe(status, duration, received, sent);
-        self.listener.count_outcome(reason);
+        self.listener.count(self.kind, status, reason, duration);
+    }
+
+    /// Remembers a request that is recorded for a collector, as an example of those that took as long.
+    pub fn exemplify(&self, trace_id: u128, duration: Duration) {
+        self.exemplars.note(trace_id, duration);
     }
 
     /// The route's label value.
@@ -73,7 +107,14 @@ impl RouteMetrics {
     }
 
     pub(super) fn totals(&self) -> Option<RequestTotals> {
-        RequestTotals::read(&self.listener.name, &self.route, &self.requests)
+        let Self {
+            listener,
+            route,
+            requests,
+            exemplars,
+            ..
+        } = self;
+        RequestTotals::read(&listener.name, route, requests, exemplars)
     }
 }
 
@@ -124,7 +165,7 @@ impl ListenerMetrics {
         self.unrouted
             .local()
             .observe(status, duration, received, sent);
-        self.count_outcome(reason);
+        self.count(RouteKind::None, status, reason, duration);
     }
 
     /// Counts a request as being served until the guard is dropped.
@@ -189,11 +230,29 @@ impl ListenerMetrics {
             .sum()
     }
 
+    fn count(&self, kind: RouteKind, status: u16, reason: Reason, duration: Duration) {
+        let local = self.local.local();
+        local.outcomes[reason.index()].increment();
+        local.latencies.of(kind, status, reason).observe(duration);
+    }
+
+    /// How long requests took, by kind of their route, class of their status and response flag.
+    pub(super) fn latencies(&self) -> BTreeMap<(&'static str, usize, &'static str), Distribution> {
+        let mut all: BTreeMap<_, Distribution> = BTreeMap::new();
+        for shard in self.local.iter() {
+            for (kind, class, reason, times) in shard.latencies.iter() {
+                let key = (kind, class, reason.flag());
+                times.add_to(all.entry(key).or_default());
+            }
+        }
+        all
+    }
+
     fn count_outcome(&self, reason: Reason) {
         self.local.local().outcomes[reason.index()].increment();
     }
 
-    fn outcome_count(&self, reason: Reason) -> u64 {
+    pub(super) fn outcome_count(&self, reason: Reason) -> u64 {
         self.local
             .iter()
             .map(|shard| shard.outcomes[reason.index()].value())
@@ -201,7 +260,8 @@ impl ListenerMetrics {
     }
 
     pub(super) fn unrouted_totals(&self) -> Option<RequestTotals> {
-        RequestTotals::read(&self.name, &"none".into(), &self.unrouted)
+        let none = Exemplars::default();
+        RequestTotals::read(&self.name, &"none".into(), &self.unrouted, &none)
     }
 }
 
@@ -392,6 +452,32 @@ struct ListenerShard {
     connections_active: AtomicI64,
     connections: Counter,
     outcomes: [Counter; Reason::COUNT],
+    latencies: Latencies,
+}
+
+/// Times by kind of route, class of status and outcome; made for those that occur.
+#[derive(Debug, Default)]
+struct Latencies([OnceLock<Box<[OnceLock<Box<Histogram>>]>>; RouteKind::ALL.len()]);
+
+impl Latencies {
+    fn of(&self, kind: RouteKind, status: u16, reason: Reason) -> &Histogram {
+        let places = CLASSES.len() * Reason::COUNT;
+        let of_kind =
+            self.0[kind as usize].get_or_init(|| (0..places).map(|_| OnceLock::new()).collect());
+        let place = &of_kind[class_index(status) * Reason::COUNT + reason.index()];
+        place.get_or_init(Box::default)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, usize, Reason, &Histogram)> {
+        RouteKind::ALL.into_iter().flat_map(|(kind, name)| {
+            let of_kind = self.0[kind as usize].get();
+            let places = of_kind.into_iter().flat_map(|it| it.iter().enumerate());
+            places.filter_map(move |(at, place)| {
+                let reason = Reason::ALL[at % Reason::COUNT];
+                Some((name, at / Reason::COUNT, reason, &**place.get()?))
+            })
+        })
+    }
 }
 
 impl Default for ListenerShard {
@@ -401,6 +487,7 @@ impl Default for ListenerShard {
             connections_active: AtomicI64::new(0),
             connections: Counter::default(),
             outcomes: array::from_fn(|_| Counter::default()),
+            latencies: Latencies::default(),
         }
     }
 }

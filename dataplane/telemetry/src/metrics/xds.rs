@@ -73,11 +73,26 @@ impl XdsMetrics {
         let last = self.last_apply_ms.load(Ordering::Relaxed) as f64 / 1e3;
         out.family(&family::XDS_LAST_APPLY).sample(&[], last);
         let mut samples = out.family(&family::XDS_STAGE);
-        for (stage, histogram) in ApplyStage::ALL.into_iter().zip(&self.stages) {
-            let mut content = Distribution::default();
-            histogram.add_to(&mut content);
+        for (stage, content) in self.stages() {
             samples.histogram(&[stage.as_str()], &content);
         }
+    }
+
+    /// The stages once more, as they were published.
+    pub(super) fn encode_ms(&self, out: &mut Exposition<'_>) {
+        let mut samples = out.family(&family::XDS_STAGE_MS);
+        for (stage, content) in self.stages() {
+            samples.scaled(&[stage.as_str()], &content, 1e6);
+        }
+    }
+
+    fn stages(&self) -> impl Iterator<Item = (ApplyStage, Distribution)> {
+        let stages = ApplyStage::ALL.into_iter().zip(&self.stages);
+        stages.map(|(stage, histogram)| {
+            let mut content = Distribution::default();
+            histogram.add_to(&mut content);
+            (stage, content)
+        })
     }
 }
 

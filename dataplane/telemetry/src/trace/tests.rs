@@ -1,7 +1,7 @@
 //! Tests of sampling and of the queue: who is recorded, and what a collector that hangs costs.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::time::{Instant, SystemTime};
+use std::net::TcpListener;
+use std::time::Instant;
 
 use super::*;
 use crate::otlp::Protocol;
@@ -27,42 +27,19 @@ fn settings(endpoint: String, protocol: Protocol) -> Settings {
 
 fn record() -> Record<'static> {
     Record {
-        timestamp: SystemTime::UNIX_EPOCH,
-        latency: Duration::from_millis(1),
-        listener: "web",
-        client_ip: Ipv4Addr::LOCALHOST.into(),
-        client_port: 1,
-        scheme: "http",
         method: "GET",
         host: b"a.example",
         path: b"/",
-        protocol: "HTTP/1.1",
         status: 200,
-        bytes_received: 0,
-        bytes_sent: 0,
-        route: None,
-        rule: None,
-        backend: None,
-        upstream_addr: None,
-        upstream_connect_time: None,
-        attempts: 0,
-        routing_time: None,
-        first_byte_time: None,
-        trace: None,
-        request_id: b"",
-        user_agent: b"",
-        referer: b"",
-        reason: Reason::Ok,
-        snapshot_version: "1",
-        tls_version: None,
-        sni: None,
-        client_certificate: None,
-        gen_ai: None,
+        ..Record::unknown()
     }
 }
 
-fn active() -> Active {
+pub(super) fn active() -> Active {
     Active {
+        is_exported: true,
+        watchers: Vec::new(),
+        steps: Vec::new(),
         trace_id: 1,
         span_id: 2,
         parent: None,
@@ -136,9 +113,9 @@ fn a_share_of_ids_is_sampled() {
 }
 
 #[test]
-fn without_traces_there_is_no_tracer() {
+fn without_traces_nothing_is_wanted_of_a_request() {
     let tracing = Tracing::default();
-    assert!(tracing.tracer().is_none());
+    assert!(!tracing.tracer().is_wanted());
     assert!(tracing.stop(Duration::ZERO));
 }
 
@@ -149,7 +126,7 @@ fn a_collector_that_hangs_costs_spans_and_no_time() {
     let settings = settings(endpoint, Protocol::Grpc);
     let counts = Arc::clone(&settings.counts);
     let tracing = Tracing::start(settings).unwrap();
-    let tracer = tracing.tracer().unwrap();
+    let tracer = tracing.tracer();
     let began = Instant::now();
     for _ in 0..5000 {
         tracer.finish(active(), &record(), None);
@@ -178,7 +155,7 @@ fn an_address_nobody_listens_at_loses_spans_and_is_counted() {
     let settings = settings(format!("http://{gone}"), Protocol::Grpc);
     let counts = Arc::clone(&settings.counts);
     let tracing = Tracing::start(settings).unwrap();
-    tracing.tracer().unwrap().finish(active(), &record(), None);
+    tracing.tracer().finish(active(), &record(), None);
     assert!(tracing.stop(Duration::from_secs(20)));
     assert_eq!(counts.dropped_spans.value(), 1);
 }

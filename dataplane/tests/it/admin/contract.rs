@@ -78,6 +78,7 @@ fn example(path: &str) -> String {
         ("/v1/plugins/{namespace}/{name}", "shop/plugin"),
     ]);
     match path.split_once('{') {
+        None if path == "/v1/trace" => format!("{path}?seconds=1"),
         None => path.to_owned(),
         Some((prefix, _)) => {
             let names = names.get(path);

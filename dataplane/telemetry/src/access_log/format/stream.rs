@@ -50,6 +50,32 @@ pub struct StreamRecord<'a> {
     pub sni: Option<&'a str>,
 }
 
+impl StreamRecord<'_> {
+    /// A session of which nothing is known but its protocol and its client.
+    pub const fn unknown(protocol: &'static str, client: SocketAddr) -> Self {
+        Self {
+            timestamp: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            protocol,
+            listener: "",
+            client,
+            bytes_received: 0,
+            bytes_sent: 0,
+            datagrams: None,
+            route: None,
+            rule: None,
+            backend: None,
+            upstream_addr: None,
+            upstream_connect_time: None,
+            attempts: 0,
+            reason: Reason::Ok,
+            snapshot_version: "",
+            tls_version: None,
+            sni: None,
+        }
+    }
+}
+
 impl JsonFormat {
     /// Appends one line, with its line feed.
     pub(in crate::access_log) fn write_stream(
@@ -74,17 +100,7 @@ impl JsonFormat {
         milliseconds(out, b",\"duration_ms\":", record.duration);
         plain(out, b",\"reason\":\"", record.reason.as_str());
         plain(out, b",\"response_flags\":\"", record.reason.flag());
-        super::write_destination(
-            out,
-            &super::Destination {
-                route: record.route,
-                rule: record.rule,
-                backend: record.backend,
-                upstream_addr: record.upstream_addr,
-                upstream_connect_time: record.upstream_connect_time,
-                attempts: record.attempts,
-            },
-        );
+        super::write_destination(out, &super::Destination::of_session(record));
         super::write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
         out.extend_from_slice(b"}\n");
     }

@@ -4,14 +4,16 @@
 //! `%NAME%` stands for a fact of the contract, `$name` for the same in small letters or in nginx's
 //! spelling, `%%` and `$$` for the signs themselves. What is not known is written as a dash.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
 use super::{
-    ClientCertificate, ClockText, GenAi, HandshakeRecord, Record, StreamRecord, address, digits,
-    escape, milliseconds,
+    ClientCertificate, ClockText, Destination, GenAi, HandshakeRecord, Record, StreamRecord,
+    address, digits, escape, milliseconds,
 };
+use crate::reason::Reason;
 
 /// The format of lines of text unless another is asked for.
 pub const DEFAULT_FORMAT: &str = "%CLIENT_IP% - - [%TIMESTAMP%] \"%REQUEST%\" %STATUS% \
@@ -222,23 +224,126 @@ pub(in crate::access_log) enum Facts<'a> {
 
 impl Facts<'_> {
     fn write(&self, variable: Variable, out: &mut Vec<u8>, clock: &mut ClockText) {
+        if self.common().write(variable, out, clock) {
+            return;
+        }
         match self {
-            Self::Request(record) => request(record, variable, out, clock),
-            Self::Stream(record) => stream(record, variable, out, clock),
-            Self::Handshake(record) => handshake(record, variable, out, clock),
+            Self::Request(record) => {
+                if !destination(&Destination::of(record), variable, out) {
+                    request(record, variable, out);
+                }
+            }
+            Self::Stream(record) => {
+                if !destination(&Destination::of_session(record), variable, out) {
+                    stream(record, variable, out);
+                }
+            }
+            Self::Handshake(record) => {
+                if variable == Variable::Detail {
+                    text(out, record.detail.as_bytes());
+                }
+            }
+        }
+    }
+
+    fn common(&self) -> Common<'_> {
+        match self {
+            Self::Request(record) => Common {
+                event: "http_request",
+                timestamp: record.timestamp,
+                took: record.latency,
+                protocol: record.protocol,
+                listener: record.listener,
+                client: (record.client_ip, record.client_port),
+                snapshot_version: record.snapshot_version,
+                reason: record.reason,
+                tls_version: record.tls_version,
+                sni: record.sni,
+            },
+            Self::Stream(record) => Common {
+                event: "stream_session",
+                timestamp: record.timestamp,
+                took: record.duration,
+                protocol: record.protocol,
+                listener: record.listener,
+                client: (record.client.ip(), record.client.port()),
+                snapshot_version: record.snapshot_version,
+                reason: record.reason,
+                tls_version: record.tls_version,
+                sni: record.sni,
+            },
+            Self::Handshake(record) => Common {
+                event: "tls_handshake",
+                timestamp: record.timestamp,
+                took: record.duration,
+                protocol: "tls",
+                listener: record.listener,
+                client: (record.client.ip(), record.client.port()),
+                snapshot_version: record.snapshot_version,
+                reason: record.reason,
+                tls_version: None,
+                sni: record.sni,
+            },
         }
     }
 }
 
-fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>, clock: &mut ClockText) {
+/// What records of all kinds say.
+struct Common<'a> {
+    event: &'static str,
+    timestamp: SystemTime,
+    took: Duration,
+    protocol: &'a str,
+    listener: &'a str,
+    client: (IpAddr, u16),
+    snapshot_version: &'a str,
+    reason: Reason,
+    tls_version: Option<&'a str>,
+    sni: Option<&'a str>,
+}
+
+impl Common<'_> {
+    /// False when the variable is none of these.
+    fn write(&self, variable: Variable, out: &mut Vec<u8>, clock: &mut ClockText) -> bool {
+        use Variable as V;
+        match variable {
+            V::Timestamp => clock.write(out, self.timestamp),
+            V::Event => text(out, self.event.as_bytes()),
+            V::Protocol => text(out, self.protocol.as_bytes()),
+            V::Listener => text(out, self.listener.as_bytes()),
+            V::ClientIp => address(out, self.client.0),
+            V::ClientPort => digits(out, self.client.1.into()),
+            V::LatencyMs => ms(out, Some(self.took)),
+            V::RequestTime => seconds(out, self.took),
+            V::SnapshotVersion => text(out, self.snapshot_version.as_bytes()),
+            V::ResponseFlags => text(out, self.reason.flag().as_bytes()),
+            V::Reason => text(out, self.reason.as_str().as_bytes()),
+            V::TlsVersion => optional(out, self.tls_version),
+            V::Sni => optional(out, self.sni),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Where a request or session went; false when the variable is nothing of that.
+fn destination(record: &Destination<'_>, variable: Variable, out: &mut Vec<u8>) -> bool {
     use Variable as V;
     match variable {
-        V::Timestamp => clock.write(out, record.timestamp),
-        V::Event => text(out, b"http_request"),
-        V::Protocol => text(out, record.protocol.as_bytes()),
-        V::Listener => text(out, record.listener.as_bytes()),
-        V::ClientIp => address(out, record.client_ip),
-        V::ClientPort => digits(out, record.client_port.into()),
+        V::RouteKind | V::RouteNamespace | V::RouteName => route(out, record.route, variable),
+        V::Rule => count(out, record.rule.map(|rule| rule as u64)),
+        V::Backend => optional(out, record.backend),
+        V::UpstreamAddr => upstream(out, record.upstream_addr),
+        V::UpstreamConnectTimeMs => ms(out, record.upstream_connect_time),
+        V::RetryAttempts => digits(out, record.attempts.saturating_sub(1).into()),
+        _ => return false,
+    }
+    true
+}
+
+fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>) {
+    use Variable as V;
+    match variable {
         V::Scheme => text(out, record.scheme.as_bytes()),
         V::Host => text(out, record.host),
         V::Method => text(out, record.method.as_bytes()),
@@ -254,17 +359,10 @@ fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>, clock: &m
         V::Referer => text(out, record.referer),
         V::UserAgent => text(out, record.user_agent),
         V::Status => digits(out, record.status.into()),
-        V::LatencyMs => ms(out, Some(record.latency)),
-        V::RequestTime => seconds(out, record.latency),
         V::RoutingTimeMs => ms(out, record.routing_time),
         V::FirstByteMs => ms(out, record.first_byte_time),
         V::BytesReceived => digits(out, record.bytes_received),
         V::BytesSent => digits(out, record.bytes_sent),
-        V::SnapshotVersion => text(out, record.snapshot_version.as_bytes()),
-        V::ResponseFlags => text(out, record.reason.flag().as_bytes()),
-        V::Reason => text(out, record.reason.as_str().as_bytes()),
-        V::TlsVersion => optional(out, record.tls_version),
-        V::Sni => optional(out, record.sni),
         V::ClientCertSubject => certificate(out, record, |it| it.subject),
         V::ClientCertSan => certificate(out, record, |it| it.name),
         V::ClientCertSha256 => certificate(out, record, |it| it.fingerprint),
@@ -278,12 +376,6 @@ fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>, clock: &m
                 out.extend_from_slice(&super::span_text(span));
             }
         }
-        V::RouteKind | V::RouteNamespace | V::RouteName => route(out, record.route, variable),
-        V::Rule => count(out, record.rule.map(|rule| rule as u64)),
-        V::Backend => optional(out, record.backend),
-        V::UpstreamAddr => upstream(out, record.upstream_addr),
-        V::UpstreamConnectTimeMs => ms(out, record.upstream_connect_time),
-        V::RetryAttempts => digits(out, record.attempts.saturating_sub(1).into()),
         _ => {
             if let Some(call) = record.gen_ai {
                 gen_ai(call, variable, out);
@@ -292,57 +384,13 @@ fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>, clock: &m
     }
 }
 
-fn stream(record: &StreamRecord<'_>, variable: Variable, out: &mut Vec<u8>, clock: &mut ClockText) {
+fn stream(record: &StreamRecord<'_>, variable: Variable, out: &mut Vec<u8>) {
     use Variable as V;
     match variable {
-        V::Timestamp => clock.write(out, record.timestamp),
-        V::Event => text(out, b"stream_session"),
-        V::Protocol => text(out, record.protocol.as_bytes()),
-        V::Listener => text(out, record.listener.as_bytes()),
-        V::ClientIp => address(out, record.client.ip()),
-        V::ClientPort => digits(out, record.client.port().into()),
-        V::LatencyMs => ms(out, Some(record.duration)),
-        V::RequestTime => seconds(out, record.duration),
         V::BytesReceived => digits(out, record.bytes_received),
         V::BytesSent => digits(out, record.bytes_sent),
         V::DatagramsReceived => count(out, record.datagrams.map(|(received, _)| received)),
         V::DatagramsSent => count(out, record.datagrams.map(|(_, sent)| sent)),
-        V::SnapshotVersion => text(out, record.snapshot_version.as_bytes()),
-        V::ResponseFlags => text(out, record.reason.flag().as_bytes()),
-        V::Reason => text(out, record.reason.as_str().as_bytes()),
-        V::TlsVersion => optional(out, record.tls_version),
-        V::Sni => optional(out, record.sni),
-        V::RouteKind | V::RouteNamespace | V::RouteName => route(out, record.route, variable),
-        V::Rule => count(out, record.rule.map(|rule| rule as u64)),
-        V::Backend => optional(out, record.backend),
-        V::UpstreamAddr => upstream(out, record.upstream_addr),
-        V::UpstreamConnectTimeMs => ms(out, record.upstream_connect_time),
-        V::RetryAttempts => digits(out, record.attempts.saturating_sub(1).into()),
-        _ => {}
-    }
-}
-
-fn handshake(
-    record: &HandshakeRecord<'_>,
-    variable: Variable,
-    out: &mut Vec<u8>,
-    clock: &mut ClockText,
-) {
-    use Variable as V;
-    match variable {
-        V::Timestamp => clock.write(out, record.timestamp),
-        V::Event => text(out, b"tls_handshake"),
-        V::Protocol => text(out, b"tls"),
-        V::Listener => text(out, record.listener.as_bytes()),
-        V::ClientIp => address(out, record.client.ip()),
-        V::ClientPort => digits(out, record.client.port().into()),
-        V::LatencyMs => ms(out, Some(record.duration)),
-        V::RequestTime => seconds(out, record.duration),
-        V::SnapshotVersion => text(out, record.snapshot_version.as_bytes()),
-        V::ResponseFlags => text(out, record.reason.flag().as_bytes()),
-        V::Reason => text(out, record.reason.as_str().as_bytes()),
-        V::Detail => text(out, record.detail.as_bytes()),
-        V::Sni => optional(out, record.sni),
         _ => {}
     }
 }

@@ -19,26 +19,15 @@ fn record() -> Record<'static> {
         path: b"/v2/items?sig=abc&q=1",
         protocol: "HTTP/2.0",
         status: 200,
-        bytes_received: 0,
-        bytes_sent: 0,
         route: Some("shop/items"),
         rule: Some(1),
         backend: Some("shop/items:80"),
-        upstream_addr: None,
-        upstream_connect_time: None,
         attempts: 2,
-        routing_time: None,
-        first_byte_time: None,
-        trace: None,
         request_id: b"id-1",
         user_agent: b"curl/8",
-        referer: b"",
-        reason: Reason::Ok,
         snapshot_version: "v7",
         tls_version: Some("TLSv1.3"),
-        sni: None,
-        client_certificate: None,
-        gen_ai: None,
+        ..Record::unknown()
     }
 }
 
@@ -56,6 +45,9 @@ fn attempt(status: u16, failure: Option<Reason>) -> Attempt {
 
 fn active(attempts: Vec<Attempt>) -> Active {
     Active {
+        is_exported: true,
+        watchers: Vec::new(),
+        steps: Vec::new(),
         trace_id: 0x0123,
         span_id: 0x45,
         parent: Some(0x67),

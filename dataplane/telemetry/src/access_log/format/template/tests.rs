@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::access_log::format::tests::full;
 use crate::reason::Reason;
 
 fn record() -> Record<'static> {
@@ -28,41 +29,18 @@ fn record() -> Record<'static> {
         reasoning_tokens: None,
     };
     Record {
-        timestamp: UNIX_EPOCH + Duration::from_millis(1_769_862_896_007),
-        latency: Duration::from_micros(12_345),
-        listener: "shop/web",
-        client_ip: [203, 0, 113, 9].into(),
-        client_port: 40_000,
         scheme: "https",
-        method: "GET",
-        host: b"shop.example",
-        path: b"/cart?item=1",
-        protocol: "HTTP/1.1",
         status: 503,
-        bytes_received: 310,
         bytes_sent: 99,
-        route: Some("Http/shop/cart"),
-        rule: Some(2),
-        backend: Some("shop/cart:80"),
         upstream_addr: Some("[::1]:8080".parse().unwrap()),
-        upstream_connect_time: Some(Duration::from_micros(90)),
-        attempts: 2,
-        routing_time: Some(Duration::from_micros(70)),
-        first_byte_time: Some(Duration::from_micros(8000)),
-        trace: Some((0xab, 0xcd)),
-        request_id: b"r-1",
-        user_agent: b"curl/8",
-        referer: b"https://shop.example/",
         reason: Reason::NoEndpoint,
-        snapshot_version: "v7",
-        tls_version: Some("TLSv1.3"),
-        sni: Some("shop.example"),
         client_certificate: Some(ClientCertificate {
             subject: "CN=worker",
             name: "spiffe://shop.example/worker",
             fingerprint: "00ff",
         }),
         gen_ai: Some(&CALL),
+        ..full()
     }
 }
 
@@ -211,11 +189,8 @@ fn nobody_ends_a_field_or_a_line() {
 #[test]
 fn sessions_and_handshakes_have_the_variables_they_know() {
     let session = StreamRecord {
-        timestamp: UNIX_EPOCH,
         duration: Duration::from_millis(1500),
-        protocol: "udp",
         listener: "infra/dns",
-        client: "203.0.113.9:53".parse().unwrap(),
         bytes_received: 1,
         bytes_sent: 2,
         datagrams: Some((3, 4)),
@@ -223,12 +198,10 @@ fn sessions_and_handshakes_have_the_variables_they_know() {
         rule: Some(0),
         backend: Some("shop/dns:53"),
         upstream_addr: Some("10.0.0.1:53".parse().unwrap()),
-        upstream_connect_time: None,
         attempts: 1,
         reason: Reason::IdleTimeout,
         snapshot_version: "v7",
-        tls_version: None,
-        sni: None,
+        ..StreamRecord::unknown("udp", "203.0.113.9:53".parse().unwrap())
     };
     let format = "%EVENT% %PROTOCOL% %CLIENT_IP%:%CLIENT_PORT% %DATAGRAMS_RECEIVED%/%DATAGRAMS_SENT% \
         %LATENCY_MS% %ROUTE_NAME% %UPSTREAM_ADDR% %STATUS% %REASON%";
