@@ -211,7 +211,7 @@ impl ListenerMetrics {
 
     /// Counts a connection that ended before a request or a stream route could be looked for.
     pub fn connection_refused(&self, reason: Reason) {
-        self.count_outcome(reason);
+        self.local.local().refused[reason.index()].increment();
     }
 
     /// Connections open now.
@@ -231,9 +231,8 @@ impl ListenerMetrics {
     }
 
     fn count(&self, kind: RouteKind, status: u16, reason: Reason, duration: Duration) {
-        let local = self.local.local();
-        local.outcomes[reason.index()].increment();
-        local.latencies.of(kind, status, reason).observe(duration);
+        let latencies = &self.local.local().latencies;
+        latencies.of(kind, status, reason).observe(duration);
     }
 
     /// How long requests took, by kind of their route, class of their status and response flag.
@@ -248,14 +247,10 @@ impl ListenerMetrics {
         all
     }
 
-    fn count_outcome(&self, reason: Reason) {
-        self.local.local().outcomes[reason.index()].increment();
-    }
-
     pub(super) fn outcome_count(&self, reason: Reason) -> u64 {
         self.local
             .iter()
-            .map(|shard| shard.outcomes[reason.index()].value())
+            .map(|shard| shard.refused[reason.index()].value() + shard.latencies.count(reason))
             .sum()
     }
 
@@ -451,7 +446,8 @@ struct ListenerShard {
     inflight: AtomicI64,
     connections_active: AtomicI64,
     connections: Counter,
-    outcomes: [Counter; Reason::COUNT],
+    /// Connections that ended before there was a request.
+    refused: [Counter; Reason::COUNT],
     latencies: Latencies,
 }
 
@@ -466,6 +462,19 @@ impl Latencies {
             self.0[kind as usize].get_or_init(|| (0..places).map(|_| OnceLock::new()).collect());
         let place = &of_kind[class_index(status) * Reason::COUNT + reason.index()];
         place.get_or_init(Box::default)
+    }
+
+    /// How many requests had that outcome.
+    fn count(&self, reason: Reason) -> u64 {
+        let kinds = self.0.iter().filter_map(OnceLock::get);
+        let places = kinds.flat_map(|it| it.iter().skip(reason.index()).step_by(Reason::COUNT));
+        places
+            .filter_map(|place| {
+                let mut content = Distribution::default();
+                place.get()?.add_to(&mut content);
+                Some(content.count())
+            })
+            .sum()
     }
 
     fn iter(&self) -> impl Iterator<Item = (&'static str, usize, Reason, &Histogram)> {
@@ -486,7 +495,7 @@ impl Default for ListenerShard {
             inflight: AtomicI64::new(0),
             connections_active: AtomicI64::new(0),
             connections: Counter::default(),
-            outcomes: array::from_fn(|_| Counter::default()),
+            refused: array::from_fn(|_| Counter::default()),
             latencies: Latencies::default(),
         }
     }
