@@ -25,7 +25,9 @@ use super::query::Query;
 
 /// When certificates end, by secret; read once of each, since they are signed for good.
 #[derive(Debug, Default)]
-pub(super) struct Ends(Mutex<HashMap<Arc<str>, (Arc<Secret>, i64)>>);
+pub(super) struct Ends(Mutex<EndsByName>);
+
+type EndsByName = HashMap<Arc<str>, (Arc<Secret>, i64)>;
 
 impl Ends {
     fn of(&self, config: &RuntimeConfig) -> Vec<(Arc<str>, i64)> {

@@ -453,7 +453,10 @@ struct ListenerShard {
 
 /// Times by kind of route, class of status and outcome; made for those that occur.
 #[derive(Debug, Default)]
-struct Latencies([OnceLock<Box<[OnceLock<Box<Histogram>>]>>; RouteKind::ALL.len()]);
+struct Latencies([OnceLock<OfKind>; RouteKind::ALL.len()]);
+
+/// By class and then by outcome.
+type OfKind = Box<[OnceLock<Box<Histogram>>]>;
 
 impl Latencies {
     fn of(&self, kind: RouteKind, status: u16, reason: Reason) -> &Histogram {
