@@ -70,7 +70,6 @@ pub async fn run(
 
     let access_log = open_access_log(&bootstrap, &metrics)?;
     let tracing = open_traces(&bootstrap, &metrics)?;
-    tell_unserved(&bootstrap, &metrics);
     let (http, streams) = proxies(&bootstrap);
     let shared = Shared {
         store: store.clone(),
@@ -237,13 +236,6 @@ fn plugin_details(store: Arc<Store>) -> impl Fn() -> Vec<PluginDetail> + Send + 
         });
         details.collect()
     }
-}
-
-/// Tells what of the settings is asked for and not served.
-fn tell_unserved(bootstrap: &Bootstrap, metrics: &Metrics) {
-    let names_http3 = |key: &String| key == "runtime.enableHttp3";
-    let asks_for_http3 = bootstrap.without_effect.iter().any(names_http3);
-    metrics.inventory.http3_configured.set_claim(asks_for_http3);
 }
 
 /// What outlives configurations, empty.
