@@ -7,9 +7,9 @@
 pub mod trace;
 pub mod access_log;
 pub mod otlp;
-pub mod trace_context;
 pub mod log;
 pub mod metrics;
+pub mod trace_context;
 mod queue;
 pub mod reason;
 
