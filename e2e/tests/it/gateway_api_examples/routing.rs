@@ -36,7 +36,8 @@ async fn basic_http_matches_by_everything_at_once() {
         assert_eq!(answer.status, status, "{method} {host}{path}");
     }
     let told = it.told("GatewayClass", "example").await;
-    assert_told(&told, "spec.parametersRef", "no effect");
+    let refused = "Accepted=False InvalidParameters";
+    assert_told(&told, refused, "spec.parametersRef");
 }
 
 #[tokio::test]
