@@ -391,6 +391,20 @@ pub const REASONS: &[Reason] = &[
         "The message says which.",
     ),
     reason(
+        "ModuleNotAvailable",
+        &[Programmed, ResolvedRefs],
+        "WasmPlugins",
+        "A data plane could not fetch or compile the module.",
+        "The message names the data plane and why; it is fetched again by itself.",
+    ),
+    reason(
+        "Disabled",
+        &[Programmed],
+        "WasmPlugins",
+        "The plugin failed too often and is left alone for a while.",
+        "The message has its last failure for each data plane.",
+    ),
+    reason(
         "DigestMismatch",
         &[Accepted],
         "WasmPlugins",
