@@ -22,6 +22,7 @@ mod gateway_api_pages;
 mod images;
 mod isolation;
 mod kinds;
+mod monitoring;
 mod quickstart;
 mod shutdown;
 mod streams;
