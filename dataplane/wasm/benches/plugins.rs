@@ -30,15 +30,12 @@ use http::{HeaderMap, HeaderValue};
 
 const BODY_BYTES: usize = 64 * 1024;
 
-/// Reads a field and writes another; turns the letters of bodies into upper case, in place; loops on the
-/// heads of responses.
+/// Reads a field and writes another; loops on the heads of responses.
 fn module(salt: usize) -> String {
     format!(
         r#"(module
         (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_replace_header_map_value" (func $replace (param i32 i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_set_buffer_bytes" (func $set_buffer (param i32 i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 4)
         (global (export "salt") i32 (i32.const {salt}))
         (data (i32.const 0) "x-user" "x-seen")
@@ -50,20 +47,6 @@ fn module(salt: usize) -> String {
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
           (drop (call $get (i32.const 0) (i32.const 0) (i32.const 6) (i32.const 100) (i32.const 104)))
           (drop (call $replace (i32.const 0) (i32.const 6) (i32.const 6) (i32.load (i32.const 100)) (i32.load (i32.const 104))))
-          (i32.const 0))
-        (func (export "proxy_on_request_body") (param $id i32) (param $size i32) (param $ends i32) (result i32)
-          (local $at i32) (local $end i32) (local $byte i32)
-          (drop (call $get_buffer (i32.const 0) (i32.const 0) (local.get $size) (i32.const 100) (i32.const 104)))
-          (local.set $at (i32.load (i32.const 100)))
-          (local.set $end (i32.add (local.get $at) (local.get $size)))
-          (block $done (loop $next
-            (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
-            (local.set $byte (i32.load8_u (local.get $at)))
-            (i32.store8 (local.get $at) (i32.sub (local.get $byte)
-              (i32.shl (i32.lt_u (i32.sub (local.get $byte) (i32.const 97)) (i32.const 26)) (i32.const 5))))
-            (local.set $at (i32.add (local.get $at) (i32.const 1)))
-            (br $next)))
-          (drop (call $set_buffer (i32.const 0) (i32.const 0) (local.get $size) (i32.load (i32.const 100)) (local.get $size)))
           (i32.const 0))
         (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
           (loop $l (br $l)) unreachable))"#
@@ -109,10 +92,82 @@ fn head() -> Head {
     Head::of(fields)
 }
 
+/// What `examples/wasm/plugins/examples/transform_response.rs` does.
 fn upper(body: &mut [u8]) {
-    for byte in body {
-        *byte -= u8::from(byte.wrapping_sub(b'a') < 26) << 5;
+    body.make_ascii_uppercase();
+}
+
+/// What `examples/wasm/plugins/examples/redact_body.rs` does.
+fn redact(body: &mut [u8]) {
+    let mut at = 0;
+    let length = WORD.len();
+    while let Some(found) = body[at..].windows(length).position(|it| it == WORD) {
+        at += found;
+        body[at..at + length].fill(b'*');
     }
+}
+
+/// The word that is redacted, and the body it stands in.
+const WORD: &[u8] = b"secret";
+
+fn text() -> Bytes {
+    let mut body =
+        b"All that is said in here may be told, but this is a secret. ".repeat(BODY_BYTES / 60 + 1);
+    body.truncate(BODY_BYTES);
+    body.into()
+}
+
+/// Body transforms: the same Rust source, built for WebAssembly by `examples/wasm/build`, and native.
+fn bodies(c: &mut Criterion) {
+    type Native = fn(&mut [u8]);
+    let cases: [(&str, Direction, &str, Native); 2] = [
+        ("transform_response", Direction::Response, "{}", upper),
+        (
+            "redact_body",
+            Direction::Request,
+            r#"{"word": "secret"}"#,
+            redact,
+        ),
+    ];
+    let (plugins, metrics, body) = (Plugins::default(), Metrics::new(), text());
+    let mut group = c.benchmark_group("body");
+    group.throughput(Throughput::Bytes(BODY_BYTES as u64));
+    for (name, direction, config, native) in cases {
+        group.bench_function(format!("{name}/native"), |b| {
+            b.iter(|| {
+                let mut copy = body.to_vec();
+                native(black_box(&mut copy));
+                Piece::Pass(copy.into())
+            });
+        });
+        let path = format!(
+            "{}/../../examples/wasm/modules/{name}.wasm",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let Ok(module) = fs::read(path) else {
+            println!("SKIPPED: {name} as a plugin, for which examples/wasm/build makes the module");
+            continue;
+        };
+        let module = plugins.module(&module, false).unwrap();
+        let mut settings = Settings::named(&format!("shop/{name}"));
+        settings.config = config.into();
+        let plugin = plugins.plugin(Ok(module), settings, &metrics);
+        let instances = Instances::default();
+        let stream = stream(&instances, &plugin);
+        let mut head = head();
+        let kind = HeaderValue::from_static("text/plain");
+        head.fields.insert("content-type", kind);
+        block_on(stream.head(direction, &mut head, false)).unwrap();
+        let pass = || block_on(stream.body(direction, body.clone(), true)).unwrap();
+        let mut expected = body.to_vec();
+        native(&mut expected);
+        assert!(
+            matches!(pass(), Piece::Pass(passed) if passed == expected),
+            "{name}"
+        );
+        group.bench_function(format!("{name}/plugin"), |b| b.iter(pass));
+    }
+    group.finish();
 }
 
 fn plugins(c: &mut Criterion) {
@@ -130,21 +185,6 @@ fn plugins(c: &mut Criterion) {
             head
         });
     });
-    let body = Bytes::from(vec![b'x'; BODY_BYTES]);
-    let mut group = c.benchmark_group("body");
-    group.throughput(Throughput::Bytes(BODY_BYTES as u64));
-    group.bench_function("plugin", |b| {
-        let stream = stream(&instances, &plugin);
-        b.iter(|| block_on(stream.body(Direction::Request, body.clone(), false)));
-    });
-    group.bench_function("native", |b| {
-        b.iter(|| {
-            let mut copy = body.to_vec();
-            upper(black_box(&mut copy));
-            Piece::Pass(copy.into())
-        });
-    });
-    group.finish();
     told(&loaded, &plugin, &instances);
 }
 
@@ -261,5 +301,5 @@ fn resident_kib() -> u64 {
     number.unwrap().parse().unwrap()
 }
 
-criterion_group!(benches, plugins);
+criterion_group!(benches, plugins, bodies);
 criterion_main!(benches);
