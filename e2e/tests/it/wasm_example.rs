@@ -130,7 +130,8 @@ async fn every_request_of_the_page_is_answered_as_it_says() {
     let redacted = ask(&ports, "/redacted", &[], "my secret is safe").await;
     assert_eq!(redacted.json()["body"], "my ****** is safe");
     let shouted = ask(&ports, "/shouted", &[], "").await;
-    assert_eq!(shouted.json()["BACKEND"], "ECHO-1");
+    let told = shouted.text();
+    assert!(told.contains(r#""BACKEND": "ECHO-1""#), "{told}");
 
     misbehave(&ports, &gateway).await;
 }
