@@ -149,6 +149,38 @@ async fn a_listeners_plugin_decides_the_route() {
 }
 
 #[tokio::test]
+async fn what_a_plugin_makes_of_status_and_method_leaves_no_response_open() {
+    let status = module(
+        r#"(data (i32.const 0) ":status203")
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+          (call $replace (i32.const 2) (i32.const 0) (i32.const 7) (i32.const 7) (i32.const 3)))"#,
+    );
+    let method = module(
+        r#"(data (i32.const 0) ":methodHEAD")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $replace (i32.const 0) (i32.const 0) (i32.const 7) (i32.const 7) (i32.const 4)))"#,
+    );
+    for (changes, path, expected) in [
+        (status.clone(), "/?status=204", 203),
+        (status, "/?status=200", 203),
+        (method, "/", 500),
+    ] {
+        let place = At {
+            rule: vec![plugin("shop/p", changes)],
+            ..At::default()
+        };
+        let setting = serving(place).await;
+        let mut http1 = Http1Client::connect(at(setting.port)).await.unwrap();
+        let http2 = Http2Client::connect(at(setting.port)).await.unwrap();
+        for _ in 0..2 {
+            // The second answer is found only where the first one ended.
+            assert_eq!(http1.get("a.test", path).await.unwrap().status, expected);
+            assert_eq!(http2.get("a.test", path).await.unwrap().status, expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn plugins_are_met_by_place_phase_and_priority() {
     let mut late = plugin("shop/a", adds('2'));
     late.priority = 7;
