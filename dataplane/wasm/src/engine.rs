@@ -13,7 +13,7 @@ use crate::abi;
 use crate::host::Host;
 
 /// How often the deadline of calls is looked at.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(1);
 /// A clock that is further behind does not catch up: the machine stood still, and calls with it.
 const BEHIND_MAX: Duration = Duration::from_millis(20);
 /// Stack of a guest; deeper recursion is a trap.

@@ -516,7 +516,7 @@ static PLUGINS: &[Row] = &[
     row(
         "wasm.executionTimeMs",
         &["plugin_failed", PLUGIN],
-        "the call and its instance end within 2 ms more; the request meets the failure policy",
+        "the call and its instance end within 1 ms more; the request meets the failure policy",
     ),
     row(
         "wasm.executionTimeMaxMs",
