@@ -392,7 +392,7 @@ pub const REASONS: &[Reason] = &[
     ),
     reason(
         "ModuleNotAvailable",
-        &[Programmed, ResolvedRefs],
+        &[Programmed],
         "WasmPlugins",
         "A data plane could not fetch or compile the module.",
         "The message names the data plane and why; it is fetched again by itself.",
