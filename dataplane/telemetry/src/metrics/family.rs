@@ -271,12 +271,6 @@ declare! {
             "1 while a plugin is left alone because it failed five times in a row or more.";
         PLUGIN_LACKING: Gauge "plugin_module_lacking" ["plugin"]
             "1 while a plugin has not the module that is wanted: it has none, or runs the one before.";
-        PLUGIN_FETCHES: Counter "plugin_module_fetches_total" ["result"]
-            "Modules of plugins that were fetched, by how it ended: `ok`, `refused` for an address or URL that is not allowed, `unreachable`, `status` other than 200, `too_large`, `timeout`, `digest` of another module, `invalid` when it is no module, `credentials` that cannot be read.";
-        PLUGIN_COMPILED: Counter "plugin_modules_compiled_total" []
-            "Modules of plugins that were given to the compiler.";
-        PLUGIN_COMPILE_TIME: Counter "plugin_module_compile_seconds_total" []
-            "Time that the compiler took for them, on threads of the lowest priority.";
         PLUGIN_COUNTER: Counter "plugin_custom_total" ["plugin", "metric"]
             "Counters that plugins keep themselves.";
         PLUGIN_GAUGE: Gauge "plugin_custom_value" ["plugin", "metric"]
@@ -285,6 +279,12 @@ declare! {
             "Sums of what plugins record in histograms of their own.";
         PLUGIN_COUNT: Counter "plugin_custom_histogram_values_total" ["plugin", "metric"]
             "How many values those are.";
+        PLUGIN_FETCHES: Counter "plugin_module_fetches_total" ["result"]
+            "Modules of plugins that were fetched, by how it ended: `ok`, `refused` for an address or URL that is not allowed, `unreachable`, `status` other than 200, `too_large`, `timeout`, `digest` of another module, `invalid` when it is no module, `credentials` that cannot be read.";
+        PLUGIN_COMPILED: Counter "plugin_modules_compiled_total" []
+            "Modules of plugins that were given to the compiler.";
+        PLUGIN_COMPILE_TIME: Counter "plugin_module_compile_seconds_total" []
+            "Time that the compiler took for them, on threads of the lowest priority.";
 
         STREAM_ACTIVE: Gauge "stream_sessions_active" ["listener", "route"]
             "TCP and TLS connections passed on as bytes, and UDP sessions, that are open.";
