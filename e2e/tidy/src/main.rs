@@ -56,7 +56,8 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// All files below `dir` whose name ends with `.ending`, in order, without `target` and `.git`.
+/// All files below `dir` whose name ends with `.ending`, in order, without `target` and what is hidden:
+/// builds of examples stand there.
 fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_path_buf()];
@@ -65,7 +66,7 @@ fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
             let path = entry.path();
             let name = entry.file_name();
             if path.is_dir() {
-                if name != "target" && name != ".git" {
+                if name != "target" && !name.to_string_lossy().starts_with('.') {
                     open.push(path);
                 }
             } else if path.extension().is_some_and(|e| e == ending) {
