@@ -24,6 +24,7 @@ use dataplane_config::RuntimeConfig;
 use dataplane_resilience::admission::Count;
 
 pub mod accept;
+mod closing;
 mod datagrams;
 mod handshake;
 pub mod proxy_protocol;

@@ -1,10 +1,9 @@
 //! One socket of one worker: accept, hold to the limits, end TLS, hand over.
 //!
 //! When descriptors or memory run out, accepting pauses and goes on by itself; connections that wait
-//! in the kernel are not lost. When the socket is closed, what waits there is still taken.
+//! in the kernel are not lost. How a socket ends is in `closing`.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use dataplane_tls::{Admission, Alpn, ClientFacts, TlsSession};
 use ir::Network;
 use ir::listener::TlsVersion;
 
+use super::closing;
 use super::proxy_protocol::{self, Header};
 
 /// The first pause when a descriptor or memory is missing, and the longest.
@@ -120,7 +120,7 @@ pub async fn run(
                 }
                 door.admit(tcp, client);
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if closing::is_of_one_connection(&error) => {}
             Err(error) => {
                 // Said once for as long as it lasts.
                 if pause == PAUSE_MIN {
@@ -133,28 +133,7 @@ pub async fn run(
             }
         }
     }
-    // Whoever the kernel let in already shall be answered. It is asked itself, because the runtime
-    // would say what it knew at its last look.
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
-    while let Ok((tcp, client)) = accept_now(&listener) {
-        door.admit(tcp, client);
-    }
-}
-
-/// A connection that waits already; an error when there is none.
-fn accept_now(listener: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
-    loop {
-        match listener.accept() {
-            Ok((tcp, client)) => {
-                tcp.set_nonblocking(true)?;
-                return Ok((TcpStream::from_std(tcp)?, client));
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    closing::close(listener, |tcp, client| door.admit(tcp, client)).await;
 }
 
 /// What HTTP is told of a handshake.
@@ -171,17 +150,6 @@ fn tls_facts(session: &TlsSession, admission: Option<Admission>) -> TlsFacts {
             TlsVersion::V1_3 => "TLSv1.3",
         },
     }
-}
-
-/// Errors that `accept` reports for a connection that is gone again (accept(2)).
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// A client has its fill of connections.
