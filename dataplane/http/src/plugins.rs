@@ -4,7 +4,7 @@
 //! none. Heads and bodies change form here, between what the proxy and what plugins see; what a plugin may
 //! do to them is checked on the way back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +34,8 @@ pub(crate) struct Running {
     pub(crate) facts: Rc<RequestFacts>,
     /// What the client spoke.
     pub(crate) scheme: &'static str,
+    /// They saw the head of a response; no other one is shown to them.
+    pub(crate) saw_response: Cell<bool>,
 }
 
 impl Running {
@@ -48,6 +50,7 @@ impl Running {
         Self {
             streams: Vec::new(),
             scheme,
+            saw_response: Cell::new(false),
             facts: Rc::new(RequestFacts::new(client, started, arrival, request)),
         }
     }
@@ -94,6 +97,14 @@ impl BodyLine {
     /// Frames that were read already come first.
     pub(crate) fn begin_with(&mut self, frames: impl Iterator<Item = Frame>) {
         self.raw.extend(frames);
+    }
+
+    /// What follows from a frame that is at hand; behind [`Frame::End`] there must be no other.
+    pub(crate) async fn pass(&mut self, frame: Frame) -> Passed {
+        let had_trailers = self.had_trailers;
+        self.had_trailers |= matches!(frame, Frame::Trailers(_));
+        let (chain, facts) = (self.chain.clone(), self.facts.clone());
+        through(chain, facts, self.direction, frame, had_trailers).await
     }
 
     /// The next frame that passed; `next` gives those that come in. Behind [`Frame::End`] it must not be
@@ -212,8 +223,17 @@ pub(crate) fn answer(local: LocalResponse, is_grpc: bool) -> Reply {
 
 /// The request's head as plugins see it; its fields move there.
 pub(crate) fn request_head(request: &mut Request, scheme: &'static str) -> Head {
-    let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     let fields = std::mem::take(&mut request.headers);
+    head_of(request, fields, scheme)
+}
+
+/// The same to be read only, while the response comes.
+pub(crate) fn sent_head(request: &Request, scheme: &'static str) -> Head {
+    head_of(request, request.headers.clone(), scheme)
+}
+
+fn head_of(request: &Request, fields: HeaderMap, scheme: &'static str) -> Head {
+    let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     Head {
         pseudo: vec![
             (":method", copied(request.method.as_str())),
@@ -225,17 +245,9 @@ pub(crate) fn request_head(request: &mut Request, scheme: &'static str) -> Head 
     }
 }
 
-/// The same to be read only, while the response comes.
-pub(crate) fn sent_head(request: &mut Request, scheme: &'static str) -> Head {
-    let fields = request.headers.clone();
-    let head = request_head(request, scheme);
-    request.headers = fields;
-    head
-}
-
 /// Takes a head back from plugins; nothing when they made it unfit to be sent.
-pub(crate) fn take_request(request: &mut Request, head: Head) -> Option<()> {
-    let (fields, body) = framed(head.fields.clone(), request.body)?;
+pub(crate) fn take_request(request: &mut Request, mut head: Head) -> Option<()> {
+    let (fields, body) = framed(std::mem::take(&mut head.fields), request.body)?;
     request.headers = fields;
     request.body = body;
     if !head.is_rewritten {
@@ -271,13 +283,13 @@ pub(crate) fn response_head(response: &mut Response) -> Head {
 }
 
 /// Takes a head back from plugins; nothing when they made it unfit to be sent.
-pub(crate) fn take_response(response: &mut Response, head: Head) -> Option<()> {
+pub(crate) fn take_response(response: &mut Response, mut head: Head) -> Option<()> {
     let is_bodyless = response.body == BodyLength::None;
     if is_bodyless {
         // What is said about a body that is not sent (HEAD, 304) stays as it was.
-        response.headers = head.fields.clone();
+        response.headers = std::mem::take(&mut head.fields);
     } else {
-        let (fields, body) = framed(head.fields.clone(), response.body)?;
+        let (fields, body) = framed(std::mem::take(&mut head.fields), response.body)?;
         response.headers = fields;
         response.body = body;
         response.declared = body;
@@ -335,7 +347,8 @@ fn framed(mut fields: HeaderMap, body: BodyLength) -> Option<(HeaderMap, BodyLen
 
 /// What plugins can ask about a request besides its messages.
 pub(crate) struct RequestFacts {
-    is_grpc: bool,
+    /// The client is told in the way of gRPC.
+    pub(crate) is_grpc: bool,
     client: SocketAddr,
     bind: SocketAddr,
     protocol: &'static str,

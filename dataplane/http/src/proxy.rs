@@ -66,6 +66,8 @@ pub(crate) async fn handle(
         None => {
             worker.metrics.process.request_panicked();
             ctx.reason = Reason::Internal;
+            // It may have been in the middle of one.
+            ctx.plugins = None;
             responder.close_after();
             match responder.has_head() {
                 true => Err(ClientError::Gone),
@@ -555,33 +557,20 @@ async fn answer(
 ) -> Result<(), ClientError> {
     ctx.reason = reply.reason;
     let reply = reply.after_overload(worker.settings.overload_retry_after);
-    let is_meant = matches!(
-        reply.reason,
-        Reason::DirectResponse | Reason::CorsPreflight | Reason::PluginReply
-    );
-    let is_grpc = request.is_grpc() && !is_meant;
-    let reply = match is_grpc {
-        true => reply.into_grpc(),
-        false => phase::ai::in_format(ctx, request, reply),
-    };
-    send_reply(
-        worker,
-        responder,
-        reply,
-        request.method == http::Method::HEAD,
-        ctx,
-    )
-    .await
-}
-
-async fn send_reply(
-    worker: &Worker,
-    responder: &mut Responder<'_>,
-    reply: Reply,
-    is_head_request: bool,
-    ctx: &mut Context<'_>,
-) -> Result<(), ClientError> {
-    let (mut response, body) = reply.into_parts(is_head_request);
+    let is_head = request.method == http::Method::HEAD;
+    let (mut response, mut body) = told(ctx, request, reply).into_parts(is_head);
+    if ctx.plugins.is_some() {
+        let showing = phase::plugin::on_whole_response(ctx, request, &mut response, &mut body);
+        // Boxed, because most requests meet no plugin.
+        match Box::pin(showing).await {
+            Ok(()) => {}
+            Err(ClientError::Answered(other)) => {
+                ctx.reason = other.reason;
+                (response, body) = told(ctx, request, *other).into_parts(is_head);
+            }
+            Err(error) => return Err(error),
+        }
+    }
     phase::filter::on_response(ctx, &mut response);
     phase::rate::stamp(ctx, &mut response.headers);
     let now = Instant::now().into_std();
@@ -595,6 +584,18 @@ async fn send_reply(
         responder.frame(Frame::End).await
     };
     taken_in_time(worker, sending).await
+}
+
+/// An answer as this client understands it.
+fn told(ctx: &Context<'_>, request: &Request, reply: Reply) -> Reply {
+    let is_meant = matches!(
+        reply.reason,
+        Reason::DirectResponse | Reason::CorsPreflight | Reason::PluginReply
+    );
+    match request.is_grpc() && !is_meant {
+        true => reply.into_grpc(),
+        false => phase::ai::in_format(ctx, request, reply),
+    }
 }
 
 /// A write to the client outside of any attempt.

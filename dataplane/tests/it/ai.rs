@@ -25,6 +25,7 @@ mod hostile;
 mod keys;
 mod large;
 mod many;
+mod plugged;
 mod provider;
 mod redaction;
 mod rest;

@@ -4,6 +4,7 @@
 
 mod grpc;
 mod modules;
+mod replies;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,10 @@ use ir::{Snapshot, WasmPlugin};
 
 use crate::support::{Gateway, at, http_route};
 
+pub(crate) use replies::MARKS;
+
 /// A module of these functions; `$add` and `$replace` change the map of that number.
-fn module(functions: &str) -> Bytes {
+pub(crate) fn module(functions: &str) -> Bytes {
     let text = format!(
         r#"(module
         (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -45,7 +48,7 @@ fn module(functions: &str) -> Bytes {
     text.into()
 }
 
-fn plugin(key: &str, module: Bytes) -> WasmPlugin {
+pub(crate) fn plugin(key: &str, module: Bytes) -> WasmPlugin {
     WasmPlugin::new(key, WasmSource::Inline(module))
 }
 

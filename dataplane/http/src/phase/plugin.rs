@@ -7,12 +7,16 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
+
 use dataplane_telemetry::Reason;
 use dataplane_wasm::{Direction, Stream, Verdict};
 
 use crate::arrival::Arrival;
 use crate::context::Context;
 use crate::downstream::ClientError;
+use crate::h1::{BodyLength, Frame};
 use crate::message::{Request, Response};
 use crate::phase::Step;
 use crate::plugins::{self, Places, Running};
@@ -65,7 +69,7 @@ pub(crate) async fn on_request(
             .await;
         reply = match said {
             Ok(Verdict::Continue) => continue,
-            Ok(Verdict::Respond(local)) => Some(plugins::answer(local, request.is_grpc())),
+            Ok(Verdict::Respond(local)) => Some(plugins::answer(local, running.facts.is_grpc)),
             Err(failed) => Some(plugins::failure(failed)),
         };
         break;
@@ -89,10 +93,10 @@ fn places(ctx: &Context<'_>) -> Places {
     }
 }
 
-/// Shows the head of a response to all plugins that the request met, the last one first.
+/// Shows the head of a response to all plugins that the request met, the last one first; only once.
 pub(crate) async fn on_response(
     ctx: &Context<'_>,
-    request: &mut Request,
+    request: &Request,
     response: &mut Response,
 ) -> Result<(), ClientError> {
     let Some(running) = &ctx.plugins else {
@@ -100,7 +104,7 @@ pub(crate) async fn on_response(
     };
     let wanting = running.streams.iter().rev();
     let wanting: Vec<_> = wanting.filter(|stream| stream.wants_response()).collect();
-    if wanting.is_empty() {
+    if running.saw_response.replace(true) || wanting.is_empty() {
         return Ok(());
     }
     running.facts.note(places(ctx));
@@ -113,7 +117,7 @@ pub(crate) async fn on_response(
         match stream.head(Direction::Response, &mut head, ends).await {
             Ok(Verdict::Continue) => {}
             Ok(Verdict::Respond(local)) => {
-                return answered(plugins::answer(local, request.is_grpc()));
+                return answered(plugins::answer(local, running.facts.is_grpc));
             }
             Err(failed) => return answered(plugins::failure(failed)),
         }
@@ -122,4 +126,45 @@ pub(crate) async fn on_response(
         Some(()) => Ok(()),
         None => answered(Reply::new(Reason::PluginFailed)),
     }
+}
+
+/// Shows a response that is at hand whole: an answer of our own, or that of an AI service. One that takes
+/// the place of what plugins saw before passes as it is.
+pub(crate) async fn on_whole_response(
+    ctx: &Context<'_>,
+    request: &Request,
+    response: &mut Response,
+    body: &mut Bytes,
+) -> Result<(), ClientError> {
+    let Some(running) = ctx.plugins.as_deref() else {
+        return Ok(());
+    };
+    if running.saw_response.get() {
+        return Ok(());
+    }
+    on_response(ctx, request, response).await?;
+    if response.body == BodyLength::None {
+        return Ok(());
+    }
+    if let Some(mut line) = running
+        .body(Direction::Response)
+        .filter(|_| !body.is_empty())
+    {
+        let mut passed = BytesMut::new();
+        for frame in [Frame::Data(std::mem::take(body)), Frame::End] {
+            for frame in line.pass(frame).await? {
+                if let Frame::Data(data) = frame {
+                    passed.extend_from_slice(&data);
+                }
+            }
+        }
+        *body = passed.freeze();
+    }
+    // Whatever became of it, its length is known.
+    let length = body.len() as u64;
+    response.body = BodyLength::Length(length);
+    response.declared = response.body;
+    let length = HeaderValue::from(length);
+    response.headers.insert(header::CONTENT_LENGTH, length);
+    Ok(())
 }

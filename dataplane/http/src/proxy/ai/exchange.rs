@@ -150,6 +150,7 @@ pub(super) async fn attempt<'c>(
         target,
         way: &way,
         endpoint: &endpoint,
+        request,
     };
     let ended = asking
         .exchange(prepared, ctx, asked, responder, tally)
@@ -178,6 +179,7 @@ struct Asking<'a, 'l, 'c> {
     target: &'c Target,
     way: &'a Way<'a>,
     endpoint: &'a Arc<Endpoint>,
+    request: &'a Request,
 }
 
 impl<'c> Asking<'_, '_, 'c> {
@@ -313,7 +315,8 @@ impl<'c> Asking<'_, '_, 'c> {
                 asked,
                 responder,
                 tally,
-            )?;
+            )
+            .await?;
             let ended = {
                 let streaming = pin!(self.stream(&mut receiver, ctx, responder, tally));
                 upload.beside(streaming).await?

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, header};
 use dataplane_ai::call::{Answer, Answering, Call};
 use dataplane_ai::failure::{Failure, FailureReason};
 use dataplane_ai::service::Service;
+use dataplane_wasm::Direction;
 
 use crate::context::Context;
 use crate::deadline::{Wait, Watch};
@@ -19,6 +20,7 @@ use crate::exchange::Receiver;
 use crate::h1::{BodyLength, Frame};
 use crate::message::Response;
 use crate::phase;
+use crate::plugins::BodyLine;
 use crate::reply::Reply;
 
 use super::super::super::attempt::{Fault, begin_response, poll_now, taken, unless_gone};
@@ -112,8 +114,14 @@ impl<'c> Asking<'_, '_, 'c> {
         };
         let watch = self.line.waiting.watch;
         watch.upstream_done();
-        begin_response(worker, watch.now(), ctx, &mut response, responder)?;
         let mut body = answer.body;
+        if ctx.plugins.is_some() {
+            let (request, head) = (self.request, &mut response);
+            let showing = phase::plugin::on_whole_response(ctx, request, head, &mut body);
+            // Boxed, because most calls meet no plugin.
+            Box::pin(showing).await?;
+        }
+        begin_response(worker, watch.now(), ctx, &mut response, responder)?;
         while !body.is_empty() {
             let piece = body.split_to(body.len().min(PIECE_BYTES));
             put(Frame::Data(piece), responder, watch).await?;
@@ -137,7 +145,7 @@ impl<'c> Asking<'_, '_, 'c> {
         clippy::too_many_arguments,
         reason = "the answer, and what becomes of it"
     )]
-    pub(super) fn begin(
+    pub(super) async fn begin(
         &self,
         answering: &Answering,
         left_behind: &[String],
@@ -183,6 +191,12 @@ impl<'c> Asking<'_, '_, 'c> {
         let Line {
             worker, waiting, ..
         } = *self.line;
+        if ctx.plugins.is_some() {
+            // Plugins have their own limits.
+            waiting.watch.upstream_done();
+            let showing = phase::plugin::on_response(ctx, self.request, &mut head);
+            Box::pin(showing).await?;
+        }
         begin_response(worker, waiting.watch.now(), ctx, &mut head, responder)?;
         Ok(())
     }
@@ -197,6 +211,8 @@ impl<'c> Asking<'_, '_, 'c> {
     ) -> Result<(), Ended> {
         let watch = self.line.waiting.watch;
         let mut out = Vec::new();
+        let plugins = ctx.plugins.as_deref();
+        let mut line = plugins.and_then(|plugins| plugins.body(Direction::Response));
         loop {
             watch.await_upstream(Wait::ResponseBody);
             let frame = match poll_now(|cx| receiver.poll_frame(cx)).await {
@@ -220,7 +236,7 @@ impl<'c> Asking<'_, '_, 'c> {
                 tally.end(&mut out);
             }
             for piece in out.drain(..) {
-                put(Frame::Data(piece), responder, watch).await?;
+                pass(Frame::Data(piece), &mut line, responder, watch).await?;
             }
             out.shrink_to(tally::PIECES_KEPT);
             if is_over {
@@ -228,7 +244,7 @@ impl<'c> Asking<'_, '_, 'c> {
                     ctx.reason = phase::ai::reason_of(failure);
                 }
                 watch.upstream_done();
-                return Ok(put(Frame::End, responder, watch).await?);
+                return Ok(pass(Frame::End, &mut line, responder, watch).await?);
             }
         }
     }
@@ -241,6 +257,22 @@ fn estimated(call: &Call) -> u64 {
         true => call.estimated_input(call.model()),
         false => bytes as u64 / 4,
     }
+}
+
+/// A frame to the client, through the plugins if there are any.
+async fn pass(
+    frame: Frame,
+    line: &mut Option<Box<BodyLine>>,
+    responder: &mut Responder<'_>,
+    watch: &Watch,
+) -> Result<(), ClientError> {
+    let Some(line) = line else {
+        return put(frame, responder, watch).await;
+    };
+    for frame in Box::pin(line.pass(frame)).await? {
+        put(frame, responder, watch).await?;
+    }
+    Ok(())
 }
 
 async fn put(
