@@ -8,16 +8,18 @@
 mod answer;
 mod stream;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use bytes::Bytes;
 use http::Method;
 use serde_json::value::RawValue;
 
-pub use self::answer::{Answer, Answering};
+pub use self::answer::{Answer, Answering, EVENT_STREAM};
 pub use self::stream::AnswerStream;
 use crate::failure::{ClientFormat, Failure};
 use crate::json::{self, Kind, Members, Object, Text};
+use crate::left_behind::LeftBehind;
 use crate::provider::{Dialect, read_request, write_request};
 use crate::token;
 
@@ -113,7 +115,7 @@ pub struct Destination<'a> {
 pub struct Outgoing {
     /// The body, in pieces of which most belong to the client's.
     pub body: Vec<Bytes>,
-    /// Members of the client's request that have no counterpart there.
+    /// Paths of members of the client's request that have no counterpart there, within limits.
     pub left_behind: Vec<String>,
     /// How its answer goes back.
     pub answering: Answering,
@@ -250,11 +252,13 @@ impl Call {
         } else {
             to.model
         };
-        let mut left_behind = Vec::new();
+        let mut left_behind = LeftBehind::default();
         let answering = Answering::new(self, to, model);
         let body = if answering.is_converted() {
             let text = std::str::from_utf8(&self.body).unwrap_or_default();
-            let request = read_request(self.client(), text)?;
+            let noted = RefCell::default();
+            let request = read_request(self.client(), text, &noted)?;
+            left_behind = noted.into_inner();
             let limit = to.default_max_tokens;
             let body = write_request(to.dialect, &request, model, limit, &mut left_behind)?;
             vec![Bytes::from(body)]
@@ -264,7 +268,7 @@ impl Call {
         };
         Ok(Outgoing {
             body,
-            left_behind,
+            left_behind: left_behind.into_names(),
             answering,
         })
     }

@@ -44,8 +44,6 @@ pub struct Request<'a> {
     pub user: Option<Text<'a>>,
     /// True for an answer in pieces.
     pub is_stream: bool,
-    /// Members that have no counterpart elsewhere and change nothing about what is asked.
-    pub left_behind: Vec<String>,
 }
 
 /// One turn of a conversation.

@@ -43,6 +43,7 @@ pub mod token_policy;
 pub mod redact;
 pub mod provider;
 pub mod chat;
+pub mod left_behind;
 pub mod event_stream;
 pub mod token;
 pub mod claim;

@@ -8,6 +8,8 @@ mod fields;
 pub(crate) mod ollama;
 pub(crate) mod openai;
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
@@ -16,6 +18,7 @@ use crate::chat::{Request, Response, Step};
 use crate::event_stream::{Frame, Framing};
 use crate::failure::{ClientFormat, Failure, FailureReason};
 use crate::json::Text;
+use crate::left_behind::LeftBehind;
 
 /// What a provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,23 +77,26 @@ impl Stamp {
     }
 }
 
-/// Reads what a client asks.
-pub fn read_request(client: ClientFormat, body: &str) -> Result<Request<'_>, Failure> {
+/// Reads what a client asks; members that no other dialect has are noted.
+pub fn read_request<'a>(
+    client: ClientFormat,
+    body: &'a str,
+    left_behind: &RefCell<LeftBehind>,
+) -> Result<Request<'a>, Failure> {
     match client {
-        ClientFormat::OpenAi => openai::request::read(body),
-        ClientFormat::Anthropic => anthropic::request::read(body),
+        ClientFormat::OpenAi => openai::request::read(body, left_behind),
+        ClientFormat::Anthropic => anthropic::request::read(body, left_behind),
     }
 }
 
-/// Writes it for a provider; names of members that had to stay behind are added to `left_behind`.
+/// Writes it for a provider; members that have to stay behind are noted.
 pub fn write_request(
     dialect: Dialect,
     request: &Request<'_>,
     model: &str,
     default_max_tokens: u32,
-    left_behind: &mut Vec<String>,
+    left_behind: &mut LeftBehind,
 ) -> Result<String, Failure> {
-    left_behind.extend(request.left_behind.iter().cloned());
     match dialect {
         Dialect::OpenAi => openai::write_request::write(request, model, left_behind),
         Dialect::Anthropic => {
@@ -114,6 +120,23 @@ pub fn write_response(client: ClientFormat, response: &Response<'_>, stamp: &Sta
     match client {
         ClientFormat::OpenAi => openai::response::write(response, stamp),
         ClientFormat::Anthropic => anthropic::response::write(response, stamp),
+    }
+}
+
+/// Writes a whole answer, which is in the client's format already, as the stream that the client asked for.
+pub fn write_pieces(
+    client: ClientFormat,
+    answer: &str,
+    wants_usage: bool,
+) -> Result<String, Failure> {
+    // Between the values of JSON they are white space, within these they cannot stand.
+    let flat = match answer.contains(['\n', '\r']) {
+        true => Cow::Owned(answer.replace(['\n', '\r'], " ")),
+        false => Cow::Borrowed(answer),
+    };
+    match client {
+        ClientFormat::OpenAi => openai::pieces::write(&flat, wants_usage),
+        ClientFormat::Anthropic => anthropic::pieces::write(&flat),
     }
 }
 

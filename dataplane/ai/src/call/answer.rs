@@ -8,9 +8,12 @@ use super::{AnswerStream, Call, Destination, Operation};
 use crate::failure::{ClientFormat, Failure, FailureReason};
 use crate::json::{Members, Text};
 use crate::provider::{
-    Dialect, Stamp, anthropic, openai, read_error, read_response, write_response,
+    Dialect, Stamp, anthropic, openai, read_error, read_response, write_pieces, write_response,
 };
 use crate::token::Usage;
+
+/// The content type of a stream.
+pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
 /// How the answer to one request goes back.
 #[derive(Clone, Debug)]
@@ -114,8 +117,7 @@ impl Answering {
     /// The content type of what the client gets; absent when it is the provider's own.
     pub fn content_type(&self, is_stream: bool) -> Option<HeaderValue> {
         if is_stream {
-            return Some(HeaderValue::from_static("text/event-stream; charset=utf-8"))
-                .filter(|_| self.is_converted());
+            return self.is_converted().then_some(EVENT_STREAM);
         }
         self.is_converted()
             .then(|| HeaderValue::from_static("application/json"))
@@ -130,6 +132,26 @@ impl Answering {
             Ok(answer) => answer,
             Err(failure) => self.failed(failure),
         }
+    }
+
+    /// True when a whole answer shall be made a stream, because its client waits for one: some servers
+    /// do not stream whatever they are asked. What is only passed on stays as it is.
+    fn makes_pieces(&self) -> bool {
+        self.is_stream && matches!(self.operation, Operation::Chat | Operation::Messages)
+    }
+
+    /// Makes a whole answer the stream that its client asked for; true when it did so. Answers that
+    /// failed, and those of clients who asked for nothing else, stay as they are.
+    pub fn in_pieces(&self, answer: &mut Answer) -> bool {
+        if answer.failure.is_some() || !self.makes_pieces() {
+            return false;
+        }
+        let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+        match write_pieces(self.client, text, self.wants_usage) {
+            Ok(pieces) => answer.body = pieces.into(),
+            Err(failure) => *answer = self.failed(failure),
+        }
+        answer.failure.is_none()
     }
 
     /// The answer to a call that failed.

@@ -6,3 +6,4 @@ pub(crate) mod model;
 pub(crate) mod response;
 pub(crate) mod decoder;
 pub(crate) mod encoder;
+pub(crate) mod pieces;

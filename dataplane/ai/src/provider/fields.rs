@@ -1,24 +1,58 @@
 //! Members of a request with the type they must have, and what a client is told when they have not.
+//!
+//! What nobody has asked for when [`Fields`] go out of use is noted as left behind, so that no reader can
+//! forget it.
+
+use std::cell::RefCell;
 
 use serde_json::value::RawValue;
 
 use crate::chat::Reasoning;
 use crate::failure::Failure;
 use crate::json::{self, Kind, Members, Text};
+use crate::left_behind::LeftBehind;
 
 /// An object whose faults name the member they are about.
-pub(super) struct Fields<'a> {
+pub(super) struct Fields<'a, 'l> {
     members: Members<'a>,
     path: &'static str,
+    left: &'l RefCell<LeftBehind>,
 }
 
-impl<'a> Fields<'a> {
+impl Drop for Fields<'_, '_> {
+    fn drop(&mut self) {
+        let mut left = self.left.borrow_mut();
+        for name in self.members.left() {
+            left.note_in(self.path, name);
+        }
+    }
+}
+
+impl<'a, 'l> Fields<'a, 'l> {
     /// Reads an object; `path` is how messages name it.
-    pub(super) fn read(raw: &'a str, path: &'static str) -> Result<Self, Failure> {
+    pub(super) fn read(
+        raw: &'a str,
+        path: &'static str,
+        left: &'l RefCell<LeftBehind>,
+    ) -> Result<Self, Failure> {
         match Members::read(raw) {
-            Ok(members) => Ok(Self { members, path }),
+            Ok(members) => Ok(Self {
+                members,
+                path,
+                left,
+            }),
             Err(error) => Err(wrong(path, "an object").because(&error)),
         }
+    }
+
+    /// Reads an object that stands somewhere in this one.
+    pub(super) fn inner(&self, raw: &'a RawValue, path: &'static str) -> Result<Self, Failure> {
+        Self::read(raw.get(), path, self.left)
+    }
+
+    /// Notes a member that was understood and still has no place.
+    pub(super) fn leave(&self, member: &str) {
+        self.left.borrow_mut().note_in(self.path, member);
     }
 
     pub(super) fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
@@ -59,11 +93,6 @@ impl<'a> Fields<'a> {
         let texts = self.list(name)?.into_iter().map(Text::of);
         let texts: Option<Vec<_>> = texts.collect();
         texts.ok_or_else(|| wrong(&self.path_of(name), "a list of strings").failure())
-    }
-
-    /// Names of the members that nobody has asked for.
-    pub(super) fn left(&self) -> impl Iterator<Item = String> {
-        self.members.left().map(str::to_owned)
     }
 
     fn of_kind(

@@ -5,3 +5,4 @@ pub(crate) mod write_request;
 pub(crate) mod response;
 pub(crate) mod decoder;
 pub(crate) mod encoder;
+pub(crate) mod pieces;

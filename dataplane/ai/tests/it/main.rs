@@ -8,6 +8,7 @@
 
 mod hostile;
 mod pass_through;
+mod pieces;
 mod requests_from_anthropic;
 mod requests_to_anthropic;
 mod requests_to_ollama;

@@ -54,8 +54,9 @@ fn openai_gets_messages_of_its_own_kind() {
     assert_eq!(
         outgoing.left_behind,
         [
-            "messages[].content[].is_error",
+            "system[].cache_control",
             "messages[].content[].thinking",
+            "messages[].content[].is_error",
             "top_k"
         ]
     );

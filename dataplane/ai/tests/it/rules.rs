@@ -383,3 +383,179 @@ fn text_at_the_begin_of_a_block_is_not_lost() {
     let chunk = json(&frames(&found)[1]);
     assert_eq!(chunk["choices"][0]["delta"], json!({"content": "he"}));
 }
+
+#[test]
+fn nothing_inside_of_messages_tools_and_parts_is_left_behind_in_silence() {
+    let openai = |members: &str, messages: &str| {
+        format!(r#"{{"messages":[{{"role":"user","content":"hi"}}{messages}]{members}}}"#)
+    };
+    for (body, expected) in [
+        (
+            openai(
+                "",
+                r#",{"role":"user","name":"ann","content":"x"},{"role":"user","name":"bob","content":"y","z":1}"#,
+            ),
+            &["messages[].name", "messages[].z"][..],
+        ),
+        (
+            openai(
+                "",
+                r#",{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA==","detail":"low"}},{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}]}"#,
+            ),
+            &[
+                "messages[].content[].image_url.detail",
+                "messages[].content[].cache_control",
+            ],
+        ),
+        (
+            openai(
+                "",
+                r#",{"role":"assistant","content":null,"audio":{"id":"a"},"tool_calls":[{"id":"c","type":"function","index":0,"function":{"name":"f","arguments":"{}","x":1}}]},{"role":"tool","tool_call_id":"c","content":"1"}"#,
+            ),
+            &[
+                "messages[].tool_calls[].function.x",
+                "messages[].tool_calls[].index",
+                "messages[].audio",
+            ],
+        ),
+        (
+            openai(
+                r#","tools":[{"type":"function","x":1,"function":{"name":"f","y":2,"strict":null}}],"tool_choice":{"type":"function","function":{"name":"f","v":1},"w":1}"#,
+                "",
+            ),
+            &[
+                "tools[].function.y",
+                "tools[].x",
+                "tool_choice.function.v",
+                "tool_choice.w",
+            ],
+        ),
+        (
+            openai(
+                r#","response_format":{"type":"json_schema","json_schema":{"name":"n","description":"d","schema":{}}},"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}"#,
+                "",
+            ),
+            &[
+                "response_format.json_schema.description",
+                "stream_options.include_obfuscation",
+            ],
+        ),
+        (
+            openai(
+                r#","user":"a","safety_identifier":"b","max_tokens":3,"max_completion_tokens":4"#,
+                "",
+            ),
+            &["max_tokens", "safety_identifier"],
+        ),
+        (openai(r#","a":1,"b,\r\n":2,"c":null"#, ""), &["a", "b???"]),
+    ] {
+        // Members that only one of the two has no word for stand in tables of their own.
+        let found = send(Chat, Anthropic, "claude-sonnet-4-0", &body)
+            .unwrap()
+            .left_behind;
+        assert_eq!(found, expected, "{body}");
+    }
+    let anthropic = r#"{"max_tokens":9,"system":[{"type":"text","text":"s","cache_control":{}}],
+        "messages":[{"role":"user","x":1,"content":[
+            {"type":"document","source":{"type":"text","media_type":"text/plain","data":"d"},"title":"t","citations":{"enabled":true}},
+            {"type":"image","source":{"type":"base64","media_type":"image/png","data":"AA==","y":1}}]},
+            {"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"s"},{"type":"tool_use","id":"c","name":"f","input":{},"caller":{}}]},
+            {"role":"user","content":[{"type":"tool_result","tool_use_id":"c","content":[{"type":"text","text":"1","z":1}]}]}],
+        "tools":[{"name":"f","input_schema":{"type":"object"},"defer_loading":true}],"metadata":{"user_id":"u","m":1},
+        "thinking":{"type":"enabled","budget_tokens":2048,"display":"omitted"},
+        "output_config":{"effort":"low","format":{"type":"json_schema","schema":{},"f":1},"task_budget":{}}}"#;
+    let found = send(Messages, OpenAi, "gpt", anthropic)
+        .unwrap()
+        .left_behind;
+    assert_eq!(
+        found,
+        [
+            "system[].cache_control",
+            "messages[].content[].title",
+            "messages[].content[].citations",
+            "messages[].content[].source.y",
+            "messages[].x",
+            "messages[].content[].thinking",
+            "messages[].content[].caller",
+            "messages[].content[].z",
+            "thinking.display",
+            "output_config.task_budget",
+            "output_config.format.f",
+            "tools[].defer_loading",
+            "metadata.m",
+        ]
+    );
+}
+
+#[test]
+fn choices_and_thoughts_that_cannot_be_had_are_named() {
+    const TOOLS: &str = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
+    for (model, members, expected) in [
+        (
+            "claude-sonnet-4-0",
+            r#""tool_choice":"auto","parallel_tool_calls":false"#.to_owned(),
+            &["tool_choice", "parallel_tool_calls"][..],
+        ),
+        (
+            "claude-sonnet-4-0",
+            format!(
+                r#"{TOOLS},"tool_choice":"required","reasoning_effort":"high","max_tokens":8000"#
+            ),
+            &["reasoning_effort"],
+        ),
+        (
+            "claude-sonnet-4-0",
+            r#""reasoning_effort":"low","max_tokens":1024"#.to_owned(),
+            &["reasoning_effort"],
+        ),
+        (
+            "claude-sonnet-4-0",
+            r#""reasoning_effort":"none""#.to_owned(),
+            &[],
+        ),
+        (
+            "claude-opus-4-5",
+            r#""reasoning_effort":"low","max_tokens":1024"#.to_owned(),
+            &[],
+        ),
+        (
+            "claude-sonnet-4-0",
+            format!(r#"{TOOLS},"tool_choice":"none","function_call":"auto""#),
+            &["function_call"],
+        ),
+    ] {
+        let found = send(Chat, Anthropic, model, &chat(&members))
+            .unwrap()
+            .left_behind;
+        assert_eq!(found, expected, "{members}");
+    }
+}
+
+#[test]
+fn a_long_history_of_calls_is_read_in_time() {
+    // Each name and id is another one: whatever compares all with all takes minutes.
+    let calls: Vec<String> = (0..60_000)
+        .map(|n| {
+            format!(
+                r#"{{"id":"c{n}","type":"function","function":{{"name":"f{n}","arguments":""}}}}"#
+            )
+        })
+        .collect();
+    let results: Vec<String> = (0..60_000)
+        .map(|n| format!(r#"{{"role":"tool","tool_call_id":"x{n}","content":""}}"#))
+        .collect();
+    let body = format!(
+        r#"{{"messages":[{{"role":"user","content":"hi"}},{{"role":"assistant","content":"","tool_calls":[{}]}},{}]}}"#,
+        calls.join(","),
+        results.join(",")
+    );
+    let began = std::time::Instant::now();
+    for dialect in [Anthropic, Ollama] {
+        send(Chat, dialect, "m", &body).unwrap();
+    }
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -1,18 +1,23 @@
 //! Requests in Anthropic's format, read for providers of another format.
 
+use std::cell::RefCell;
+
 use serde_json::value::RawValue;
 
 use crate::chat::{
     AnswerFormat, Media, Part, Reasoning, Request, Tool, ToolCall, ToolChoice, ToolResult, Turn,
 };
 use crate::failure::Failure;
-use crate::json::{self, Kind, Text};
+use crate::json::{self, Kind, Members, Text};
+use crate::left_behind::LeftBehind;
 use crate::provider::fields::{Fields, effort_of, magnitude, must_be};
 
+/// How messages name where an image or a document comes from.
+const SOURCE: &str = "messages[].content[].source";
+
 /// Reads a request for messages.
-pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
-    let mut fields = Fields::read(body, "")?;
-    let mut left_behind = Vec::new();
+pub(crate) fn read<'a>(body: &'a str, left: &RefCell<LeftBehind>) -> Result<Request<'a>, Failure> {
+    let mut fields = Fields::read(body, "", left)?;
     let messages = fields.list("messages")?;
     if messages.is_empty() {
         return Err(Failure::invalid("`messages` is missing or empty").about("messages"));
@@ -25,13 +30,13 @@ pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
     }
     let mut turns = Vec::with_capacity(messages.len() + 1);
     if let Some(system) = fields.raw("system") {
-        turns.push(Turn::System(system_texts(system)?));
+        turns.push(Turn::System(system_texts(system, &fields)?));
     }
     for message in messages {
-        turns.push(turn(message, &mut left_behind)?);
+        turns.push(turn(fields.inner(message, "messages[]")?)?);
     }
     let (tool_choice, parallel_tool_calls) = tool_choice(&mut fields)?;
-    let thinking = thinking(&mut fields, &mut left_behind)?;
+    let thinking = thinking(&mut fields)?;
     let (effort, format) = output_config(&mut fields)?;
     let mut request = Request {
         turns,
@@ -50,33 +55,36 @@ pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
         ..Request::default()
     };
     if let Some(metadata) = fields.object("metadata")? {
-        request.user = Fields::read(metadata.get(), "metadata")?.text("user_id")?;
+        request.user = fields.inner(metadata, "metadata")?.text("user_id")?;
     }
+    // The model is the service's affair.
     let _ = fields.raw("model");
-    left_behind.extend(fields.left());
-    left_behind.sort_unstable();
-    left_behind.dedup();
-    request.left_behind = left_behind;
     Ok(request)
 }
 
-fn system_texts(system: &RawValue) -> Result<Vec<Text<'_>>, Failure> {
+fn system_texts<'a>(
+    system: &'a RawValue,
+    request: &Fields<'a, '_>,
+) -> Result<Vec<Text<'a>>, Failure> {
     const WRONG: &str = "a string or a list of text blocks";
     match json::kind(system) {
         Kind::String => Ok(Text::of(system).into_iter().collect()),
         Kind::Array => json::items(system)
             .unwrap_or_default()
             .into_iter()
-            .map(|block| Fields::read(block.get(), "system[]")?.needed_text("text"))
+            .map(|block| {
+                let mut block = request.inner(block, "system[]")?;
+                let _ = block.text("type")?;
+                block.needed_text("text")
+            })
             .collect(),
         _ => Err(must_be("system", WRONG)),
     }
 }
 
-fn turn<'a>(message: &'a RawValue, left: &mut Vec<String>) -> Result<Turn<'a>, Failure> {
-    let mut fields = Fields::read(message.get(), "messages[]")?;
+fn turn<'a>(mut fields: Fields<'a, '_>) -> Result<Turn<'a>, Failure> {
     let role = fields.needed_text("role")?;
-    let parts = content(fields.raw("content"), left)?;
+    let parts = content(&mut fields)?;
     match role.raw() {
         "user" => Ok(Turn::User(parts)),
         "assistant" => Ok(Turn::Assistant(parts)),
@@ -95,11 +103,9 @@ fn turn<'a>(message: &'a RawValue, left: &mut Vec<String>) -> Result<Turn<'a>, F
     }
 }
 
-fn content<'a>(
-    content: Option<&'a RawValue>,
-    left: &mut Vec<String>,
-) -> Result<Vec<Part<'a>>, Failure> {
-    let Some(content) = content else {
+/// What stands in a message, or in the result of a tool.
+fn content<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Part<'a>>, Failure> {
+    let Some(content) = fields.raw("content") else {
         return Ok(Vec::new());
     };
     match json::kind(content) {
@@ -107,7 +113,7 @@ fn content<'a>(
         Kind::Array => {
             let mut parts = Vec::new();
             for block in json::items(content).unwrap_or_default() {
-                parts.extend(part(block, left)?);
+                parts.extend(part(fields.inner(block, "messages[].content[]")?)?);
             }
             Ok(parts)
         }
@@ -119,23 +125,24 @@ fn content<'a>(
 }
 
 /// Nothing for thoughts, which only the model that had them understands.
-fn part<'a>(block: &'a RawValue, left: &mut Vec<String>) -> Result<Option<Part<'a>>, Failure> {
-    const PATH: &str = "messages[].content[]";
-    let mut fields = Fields::read(block.get(), PATH)?;
+fn part<'a>(mut fields: Fields<'a, '_>) -> Result<Option<Part<'a>>, Failure> {
     let kind = fields.needed_text("type")?;
     Ok(Some(match kind.raw() {
         "text" => Part::Text(fields.needed_text("text")?),
         "image" => Part::Image(source(&mut fields)?),
         "document" => match fields.object("source")? {
             Some(source) if is_plain(source) => {
-                let mut source = Fields::read(source.get(), "messages[].content[].source")?;
+                let mut source = fields.inner(source, SOURCE)?;
+                let _ = (source.raw("type"), source.raw("media_type"));
                 Part::Text(source.needed_text("data")?)
             }
-            Some(raw) => Part::Document(media(raw)?),
-            None => return Err(must_be("messages[].content[].source", "an object")),
+            Some(raw) => Part::Document(media(fields.inner(raw, SOURCE)?)?),
+            None => return Err(must_be(SOURCE, "an object")),
         },
         "thinking" | "redacted_thinking" => {
-            left.push("messages[].content[].thinking".to_owned());
+            // One name for all that belongs to them.
+            let _ = ["thinking", "signature", "data"].map(|name| fields.raw(name));
+            fields.leave("thinking");
             return Ok(None);
         }
         "tool_use" => {
@@ -149,36 +156,35 @@ fn part<'a>(block: &'a RawValue, left: &mut Vec<String>) -> Result<Option<Part<'
         "tool_result" => {
             let is_error = fields.bool("is_error")?.unwrap_or(false);
             if is_error {
-                left.push("messages[].content[].is_error".to_owned());
+                fields.leave("is_error");
             }
             Part::ToolResult(ToolResult {
                 id: fields.needed_text("tool_use_id")?,
                 name: None,
-                content: content(fields.raw("content"), left)?,
+                content: content(&mut fields)?,
                 is_error,
             })
         }
         other => {
             let message = format!("blocks of type `{other}` are not supported by this provider");
-            return Err(Failure::unsupported(PATH, message));
+            return Err(Failure::unsupported("messages[].content[]", message));
         }
     }))
 }
 
 fn is_plain(source: &RawValue) -> bool {
-    Fields::read(source.get(), "")
-        .and_then(|mut source| source.text("type"))
-        .is_ok_and(|kind| kind.is_some_and(|kind| kind.raw() == "text"))
+    let mut members = Members::read(source.get()).unwrap_or_default();
+    let kind = members.take("type").and_then(Text::of);
+    kind.is_some_and(|kind| kind.raw() == "text")
 }
 
-fn source<'a>(fields: &mut Fields<'a>) -> Result<Media<'a>, Failure> {
+fn source<'a>(fields: &mut Fields<'a, '_>) -> Result<Media<'a>, Failure> {
     let source = fields.object("source")?;
-    media(source.ok_or_else(|| must_be("messages[].content[].source", "an object"))?)
+    let source = source.ok_or_else(|| must_be(SOURCE, "an object"))?;
+    media(fields.inner(source, SOURCE)?)
 }
 
-fn media(source: &RawValue) -> Result<Media<'_>, Failure> {
-    const PATH: &str = "messages[].content[].source";
-    let mut source = Fields::read(source.get(), PATH)?;
+fn media<'a>(mut source: Fields<'a, '_>) -> Result<Media<'a>, Failure> {
     let kind = source.needed_text("type")?;
     match kind.raw() {
         "base64" => Ok(Media::Base64 {
@@ -188,15 +194,15 @@ fn media(source: &RawValue) -> Result<Media<'_>, Failure> {
         "url" => Ok(Media::Url(source.needed_text("url")?)),
         other => {
             let message = format!("sources of type `{other}` are not supported by this provider");
-            Err(Failure::unsupported(PATH, message))
+            Err(Failure::unsupported(SOURCE, message))
         }
     }
 }
 
-fn tools<'a>(fields: &mut Fields<'a>) -> Result<Vec<Tool<'a>>, Failure> {
+fn tools<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Tool<'a>>, Failure> {
     let mut tools = Vec::new();
     for raw in fields.list("tools")? {
-        let mut tool = Fields::read(raw.get(), "tools[]")?;
+        let mut tool = fields.inner(raw, "tools[]")?;
         if let Some(kind) = tool.text("type")?
             && kind.raw() != "custom"
         {
@@ -215,11 +221,11 @@ fn tools<'a>(fields: &mut Fields<'a>) -> Result<Vec<Tool<'a>>, Failure> {
 
 type Choice<'a> = (Option<ToolChoice<'a>>, Option<bool>);
 
-fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Choice<'a>, Failure> {
+fn tool_choice<'a>(fields: &mut Fields<'a, '_>) -> Result<Choice<'a>, Failure> {
     let Some(choice) = fields.object("tool_choice")? else {
         return Ok((None, None));
     };
-    let mut choice = Fields::read(choice.get(), "tool_choice")?;
+    let mut choice = fields.inner(choice, "tool_choice")?;
     let kind = choice.needed_text("type")?;
     let made = match kind.raw() {
         "auto" => ToolChoice::Auto,
@@ -238,15 +244,15 @@ fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Choice<'a>, Failure> {
     ))
 }
 
-fn thinking(fields: &mut Fields<'_>, left: &mut Vec<String>) -> Result<Option<Reasoning>, Failure> {
-    let Some(thinking) = fields.object("thinking")? else {
+fn thinking(fields: &mut Fields<'_, '_>) -> Result<Option<Reasoning>, Failure> {
+    let Some(raw) = fields.object("thinking")? else {
         return Ok(None);
     };
-    let mut thinking = Fields::read(thinking.get(), "thinking")?;
+    let mut thinking = fields.inner(raw, "thinking")?;
     let kind = thinking.needed_text("type")?;
     if kind.raw() != "enabled" {
         // How others think is for them to decide, as long as nobody names an effort.
-        left.push("thinking".to_owned());
+        fields.leave("thinking");
         return Ok(None);
     }
     let budget = thinking.number("budget_tokens")?.map_or(0.0, magnitude);
@@ -259,11 +265,11 @@ fn thinking(fields: &mut Fields<'_>, left: &mut Vec<String>) -> Result<Option<Re
 
 type Output<'a> = (Option<Reasoning>, AnswerFormat<'a>);
 
-fn output_config<'a>(fields: &mut Fields<'a>) -> Result<Output<'a>, Failure> {
+fn output_config<'a>(fields: &mut Fields<'a, '_>) -> Result<Output<'a>, Failure> {
     let mut format = fields.object("output_format")?;
     let mut effort = None;
     if let Some(config) = fields.object("output_config")? {
-        let mut config = Fields::read(config.get(), "output_config")?;
+        let mut config = fields.inner(config, "output_config")?;
         format = config.object("format")?.or(format);
         effort = match config.text("effort")? {
             None => None,
@@ -273,7 +279,9 @@ fn output_config<'a>(fields: &mut Fields<'a>) -> Result<Output<'a>, Failure> {
     let Some(format) = format else {
         return Ok((effort, AnswerFormat::Text));
     };
-    let schema = Fields::read(format.get(), "output_config.format")?.object("schema")?;
+    let mut format = fields.inner(format, "output_config.format")?;
+    let _ = format.text("type")?;
+    let schema = format.object("schema")?;
     let schema = schema.ok_or_else(|| must_be("output_config.format.schema", "an object"))?;
     let format = AnswerFormat::JsonSchema {
         name: None,

@@ -3,12 +3,15 @@
 //! Anthropic refuses members it does not know, turns that are empty and results that are not where it
 //! expects them, so all of that is put right here and what has no counterpart stays behind.
 
+use std::collections::HashSet;
+
 use serde_json::value::RawValue;
 
 use super::model::Model;
 use crate::chat::{AnswerFormat, Media, Part, Reasoning, Request, ToolChoice, ToolResult, Turn};
 use crate::failure::Failure;
 use crate::json::{Object, Text, array, quote};
+use crate::left_behind::LeftBehind;
 use crate::provider::fields::magnitude;
 use crate::provider::openai::write_request::{bool_word, object_schema};
 
@@ -22,7 +25,7 @@ pub(crate) fn write(
     request: &Request<'_>,
     model: &str,
     default_max_tokens: u32,
-    left_behind: &mut Vec<String>,
+    left_behind: &mut LeftBehind,
 ) -> Result<String, Failure> {
     let known = Model::of(model);
     let default = default_max_tokens.to_string();
@@ -51,7 +54,7 @@ pub(crate) fn write(
     if !stops.is_empty() {
         body.list("stop_sequences", stops, |out, stop| quote(out, stop));
     }
-    tools(request, &mut body)?;
+    tools(request, &mut body, left_behind)?;
     if let Some(budget) = thinking {
         body.object("thinking", |thinking| {
             thinking
@@ -59,7 +62,15 @@ pub(crate) fn write(
                 .number("budget_tokens", budget);
         });
     }
-    output_config(request, known, &mut body);
+    let effort = effort(request, known);
+    output_config(request, effort, &mut body);
+    let asks_for_thoughts = !matches!(
+        request.reasoning,
+        None | Some(Reasoning::None | Reasoning::Minimal)
+    );
+    if asks_for_thoughts && thinking.is_none() && effort.is_none() {
+        left_behind.note("reasoning_effort");
+    }
     if let Some(user) = &request.user {
         body.object("metadata", |metadata| {
             metadata.text("user_id", user);
@@ -75,7 +86,7 @@ pub(crate) fn write(
         ("presence_penalty", request.presence_penalty),
     ] {
         if value.is_some() {
-            left_behind.push(name.to_owned());
+            left_behind.note(name);
         }
     }
     Ok(out)
@@ -237,7 +248,7 @@ fn sampling(
     known: Option<Model<'_>>,
     is_thinking: bool,
     body: &mut Object<'_>,
-    left_behind: &mut Vec<String>,
+    left_behind: &mut LeftBehind,
 ) {
     let refuses = is_thinking || known.is_some_and(Model::refuses_sampling);
     if refuses {
@@ -247,7 +258,7 @@ fn sampling(
             ("top_k", request.top_k),
         ] {
             if value.is_some() {
-                left_behind.push(name.to_owned());
+                left_behind.note(name);
             }
         }
         return;
@@ -263,15 +274,26 @@ fn sampling(
     let is_either =
         request.temperature.is_some() && known.is_some_and(Model::refuses_both_samplings);
     if is_either && request.top_p.is_some() {
-        left_behind.push("top_p".to_owned());
+        left_behind.note("top_p");
     } else {
         body.maybe("top_p", request.top_p);
     }
     body.maybe("top_k", request.top_k);
 }
 
-fn tools(request: &Request<'_>, body: &mut Object<'_>) -> Result<(), Failure> {
+fn tools(
+    request: &Request<'_>,
+    body: &mut Object<'_>,
+    left_behind: &mut LeftBehind,
+) -> Result<(), Failure> {
     if request.tools.is_empty() {
+        // Without tools there is nothing to choose.
+        if request.tool_choice.is_some() {
+            left_behind.note("tool_choice");
+        }
+        if request.parallel_tool_calls.is_some() {
+            left_behind.note("parallel_tool_calls");
+        }
         // A history with calls is refused unless tools are named; these are only for the record.
         let names = names_in_history(&request.turns);
         if !names.is_empty() {
@@ -324,6 +346,7 @@ fn tools(request: &Request<'_>, body: &mut Object<'_>) -> Result<(), Failure> {
 }
 
 fn names_in_history<'r>(turns: &'r [Turn<'_>]) -> Vec<&'r Text<'r>> {
+    let mut known = HashSet::new();
     let mut names: Vec<&Text<'_>> = Vec::new();
     for turn in turns {
         let Turn::Assistant(parts) = turn else {
@@ -331,7 +354,7 @@ fn names_in_history<'r>(turns: &'r [Turn<'_>]) -> Vec<&'r Text<'r>> {
         };
         for part in parts {
             if let Part::ToolCall(call) = part
-                && !names.contains(&&call.name)
+                && known.insert(call.name.raw())
             {
                 names.push(&call.name);
             }
@@ -343,8 +366,7 @@ fn names_in_history<'r>(turns: &'r [Turn<'_>]) -> Vec<&'r Text<'r>> {
 /// A budget of tokens for thoughts, for models that think by one: at least 1024 and below the answer's
 /// limit. Forced calls of tools and thoughts exclude each other.
 fn thinking(request: &Request<'_>, known: Option<Model<'_>>, max_tokens: &str) -> Option<u64> {
-    let model = known.filter(|model| model.thinks_by_budget() && !model.never_thinks())?;
-    let _ = model;
+    known.filter(|model| model.thinks_by_budget() && !model.never_thinks())?;
     let wanted = match request.reasoning? {
         Reasoning::None | Reasoning::Minimal => return None,
         Reasoning::Low => BUDGET_MIN,
@@ -362,18 +384,22 @@ fn thinking(request: &Request<'_>, known: Option<Model<'_>>, max_tokens: &str) -
     (most >= BUDGET_MIN).then_some(wanted.min(most))
 }
 
-fn output_config(request: &Request<'_>, known: Option<Model<'_>>, body: &mut Object<'_>) {
-    let by_effort = !known.is_some_and(Model::thinks_by_budget);
-    let effort = request.reasoning.filter(|_| by_effort).and_then(|effort| {
-        Some(match effort {
-            Reasoning::None => return None,
-            Reasoning::Minimal | Reasoning::Low => "low",
-            Reasoning::Medium => "medium",
-            Reasoning::High => "high",
-            Reasoning::XHigh => "xhigh",
-            Reasoning::Max => "max",
-        })
-    });
+/// The word for all other models.
+fn effort(request: &Request<'_>, known: Option<Model<'_>>) -> Option<&'static str> {
+    if known.is_some_and(Model::thinks_by_budget) {
+        return None;
+    }
+    Some(match request.reasoning? {
+        Reasoning::None => return None,
+        Reasoning::Minimal | Reasoning::Low => "low",
+        Reasoning::Medium => "medium",
+        Reasoning::High => "high",
+        Reasoning::XHigh => "xhigh",
+        Reasoning::Max => "max",
+    })
+}
+
+fn output_config(request: &Request<'_>, effort: Option<&'static str>, body: &mut Object<'_>) {
     let schema = match &request.format {
         AnswerFormat::JsonSchema { schema, .. } => Some(schema),
         _ => None,

@@ -1,17 +1,20 @@
 //! Requests for `/api/chat`, written for clients of another format.
 
+use std::collections::HashMap;
+
 use serde_json::value::RawValue;
 
 use crate::chat::{AnswerFormat, Media, Part, Reasoning, Request, ToolCall, ToolChoice, Turn};
 use crate::failure::Failure;
 use crate::json::{Object, Text, array, quote};
+use crate::left_behind::LeftBehind;
 use crate::provider::openai::write_request::{bool_word, write_tool};
 
 /// Writes a request for chat.
 pub(crate) fn write(
     request: &Request<'_>,
     model: &str,
-    left_behind: &mut Vec<String>,
+    left_behind: &mut LeftBehind,
 ) -> Result<String, Failure> {
     let mut out = String::with_capacity(1024);
     let mut body = Object::open(&mut out);
@@ -51,7 +54,7 @@ pub(crate) fn write(
     }
     options(request, &mut body);
     if request.user.is_some() {
-        left_behind.push("user".to_owned());
+        left_behind.note("user");
     }
     body.close();
     Ok(out)
@@ -81,7 +84,7 @@ fn options(request: &Request<'_>, body: &mut Object<'_>) {
 }
 
 /// Ollama has no choice of tools: none is said by leaving them out, one by offering no other.
-fn tools(request: &Request<'_>, body: &mut Object<'_>, left_behind: &mut Vec<String>) {
+fn tools(request: &Request<'_>, body: &mut Object<'_>, left_behind: &mut LeftBehind) {
     let is_offered = |name: &Text<'_>| match &request.tool_choice {
         Some(ToolChoice::None) => false,
         Some(ToolChoice::Named(only)) => name == only,
@@ -93,13 +96,13 @@ fn tools(request: &Request<'_>, body: &mut Object<'_>, left_behind: &mut Vec<Str
         request.tool_choice,
         Some(ToolChoice::Any | ToolChoice::Named(_))
     ) {
-        left_behind.push("tool_choice".to_owned());
+        left_behind.note("tool_choice");
     }
     if offered.is_empty() {
         return;
     }
     if request.parallel_tool_calls.is_some() {
-        left_behind.push("parallel_tool_calls".to_owned());
+        left_behind.note("parallel_tool_calls");
     }
     body.list("tools", offered, |out, tool| write_tool(out, tool));
 }
@@ -107,7 +110,7 @@ fn tools(request: &Request<'_>, body: &mut Object<'_>, left_behind: &mut Vec<Str
 fn messages(turns: &[Turn<'_>]) -> Result<Vec<String>, Failure> {
     let mut messages = Vec::with_capacity(turns.len());
     // Templates need the tool's name beside its result; it stands with the call.
-    let mut calls: Vec<&ToolCall<'_>> = Vec::new();
+    let mut names: HashMap<&str, &Text<'_>> = HashMap::new();
     for turn in turns {
         match turn {
             Turn::System(texts) => {
@@ -117,7 +120,7 @@ fn messages(turns: &[Turn<'_>]) -> Result<Vec<String>, Failure> {
                 }
                 messages.push(message("system", &joined, &[], |_| {}));
             }
-            Turn::User(parts) => user(parts, &calls, &mut messages)?,
+            Turn::User(parts) => user(parts, &names, &mut messages)?,
             Turn::Assistant(parts) => {
                 let (text, images, turn_calls) = split(parts)?;
                 messages.push(message("assistant", &text, &images, |message| {
@@ -127,7 +130,7 @@ fn messages(turns: &[Turn<'_>]) -> Result<Vec<String>, Failure> {
                         });
                     }
                 }));
-                calls.extend(turn_calls);
+                names.extend(turn_calls.iter().map(|call| (call.id.raw(), &call.name)));
             }
         }
     }
@@ -136,7 +139,7 @@ fn messages(turns: &[Turn<'_>]) -> Result<Vec<String>, Failure> {
 
 fn user(
     parts: &[Part<'_>],
-    calls: &[&ToolCall<'_>],
+    names: &HashMap<&str, &Text<'_>>,
     messages: &mut Vec<String>,
 ) -> Result<(), Failure> {
     for part in parts {
@@ -144,11 +147,8 @@ fn user(
             continue;
         };
         let (text, images, _) = split(&result.content)?;
-        let named = calls.iter().rev().find(|call| call.id == result.id);
-        let name = result
-            .name
-            .as_ref()
-            .or_else(|| named.map(|call| &call.name));
+        let of_call = || names.get(result.id.raw()).copied();
+        let name = result.name.as_ref().or_else(of_call);
         messages.push(message("tool", &text, &images, |message| {
             if let Some(name) = name {
                 message.text("tool_name", name);

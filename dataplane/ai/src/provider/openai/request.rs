@@ -3,27 +3,29 @@
 //! Reading refuses what changes the question and has no counterpart anywhere (audio, several answers), and
 //! notes what has none and changes nothing. A request that stays in this format is never read here.
 
+use std::cell::RefCell;
+
 use crate::chat::{
     AnswerFormat, Media, Part, Reasoning, Request, Tool, ToolCall, ToolChoice, ToolResult, Turn,
 };
 use crate::failure::Failure;
 use crate::json::{self, Kind, Text};
+use crate::left_behind::LeftBehind;
 use crate::provider::fields::{Fields, effort_of, magnitude, must_be};
 
 use serde_json::value::RawValue;
 
 /// Reads a request for chat completions.
-pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
-    let mut fields = Fields::read(body, "")?;
+pub(crate) fn read<'a>(body: &'a str, left: &RefCell<LeftBehind>) -> Result<Request<'a>, Failure> {
+    let mut fields = Fields::read(body, "", left)?;
     let turns = fields.list("messages")?;
     if turns.is_empty() {
         return Err(Failure::invalid("`messages` is missing or empty").about("messages"));
     }
     refuse_others(&mut fields)?;
-    let max_tokens = fields.number("max_tokens")?;
     let mut request = Request {
-        turns: read_turns(&turns)?,
-        max_tokens: fields.number("max_completion_tokens")?.or(max_tokens),
+        turns: read_turns(&turns, &fields)?,
+        max_tokens: max_tokens(&mut fields)?,
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
         top_k: fields.number("top_k")?,
@@ -38,17 +40,37 @@ pub(crate) fn read(body: &str) -> Result<Request<'_>, Failure> {
         reasoning: reasoning(&mut fields)?,
         user: None,
         is_stream: fields.bool("stream")?.unwrap_or(false),
-        left_behind: Vec::new(),
     };
     let identifier = fields.text("safety_identifier")?;
-    request.user = fields.text("user")?.or(identifier);
+    request.user = fields.text("user")?;
+    match (&request.user, identifier) {
+        (None, identifier) => request.user = identifier,
+        (Some(user), Some(other)) if *user != other => fields.leave("safety_identifier"),
+        _ => {}
+    }
     // The model is the service's affair, and streams are asked for in the provider's own way.
-    let _ = (fields.raw("model"), fields.raw("stream_options"));
-    request.left_behind = fields.left().collect();
+    let _ = fields.raw("model");
+    if let Some(options) = fields.object("stream_options")? {
+        let _ = fields
+            .inner(options, "stream_options")?
+            .raw("include_usage");
+    }
     Ok(request)
 }
 
-fn refuse_others(fields: &mut Fields<'_>) -> Result<(), Failure> {
+/// The newer name wins.
+fn max_tokens<'a>(fields: &mut Fields<'a, '_>) -> Result<Option<&'a RawValue>, Failure> {
+    let older = fields.number("max_tokens")?;
+    let newer = fields.number("max_completion_tokens")?;
+    if let (Some(older), Some(newer)) = (older, newer)
+        && older.get() != newer.get()
+    {
+        fields.leave("max_tokens");
+    }
+    Ok(newer.or(older))
+}
+
+fn refuse_others(fields: &mut Fields<'_, '_>) -> Result<(), Failure> {
     if let Some(n) = fields.number("n")?
         && magnitude(n) != 1.0
     {
@@ -63,11 +85,14 @@ fn refuse_others(fields: &mut Fields<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_turns<'a>(messages: &[&'a RawValue]) -> Result<Vec<Turn<'a>>, Failure> {
+fn read_turns<'a>(
+    messages: &[&'a RawValue],
+    request: &Fields<'a, '_>,
+) -> Result<Vec<Turn<'a>>, Failure> {
     let mut turns: Vec<Turn<'a>> = Vec::with_capacity(messages.len());
     let mut legacy_calls = 0_u32;
     for message in messages {
-        let mut fields = Fields::read(message.get(), "messages[]")?;
+        let mut fields = request.inner(message, "messages[]")?;
         let role = fields.needed_text("role")?;
         match role.raw() {
             "system" | "developer" => turns.push(Turn::System(texts(&mut fields)?)),
@@ -107,7 +132,7 @@ fn result<'a>(
     turns: &mut Vec<Turn<'a>>,
     id: Text<'a>,
     name: Option<Text<'a>>,
-    fields: &mut Fields<'a>,
+    fields: &mut Fields<'a, '_>,
 ) -> Result<(), Failure> {
     let content = parts(fields)?;
     let result = Part::ToolResult(ToolResult {
@@ -128,34 +153,35 @@ fn legacy_id(number: u32) -> Text<'static> {
     Text::new(&format!("call_{number}"))
 }
 
-fn assistant<'a>(fields: &mut Fields<'a>, legacy_calls: &mut u32) -> Result<Turn<'a>, Failure> {
+fn assistant<'a>(fields: &mut Fields<'a, '_>, legacy_calls: &mut u32) -> Result<Turn<'a>, Failure> {
     let mut parts = parts(fields)?;
     if let Some(refusal) = fields.text("refusal")? {
         parts.push(Part::Text(refusal));
     }
     for call in fields.list("tool_calls")? {
-        let mut call = Fields::read(call.get(), "messages[].tool_calls[]")?;
+        let mut call = fields.inner(call, "messages[].tool_calls[]")?;
         let id = call.needed_text("id")?;
+        let kind = call.text("type")?.unwrap_or_default();
         let Some(function) = call.object("function")? else {
-            let kind = call.text("type")?.unwrap_or_default();
             let message = format!("calls of type `{}` are not supported here", kind.raw());
             return Err(Failure::unsupported(
                 "messages[].tool_calls[].type",
                 message,
             ));
         };
+        let function = call.inner(function, "messages[].tool_calls[].function")?;
         parts.push(Part::ToolCall(read_call(id, function)?));
     }
     if let Some(function) = fields.object("function_call")? {
         *legacy_calls += 1;
+        let function = fields.inner(function, "messages[].function_call")?;
         let call = read_call(legacy_id(*legacy_calls), function)?;
         parts.push(Part::ToolCall(call));
     }
     Ok(Turn::Assistant(parts))
 }
 
-fn read_call<'a>(id: Text<'a>, function: &'a RawValue) -> Result<ToolCall<'a>, Failure> {
-    let mut function = Fields::read(function.get(), "messages[].tool_calls[].function")?;
+fn read_call<'a>(id: Text<'a>, mut function: Fields<'a, '_>) -> Result<ToolCall<'a>, Failure> {
     let name = function.needed_text("name")?;
     let arguments = function.text("arguments")?.unwrap_or_default();
     let arguments = arguments_object(&arguments).ok_or_else(|| {
@@ -183,7 +209,7 @@ pub(crate) fn arguments_object(arguments: &Text<'_>) -> Option<String> {
     (json::kind(object) == Kind::Object).then(|| object.get().to_owned())
 }
 
-fn texts<'a>(fields: &mut Fields<'a>) -> Result<Vec<Text<'a>>, Failure> {
+fn texts<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Text<'a>>, Failure> {
     parts(fields)?
         .into_iter()
         .map(|part| match part {
@@ -193,7 +219,7 @@ fn texts<'a>(fields: &mut Fields<'a>) -> Result<Vec<Text<'a>>, Failure> {
         .collect()
 }
 
-fn parts<'a>(fields: &mut Fields<'a>) -> Result<Vec<Part<'a>>, Failure> {
+fn parts<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Part<'a>>, Failure> {
     let Some(content) = fields.raw("content") else {
         return Ok(Vec::new());
     };
@@ -202,15 +228,13 @@ fn parts<'a>(fields: &mut Fields<'a>) -> Result<Vec<Part<'a>>, Failure> {
         Kind::Array => json::items(content)
             .unwrap_or_default()
             .into_iter()
-            .map(part)
+            .map(|raw| part(fields.inner(raw, "messages[].content[]")?))
             .collect(),
         _ => Err(must_be("messages[].content", "a string or a list of parts")),
     }
 }
 
-fn part(raw: &RawValue) -> Result<Part<'_>, Failure> {
-    const PATH: &str = "messages[].content[]";
-    let mut fields = Fields::read(raw.get(), PATH)?;
+fn part<'a>(mut fields: Fields<'a, '_>) -> Result<Part<'a>, Failure> {
     let kind = fields.needed_text("type")?;
     match kind.raw() {
         "text" => Ok(Part::Text(fields.needed_text("text")?)),
@@ -218,9 +242,9 @@ fn part(raw: &RawValue) -> Result<Part<'_>, Failure> {
         "image_url" => {
             let url = match fields.raw("image_url") {
                 Some(raw) if json::kind(raw) == Kind::String => Text::of(raw).unwrap_or_default(),
-                Some(raw) => {
-                    Fields::read(raw.get(), "messages[].content[].image_url")?.needed_text("url")?
-                }
+                Some(raw) => fields
+                    .inner(raw, "messages[].content[].image_url")?
+                    .needed_text("url")?,
                 None => return Err(must_be("messages[].content[].image_url", "an object")),
             };
             media(url).map(Part::Image)
@@ -228,7 +252,7 @@ fn part(raw: &RawValue) -> Result<Part<'_>, Failure> {
         "file" => {
             let file = fields.object("file")?;
             let file = file.ok_or_else(|| must_be("messages[].content[].file", "an object"))?;
-            let mut file = Fields::read(file.get(), "messages[].content[].file")?;
+            let mut file = fields.inner(file, "messages[].content[].file")?;
             let data = file.text("file_data")?.ok_or_else(|| {
                 let path = "messages[].content[].file";
                 Failure::unsupported(path, "this provider takes files as `file_data` only")
@@ -237,7 +261,7 @@ fn part(raw: &RawValue) -> Result<Part<'_>, Failure> {
         }
         other => {
             let message = format!("content of type `{other}` is not supported by this provider");
-            Err(Failure::unsupported(PATH, message))
+            Err(Failure::unsupported("messages[].content[]", message))
         }
     }
 }
@@ -262,7 +286,7 @@ fn media(url: Text<'_>) -> Result<Media<'_>, Failure> {
     })
 }
 
-fn stop<'a>(fields: &mut Fields<'a>) -> Result<Vec<Text<'a>>, Failure> {
+fn stop<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Text<'a>>, Failure> {
     match fields.raw("stop") {
         None => Ok(Vec::new()),
         Some(raw) => match json::kind(raw) {
@@ -277,14 +301,16 @@ fn stop<'a>(fields: &mut Fields<'a>) -> Result<Vec<Text<'a>>, Failure> {
     }
 }
 
-fn tools<'a>(fields: &mut Fields<'a>) -> Result<Vec<Tool<'a>>, Failure> {
+fn tools<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Tool<'a>>, Failure> {
     let mut tools = Vec::new();
     for raw in fields.list("tools")? {
-        let mut tool = Fields::read(raw.get(), "tools[]")?;
+        let mut tool = fields.inner(raw, "tools[]")?;
         let kind = tool.text("type")?;
         let function = tool.object("function")?;
         match (kind.as_ref().map_or("function", Text::raw), function) {
-            ("function", Some(function)) => tools.push(read_tool(function)?),
+            ("function", Some(function)) => {
+                tools.push(read_tool(tool.inner(function, "tools[].function")?)?);
+            }
             ("function", None) => return Err(must_be("tools[].function", "an object")),
             (other, _) => {
                 let message = format!("tools of type `{other}` are not supported by this provider");
@@ -293,13 +319,12 @@ fn tools<'a>(fields: &mut Fields<'a>) -> Result<Vec<Tool<'a>>, Failure> {
         }
     }
     for raw in fields.list("functions")? {
-        tools.push(read_tool(raw)?);
+        tools.push(read_tool(fields.inner(raw, "functions[]")?)?);
     }
     Ok(tools)
 }
 
-fn read_tool(raw: &RawValue) -> Result<Tool<'_>, Failure> {
-    let mut function = Fields::read(raw.get(), "tools[].function")?;
+fn read_tool<'a>(mut function: Fields<'a, '_>) -> Result<Tool<'a>, Failure> {
     Ok(Tool {
         name: function.needed_text("name")?,
         description: function.text("description")?,
@@ -308,9 +333,13 @@ fn read_tool(raw: &RawValue) -> Result<Tool<'_>, Failure> {
     })
 }
 
-fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Option<ToolChoice<'a>>, Failure> {
+fn tool_choice<'a>(fields: &mut Fields<'a, '_>) -> Result<Option<ToolChoice<'a>>, Failure> {
     let legacy = fields.raw("function_call");
-    let Some(choice) = fields.raw("tool_choice").or(legacy) else {
+    let choice = fields.raw("tool_choice");
+    if choice.is_some() && legacy.is_some() {
+        fields.leave("function_call");
+    }
+    let Some(choice) = choice.or(legacy) else {
         return Ok(None);
     };
     if let Some(word) = Text::of(choice) {
@@ -324,12 +353,13 @@ fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Option<ToolChoice<'a>>, Fa
             }
         };
     }
-    let mut choice = Fields::read(choice.get(), "tool_choice")?;
+    let mut choice = fields.inner(choice, "tool_choice")?;
+    let kind = choice.text("type")?;
     if let Some(function) = choice.object("function")? {
-        let mut function = Fields::read(function.get(), "tool_choice.function")?;
+        let mut function = choice.inner(function, "tool_choice.function")?;
         return Ok(Some(ToolChoice::Named(function.needed_text("name")?)));
     }
-    match choice.text("type")? {
+    match kind {
         None => Ok(Some(ToolChoice::Named(choice.needed_text("name")?))),
         Some(kind) => {
             let message = format!("choices of type `{}` are not supported here", kind.raw());
@@ -338,11 +368,11 @@ fn tool_choice<'a>(fields: &mut Fields<'a>) -> Result<Option<ToolChoice<'a>>, Fa
     }
 }
 
-fn answer_format<'a>(fields: &mut Fields<'a>) -> Result<AnswerFormat<'a>, Failure> {
+fn answer_format<'a>(fields: &mut Fields<'a, '_>) -> Result<AnswerFormat<'a>, Failure> {
     let Some(format) = fields.object("response_format")? else {
         return Ok(AnswerFormat::Text);
     };
-    let mut format = Fields::read(format.get(), "response_format")?;
+    let mut format = fields.inner(format, "response_format")?;
     let kind = format.needed_text("type")?;
     match kind.raw() {
         "text" => Ok(AnswerFormat::Text),
@@ -351,7 +381,7 @@ fn answer_format<'a>(fields: &mut Fields<'a>) -> Result<AnswerFormat<'a>, Failur
             const PATH: &str = "response_format.json_schema";
             let schema = format.object("json_schema")?;
             let schema = schema.ok_or_else(|| must_be(PATH, "an object"))?;
-            let mut named = Fields::read(schema.get(), PATH)?;
+            let mut named = format.inner(schema, PATH)?;
             let schema = named.object("schema")?;
             Ok(AnswerFormat::JsonSchema {
                 name: named.text("name")?,
@@ -367,7 +397,7 @@ fn answer_format<'a>(fields: &mut Fields<'a>) -> Result<AnswerFormat<'a>, Failur
     }
 }
 
-fn reasoning(fields: &mut Fields<'_>) -> Result<Option<Reasoning>, Failure> {
+fn reasoning(fields: &mut Fields<'_, '_>) -> Result<Option<Reasoning>, Failure> {
     let Some(effort) = fields.text("reasoning_effort")? else {
         return Ok(None);
     };

@@ -61,11 +61,11 @@ pub(crate) fn read(body: &str) -> Result<Response<'_>, Failure> {
     })
 }
 
-fn members(json: &str) -> Result<Members<'_>, Failure> {
+pub(super) fn members(json: &str) -> Result<Members<'_>, Failure> {
     Members::read(json).map_err(|error| bad(&error.to_string()))
 }
 
-fn bad(what: &str) -> Failure {
+pub(super) fn bad(what: &str) -> Failure {
     Failure::bad_answer(format!("the provider's answer cannot be read: {what}"))
 }
 

@@ -7,13 +7,14 @@ use crate::chat::{
 };
 use crate::failure::Failure;
 use crate::json::{Members, Object, Text, array, quote};
+use crate::left_behind::LeftBehind;
 use crate::provider::fields::must_be;
 
 /// Writes a request for chat completions. Streams are always asked for their usage.
 pub(crate) fn write(
     request: &Request<'_>,
     model: &str,
-    left_behind: &mut Vec<String>,
+    left_behind: &mut LeftBehind,
 ) -> Result<String, Failure> {
     let mut out = String::with_capacity(1024);
     let mut body = Object::open(&mut out);
@@ -28,7 +29,7 @@ pub(crate) fn write(
         .maybe("frequency_penalty", request.frequency_penalty)
         .maybe("presence_penalty", request.presence_penalty);
     if request.top_k.is_some() {
-        left_behind.push("top_k".to_owned());
+        left_behind.note("top_k");
     }
     if !request.stop.is_empty() {
         body.list("stop", &request.stop, |out, text| quote(out, text));

@@ -8,7 +8,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-use dataplane_ai::call::{Answer, Answering, Call};
+use dataplane_ai::call::{Answer, Answering, Call, EVENT_STREAM};
 use dataplane_ai::failure::{Failure, FailureReason};
 use dataplane_ai::service::Service;
 use dataplane_wasm::Direction;
@@ -61,13 +61,23 @@ impl<'c> Asking<'_, '_, 'c> {
             false => self.target.error_without_key(body),
         };
         let mut answer = answering.whole(status, &headers, body);
+        if answer.failure.is_none() {
+            if !answer.usage.is_complete() {
+                self.estimate(asked, &mut answer, tally);
+            }
+            self.redact(asked, &mut answer, tally);
+        }
+        let is_in_pieces = answering.in_pieces(&mut answer);
         let mut fields = match answering.is_converted() {
             true => HeaderMap::new(),
             false => phase::ai::fields_to_pass(&headers),
         };
         answering.head(&headers, &mut fields);
         self.target.clean_head(&mut fields);
-        let kind = answering.content_type(false);
+        let kind = match is_in_pieces {
+            true => Some(EVENT_STREAM),
+            false => answering.content_type(false),
+        };
         let kind = kind.or_else(|| fields.get(header::CONTENT_TYPE).cloned());
         let json = || HeaderValue::from_static("application/json");
         let is_ours = answer.failure.is_some();
@@ -93,15 +103,7 @@ impl<'c> Asking<'_, '_, 'c> {
                 pause: failure.retry_after,
             }))));
         }
-        if !answer.usage.is_complete() {
-            self.estimate(asked, &mut answer, tally);
-        }
         tally.answered(&answer);
-        if let (Some(redactor), Some(vault)) = (&self.line.service.redactor, &mut asked.vault) {
-            let redacted = redactor.answer(&answer.body, vault);
-            tally.redacted(&redacted.counts);
-            answer.body = redacted.body;
-        }
         asked.call = None;
         tally.stamp(&mut fields);
         let length = answer.body.len() as u64;
@@ -128,6 +130,15 @@ impl<'c> Asking<'_, '_, 'c> {
         }
         put(Frame::End, responder, watch).await?;
         Ok(None)
+    }
+
+    /// Takes out of an answer what clients must not see, and puts back what was theirs.
+    fn redact(&self, asked: &mut Asked, answer: &mut Answer, tally: &mut Tally<'_>) {
+        if let (Some(redactor), Some(vault)) = (&self.line.service.redactor, &mut asked.vault) {
+            let redacted = redactor.answer(&answer.body, vault);
+            tally.redacted(&redacted.counts);
+            answer.body = redacted.body;
+        }
     }
 
     /// Counts what the provider did not.
