@@ -111,9 +111,6 @@ pub(crate) struct AiCall {
     pub(crate) provider: String,
     pub(crate) request_model: String,
     pub(crate) response_model: String,
-    /// Host, port and path of the provider that was asked last.
-    pub(crate) server: String,
-    pub(crate) path: String,
     pub(crate) is_stream: bool,
     pub(crate) usage: Usage,
     /// Some counts are our own.

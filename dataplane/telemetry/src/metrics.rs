@@ -32,7 +32,7 @@ mod instrument;
 mod request;
 
 pub use admin::AdminMetrics;
-pub use ai::{AiCalls, AiMetrics, AiUsage, CallName, Spread, Times, Tokens};
+pub use ai::{AiCalls, AiMetrics, AiUsage, CallName, Gathered, Spread, Times, Tokens};
 pub use backend::{BackendConnection, BackendMetrics, Denied};
 pub use exposition::Format;
 pub use family::{FamilyDoc, Kind, reference};

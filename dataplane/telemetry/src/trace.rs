@@ -265,6 +265,23 @@ pub struct Attempt {
     pub status: u16,
     /// Why it failed.
     pub failure: Option<Reason>,
+    /// The language model that it asked, if it was a call to one.
+    pub model: Option<Box<AskedModel>>,
+}
+
+/// A language model that an attempt asked; each may go to another provider.
+#[derive(Clone, Debug)]
+pub struct AskedModel {
+    /// OpenTelemetry's name of what was asked.
+    pub operation: &'static str,
+    /// Whose API it is.
+    pub provider: String,
+    /// The model's name there.
+    pub name: String,
+    /// Host and port of the provider.
+    pub server: String,
+    /// Path and query there.
+    pub path: String,
 }
 
 #[cfg(test)]

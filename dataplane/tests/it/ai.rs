@@ -30,6 +30,7 @@ mod provider;
 mod redaction;
 mod rest;
 mod streams;
+mod traces;
 
 use provider::{Answer, Provider};
 

@@ -110,8 +110,6 @@ fn gen_ai(call: &AiCall) -> GenAi<'_> {
         provider: &call.provider,
         request_model: &call.request_model,
         response_model: &call.response_model,
-        server: &call.server,
-        path: &call.path,
         is_stream: call.is_stream,
         input_tokens: call.usage.input,
         cached_tokens: call.usage.cached,

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use dataplane_config::{ClusterConfig, ClusterTls};
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::trace::{Active, Attempt, Seen, Tracer, Watcher};
+use dataplane_telemetry::trace::{Active, AskedModel, Attempt, Seen, Tracer, Watcher};
 use dataplane_telemetry::trace_context::{self as context, Forms, Remote};
 
 use crate::context::Context;
@@ -160,15 +160,26 @@ pub(crate) fn note(ctx: &mut Context<'_>, what: &'static str, detail: impl FnOnc
 pub(crate) fn begin_attempt(ctx: &mut Context<'_>, headers: &mut HeaderMap, worker: &Worker) {
     let is_tls = |cluster: &ClusterConfig| matches!(cluster.tls, ClusterTls::Policy(_));
     let is_tls = ctx.cluster.is_some_and(is_tls);
-    begin_attempt_by(ctx, headers, worker, is_tls);
+    begin_one(ctx, headers, worker, is_tls, || None);
 }
 
-/// The same where the cluster is not the one in the context.
-pub(crate) fn begin_attempt_by(
+/// The same for a call to a language model, whose provider is not the cluster in the context.
+pub(crate) fn begin_call(
     ctx: &mut Context<'_>,
     headers: &mut HeaderMap,
     worker: &Worker,
     is_tls: bool,
+    model: impl FnOnce() -> AskedModel,
+) {
+    begin_one(ctx, headers, worker, is_tls, || Some(Box::new(model())));
+}
+
+fn begin_one(
+    ctx: &mut Context<'_>,
+    headers: &mut HeaderMap,
+    worker: &Worker,
+    is_tls: bool,
+    model: impl FnOnce() -> Option<Box<AskedModel>>,
 ) {
     end_attempt(ctx, None);
     let Some(trace) = &mut ctx.trace else { return };
@@ -180,6 +191,7 @@ pub(crate) fn begin_attempt_by(
         is_tls,
         status: 0,
         failure: None,
+        model: model(),
     };
     write(headers, trace.forms, trace.trace_id, attempt.span_id, true);
     trace.attempts.push(attempt);

@@ -14,7 +14,7 @@ use super::instrument::Counter;
 
 mod spread;
 
-pub use spread::{Spread, Times, Tokens};
+pub use spread::{Gathered, Spread, Times, Tokens};
 
 /// The figures of one AI service.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub struct AiCalls {
     pub duration: Spread<Times>,
     /// From the request to the first piece of its answer.
     pub first_chunk: Spread<Times>,
-    /// Between two pieces of an answer, on average over the answer.
+    /// From each piece of an answer to the next.
     pub output_chunk: Spread<Times>,
 }
 

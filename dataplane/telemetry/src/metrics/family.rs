@@ -241,7 +241,7 @@ declare! {
         AI_FIRST_CHUNK: Histogram "gen_ai_client_operation_time_to_first_chunk_seconds" ["service", "operation", "provider", "model"]
             "Time from a request to the first piece of its answer, of answers in pieces.";
         AI_OUTPUT_CHUNK: Histogram "gen_ai_client_operation_time_per_output_chunk_seconds" ["service", "operation", "provider", "model"]
-            "Time between two pieces of an answer, its average over the answer.";
+            "Time from each piece of an answer to the next, of answers in pieces.";
         AI_ERRORS: Counter "gen_ai_client_operation_errors_total" ["service", "operation", "provider", "model", "error_type"]
             "Attempts that failed, those that another one made good among them, by what went wrong; `provider` is empty when none was asked.";
         AI_REDACTIONS: Counter "ai_redactions_total" ["service", "kind"]

@@ -45,7 +45,7 @@ pub(super) fn spans(
     let mut spans = Vec::with_capacity(1 + attempts.len());
     let last = attempts.len().checked_sub(1);
     for (at, attempt) in attempts.iter().enumerate() {
-        // The provider that was asked last is the one that the record tells of.
+        // The attempt that was made last is the one whose answer the record tells of.
         let call = record.gen_ai.filter(|_| Some(at) == last);
         spans.push(maker.attempt(attempt, at, call));
     }
@@ -100,7 +100,8 @@ impl Maker<'_> {
         attributes.bytes("nantian.request_id", record.request_id);
         attributes.number("nantian.attempts", record.attempts.into());
         if let Some(call) = call {
-            attributes.gen_ai(call);
+            attributes.asked_model(call.operation, call.provider, call.request_model);
+            attributes.model_answer(call);
         }
         let status = attributes.server_status(record.status, record.reason);
         let mut links = SpanLinks::default();
@@ -133,8 +134,9 @@ impl Maker<'_> {
         let mut host = String::from_utf8_lossy(record.host);
         let mut path = String::from_utf8_lossy(record.path);
         // Providers have hosts and paths of their own.
-        if let Some(call) = call.filter(|call| !call.server.is_empty()) {
-            (host, path) = (call.server.into(), call.path.into());
+        let model = attempt.model.as_deref();
+        if let Some(model) = model {
+            (host, path) = ((&*model.server).into(), (&*model.path).into());
         }
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let mark = if query.is_empty() { "" } else { "?" };
@@ -153,14 +155,17 @@ impl Maker<'_> {
         }
         attributes.status(attempt.status);
         attributes.text("nantian.backend", record.backend.unwrap_or_default());
-        let name = match call {
-            Some(call) if !call.request_model.is_empty() => {
-                Cow::Owned(format!("{} {}", call.operation, cut(call.request_model)))
+        let name = match model {
+            Some(model) if !model.name.is_empty() => {
+                Cow::Owned(format!("{} {}", model.operation, cut(&model.name)))
             }
             _ => Cow::Borrowed(method(record.method)),
         };
+        if let Some(model) = model {
+            attributes.asked_model(model.operation, &model.provider, &model.name);
+        }
         if let Some(call) = call {
-            attributes.gen_ai(call);
+            attributes.model_answer(call);
         }
         let mut status = attributes.client_status(attempt.status, attempt.failure);
         // An answer that broke off has begun well.
@@ -279,11 +284,15 @@ impl Attributes {
         }
     }
 
-    /// What is known of a call to a language model; never what was said.
-    fn gen_ai(&mut self, call: &GenAi<'_>) {
-        self.text("gen_ai.operation.name", call.operation);
-        self.text("gen_ai.provider.name", call.provider);
-        self.text("gen_ai.request.model", call.request_model);
+    /// Which language model is asked, and for what.
+    fn asked_model(&mut self, operation: &str, provider: &str, model: &str) {
+        self.text("gen_ai.operation.name", operation);
+        self.text("gen_ai.provider.name", provider);
+        self.text("gen_ai.request.model", model);
+    }
+
+    /// What is known of its answer; never what was said.
+    fn model_answer(&mut self, call: &GenAi<'_>) {
         self.text("gen_ai.response.model", call.response_model);
         let counts = [
             ("gen_ai.usage.input_tokens", call.input_tokens),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dataplane_testkit::{eventually, within};
+use ir::ai::{Redaction, RedactionAction, RedactionKind};
 
 use super::*;
 
@@ -230,4 +231,98 @@ async fn a_stream_over_http2_is_reset_with_its_client() {
         (provider.open() == 0).then_some(())
     })
     .await;
+}
+
+/// Some servers do not stream whatever they are asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_answer_reaches_a_client_that_waits_for_a_stream_as_one() {
+    let openai = "{\n  \"id\": \"c\", \"object\": \"chat.completion\", \"created\": 1, \"model\": \"m-1\",\n  \"choices\": [{\"index\": 0, \"message\": {\"role\": \"assistant\", \"content\": \"to ada@example.com\"}, \"finish_reason\": \"stop\"}], \"usage\": {\"prompt_tokens\": 8, \"completion_tokens\": 2, \"total_tokens\": 10}}";
+    let anthropic = r#"{"id":"m","type":"message","role":"assistant","model":"claude","content":[{"type":"text","text":"to ada@example.com"}],"stop_reason":"end_turn","usage":{"input_tokens":8,"output_tokens":2}}"#;
+    let ollama = r#"{"model":"l","message":{"role":"assistant","content":"to ada@example.com"},"done":true,"done_reason":"stop","prompt_eval_count":8,"eval_count":2}"#;
+    for (kind, body) in [
+        (AiProvider::OpenAi, openai),
+        (AiProvider::Anthropic, anthropic),
+        (AiProvider::Ollama, ollama),
+    ] {
+        let provider = Provider::start([Answer::json(200, body)]).await;
+        let mut service = service(kind.clone(), &provider);
+        service.redaction = vec![Redaction {
+            kind: RedactionKind::Email,
+            action: RedactionAction::Mask,
+        }];
+        let case = Case::new(service);
+        let gateway = case.serve().await;
+        let response = case.chat(ASK).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        let content_type = response.header("content-type");
+        assert!(
+            content_type.starts_with("text/event-stream"),
+            "{content_type}"
+        );
+        let text = response.text();
+        assert_eq!(content(&text), "to [EMAIL]", "{kind:?}: {text}");
+        assert_eq!(frames(&text).last().unwrap(), "[DONE]");
+        let response = case
+            .post("/v1/messages", &ASK.replace('{', "{\"max_tokens\":9,"))
+            .await;
+        let text = response.text();
+        assert!(
+            text.contains("\"text_delta\",\"text\":\"to [EMAIL]\""),
+            "{kind:?}: {text}"
+        );
+        assert!(
+            text.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
+            "{text}"
+        );
+        let tokens = || gateway.metric("gen_ai_client_token_usage_sum", &["token_type=\"output\""]);
+        eventually("both are counted", || (tokens() == 4).then_some(())).await;
+    }
+    // What is neither is an error, before anything went out, and another provider is asked.
+    let nonsense = Provider::start([Answer::json(200, r#"{"ok":true}"#)]).await;
+    let good = Provider::start([Answer::json(200, openai)]).await;
+    let mut service = service(AiProvider::OpenAi, &nonsense);
+    service.providers = vec![fallback(AiProvider::OpenAi, &good, "")];
+    let case = Case::new(service);
+    let _gateway = case.serve().await;
+    let response = case.chat(ASK).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(content(&response.text()), "to ada@example.com");
+    assert_eq!(nonsense.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_between_pieces_is_a_histogram_of_pieces() {
+    let delta = |text: &str| {
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+    };
+    let answer = Answer::stream("text/event-stream", &delta("a"), 4096)
+        .then_waits()
+        .then(&[delta("b"), delta("c"), OPENAI.to_owned(), DONE.to_owned()].concat());
+    let provider = Provider::start([answer]).await;
+    let case = Case::new(service(AiProvider::OpenAi, &provider));
+    let gateway = case.serve().await;
+    let mut client = case.connect().await;
+    client.send_bytes(&bytes_of(ASK)).await.unwrap();
+    client.read_head().await.unwrap();
+    let first = within("the first piece arrives", client.read_some());
+    first.await.unwrap();
+    // Longer than the first bucket; what is asserted holds however long it takes.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    provider.go_on();
+    let mut seen = String::new();
+    while !seen.contains("[DONE]") {
+        let more = within("the rest arrives", client.read_some())
+            .await
+            .unwrap();
+        seen.push_str(&String::from_utf8_lossy(&more));
+    }
+    let family = "gen_ai_client_operation_time_per_output_chunk_seconds";
+    let count = || gateway.metric(&format!("{family}_count"), &[]);
+    // Four pieces of the answer: a, b, c and that of `OPENAI`.
+    eventually("each piece but the first is counted", || {
+        (count() == 3).then_some(())
+    })
+    .await;
+    let soon = gateway.metric(&format!("{family}_bucket"), &["le=\"0.01\""]);
+    assert_eq!(soon, 2, "one of them came late, the others together");
 }

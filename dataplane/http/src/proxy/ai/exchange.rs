@@ -144,7 +144,10 @@ pub(super) async fn attempt<'c>(
         ctx.routing_us = ctx.micros(watch.now());
     }
     let is_tls = matches!(way.tls, ClusterTls::Policy(_));
-    phase::trace::begin_attempt_by(ctx, &mut prepared.headers, line.worker, is_tls);
+    let fields = &mut prepared.headers;
+    phase::trace::begin_call(ctx, fields, line.worker, is_tls, || {
+        tally.asked_model(target, prepared.path.as_str())
+    });
     let asking = Asking {
         line,
         target,
@@ -164,11 +167,13 @@ pub(super) async fn attempt<'c>(
     ended
 }
 
-/// Why an attempt failed.
+/// Why an attempt failed; what a provider said is told by its status.
 fn failure_of(ended: &Result<Ended, Ended>) -> Option<Reason> {
     match ended {
         Ok(Ended::Done) | Err(Ended::Done) => None,
-        Ok(Ended::Failed(failed)) | Err(Ended::Failed(failed)) => Some(failed.reply.reason),
+        Ok(Ended::Failed(failed)) | Err(Ended::Failed(failed)) => {
+            Some(failed.reply.reason).filter(|reason| *reason != Reason::Ok)
+        }
         Ok(Ended::Client(_)) | Err(Ended::Client(_)) => Some(Reason::ClientAborted),
     }
 }
@@ -302,6 +307,7 @@ impl<'c> Asking<'_, '_, 'c> {
         };
         let mut response =
             response.map_err(|fault| self.broken(asked, tally, fault, was_reused))?;
+        phase::trace::answered(ctx, response.status);
         self.report(asked, &response);
         if let Some(failure) = answering.unreadable(&response.headers) {
             return Err(refused(self.line, tally, &failure, Again::Elsewhere));

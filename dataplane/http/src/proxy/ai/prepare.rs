@@ -117,7 +117,6 @@ pub(super) fn prepare<'c>(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     let authority = Bytes::copy_from_slice(target.authority().as_bytes());
     let path = target.path(&outgoing.answering);
-    tally.goes_to(target.authority(), &path);
     let path = Bytes::from(path);
     let (Ok(authority), Ok(path)) = (
         Authority::parse(authority),

@@ -16,7 +16,8 @@ use dataplane_ai::service::Target;
 use dataplane_ai::token::Usage;
 use dataplane_ai::token_policy::{Reservation, Standing, Verdict};
 use dataplane_config::{AiCluster, Budget};
-use dataplane_telemetry::metrics::CallName;
+use dataplane_telemetry::metrics::{CallName, Gathered, Times};
+use dataplane_telemetry::trace::AskedModel;
 use dataplane_upstream::since_start;
 
 use crate::context::AiCall;
@@ -58,6 +59,9 @@ struct Stream {
     redactor: Option<StreamRedactor>,
     first: Option<Instant>,
     last: Option<Instant>,
+    /// From each piece of the answer to the next; told at the end, because pieces may come by the
+    /// hundred thousand a second.
+    gaps: Gathered<Times>,
     pieces: Vec<Bytes>,
 }
 
@@ -126,10 +130,15 @@ impl<'c> Tally<'c> {
         label.clone_into(&mut self.label);
     }
 
-    /// Notes where the provider is asked, for traces.
-    pub(super) fn goes_to(&mut self, authority: &str, path: &str) {
-        authority.clone_into(&mut self.written.server);
-        path.clone_into(&mut self.written.path);
+    /// What is asked at `path` of a provider, for traces.
+    pub(super) fn asked_model(&self, target: &Target, path: &str) -> AskedModel {
+        AskedModel {
+            operation: self.written.operation,
+            provider: target.provider.clone(),
+            name: self.model.clone(),
+            server: target.authority().to_owned(),
+            path: path.to_owned(),
+        }
     }
 
     fn name(&self) -> CallName<'_> {
@@ -178,6 +187,7 @@ impl<'c> Tally<'c> {
             redactor,
             first: None,
             last: None,
+            gaps: Gathered::default(),
             pieces: Vec::new(),
         });
     }
@@ -192,10 +202,8 @@ impl<'c> Tally<'c> {
         if let Some(stream) = &mut self.stream {
             let before = stream.answer.deltas();
             stream.step(self.target, out, |answer, out| answer.push(piece, out));
-            if stream.answer.deltas() > before {
-                stream.first.get_or_insert(now);
-                stream.last = Some(now);
-            }
+            let came = stream.answer.deltas() - before;
+            stream.came(u32::try_from(came).unwrap_or(u32::MAX), now);
         }
     }
 
@@ -237,9 +245,9 @@ impl<'c> Tally<'c> {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let (mut first, mut chunk) = (None, None);
-        if let Some(stream) = self.stream.take() {
-            (first, chunk) = self.stream_ended(&stream);
+        let stream = self.stream.take();
+        if let Some(stream) = &stream {
+            self.stream_ended(stream);
         } else if !self.is_answered && self.written.error.is_empty() {
             // Its client left, or a deadline passed, before anybody answered.
             self.failed(GIVEN_UP);
@@ -262,19 +270,17 @@ impl<'c> Tally<'c> {
         }
         let written = &mut self.written;
         written.usage = self.usage;
-        written.first_token = first;
-        written.output_chunk = chunk;
         if written.response_model.is_empty() {
             written.response_model.clone_from(&self.model);
         }
         if let Some(target) = self.target {
             written.provider.clone_from(&target.provider);
         }
-        self.count(first, chunk);
+        self.count(stream.as_ref().map(|stream| &stream.gaps));
     }
 
     /// Brings the figures up to date.
-    fn count(&mut self, first: Option<Duration>, chunk: Option<Duration>) {
+    fn count(&mut self, gaps: Option<&Gathered<Times>>) {
         let metrics = &self.ai.metrics;
         let took = self.started.elapsed();
         let error = self.written.error;
@@ -308,16 +314,16 @@ impl<'c> Tally<'c> {
                 tokens.observe(count);
             }
         }
-        for (times, time) in [(&calls.first_chunk, first), (&calls.output_chunk, chunk)] {
-            if let Some(time) = time {
-                times.took(time);
-            }
+        if let Some(first) = self.written.first_token {
+            calls.first_chunk.took(first);
+        }
+        if let Some(gaps) = gaps {
+            calls.output_chunk.add(gaps);
         }
     }
 
-    /// Takes over what is known of an answer in pieces; gives the time to its first piece and the
-    /// average between two.
-    fn stream_ended(&mut self, stream: &Stream) -> (Option<Duration>, Option<Duration>) {
+    /// Takes over what is known of an answer in pieces.
+    fn stream_ended(&mut self, stream: &Stream) {
         let answer = &stream.answer;
         self.usage = answer.usage(&self.model);
         self.written.is_estimated = !answer.is_usage_reported();
@@ -338,17 +344,10 @@ impl<'c> Tally<'c> {
         } else if !answer.is_over() {
             self.failed("client_aborted");
         }
-        let first = stream
+        self.written.first_token = stream
             .first
             .map(|at| at.saturating_duration_since(self.started));
-        let gaps = u32::try_from(answer.deltas().saturating_sub(1)).unwrap_or(u32::MAX);
-        let chunk = match (stream.first, stream.last) {
-            (Some(first), Some(last)) if gaps > 0 => {
-                Some(last.saturating_duration_since(first) / gaps)
-            }
-            _ => None,
-        };
-        (first, chunk)
+        self.written.output_chunk = stream.gaps.mean().map(Duration::from_nanos);
     }
 }
 
@@ -383,6 +382,18 @@ impl Stream {
         }
         // One read may hold very many pieces; a stream that goes on shall not hold their room.
         self.pieces.shrink_to(PIECES_KEPT);
+    }
+
+    /// Notes that pieces of the answer came, all at once.
+    fn came(&mut self, pieces: u32, now: Instant) {
+        if pieces == 0 {
+            return;
+        }
+        match self.last.replace(now) {
+            None => self.first = Some(now),
+            Some(last) => self.gaps.took(now.saturating_duration_since(last)),
+        }
+        self.gaps.observe(0, pieces - 1);
     }
 
     fn let_go(&mut self, out: &mut Vec<Bytes>) {

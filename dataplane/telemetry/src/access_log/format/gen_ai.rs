@@ -15,10 +15,6 @@ pub struct GenAi<'a> {
     pub request_model: &'a str,
     /// The model that answered, or was asked last.
     pub response_model: &'a str,
-    /// Host and port of the provider that was asked last, for traces.
-    pub server: &'a str,
-    /// Path and query there, for traces.
-    pub path: &'a str,
     /// The answer was wanted in pieces.
     pub is_stream: bool,
     /// Tokens of the question.

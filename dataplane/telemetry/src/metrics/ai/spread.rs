@@ -64,11 +64,20 @@ pub struct Spread<S> {
 impl<S: Scale> Spread<S> {
     /// Counts one observation.
     pub fn observe(&self, amount: u64) {
-        let bucket = S::BOUNDS.partition_point(|bound| *bound < amount);
-        if let Some(bucket) = self.buckets.get(bucket) {
+        if let Some(bucket) = self.buckets.get(bucket_of::<S>(amount)) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.sum.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Takes over what was gathered apart.
+    pub fn add(&self, gathered: &Gathered<S>) {
+        for (bucket, count) in self.buckets.iter().zip(gathered.buckets) {
+            if count > 0 {
+                bucket.fetch_add(u64::from(count), Ordering::Relaxed);
+            }
+        }
+        self.sum.fetch_add(gathered.sum, Ordering::Relaxed);
     }
 
     /// All observations together.
@@ -92,11 +101,51 @@ impl<S: Scale> Spread<S> {
     }
 }
 
+/// Observations of one owner, which come so fast that they are counted without anybody else.
+#[derive(Debug, Default)]
+pub struct Gathered<S> {
+    buckets: [u32; BOUNDS + 1],
+    sum: u64,
+    scale: PhantomData<S>,
+}
+
+impl<S: Scale> Gathered<S> {
+    /// Counts the same observation several times.
+    pub fn observe(&mut self, amount: u64, times: u32) {
+        if let Some(bucket) = self.buckets.get_mut(bucket_of::<S>(amount)) {
+            *bucket = bucket.saturating_add(times);
+        }
+        let all = amount.saturating_mul(u64::from(times));
+        self.sum = self.sum.saturating_add(all);
+    }
+
+    /// What they are on average; absent when there were none.
+    pub fn mean(&self) -> Option<u64> {
+        let count: u64 = self.buckets.iter().copied().map(u64::from).sum();
+        self.sum.checked_div(count)
+    }
+}
+
+impl Gathered<Times> {
+    /// Counts one duration.
+    pub fn took(&mut self, time: Duration) {
+        self.observe(nanoseconds(time), 1);
+    }
+}
+
 impl Spread<Times> {
     /// Counts one duration.
     pub fn took(&self, time: Duration) {
-        self.observe(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.observe(nanoseconds(time));
     }
+}
+
+fn bucket_of<S: Scale>(amount: u64) -> usize {
+    S::BOUNDS.partition_point(|bound| *bound < amount)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn shown<S: Scale>(amount: u64) -> f64 {
@@ -124,6 +173,19 @@ mod tests {
         assert_eq!(filled, [&(0.01, 1), &(81.92, 1), &(f64::INFINITY, 1)]);
         assert_eq!(sum, 660.01);
         assert_eq!(times.count(), 3);
+
+        let mut gathered = Gathered::<Times>::default();
+        assert_eq!(gathered.mean(), None);
+        gathered.took(Duration::from_millis(40));
+        gathered.observe(0, 3);
+        assert_eq!(gathered.mean(), Some(10_000_000));
+        let times = Spread::<Times>::default();
+        times.took(Duration::from_millis(40));
+        times.add(&gathered);
+        let (buckets, sum) = times.read();
+        let filled: Vec<_> = buckets.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(filled, [(0.01, 3), (0.04, 2)]);
+        assert_eq!(sum, 0.08);
 
         let tokens = Spread::<Tokens>::default();
         tokens.observe(0);

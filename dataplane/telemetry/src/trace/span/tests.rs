@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
+use crate::trace::AskedModel;
 use crate::trace_context::Forms;
 
 fn record() -> Record<'static> {
@@ -40,6 +41,21 @@ fn attempt(status: u16, failure: Option<Reason>) -> Attempt {
         is_tls: false,
         status,
         failure,
+        model: None,
+    }
+}
+
+/// An attempt at a language model.
+fn asking(provider: &str, name: &str, server: &str, status: u16) -> Attempt {
+    Attempt {
+        model: Some(Box::new(AskedModel {
+            operation: "chat",
+            provider: provider.to_owned(),
+            name: name.to_owned(),
+            server: server.to_owned(),
+            path: "/v1/chat/completions?api-version=1".to_owned(),
+        })),
+        ..attempt(status, None)
     }
 }
 
@@ -261,14 +277,12 @@ fn names_have_few_values() {
 }
 
 #[test]
-fn a_call_to_a_model_is_told_by_the_attempt_that_answered() {
+fn each_attempt_at_a_model_tells_whom_it_asked_and_the_last_what_was_answered() {
     let call = GenAi {
         operation: "chat",
         provider: "openai",
-        request_model: "gpt-x",
+        request_model: "fast",
         response_model: "gpt-x-1",
-        server: "api.example:8443",
-        path: "/v1/chat/completions?api-version=1",
         is_stream: true,
         input_tokens: Some(7),
         cache_write_tokens: Some(3),
@@ -284,9 +298,29 @@ fn a_call_to_a_model_is_told_by_the_attempt_that_answered() {
     };
     let spans = made(
         &record,
-        active(vec![attempt(500, None), attempt(200, None)]),
+        active(vec![
+            asking("anthropic", "claude-x", "[::1]", 529),
+            asking("openai", "gpt-x", "api.example:8443", 200),
+        ]),
         None,
     );
+    let told = attributes(&spans[0]);
+    for (key, value) in [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", "anthropic"),
+        ("gen_ai.request.model", "claude-x"),
+        ("server.address", "::1"),
+        ("server.port", "80"),
+        ("url.full", "http://[::1]/v1/chat/completions?api-version=1"),
+        ("http.response.status_code", "529"),
+        ("error.type", "529"),
+    ] {
+        assert_eq!(told.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let of_answer =
+        |key: &&String| key.starts_with("gen_ai.usage") || key.starts_with("gen_ai.resp");
+    assert_eq!(told.keys().find(of_answer), None);
+    assert_eq!(spans[0].name, "chat claude-x");
     let told = attributes(&spans[1]);
     for (key, value) in [
         ("gen_ai.operation.name", "chat"),
@@ -310,13 +344,11 @@ fn a_call_to_a_model_is_told_by_the_attempt_that_answered() {
         assert_eq!(told.get(key).map(String::as_str), Some(value), "{key}");
     }
     assert_eq!(spans[1].name, "chat gpt-x");
-    for other in [&spans[0], &spans[2]] {
-        let told = attributes(other);
-        assert!(
-            !told.keys().any(|key| key.starts_with("gen_ai.")),
-            "{told:?}"
-        );
-    }
+    let told = attributes(&spans[2]);
+    assert!(
+        !told.keys().any(|key| key.starts_with("gen_ai.")),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -355,7 +387,7 @@ fn what_clients_and_providers_say_is_cut() {
     let asked = Active {
         target: long.clone(),
         http_route: Some(long.clone()),
-        ..active(vec![attempt(200, None)])
+        ..active(vec![attempt(200, None), asking(&long, &long, &long, 200)])
     };
     for span in made(&record, asked, None) {
         assert!(

@@ -105,6 +105,7 @@ async fn a_request_is_shown_step_by_step_and_without_values() {
             is_tls: false,
             status: if failure.is_none() { 503 } else { 0 },
             failure,
+            model: None,
         });
     }
     tracer.finish(active, &record(), None);

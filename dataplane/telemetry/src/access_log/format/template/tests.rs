@@ -22,8 +22,6 @@ fn record() -> Record<'static> {
         output_chunk: None,
         error: "over_budget",
         redacted: 0,
-        server: "",
-        path: "",
         is_stream: false,
         cache_write_tokens: None,
         reasoning_tokens: None,
