@@ -532,6 +532,10 @@ fn choices_and_thoughts_that_cannot_be_had_are_named() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it takes is what is asserted"
+)]
 fn a_long_history_of_calls_is_read_in_time() {
     // Each name and id is another one: whatever compares all with all takes minutes.
     let calls: Vec<String> = (0..60_000)
