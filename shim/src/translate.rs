@@ -29,6 +29,7 @@ mod own_policy;
 mod policy;
 mod reference;
 mod refused;
+mod rivals;
 mod route;
 mod settings;
 mod stream_route;
@@ -54,6 +55,7 @@ pub use self::mesh::{DIRECT_LABEL, FRONTEND, MARK, MeshSocket, ORIGINAL_NAME, RO
 use self::own_policy::{Budgets, OwnPolicies};
 use self::reference::Grants;
 pub use self::refused::{PartKind, PartName, Refused};
+use self::rivals::{Lost, Rivals};
 use self::route::Outcome;
 pub use self::settings::{Addressing, CONTROLLER_NAME, Classes, PortMap, Settings};
 use crate::cluster_view::{ClusterView, Kind, Objects, Watched};
@@ -82,6 +84,7 @@ pub struct Translation {
     budgets: Arc<Budgets>,
     http: Memos<HttpRule>,
     grpc: Memos<GrpcRule>,
+    rivals: Rivals,
     tcp: Memos<StreamRule>,
     udp: Memos<StreamRule>,
     tls: Memos<StreamRule>,
@@ -184,8 +187,10 @@ pub fn translate(
     };
     let changed = next.update_surroundings(before);
     let mut touched = Touched::default();
-    next.update_http_routes(before, &changed, &mut touched);
-    next.update_grpc_routes(before, &changed, &mut touched);
+    let http = next.update_http_routes(before, &changed, &mut touched);
+    let grpc = next.update_grpc_routes(before, &changed, &mut touched);
+    let routes = [(Kind::HttpRoute, http), (Kind::GrpcRoute, grpc)];
+    next.update_rivals(before, routes, &mut touched);
     next.update_tcp_routes(before, &changed, &mut touched);
     next.update_udp_routes(before, &changed, &mut touched);
     next.update_tls_routes(before, &changed, &mut touched);
@@ -242,6 +247,8 @@ struct Scope<'a> {
     ai: &'a AiServices,
     /// Absent where routes cannot have Services as parents.
     mesh: Option<&'a Mesh>,
+    /// Listeners that routes of another kind have got before it.
+    lost: Option<&'a Lost>,
     /// Services that the route stands in front of.
     fronts: BTreeSet<String>,
     /// What the route carries is TLS already, up to the backend.
@@ -395,54 +402,74 @@ impl Translation {
         concerned
     }
 
-    fn update_http_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
-        let mut memos = std::mem::take(&mut self.http);
-        for key in stale(
-            &before.view.http_routes,
-            &self.view.http_routes,
-            &memos,
-            changed,
-        ) {
-            let outcome = self.view.http_routes.get(&key).map(|object| {
-                http_route::translate(object, &self.scope(object.namespace(), Kind::HttpRoute))
-            });
-            self.settle(Kind::HttpRoute, &key, &mut memos, outcome, touched);
-            let route = memos.get(&key).and_then(|outcome| outcome.route.clone());
-            let route = route.map(|route| own_policy::http_route(&self.own_policies, route));
-            put(&mut self.snapshot.http_routes, &key, route);
-        }
+    fn update_http_routes(
+        &mut self,
+        before: &Self,
+        changed: &Changed,
+        touched: &mut Touched,
+    ) -> BTreeSet<Arc<str>> {
+        let (old, new) = (&before.view.http_routes, &self.view.http_routes);
+        let stale = stale(old, new, &self.http, changed);
+        self.translate_http_routes(&stale, touched);
         if self.own_policies.differs_in_front(&before.own_policies) {
-            for (key, outcome) in &memos {
+            for (key, outcome) in &self.http {
                 let route = outcome.route.clone();
                 let route = route.map(|route| own_policy::http_route(&self.own_policies, route));
                 put(&mut self.snapshot.http_routes, key, route);
             }
         }
+        stale
+    }
+
+    fn translate_http_routes(&mut self, keys: &BTreeSet<Arc<str>>, touched: &mut Touched) {
+        let kind = Kind::HttpRoute;
+        let mut memos = std::mem::take(&mut self.http);
+        for key in keys {
+            let outcome = self.view.http_routes.get(key).map(|object| {
+                let lost = self.rivals.lost(kind, key);
+                let scope = self.scope(object.namespace(), kind);
+                http_route::translate(object, &Scope { lost, ..scope })
+            });
+            self.settle(kind, key, &mut memos, outcome, touched);
+            let route = memos.get(key).and_then(|outcome| outcome.route.clone());
+            let route = route.map(|route| own_policy::http_route(&self.own_policies, route));
+            put(&mut self.snapshot.http_routes, key, route);
+        }
         self.http = memos;
     }
 
-    fn update_grpc_routes(&mut self, before: &Self, changed: &Changed, touched: &mut Touched) {
-        let mut memos = std::mem::take(&mut self.grpc);
-        for key in stale(
-            &before.view.grpc_routes,
-            &self.view.grpc_routes,
-            &memos,
-            changed,
-        ) {
-            let outcome = self.view.grpc_routes.get(&key).map(|object| {
-                grpc_route::translate(object, &self.scope(object.namespace(), Kind::GrpcRoute))
-            });
-            self.settle(Kind::GrpcRoute, &key, &mut memos, outcome, touched);
-            let route = memos.get(&key).and_then(|outcome| outcome.route.clone());
-            let route = route.map(|route| own_policy::grpc_route(&self.own_policies, route));
-            put(&mut self.snapshot.grpc_routes, &key, route);
-        }
+    fn update_grpc_routes(
+        &mut self,
+        before: &Self,
+        changed: &Changed,
+        touched: &mut Touched,
+    ) -> BTreeSet<Arc<str>> {
+        let (old, new) = (&before.view.grpc_routes, &self.view.grpc_routes);
+        let stale = stale(old, new, &self.grpc, changed);
+        self.translate_grpc_routes(&stale, touched);
         if self.own_policies.differs_in_front(&before.own_policies) {
-            for (key, outcome) in &memos {
+            for (key, outcome) in &self.grpc {
                 let route = outcome.route.clone();
                 let route = route.map(|route| own_policy::grpc_route(&self.own_policies, route));
                 put(&mut self.snapshot.grpc_routes, key, route);
             }
+        }
+        stale
+    }
+
+    fn translate_grpc_routes(&mut self, keys: &BTreeSet<Arc<str>>, touched: &mut Touched) {
+        let kind = Kind::GrpcRoute;
+        let mut memos = std::mem::take(&mut self.grpc);
+        for key in keys {
+            let outcome = self.view.grpc_routes.get(key).map(|object| {
+                let lost = self.rivals.lost(kind, key);
+                let scope = self.scope(object.namespace(), kind);
+                grpc_route::translate(object, &Scope { lost, ..scope })
+            });
+            self.settle(kind, key, &mut memos, outcome, touched);
+            let route = memos.get(key).and_then(|outcome| outcome.route.clone());
+            let route = route.map(|route| own_policy::grpc_route(&self.own_policies, route));
+            put(&mut self.snapshot.grpc_routes, key, route);
         }
         self.grpc = memos;
     }
@@ -507,6 +534,7 @@ impl Translation {
             policies: &self.policies,
             ai: &self.ai,
             mesh: self.settings.mesh.as_ref().map(|_| &self.mesh),
+            lost: None,
             fronts: BTreeSet::new(),
             passes_tls: false,
             kind: kind.as_str(),

@@ -183,9 +183,11 @@ pub const REASONS: &[Reason] = &[
     reason(
         "HostnameConflict",
         &[Conflicted, Accepted, Programmed],
-        LISTENERS,
-        "Another listener has port and host name; the older one serves.",
-        "Give it a host name, a port or an address that the other does not have.",
+        "listeners, routes",
+        "Another listener has port and host name, or a route of the other kind the host name at the \
+         listener (HTTPRoute and GRPCRoute); the older one serves.",
+        "Give it a host name, a port or an address that the other does not have; give the route \
+         another host name or listener.",
     ),
     reason(
         "NoConflicts",

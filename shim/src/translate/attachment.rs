@@ -2,7 +2,7 @@
 //!
 //! Pure Gateway API: a parent reference names a Gateway or a ListenerSet and perhaps a listener or
 //! port of it, and one that names a Gateway does not mean its ListenerSets; the listener decides by kind and namespace; host names must meet. What a route's rules are worth is
-//! not looked at here.
+//! not looked at here, and who comes first among several is found out by [`super::rivals`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,8 +26,51 @@ pub(super) struct Attachment {
     pub(super) listeners: Vec<Arc<str>>,
     /// Listeners that took the route, serving or not, for `attachedRoutes`.
     pub(super) counted: BTreeSet<Arc<str>>,
+    /// Listeners that would have taken the route, had not one of another kind come first.
+    pub(super) lost: BTreeSet<Arc<str>>,
     /// Gateways and ListenerSets the route names, there or not, by [`parent_key`].
     pub(super) gateways: BTreeSet<Arc<str>>,
+}
+
+impl Attachment {
+    /// Notes the listeners of a parent that took the route, without those that another one has got.
+    fn keep(
+        &mut self,
+        gateway: &Parent,
+        taken: &[&ParentListener],
+        scope: &Scope<'_>,
+        path: &str,
+        notes: &mut Notes,
+    ) -> Result<(), Refusal> {
+        let mut lost = Vec::new();
+        for listener in taken {
+            let name = mesh::listener_of(&listener.name, gateway, scope.namespace);
+            if let Some(rival) = scope.lost.and_then(|lost| lost.get(&name)) {
+                lost.push((listener.section.as_str(), rival));
+                self.lost.insert(name);
+                continue;
+            }
+            self.counted.insert(name.clone());
+            if listener.serves && !self.listeners.contains(&name) {
+                self.listeners.push(name);
+            }
+        }
+        let Some((section, rival)) = lost.first() else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} came first at listener {section} of {} with a host name that this route has, too, and an \
+             HTTPRoute and a GRPCRoute cannot share one; give them different spec.hostnames, or \
+             listeners of their own by sectionName",
+            rival.title(scope.namespace),
+            gateway.title(),
+        );
+        if lost.len() == taken.len() {
+            return Err(("HostnameConflict", message));
+        }
+        notes.warn(path, &message);
+        Ok(())
+    }
 }
 
 /// Why a parent did not take a route: reason and message.
@@ -72,15 +115,8 @@ pub(super) fn attach(
             }
             // Another controller answers for it.
             Some(gateway) if !gateway.is_ours => continue,
-            Some(gateway) => take(gateway, &parent, kind, hostnames, scope).map(|taken| {
-                for listener in taken {
-                    let name = mesh::listener_of(&listener.name, gateway, scope.namespace);
-                    attachment.counted.insert(name.clone());
-                    if listener.serves && !attachment.listeners.contains(&name) {
-                        attachment.listeners.push(name);
-                    }
-                }
-            }),
+            Some(gateway) => take(gateway, &parent, kind, hostnames, scope)
+                .and_then(|taken| attachment.keep(gateway, &taken, scope, &path, notes)),
         };
         attachment.parents.push((parent, outcome));
     }

@@ -51,6 +51,8 @@ pub(super) struct Outcome<R> {
     pub(super) status: Arc<ObjectStatus>,
     /// Listeners that count it as attached.
     pub(super) attached: BTreeSet<Arc<str>>,
+    /// Listeners that would count it, had not one of another kind come first.
+    pub(super) lost: BTreeSet<Arc<str>>,
     /// Clusters it sends to; empty when it was left out.
     pub(super) clusters: BTreeSet<Arc<str>>,
     namespace: Arc<str>,
@@ -156,6 +158,11 @@ pub(super) fn finish<T: Watched, R>(
         status: Arc::new(status),
         attached: if is_valid {
             attachment.counted
+        } else {
+            BTreeSet::new()
+        },
+        lost: if is_valid {
+            attachment.lost
         } else {
             BTreeSet::new()
         },

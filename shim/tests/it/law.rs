@@ -90,7 +90,8 @@ fn pool() -> Vec<Vec<AnyObject>> {
                         rules[n % 3]
                     };
                     format!(
-                        "{api}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+                        "{api}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}, \
+                         creationTimestamp: '2026-01-01T00:0{n}:00Z'}}\n\
                          spec: {{parentRefs: {}, hostnames: {}, rules: {rules}}}{method}",
                         parents[n % 2],
                         hosts[n / 2]

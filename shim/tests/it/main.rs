@@ -27,6 +27,7 @@ mod pings;
 mod policy_pages;
 mod quarantine;
 mod reference;
+mod rivals;
 mod scale;
 mod serve;
 mod size;

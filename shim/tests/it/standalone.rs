@@ -69,6 +69,7 @@ kind: HTTPRoute
 metadata: {{name: web, namespace: default}}
 spec:
   parentRefs: [{{name: web}}]
+  hostnames: [shop.test, ws.test]
   rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
