@@ -79,110 +79,51 @@ fn attached(translation: &Translation) -> Vec<usize> {
 
 #[test]
 fn of_an_httproute_and_a_grpcroute_with_one_host_the_older_is_accepted() {
-    const ANY: &str = ", sectionName: any";
-    const SOME: &str = ", sectionName: some";
-    // Minute, host names and listener of an HTTPRoute shop/b and of a GRPCRoute; who is refused.
+    const HTTP: Option<Kind> = Some(Kind::HttpRoute);
+    const GRPC: Option<Kind> = Some(Kind::GrpcRoute);
+    // Minute, listener and host names of the HTTPRoute shop/b; key and the same of a GRPCRoute; who is
+    // refused.
     for (http, key, grpc, refused) in [
-        (
-            (1, "a.example", ANY),
-            "shop/a",
-            (2, "a.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        (
-            (2, "a.example", ANY),
-            "shop/a",
-            (1, "a.example", ANY),
-            Some(Kind::HttpRoute),
-        ),
-        (
-            (1, "a.example", ANY),
-            "shop/a",
-            (1, "a.example", ANY),
-            Some(Kind::HttpRoute),
-        ),
-        (
-            (1, "a.example", ANY),
-            "shop/c",
-            (1, "a.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        (
-            (1, "a.example", ANY),
-            "other/c",
-            (1, "a.example", ANY),
-            Some(Kind::HttpRoute),
-        ),
-        (
-            (1, "a.example", ANY),
-            "shop/b",
-            (1, "a.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        ((1, "a.example", ANY), "shop/a", (2, "b.example", ANY), None),
-        (
-            (1, "*.example", ANY),
-            "shop/a",
-            (2, "b.a.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        (
-            (1, "b.a.example", ANY),
-            "shop/a",
-            (2, "*.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        (
-            (1, "", ANY),
-            "shop/a",
-            (2, "b.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        (
-            (1, "b.example", ANY),
-            "shop/a",
-            (2, "", ANY),
-            Some(Kind::GrpcRoute),
-        ),
-        (
-            (1, "a.example, b.example", ANY),
-            "shop/a",
-            (2, "c.example, b.example", ANY),
-            Some(Kind::GrpcRoute),
-        ),
+        ("1 any a.example", "shop/a", "2 any a.example", GRPC),
+        ("2 any a.example", "shop/a", "1 any a.example", HTTP),
+        ("1 any a.example", "shop/a", "1 any a.example", HTTP),
+        ("1 any a.example", "shop/c", "1 any a.example", GRPC),
+        ("1 any a.example", "other/c", "1 any a.example", HTTP),
+        ("1 any a.example", "shop/b", "1 any a.example", GRPC),
+        ("1 any a.example", "shop/a", "2 any b.example", None),
+        ("1 any *.example", "shop/a", "2 any b.a.example", GRPC),
+        ("1 any b.a.example", "shop/a", "2 any *.example", GRPC),
+        ("1 any ", "shop/a", "2 any b.example", GRPC),
+        ("1 any b.example", "shop/a", "2 any ", GRPC),
+        ("1 any a.t, b.t", "shop/a", "2 any c.t, b.t", GRPC),
         // Names that are not the listener's are nothing that could meet.
         (
-            (1, "a.example, x.test", SOME),
+            "1 some a.example, x.t",
             "shop/a",
-            (2, "b.example, x.test", SOME),
+            "2 some b.example, x.t",
             None,
         ),
-        (
-            (1, "a.example", ANY),
-            "shop/a",
-            (2, "a.example", SOME),
-            None,
-        ),
+        ("1 any a.example", "shop/a", "2 some a.example", None),
     ] {
-        let text = format!(
-            "{GATEWAY}{}{}",
-            route(Kind::HttpRoute, "shop/b", http.0, http.1, http.2),
-            route(Kind::GrpcRoute, key, grpc.0, grpc.1, grpc.2)
-        );
-        let translation = from_nothing(&view(&text));
+        let made = |kind, key, row: &str| {
+            let mut parts = row.splitn(3, ' ');
+            let minute = parts.next().unwrap().parse().unwrap();
+            let parent = format!(", sectionName: {}", parts.next().unwrap());
+            route(kind, key, minute, parts.next().unwrap(), &parent)
+        };
+        let http_route = made(Kind::HttpRoute, "shop/b", http);
+        let grpc_route = made(Kind::GrpcRoute, key, grpc);
+        let translation = from_nothing(&view(&format!("{GATEWAY}{http_route}{grpc_route}")));
         for (kind, key) in [(Kind::HttpRoute, "shop/b"), (Kind::GrpcRoute, key)] {
             let (listeners, accepted, reason) = outcome(&translation, kind, key);
             let is_refused = refused == Some(kind);
-            assert_eq!(
-                listeners.is_empty(),
-                is_refused,
-                "{kind} of {http:?} {grpc:?}"
-            );
+            let at = format!("{kind} of {http} and {key} {grpc}");
+            assert_eq!(listeners.is_empty(), is_refused, "{at}");
             let expected = match is_refused {
                 true => (Truth::False, "HostnameConflict"),
                 false => (Truth::True, "Accepted"),
             };
-            assert_eq!((accepted, reason), expected, "{kind} of {http:?} {grpc:?}");
+            assert_eq!((accepted, reason), expected, "{at}");
         }
     }
 }
