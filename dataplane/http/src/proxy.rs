@@ -189,8 +189,10 @@ async fn run(
     };
     let streams = (&mut *body, &mut *responder);
     let level = Level::Rule;
-    let editing = filters::run(worker, arrival, ctx, request, streams, &waiting, level);
-    if let Step::Reply(reply) = editing.await? {
+    if !filters::are_idle(ctx, level)
+        && let Step::Reply(reply) =
+            filters::run(worker, arrival, ctx, request, streams, &waiting, level).await?
+    {
         return Ok(Step::Reply(reply));
     }
     phase::trace::note(ctx, "filtered", String::new);
@@ -203,8 +205,10 @@ async fn run(
     });
     let streams = (&mut *body, &mut *responder);
     let level = Level::Backend;
-    let editing = filters::run(worker, arrival, ctx, request, streams, &waiting, level);
-    if let Step::Reply(reply) = editing.await? {
+    if !filters::are_idle(ctx, level)
+        && let Step::Reply(reply) =
+            filters::run(worker, arrival, ctx, request, streams, &waiting, level).await?
+    {
         return Ok(Step::Reply(reply));
     }
     if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Backend).await? {

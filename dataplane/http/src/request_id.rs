@@ -24,11 +24,15 @@ pub(crate) fn uuid(high: u64, low: u64) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let high = high & !0xf000 | 0x4000;
     let low = low & !(0b11 << 62) | 0b10 << 62;
-    let mut text = [b'-'; UUID_BYTES];
-    let places = (0..UUID_BYTES).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
     let bits = u128::from(high) << 64 | u128::from(low);
-    for (digit, place) in places.enumerate() {
-        text[place] = HEX[(bits >> (124 - 4 * digit)) as usize & 0xf];
+    let mut text = [b'-'; UUID_BYTES];
+    let mut at = 0;
+    for (index, octet) in bits.to_be_bytes().into_iter().enumerate() {
+        // Here a hyphen stands between two octets.
+        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+        text[at] = HEX[usize::from(octet >> 4)];
+        text[at + 1] = HEX[usize::from(octet & 0xf)];
+        at += 2;
     }
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text))
         .unwrap_or_else(|_| HeaderValue::from_static(""))

@@ -22,6 +22,9 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// A bit for each length that a name of `HOP_BY_HOP` has: almost every other name has another length.
+const HOP_BY_HOP_LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17;
+
 /// Removes the fields of this hop, and those that Connection names (RFC 9110 7.6.1).
 ///
 /// A caller that wants to go on with `TE: trailers` or with an upgrade reads these first and adds them
@@ -35,7 +38,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // One look at all names is cheaper than a search for each of these.
     let mut found = [false; HOP_BY_HOP.len()];
     for name in headers.keys() {
-        if let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+        let length = name.as_str().len();
+        if length < 32
+            && HOP_BY_HOP_LENGTHS >> length & 1 == 1
+            && let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name)
+        {
             found[at] = true;
         }
     }
@@ -145,4 +152,41 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn every_field_of_this_hop_is_removed_and_others_of_that_length_stay() {
+        let others = [
+            "ab",
+            "expires",
+            "user-agent",
+            "accept-charset",
+            "x-forwarded-port",
+        ];
+        let mut headers: HeaderMap = HOP_BY_HOP
+            .iter()
+            .cloned()
+            .chain(others.map(HeaderName::from_static))
+            .map(|name| (name, HeaderValue::from_static("x")))
+            .collect();
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(
+            left,
+            [
+                "ab",
+                "accept-charset",
+                "expires",
+                "user-agent",
+                "x-forwarded-port"
+            ]
+        );
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use dataplane_config::{ExternalAuth, Mirror, RequestFilter, ResponseFilter};
+use dataplane_config::{ExternalAuth, Filters, Mirror, RequestFilter, ResponseFilter};
 use dataplane_route::filter::cors::Asked;
 use dataplane_route::filter::redirect::{Origin, Redirect};
 use dataplane_route::filter::rewrite::Rewrite;
@@ -40,6 +40,18 @@ pub(crate) enum Filtered<'c> {
     Asks(&'c ExternalAuth, usize),
 }
 
+/// True when no filter of that level has to see the request.
+pub(crate) fn are_idle(ctx: &Context<'_>, level: Level) -> bool {
+    of_level(ctx, level).is_some_and(|it| it.request.is_empty() && !it.has_cors)
+}
+
+fn of_level<'c>(ctx: &Context<'c>, level: Level) -> Option<&'c Filters> {
+    match level {
+        Level::Rule => ctx.rule.map(|rule| &rule.filters),
+        Level::Backend => ctx.backend.map(|backend| &backend.filters),
+    }
+}
+
 /// Applies the filters of a level to the request, beginning with the one at `from`.
 pub(crate) fn on_request<'c>(
     ctx: &mut Context<'c>,
@@ -49,11 +61,7 @@ pub(crate) fn on_request<'c>(
     level: Level,
     from: usize,
 ) -> Filtered<'c> {
-    let filters = match level {
-        Level::Rule => ctx.rule.map(|rule| &rule.filters),
-        Level::Backend => ctx.backend.map(|backend| &backend.filters),
-    };
-    let Some(filters) = filters else {
+    let Some(filters) = of_level(ctx, level) else {
         return Filtered::Done(Step::reply(Reply::new(Reason::Internal)));
     };
     if filters.has_cors && ctx.cors.is_none() {

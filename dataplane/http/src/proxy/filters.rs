@@ -16,6 +16,11 @@ use crate::worker::Worker;
 
 use super::{Waiting, client_fault, given_up};
 
+/// True when neither a filter nor a plugin of that level has to see the request, as with most.
+pub(super) fn are_idle(ctx: &Context<'_>, level: Level) -> bool {
+    filter::are_idle(ctx, level) && phase::plugin::names(ctx, place(level)).is_empty()
+}
+
 /// Applies the filters of that level to the request, and shows it to the plugins of that level.
 pub(super) async fn run(
     worker: &Worker,
@@ -48,11 +53,14 @@ pub(super) async fn run(
             }
         }
     }
-    let place = match level {
+    Ok(plugged(worker, arrival, ctx, request, place(level)).await)
+}
+
+fn place(level: Level) -> Place {
+    match level {
         Level::Rule => Place::Rule,
         Level::Backend => Place::Cluster,
-    };
-    Ok(plugged(worker, arrival, ctx, request, place).await)
+    }
 }
 
 /// Shows the request's head to the plugins of that place; what they make of its path is brought into the
