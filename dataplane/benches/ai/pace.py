@@ -19,13 +19,19 @@ CONNECTIONS = 8
 PR_SET_TIMERSLACK = 29
 
 
+def connected(url):
+    connection = socket.create_connection((url.hostname, url.port), 20)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 def answer(connection):
-    """Status of the answer, which is read to its end."""
+    """Status of the answer, which is read to its end, and whether the connection goes on."""
     seen = b""
     while b"\r\n\r\n" not in seen:
         piece = connection.recv(65536)
         if not piece:
-            raise SystemExit("closed instead of an answer")
+            raise SystemExit(f"{connection.getpeername()} closed instead of an answer, after {seen!r}")
         seen += piece
     head, _, body = seen.partition(b"\r\n\r\n")
     fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
@@ -36,7 +42,7 @@ def answer(connection):
     else:
         while not body.endswith(b"0\r\n\r\n"):
             body += connection.recv(65536)
-    return head[9:12]
+    return head[9:12], fields.get(b"connection", b"").strip() != b"close"
 
 
 def main():
@@ -48,9 +54,8 @@ def main():
     message = head.encode() + body
     # Sleeps end when they should, and not 50 microseconds later.
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    connections = [socket.create_connection((parts.hostname, parts.port), 20) for _ in range(CONNECTIONS)]
+    connections = [connected(parts) for _ in range(CONNECTIONS)]
     for connection in connections:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(message)
         answer(connection)
     interval = 1e9 / int(rate)
@@ -64,10 +69,13 @@ def main():
             due = time.perf_counter_ns()
         connection = connections[number % CONNECTIONS]
         connection.sendall(message)
-        if answer(connection) == b"200":
+        status, goes_on = answer(connection)
+        if status == b"200":
             times.append((time.perf_counter_ns() - due) // 1000)
         else:
             failed += 1
+        if not goes_on:
+            connections[number % CONNECTIONS] = connected(parts)
     print(json.dumps({"micros": sorted(times), "failed": failed}))
 
 
