@@ -184,6 +184,31 @@ async fn what_a_plugin_makes_of_status_and_method_leaves_no_response_open() {
 }
 
 #[tokio::test]
+async fn plugins_of_the_earlier_data_plane_refuse_and_set_fields() {
+    let earlier = r#"(module
+        (import "nantian" "nantian_get_header" (func $get (param i32 i32) (result i64)))
+        (import "nantian" "nantian_set_header" (func $set (param i32 i32 i32 i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "x-user" "x-seen")
+        (func (export "alloc") (param i32) (result i32) (i32.const 100))
+        (func (export "on_request") (result i32) (local $user i64)
+          (local.set $user (call $get (i32.const 0) (i32.const 6)))
+          (if (i64.eqz (local.get $user)) (then (return (i32.const 401))))
+          (call $set (i32.const 6) (i32.const 6) (i32.const 100) (i32.wrap_i64 (local.get $user)))
+          (i32.const 0)))"#;
+    let at_rule = At {
+        rule: vec![plugin("shop/p", Bytes::from_static(earlier.as_bytes()))],
+        ..At::default()
+    };
+    let setting = serving(at_rule).await;
+    for answer in both(setting.port, "/", "").await {
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("x-seen"), "ann");
+    }
+    let mut client = Http1Client::connect(at(setting.port)).await.unwrap();
+    assert_eq!(client.get("a.test", "/").await.unwrap().status, 401);
+}
+
+#[tokio::test]
 async fn plugins_are_met_by_place_phase_and_priority() {
     let mut late = plugin("shop/a", adds('2'));
     late.priority = 7;

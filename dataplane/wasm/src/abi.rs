@@ -1,4 +1,5 @@
 //! The host calls of the proxy-wasm ABI (0.1.0, 0.2.0, 0.2.1): what a guest may import, and their rules.
+//! Those of the interface before it are in `earlier`.
 //!
 //! Here are the table of names and the way into a guest's memory: every pointer and length that a guest
 //! gives is checked, and what it gets is written to room that it gave. What the calls do stands in
@@ -14,6 +15,7 @@ use crate::settings::Settings;
 use crate::shared::Shared;
 
 mod calls;
+pub(crate) mod earlier;
 mod grpc;
 mod messages;
 mod property;
@@ -99,7 +101,7 @@ pub(crate) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     );
     wasi::link(linker, "wasi_snapshot_preview1")?;
     wasi::link(linker, "wasi_unstable")?;
-    Ok(())
+    earlier::link(linker)
 }
 
 fn link_messages(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
@@ -285,7 +287,18 @@ fn give(guest: &mut Guest<'_>, bytes: &[u8], out: u32, out_len: u32) -> Done {
     if bytes.is_empty() {
         return Ok(());
     }
-    let length = u32::try_from(bytes.len()).map_err(|_| Status::InternalFailure)?;
+    let (room, length) = room(guest, bytes.len())?;
+    if room == 0 {
+        return Err(Status::InternalFailure.into());
+    }
+    put(guest, room, bytes)?;
+    put_number(guest, out, room)?;
+    put_number(guest, out_len, length)
+}
+
+/// Room that the guest allocates, and its length.
+fn room(guest: &mut Guest<'_>, length: usize) -> Result<(u32, u32), Stop> {
+    let length = u32::try_from(length).map_err(|_| Status::InternalFailure)?;
     let allocate = match &guest.data().allocate {
         Some(allocate) => allocate.clone(),
         None => {
@@ -295,11 +308,5 @@ fn give(guest: &mut Guest<'_>, bytes: &[u8], out: u32, out_len: u32) -> Done {
             malloc.typed::<u32, u32>(&mut *guest)?
         }
     };
-    let room = allocate.call(&mut *guest, length)?;
-    if room == 0 {
-        return Err(Status::InternalFailure.into());
-    }
-    put(guest, room, bytes)?;
-    put_number(guest, out, room)?;
-    put_number(guest, out_len, length)
+    Ok((allocate.call(&mut *guest, length)?, length))
 }

@@ -32,7 +32,10 @@ pub(crate) enum OnHead {
 }
 
 /// What the guest can be called for.
+#[derive(Default)]
 pub(crate) struct Exports {
+    /// It has the interface of the earlier data plane, and is made anew for every call.
+    pub(crate) is_earlier: bool,
     pub(crate) context_create: Option<Fn2<()>>,
     pub(crate) vm_start: Option<Fn2<u32>>,
     pub(crate) configure: Option<Fn2<u32>>,
@@ -85,6 +88,7 @@ impl Exports {
             trailers[at] = export(instance, store, &names("trailers")[at])?;
         }
         Ok(Self {
+            is_earlier: false,
             context_create: export(instance, store, "proxy_on_context_create")?,
             vm_start: export(instance, store, "proxy_on_vm_start")?,
             configure: export(instance, store, "proxy_on_configure")?,
@@ -112,7 +116,11 @@ impl Exports {
         };
         [
             of(0, hooks.request_head, hooks.request_body),
-            of(1, hooks.response_head, hooks.response_body),
+            of(
+                1,
+                hooks.response_head || self.is_earlier,
+                hooks.response_body,
+            ),
         ]
     }
 }

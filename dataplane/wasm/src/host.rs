@@ -114,6 +114,8 @@ pub(crate) struct StreamContext {
     pub(crate) facts: Rc<dyn Facts>,
     pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
     pub(crate) local: Option<LocalResponse>,
+    /// What a plugin of the earlier interface sets in a response that is still to come.
+    pub(crate) for_response: Option<Box<Head>>,
     pub(crate) resumed_request: bool,
     pub(crate) resumed_response: bool,
     /// Told when something above changed, for a request and a response that wait.
@@ -154,6 +156,7 @@ impl StreamContext {
             facts,
             properties: HashMap::new(),
             local: None,
+            for_response: None,
             resumed_request: false,
             resumed_response: false,
             wake: [Rc::default(), Rc::default()],

@@ -19,6 +19,7 @@ use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
 
 use dataplane_telemetry::metrics::PluginFailure;
 
+use crate::abi::earlier;
 use crate::callout::{Callout, HttpAnswer, HttpCall};
 use crate::engine::ticks;
 use crate::exports::{Callbacks, Exports, OnHead, export};
@@ -192,7 +193,12 @@ impl Vm {
         module: Arc<Module>,
         callout: Option<Rc<dyn Callout>>,
     ) -> Result<Rc<Self>, String> {
-        let inner = instantiate(plugin, &module, callout.clone()).map_err(|error| told(&error))?;
+        let host = Host::new(
+            plugin.settings.clone(),
+            plugin.shared.clone(),
+            callout.clone(),
+        );
+        let inner = instantiate(&module, host).map_err(|error| told(&error))?;
         let vm = Rc::new(Self {
             plugin: plugin.clone(),
             module,
@@ -238,7 +244,7 @@ impl Vm {
     fn call<P: WasmParams, R: WasmResults>(
         self: &Rc<Self>,
         context: u32,
-        choose: impl FnOnce(&Exports) -> Option<TypedFunc<P, R>>,
+        choose: impl Fn(&Exports) -> Option<TypedFunc<P, R>>,
         params: P,
     ) -> Result<Option<R>, Broken> {
         if self.is_broken.get() {
@@ -247,10 +253,14 @@ impl Vm {
         let result = {
             // A guest is never called while it is called: host calls do not come here.
             let mut inner = self.inner.try_borrow_mut().map_err(|_| Broken)?;
-            let Inner { store, exports } = &mut *inner;
-            let Some(function) = choose(exports) else {
+            let Some(mut function) = choose(&inner.exports) else {
                 return Ok(None);
             };
+            if inner.exports.is_earlier {
+                self.renew(&mut inner)?;
+                function = choose(&inner.exports).ok_or(Broken)?;
+            }
+            let store = &mut inner.store;
             let host = store.data_mut();
             (host.effective, host.called) = (context, context);
             let factor = match self.is_starting.get() {
@@ -259,7 +269,7 @@ impl Vm {
             };
             allot(store, &self.plugin.settings.limits, factor);
             let began = Instant::now();
-            let result = function.call(&mut *store, params);
+            let result = function.call(store, params);
             self.plugin.shared.metrics.took(began.elapsed());
             result
         };
@@ -270,6 +280,25 @@ impl Vm {
             }
             Err(error) => {
                 self.broke(&error);
+                Err(Broken)
+            }
+        }
+    }
+
+    /// The same module with its memory as it was written, and all that the host keeps for it.
+    fn renew(&self, inner: &mut Inner) -> Result<(), Broken> {
+        let (settings, shared) = (&self.plugin.settings, &self.plugin.shared);
+        let none = Host::new(settings.clone(), shared.clone(), None);
+        let mut host = std::mem::replace(inner.store.data_mut(), none);
+        (host.memory, host.allocate) = (None, None);
+        match instantiate(&self.module, host) {
+            Ok(made) => {
+                *inner = made;
+                Ok(())
+            }
+            Err(error) => {
+                self.is_broken.set(true);
+                failed(&self.plugin, PluginFailure::Start, &told(&error));
                 Err(Broken)
             }
         }
@@ -423,12 +452,21 @@ impl Vm {
         fields: u32,
         ends: bool,
     ) -> Result<u32, Broken> {
-        let function = self.inner.borrow().exports.head[at].clone();
-        let action = match function {
-            None => Some(0),
-            Some(OnHead::Short(short)) => self.call(id, |_| Some(short), (id, fields))?,
-            Some(OnHead::Long(long)) => {
-                self.call(id, |_| Some(long), (id, fields, u32::from(ends)))?
+        let is_long = matches!(self.inner.borrow().exports.head[at], Some(OnHead::Long(_)));
+        let action = match is_long {
+            true => {
+                let long = |it: &Exports| match &it.head[at] {
+                    Some(OnHead::Long(long)) => Some(long.clone()),
+                    _ => None,
+                };
+                self.call(id, long, (id, fields, u32::from(ends)))?
+            }
+            false => {
+                let short = |it: &Exports| match &it.head[at] {
+                    Some(OnHead::Short(short)) => Some(short.clone()),
+                    _ => None,
+                };
+                self.call(id, short, (id, fields))?
             }
         };
         Ok(action.unwrap_or(0))
@@ -485,20 +523,17 @@ fn allot(store: &mut Store<Host>, limits: &Limits, factor: u32) {
     }
 }
 
-fn instantiate(
-    plugin: &Plugin,
-    module: &Module,
-    callout: Option<Rc<dyn Callout>>,
-) -> wasmtime::Result<Inner> {
-    let host = Host::new(plugin.settings.clone(), plugin.shared.clone(), callout);
+fn instantiate(module: &Module, host: Host) -> wasmtime::Result<Inner> {
+    let limits = host.settings.limits;
     let mut store = Store::new(module.pre.module().engine(), host);
     store.limiter(Host::limiter);
     store.epoch_deadline_trap();
-    allot(&mut store, &plugin.settings.limits, START_FACTOR);
+    allot(&mut store, &limits, START_FACTOR);
     let instance = module.pre.instantiate(&mut store)?;
     store.data_mut().memory = instance.get_memory(&mut store, "memory");
     let allocate = match export(&instance, &mut store, "proxy_on_memory_allocate")? {
         Some(allocate) => Some(allocate),
+        None if module.is_earlier => export(&instance, &mut store, "alloc")?,
         None => export(&instance, &mut store, "malloc")?,
     };
     store.data_mut().allocate = allocate;
@@ -509,7 +544,10 @@ fn instantiate(
     if let Some(begin) = begin {
         begin.call(&mut store, ())?;
     }
-    let exports = Exports::of(&instance, &mut store)?;
+    let exports = match module.is_earlier {
+        true => earlier::exports(&instance, &mut store)?,
+        false => Exports::of(&instance, &mut store)?,
+    };
     Ok(Inner { store, exports })
 }
 

@@ -13,11 +13,11 @@
 pub mod fetch;
 mod stream;
 mod instance;
-mod exports;
 mod plugin;
 mod module;
 mod engine;
 mod abi;
+mod exports;
 mod host;
 mod shared;
 pub mod callout;

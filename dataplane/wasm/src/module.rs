@@ -9,7 +9,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use wasmtime::{ExternType, FuncType, InstancePre, Linker, Val};
 
-use crate::abi;
+use crate::abi::{self, earlier};
 use crate::engine::Engine;
 use crate::host::Host;
 
@@ -34,7 +34,7 @@ pub enum ModuleError {
     /// It is no module, or uses what is not offered.
     #[error("the module does not compile: {0}")]
     Invalid(String),
-    /// It says for no version of the ABI that it was built for it.
+    /// It says for no version of the ABI that it was built for it, and has no earlier hook.
     #[error(
         "the module exports no proxy_abi_version_0_1_0, _0_2_0 or _0_2_1: build it with a proxy-wasm SDK"
     )]
@@ -54,6 +54,8 @@ pub enum ModuleError {
 pub struct Module {
     digest: [u8; 32],
     pub(crate) pre: InstancePre<Host>,
+    /// It has the interface of the earlier data plane.
+    pub(crate) is_earlier: bool,
 }
 
 impl fmt::Debug for Module {
@@ -84,7 +86,8 @@ impl Module {
         }
         let invalid = |error: wasmtime::Error| ModuleError::Invalid(format!("{error:#}"));
         let module = wasmtime::Module::new(&engine.engine, bytes).map_err(invalid)?;
-        if !VERSIONS.iter().any(|it| module.get_export(it).is_some()) {
+        let is_earlier = !VERSIONS.iter().any(|it| module.get_export(it).is_some());
+        if is_earlier && !earlier::has_hooks(&module) {
             return Err(ModuleError::NotProxyWasm);
         }
         if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
@@ -98,6 +101,7 @@ impl Module {
         Ok(Self {
             digest: digest(bytes),
             pre,
+            is_earlier,
         })
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod abi;
+mod earlier;
 mod fetch;
 mod grpc;
 mod hostile;

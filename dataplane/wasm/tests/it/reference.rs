@@ -11,7 +11,8 @@ fn the_page_of_imports_is_current() {
     let mut page = String::from(
         "# Functions that plugins may import\n\n\
          <!-- Generated from dataplane/wasm; `UPDATE_REFERENCE=1 cargo test -p dataplane-wasm` rewrites it. -->\n\n\
-         Those of `env` are the host calls of proxy-wasm 0.1.0 to 0.2.1, with the arguments that it gives them.\n\
+         Those of `env` are the host calls of proxy-wasm 0.1.0 to 0.2.1, with the arguments that it gives them;\n\
+         `nantian_log`, `nantian_get_header` and `nantian_set_header` are those of the earlier data plane's plugins.\n\
          What a module imports of WASI besides answers that it is not implemented; anything else keeps the module out.\n\n\
          | Module | Function | Arguments | Result |\n| --- | --- | --- | --- |\n",
     );
