@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dataplane::bootstrap::Bootstrap;
 use dataplane_testkit::backend::{Kind, Script, Step, closed_address};
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
@@ -22,6 +23,24 @@ fn mirror(cluster: &str, fraction: (u32, u32)) -> Filter {
         backend: target(cluster),
         fraction,
     })
+}
+
+/// Serves from `backend` what `copy` is shown too, with such settings; the port of it is told.
+async fn mirrored_with(
+    backend: &Backend,
+    copy: &Backend,
+    change: impl FnOnce(&mut Bootstrap),
+) -> (Gateway, u16) {
+    let port = free_port();
+    let mut route = crate::support::http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
+    route.rules[0].filters = vec![mirror("shop/m:80", (1, 1))];
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .http_route(route)
+        .cluster("shop/b:80", &[backend.address()])
+        .cluster("shop/m:80", &[copy.address()])
+        .build();
+    (Gateway::with(&snapshot, change).await, port)
 }
 
 /// Waits until that many copies have ended that way.
@@ -250,16 +269,7 @@ async fn a_mirror_that_never_answers_is_given_up_and_there_are_only_so_many() {
         Backend::http1("b").await,
         Backend::start("hangs", Kind::BlackHole).await,
     );
-    let port = free_port();
-    let mut route = crate::support::http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
-    route.rules[0].filters = vec![mirror("shop/m:80", (1, 1))];
-    let snapshot = SnapshotBuilder::new("v1")
-        .http_listener("infra/gw/http", port)
-        .http_route(route)
-        .cluster("shop/b:80", &[backend.address()])
-        .cluster("shop/m:80", &[hangs.address()])
-        .build();
-    let gateway = Gateway::with(&snapshot, |bootstrap| {
+    let (gateway, port) = mirrored_with(&backend, &hangs, |bootstrap| {
         bootstrap.http.mirror_timeout = Duration::from_millis(300);
         bootstrap.http.mirrors.set_limit(Some(3));
     })
@@ -368,16 +378,7 @@ async fn a_mirror_may_fall_behind_by_as_much_as_the_limit_says() {
             Step::Hold,
         ]);
         let sleepy = Backend::start("sleepy", Kind::Scripted(sleepy)).await;
-        let port = free_port();
-        let mut route = crate::support::http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
-        route.rules[0].filters = vec![mirror("shop/m:80", (1, 1))];
-        let snapshot = SnapshotBuilder::new("v1")
-            .http_listener("infra/gw/http", port)
-            .http_route(route)
-            .cluster("shop/b:80", &[backend.address()])
-            .cluster("shop/m:80", &[sleepy.address()])
-            .build();
-        let gateway = Gateway::with(&snapshot, |bootstrap| {
+        let (gateway, port) = mirrored_with(&backend, &sleepy, |bootstrap| {
             bootstrap.http.mirror_buffer_bytes = bytes;
         })
         .await;
