@@ -13,10 +13,13 @@ use ir::listener::ListenerProtocol;
 use ir::stream_route::{StreamKind, StreamRoute, TlsRouteMode};
 
 use dataplane_route::stream_match::{CompiledStream, ListenerFacts, StreamTable};
+use dataplane_telemetry::access_log::Override;
 use dataplane_telemetry::metrics::{ListenerMetrics, Metrics, StreamMetrics};
 use dataplane_upstream::weighted::WeightedChoice;
 
 use crate::access::AddressLists;
+use crate::kept::Kept;
+use crate::observed;
 
 /// The stream routes of one listener.
 #[derive(Clone)]
@@ -39,6 +42,8 @@ pub struct StreamRule {
     pub backends: Vec<StreamBackend>,
     /// Chooses among `backends`.
     pub choice: WeightedChoice,
+    /// What its lines of the access log are like; absent for as all.
+    pub log: Option<Arc<Override>>,
     /// Figures of this route on this listener.
     pub metrics: Arc<StreamMetrics>,
 }
@@ -96,10 +101,11 @@ impl Streams {
         &mut self,
         route: &StreamRoute,
         listener: &Listener,
+        kept: &Kept,
         metrics: &Metrics,
     ) -> bool {
         let was_there = self.table.remove(&route.key);
-        let Some(compiled) = compile(route, listener, metrics) else {
+        let Some(compiled) = compile(route, listener, kept, metrics) else {
             return was_there;
         };
         self.table.insert(compiled);
@@ -122,6 +128,7 @@ impl fmt::Debug for Streams {
 fn compile(
     route: &StreamRoute,
     listener: &Listener,
+    kept: &Kept,
     metrics: &Metrics,
 ) -> Option<CompiledStream<Arc<StreamRule>>> {
     if !route.listeners.contains(&listener.name) || !carries(listener.protocol, route.kind) {
@@ -132,6 +139,7 @@ fn compile(
         hostnames: server_names(listener),
         mode: tls_mode(listener),
     };
+    let log = observed::access_log(&route.annotations, kept.access_log_prefix());
     CompiledStream::new(route, facts, |index| {
         let rule = &route.rules[index];
         let backends = rule.backends.iter().map(|backend| StreamBackend {
@@ -144,6 +152,7 @@ fn compile(
             index,
             backends: backends.collect(),
             choice: WeightedChoice::new(rule.backends.iter().map(|backend| backend.weight)),
+            log: log.clone(),
             metrics: metrics.stream(&route.key, &listener.name),
         })
     })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ir::Version;
 
 use dataplane_config::StreamRule;
-use dataplane_telemetry::access_log::{StreamRecord, Writer};
+use dataplane_telemetry::access_log::{Destination, StreamRecord, Writer};
 use dataplane_telemetry::metrics::StreamMetrics;
 use dataplane_telemetry::reason::Reason;
 
@@ -73,7 +73,7 @@ impl Story {
         self.metrics.session_ended(reason);
         let rule = self.rule.as_deref();
         let backend = rule.and_then(|rule| rule.backends.get(self.backend?));
-        log.write_stream(&StreamRecord {
+        let record = StreamRecord {
             timestamp: self.began_at,
             duration: self.age(),
             protocol: self.protocol,
@@ -82,17 +82,20 @@ impl Story {
             bytes_received: self.received,
             bytes_sent: self.sent,
             datagrams: self.datagrams,
-            route: rule.map(|rule| &*rule.route),
-            rule: rule.map(|rule| rule.index),
-            backend: backend.map(|backend| &*backend.display),
-            upstream_addr: self.endpoint,
-            upstream_connect_time: self.connect_time,
-            attempts: self.attempts,
+            destination: Destination {
+                route: rule.map(|rule| &*rule.route),
+                rule: rule.map(|rule| rule.index),
+                backend: backend.map(|backend| &*backend.display),
+                upstream_addr: self.endpoint,
+                upstream_connect_time: self.connect_time,
+                attempts: self.attempts,
+            },
             reason,
             snapshot_version: self.version.as_str(),
             tls_version: self.tls_version,
             sni: self.server_name.as_deref(),
-        });
+        };
+        log.write_stream_as(&record, rule.and_then(|rule| rule.log.as_deref()));
     }
 }
 

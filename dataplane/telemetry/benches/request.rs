@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::access_log::{AccessLog, Record, Settings, Sink};
+use dataplane_telemetry::access_log::{AccessLog, Destination, Record, Settings, Sink};
 use dataplane_telemetry::metrics::Metrics;
 
 fn observe(criterion: &mut Criterion) {
@@ -82,11 +82,14 @@ fn access_line(criterion: &mut Criterion) {
         status: 200,
         bytes_received: 412,
         bytes_sent: 1320,
-        route: Some("Http/shop/cart"),
-        rule: Some(0),
-        backend: Some("shop/cart:80"),
-        upstream_addr: Some((Ipv4Addr::new(10, 1, 2, 3), 8080).into()),
-        attempts: 1,
+        destination: Destination {
+            route: Some("Http/shop/cart"),
+            rule: Some(0),
+            backend: Some("shop/cart:80"),
+            upstream_addr: Some((Ipv4Addr::new(10, 1, 2, 3), 8080).into()),
+            attempts: 1,
+            ..Destination::NOWHERE
+        },
         request_id: b"0b0f0c7e-54a3-4d1e-9a3a-1f2e3d4c5b6a",
         user_agent: b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
         referer: b"https://shop.example.com/",

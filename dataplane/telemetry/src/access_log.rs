@@ -16,8 +16,8 @@ mod otlp;
 mod sink;
 
 pub use format::{
-    ClientCertificate, DEFAULT_FORMAT, FormatError, GenAi, HandshakeRecord, Record, StreamRecord,
-    Template, variables,
+    ClientCertificate, DEFAULT_FORMAT, Destination, FormatError, GenAi, HandshakeRecord, Record,
+    StreamRecord, Template, variables,
 };
 pub use sink::{Rotation, Sink};
 
@@ -231,12 +231,17 @@ impl Writer {
     /// As [`Self::write`], for a connection or UDP session; one that ended well or by its client's
     /// doing may be left out by sampling.
     pub fn write_stream(&self, record: &StreamRecord<'_>) {
+        self.write_stream_as(record, None);
+    }
+
+    /// The same by what the session's route says.
+    pub fn write_stream_as(&self, record: &StreamRecord<'_>, own: Option<&Override>) {
         let is_fault = record.reason.flag() != "none" && record.reason.side() != Side::Downstream;
         let ended = record.timestamp.checked_add(record.duration);
         let about = About {
             is_fault,
             now: ended.unwrap_or(record.timestamp),
-            own: None,
+            own,
         };
         self.add(&about, &Facts::Stream(record));
     }

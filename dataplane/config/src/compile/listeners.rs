@@ -165,7 +165,7 @@ impl<'a> ChangedRoutes<'a> {
                 touched |= streams.remove(key);
             }
             for route in &changes.new.streams {
-                touched |= streams.put(route, listener, metrics);
+                touched |= streams.put(route, listener, kept, metrics);
             }
         }
         if !touched {
@@ -213,7 +213,7 @@ pub(super) fn listener_from_scratch(
         unrouted: metrics.listener(&listener.name),
         access: AddressLists::compile(listener.security_policy.as_deref()),
         limits: kept.listener_limits(&listener.name, listener.security_policy.as_deref(), metrics),
-        streams: streams_from_scratch(listener, &attached.streams, metrics),
+        streams: streams_from_scratch(listener, &attached.streams, kept, metrics),
         drain: previous
             .listeners
             .get(&listener.name)
@@ -230,6 +230,7 @@ fn is_at_the_same_place(one: &Listener, other: &Listener) -> bool {
 fn streams_from_scratch(
     listener: &Listener,
     routes: &[&Arc<StreamRoute>],
+    kept: &Kept,
     metrics: &Metrics,
 ) -> Option<Streams> {
     use ListenerProtocol::{Tcp, Tls, TlsPassthrough, Udp};
@@ -238,7 +239,7 @@ fn streams_from_scratch(
     }
     let mut streams = Streams::new(listener, metrics);
     for route in routes {
-        streams.put(route, listener, metrics);
+        streams.put(route, listener, kept, metrics);
     }
     Some(streams)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderName, StatusCode};
 
 use dataplane_telemetry::Reason;
-use dataplane_telemetry::access_log::{ClientCertificate, GenAi, Record};
+use dataplane_telemetry::access_log::{ClientCertificate, Destination, GenAi, Record};
 
 use crate::arrival::Arrival;
 use crate::context::{AiCall, Context};
@@ -74,12 +74,14 @@ pub(crate) fn record(
         status,
         bytes_received: received,
         bytes_sent: sent,
-        route: ctx.rule.map(|rule| &*rule.route),
-        rule: ctx.rule.map(|rule| rule.index),
-        backend: ctx.backend.map(|backend| &*backend.display),
-        upstream_addr: ctx.endpoint.as_ref().map(|endpoint| endpoint.address()),
-        upstream_connect_time: was_dialled.then_some(ctx.connect_time),
-        attempts: ctx.attempts,
+        destination: Destination {
+            route: ctx.rule.map(|rule| &*rule.route),
+            rule: ctx.rule.map(|rule| rule.index),
+            backend: ctx.backend.map(|backend| &*backend.display),
+            upstream_addr: ctx.endpoint.as_ref().map(|endpoint| endpoint.address()),
+            upstream_connect_time: was_dialled.then_some(ctx.connect_time),
+            attempts: ctx.attempts,
+        },
         routing_time: span(ctx.routing_us),
         first_byte_time: span(ctx.first_byte_us),
         trace: trace

@@ -59,18 +59,8 @@ pub struct Record<'a> {
     pub bytes_received: u64,
     /// Bytes sent to the client.
     pub bytes_sent: u64,
-    /// `Kind/namespace/name` or `namespace/name` of the route that matched.
-    pub route: Option<&'a str>,
-    /// Which of the route's rules, counted from 0.
-    pub rule: Option<usize>,
-    /// The cluster's key.
-    pub backend: Option<&'a str>,
-    /// The endpoint of the last attempt.
-    pub upstream_addr: Option<SocketAddr>,
-    /// How long the last attempt's connection took to come up; absent when it was a pooled one.
-    pub upstream_connect_time: Option<Duration>,
-    /// Attempts made; 0 when the request went nowhere.
-    pub attempts: u32,
+    /// Where it went.
+    pub destination: Destination<'a>,
     /// From the beginning until the first attempt began.
     pub routing_time: Option<Duration>,
     /// From the beginning until the head of the response was there.
@@ -114,12 +104,7 @@ impl Record<'_> {
             status: 0,
             bytes_received: 0,
             bytes_sent: 0,
-            route: None,
-            rule: None,
-            backend: None,
-            upstream_addr: None,
-            upstream_connect_time: None,
-            attempts: 0,
+            destination: Destination::NOWHERE,
             routing_time: None,
             first_byte_time: None,
             trace: None,
@@ -134,6 +119,35 @@ impl Record<'_> {
             gen_ai: None,
         }
     }
+}
+
+/// Where a request or a session went; what lines of both say alike. Absent parts are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// `Kind/namespace/name` or `namespace/name` of the route that matched.
+    pub route: Option<&'a str>,
+    /// Which of the route's rules, counted from 0.
+    pub rule: Option<usize>,
+    /// The cluster's key.
+    pub backend: Option<&'a str>,
+    /// The endpoint of the last attempt.
+    pub upstream_addr: Option<SocketAddr>,
+    /// How long the last attempt's connection took to come up; absent when it was a pooled one.
+    pub upstream_connect_time: Option<Duration>,
+    /// Attempts made; 0 when it went nowhere.
+    pub attempts: u32,
+}
+
+impl Destination<'_> {
+    /// Nowhere.
+    pub const NOWHERE: Self = Self {
+        route: None,
+        rule: None,
+        backend: None,
+        upstream_addr: None,
+        upstream_connect_time: None,
+        attempts: 0,
+    };
 }
 
 /// What a client's verified certificate says of it.
@@ -161,7 +175,7 @@ impl JsonFormat {
         out.extend_from_slice(b"\",\"event\":\"http_request\"");
         write_request(out, record);
         write_response(out, record);
-        write_destination(out, &Destination::of(record));
+        write_destination(out, &record.destination);
         write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
         if let Some((trace, span)) = record.trace {
             out.extend_from_slice(b",\"trace_id\":\"");
@@ -214,40 +228,6 @@ fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
     }
     plain(out, b",\"reason\":\"", record.reason.as_str());
     plain(out, b",\"response_flags\":\"", record.reason.flag());
-}
-
-/// Where something went; what lines of all kinds say alike.
-struct Destination<'a> {
-    route: Option<&'a str>,
-    rule: Option<usize>,
-    backend: Option<&'a str>,
-    upstream_addr: Option<SocketAddr>,
-    upstream_connect_time: Option<Duration>,
-    attempts: u32,
-}
-
-impl<'a> Destination<'a> {
-    fn of(record: &Record<'a>) -> Self {
-        Self {
-            route: record.route,
-            rule: record.rule,
-            backend: record.backend,
-            upstream_addr: record.upstream_addr,
-            upstream_connect_time: record.upstream_connect_time,
-            attempts: record.attempts,
-        }
-    }
-
-    fn of_session(record: &StreamRecord<'a>) -> Self {
-        Self {
-            route: record.route,
-            rule: record.rule,
-            backend: record.backend,
-            upstream_addr: record.upstream_addr,
-            upstream_connect_time: record.upstream_connect_time,
-            attempts: record.attempts,
-        }
-    }
 }
 
 fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {

@@ -90,15 +90,21 @@ impl Maker<'_> {
             attributes.text("tls.protocol.version", version.trim_start_matches("TLSv"));
         }
         attributes.text("nantian.listener", record.listener);
-        attributes.text("nantian.route", record.route.unwrap_or_default());
-        if let Some(rule) = record.rule {
+        attributes.text(
+            "nantian.route",
+            record.destination.route.unwrap_or_default(),
+        );
+        if let Some(rule) = record.destination.rule {
             attributes.number("nantian.rule", i64::try_from(rule).unwrap_or(i64::MAX));
         }
-        attributes.text("nantian.backend", record.backend.unwrap_or_default());
+        attributes.text(
+            "nantian.backend",
+            record.destination.backend.unwrap_or_default(),
+        );
         attributes.text("nantian.reason", record.reason.as_str());
         attributes.text("nantian.config.version", record.snapshot_version);
         attributes.bytes("nantian.request_id", record.request_id);
-        attributes.number("nantian.attempts", record.attempts.into());
+        attributes.number("nantian.attempts", record.destination.attempts.into());
         if let Some(call) = call {
             attributes.asked_model(call.operation, call.provider, call.request_model);
             attributes.model_answer(call);
@@ -154,7 +160,10 @@ impl Maker<'_> {
             attributes.number("http.request.resend_count", count);
         }
         attributes.status(attempt.status);
-        attributes.text("nantian.backend", record.backend.unwrap_or_default());
+        attributes.text(
+            "nantian.backend",
+            record.destination.backend.unwrap_or_default(),
+        );
         let name = match model {
             Some(model) if !model.name.is_empty() => {
                 Cow::Owned(format!("{} {}", model.operation, cut(&model.name)))

@@ -162,7 +162,7 @@ impl Wanted {
 
     /// The same by how it ended.
     fn takes_ended(&self, record: &Record<'_>) -> bool {
-        let is_route = |wanted: &String| match record.route {
+        let is_route = |wanted: &String| match record.destination.route {
             None => wanted == "none",
             Some(route) => {
                 let rest = route.strip_suffix(&**wanted);
@@ -236,9 +236,9 @@ impl Active {
             "protocol": record.protocol,
             "client": record.client_ip.to_string(),
             "listener": record.listener,
-            "route": record.route,
-            "rule": record.rule,
-            "backend": record.backend,
+            "route": record.destination.route,
+            "rule": record.destination.rule,
+            "backend": record.destination.backend,
             "status": record.status,
             "reason": record.reason.as_str(),
             "bytes_received": record.bytes_received,
@@ -271,9 +271,11 @@ impl Active {
             detail: attempt.failure.map_or("", Reason::as_str).to_owned(),
         }));
         if let Some(at) = record.first_byte_time {
-            let detail = match record.upstream_connect_time {
+            let detail = match record.destination.upstream_connect_time {
                 Some(time) => format!("{}, a new connection took {} ms", record.status, ms(time)),
-                None if record.attempts > 0 => format!("{}, over a kept connection", record.status),
+                None if record.destination.attempts > 0 => {
+                    format!("{}, over a kept connection", record.status)
+                }
                 None => record.status.to_string(),
             };
             steps.push(Step {

@@ -6,7 +6,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{JsonFormat, address, milliseconds, number, plain, text};
+use super::{
+    Destination, JsonFormat, address, milliseconds, number, plain, text, write_circumstances,
+    write_destination,
+};
 use crate::reason::Reason;
 
 /// What is known about a session when it has ended. Empty and absent fields are left out.
@@ -28,18 +31,8 @@ pub struct StreamRecord<'a> {
     pub bytes_sent: u64,
     /// Datagrams taken from the client and given to it.
     pub datagrams: Option<(u64, u64)>,
-    /// `kind/namespace/name` of the route that matched.
-    pub route: Option<&'a str>,
-    /// Which of the route's rules, counted from 0.
-    pub rule: Option<usize>,
-    /// The cluster's key.
-    pub backend: Option<&'a str>,
-    /// The endpoint of the last attempt.
-    pub upstream_addr: Option<SocketAddr>,
-    /// How long its connection took to come up.
-    pub upstream_connect_time: Option<Duration>,
-    /// Attempts made; 0 when the session went nowhere.
-    pub attempts: u32,
+    /// Where it went.
+    pub destination: Destination<'a>,
     /// How the session ended.
     pub reason: Reason,
     /// The version of the configuration that it began with.
@@ -62,12 +55,7 @@ impl StreamRecord<'_> {
             bytes_received: 0,
             bytes_sent: 0,
             datagrams: None,
-            route: None,
-            rule: None,
-            backend: None,
-            upstream_addr: None,
-            upstream_connect_time: None,
-            attempts: 0,
+            destination: Destination::NOWHERE,
             reason: Reason::Ok,
             snapshot_version: "",
             tls_version: None,
@@ -100,8 +88,8 @@ impl JsonFormat {
         milliseconds(out, b",\"duration_ms\":", record.duration);
         plain(out, b",\"reason\":\"", record.reason.as_str());
         plain(out, b",\"response_flags\":\"", record.reason.flag());
-        super::write_destination(out, &super::Destination::of_session(record));
-        super::write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
+        write_destination(out, &record.destination);
+        write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
         out.extend_from_slice(b"}\n");
     }
 }

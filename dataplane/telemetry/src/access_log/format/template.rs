@@ -229,12 +229,12 @@ impl Facts<'_> {
         }
         match self {
             Self::Request(record) => {
-                if !destination(&Destination::of(record), variable, out) {
+                if !destination(&record.destination, variable, out) {
                     request(record, variable, out);
                 }
             }
             Self::Stream(record) => {
-                if !destination(&Destination::of_session(record), variable, out) {
+                if !destination(&record.destination, variable, out) {
                     stream(record, variable, out);
                 }
             }

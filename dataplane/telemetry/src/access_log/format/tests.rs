@@ -22,12 +22,14 @@ pub(in crate::access_log::format) fn full() -> Record<'static> {
         status: 200,
         bytes_received: 310,
         bytes_sent: u64::MAX,
-        route: Some("Http/shop/cart"),
-        rule: Some(2),
-        backend: Some("shop/cart:80"),
-        upstream_addr: Some("10.0.0.7:8080".parse().unwrap()),
-        upstream_connect_time: Some(Duration::from_micros(90)),
-        attempts: 2,
+        destination: Destination {
+            route: Some("Http/shop/cart"),
+            rule: Some(2),
+            backend: Some("shop/cart:80"),
+            upstream_addr: Some("10.0.0.7:8080".parse().unwrap()),
+            upstream_connect_time: Some(Duration::from_micros(90)),
+            attempts: 2,
+        },
         routing_time: Some(Duration::from_micros(70)),
         first_byte_time: Some(Duration::from_millis(8)),
         trace: Some((0xab, 0xcd)),
@@ -163,7 +165,10 @@ fn route_names_are_taken_apart() {
     ];
     for (route, kind, namespace, name) in cases {
         let value = parsed(&Record {
-            route: Some(route),
+            destination: Destination {
+                route: Some(route),
+                ..full().destination
+            },
             ..full()
         });
         assert_eq!(
@@ -190,7 +195,10 @@ fn addresses_are_written_as_usual() {
     ] {
         let upstream: SocketAddr = text.parse().unwrap();
         let record = Record {
-            upstream_addr: Some(upstream),
+            destination: Destination {
+                upstream_addr: Some(upstream),
+                ..full().destination
+            },
             client_ip: upstream.ip(),
             ..full()
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
+use crate::access_log::Destination;
 use crate::trace::AskedModel;
 use crate::trace_context::Forms;
 
@@ -20,10 +21,13 @@ fn record() -> Record<'static> {
         path: b"/v2/items?sig=abc&q=1",
         protocol: "HTTP/2.0",
         status: 200,
-        route: Some("shop/items"),
-        rule: Some(1),
-        backend: Some("shop/items:80"),
-        attempts: 2,
+        destination: Destination {
+            route: Some("shop/items"),
+            rule: Some(1),
+            backend: Some("shop/items:80"),
+            attempts: 2,
+            ..Destination::NOWHERE
+        },
         request_id: b"id-1",
         user_agent: b"curl/8",
         snapshot_version: "v7",

@@ -3,6 +3,7 @@
 use super::super::tests::active;
 use super::super::{Tracing, Wanted};
 use super::*;
+use crate::access_log::Destination;
 
 fn seen<'a>(header: &'a dyn Fn(&str) -> Vec<&'a [u8]>) -> Seen<'a> {
     Seen {
@@ -23,10 +24,13 @@ fn record() -> Record<'static> {
         host: b"shop.example",
         path: b"/rewritten?token=s3cr3t",
         status: 503,
-        route: Some("Http/shop/cart"),
-        attempts: 2,
+        destination: Destination {
+            route: Some("Http/shop/cart"),
+            attempts: 2,
+            upstream_connect_time: Some(Duration::from_millis(1)),
+            ..Destination::NOWHERE
+        },
         first_byte_time: Some(Duration::from_millis(4)),
-        upstream_connect_time: Some(Duration::from_millis(1)),
         reason: Reason::UpstreamReset,
         ..Record::unknown()
     }

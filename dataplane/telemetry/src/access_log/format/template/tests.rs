@@ -30,7 +30,10 @@ fn record() -> Record<'static> {
         scheme: "https",
         status: 503,
         bytes_sent: 99,
-        upstream_addr: Some("[::1]:8080".parse().unwrap()),
+        destination: Destination {
+            upstream_addr: Some("[::1]:8080".parse().unwrap()),
+            ..full().destination
+        },
         reason: Reason::NoEndpoint,
         client_certificate: Some(ClientCertificate {
             subject: "CN=worker",
@@ -192,11 +195,14 @@ fn sessions_and_handshakes_have_the_variables_they_know() {
         bytes_received: 1,
         bytes_sent: 2,
         datagrams: Some((3, 4)),
-        route: Some("UdpRoute/shop/dns"),
-        rule: Some(0),
-        backend: Some("shop/dns:53"),
-        upstream_addr: Some("10.0.0.1:53".parse().unwrap()),
-        attempts: 1,
+        destination: Destination {
+            route: Some("UdpRoute/shop/dns"),
+            rule: Some(0),
+            backend: Some("shop/dns:53"),
+            upstream_addr: Some("10.0.0.1:53".parse().unwrap()),
+            attempts: 1,
+            ..Destination::NOWHERE
+        },
         reason: Reason::IdleTimeout,
         snapshot_version: "v7",
         ..StreamRecord::unknown("udp", "203.0.113.9:53".parse().unwrap())
