@@ -49,6 +49,7 @@ mod drain;
 mod metrics;
 mod xds;
 pub mod trace;
+pub mod head;
 mod query;
 mod answer;
 

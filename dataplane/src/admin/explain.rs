@@ -54,15 +54,15 @@ pub fn of_snapshot(snapshot: Snapshot, asked: Asked) -> Result<Value, String> {
 /// What would become of the request under `config`; an error says what is wrong with the question.
 pub fn answer(config: &RuntimeConfig, limits: &HeadLimits, asked: Asked) -> Result<Value, String> {
     let asked = asked.completed()?;
-    let client = asked.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let client = asked.head.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let bind = socket(config, &asked, client)?;
     let mut told = json!({
         "version": config.version().as_str(),
         "request": {
             "method": asked.method,
-            "host": asked.host,
+            "host": asked.head.host,
             "path": asked.path.as_deref().unwrap_or("/"),
-            "headers": asked.headers,
+            "headers": asked.head.headers,
             "tls": asked.tls,
             "sni": asked.sni,
             "client": client.to_string(),
@@ -130,7 +130,7 @@ fn socket<'c>(
     let speaks_tls =
         |bind: &&Arc<Bind>| matches!(bind.protocol, Protocol::Https | Protocol::Tls) == asked.tls;
     let all = || config.binds.values().filter(is_meant);
-    let host = asked.host.as_deref().unwrap_or_default();
+    let host = asked.head.host.as_deref().unwrap_or_default();
     let host = host.split(':').next().unwrap_or_default();
     let host = host.to_ascii_lowercase();
     let knows = |bind: &&Arc<Bind>| bind.listener(client, &host).is_some();

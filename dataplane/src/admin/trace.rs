@@ -5,7 +5,6 @@
 //! `dataplane-telemetry`. `nantian-dataplane trace` asks with the same [`Watched`].
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use dataplane_telemetry::trace::{Wanted, Watching};
 use super::Context;
 use super::answer::{Answer, JSON};
 use super::endpoint::Request;
+use super::head::Head;
 use super::query::{Query, encode};
 
 /// Requests that are shown unless somebody says how many, and the most.
@@ -37,19 +37,9 @@ pub struct Watched {
     /// Only requests with this method.
     #[arg(long)]
     pub method: Option<String>,
-    /// Only requests for this host.
-    #[arg(long)]
-    pub host: Option<String>,
     /// Only requests whose path begins so.
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
-    /// Only requests with this header field, as in `x-team: blue`, or a bare name for any value; may be
-    /// given several times.
-    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
-    pub headers: Vec<String>,
-    /// Only requests of this client.
-    #[arg(long, value_name = "ADDRESS")]
-    pub client: Option<IpAddr>,
     /// Only requests of this route, as namespace/name; `none` for those that no route takes.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub route: Option<String>,
@@ -62,12 +52,18 @@ pub struct Watched {
     /// End after so many requests, 1 to 1000.
     #[arg(long, default_value_t = COUNT)]
     pub count: usize,
+    /// Host, header fields and client.
+    #[command(flatten)]
+    pub head: Head,
 }
 
 impl Watched {
     fn of_query(query: &Query) -> Result<Self, String> {
         let mut watched = Self::default();
         for (name, value) in query.pairs() {
+            if watched.head.take(name, value)? {
+                continue;
+            }
             let text = || Some(value.to_owned());
             let number = || {
                 let number = value.parse::<u64>();
@@ -75,15 +71,7 @@ impl Watched {
             };
             match name {
                 "method" => watched.method = text(),
-                "host" => watched.host = text(),
                 "path" => watched.path = text(),
-                "header" => watched.headers.push(value.to_owned()),
-                "client" => {
-                    let client = value.parse();
-                    let client =
-                        client.map_err(|_| format!("client must be an address, not {value:?}"))?;
-                    watched.client = Some(client);
-                }
                 "route" => watched.route = text(),
                 "status" => watched.status = text(),
                 "seconds" => watched.seconds = number()?,
@@ -115,23 +103,20 @@ impl Watched {
     /// The query that says the same.
     pub(crate) fn to_query(&self) -> String {
         let mut query = format!("seconds={}&count={}", self.seconds, self.count);
-        let client = self.client.map(|client| client.to_string());
         let texts = [
             ("method", &self.method),
-            ("host", &self.host),
             ("path", &self.path),
-            ("client", &client),
             ("route", &self.route),
             ("status", &self.status),
         ];
         let texts = texts
             .into_iter()
             .filter_map(|(name, text)| Some((name, text.as_ref()?)));
-        let headers = self.headers.iter().map(|it| ("header", it));
-        for (name, value) in texts.chain(headers) {
+        for (name, value) in texts {
             // Writing to a text cannot fail.
             let _ = write!(query, "&{name}={}", encode(value));
         }
+        self.head.add_to(&mut query);
         query
     }
 
@@ -141,16 +126,16 @@ impl Watched {
     }
 
     fn wanted(self) -> Wanted {
-        let headers = self.headers.iter().map(|field| {
+        let headers = self.head.headers.iter().map(|field| {
             let (name, value) = field.split_once([':', '=']).unwrap_or((field, ""));
             (name.trim().to_ascii_lowercase(), value.trim().to_owned())
         });
         Wanted {
             headers: headers.collect(),
             method: self.method,
-            host: self.host,
+            host: self.head.host,
             path: self.path,
-            client: self.client,
+            client: self.head.client,
             route: self.route,
             status: self.status,
         }
@@ -161,14 +146,12 @@ impl Default for Watched {
     fn default() -> Self {
         Self {
             method: None,
-            host: None,
             path: None,
-            headers: Vec::new(),
-            client: None,
             route: None,
             status: None,
             seconds: SECONDS,
             count: COUNT,
+            head: Head::default(),
         }
     }
 }
@@ -276,14 +259,16 @@ mod tests {
     fn a_query_says_all_that_a_command_line_says() {
         let watched = Watched {
             method: Some("POST".to_owned()),
-            host: Some("shop.example".to_owned()),
             path: Some("/a b?c".to_owned()),
-            headers: vec!["x-team: blue+green".to_owned(), "b".to_owned()],
-            client: Some("::1".parse().unwrap()),
             route: Some("shop/cart".to_owned()),
             status: Some("5".to_owned()),
             seconds: 1,
             count: 2,
+            head: Head {
+                host: Some("shop.example".to_owned()),
+                headers: vec!["x-team: blue+green".to_owned(), "b".to_owned()],
+                client: Some("::1".parse().unwrap()),
+            },
         };
         let query = watched.to_query();
         assert_eq!(

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use dataplane::admin::explain::{Asked, as_text, of_snapshot};
+use dataplane::admin::head::Head;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::snapshot::{free_port, http_route};
@@ -203,7 +204,10 @@ fn what_never_comes_to_a_route_is_told_too() {
     }
     let asked = Asked {
         sni: Some("a.shop.test".to_owned()),
-        host: Some("other.test".to_owned()),
+        head: Head {
+            host: Some("other.test".to_owned()),
+            ..Head::default()
+        },
         ..Asked::default()
     };
     let told = of_snapshot(snapshot.clone(), asked).unwrap();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use http::Uri;
 
+use crate::admin::head::Head;
 use crate::admin::query::{Query, encode};
 
 /// A request that nobody sent, in the words of a command line.
@@ -16,15 +17,9 @@ pub struct Asked {
     /// The method.
     #[arg(long, default_value = "GET")]
     pub method: String,
-    /// The host, as in the Host field.
-    #[arg(long)]
-    pub host: Option<String>,
     /// The path, with the query behind it.
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
-    /// A header field, as in `x-team: blue`; may be given several times.
-    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
-    pub headers: Vec<String>,
     /// The server name of the TLS handshake; the host when TLS is spoken.
     #[arg(long, value_name = "NAME")]
     pub sni: Option<String>,
@@ -34,9 +29,9 @@ pub struct Asked {
     /// The port it comes to, as the listener names it; any that fits when not given.
     #[arg(long)]
     pub port: Option<u16>,
-    /// The client's address [default: 127.0.0.1].
-    #[arg(long, value_name = "ADDRESS")]
-    pub client: Option<IpAddr>,
+    /// Host, header fields and client.
+    #[command(flatten)]
+    pub head: Head,
 }
 
 impl Asked {
@@ -44,25 +39,20 @@ impl Asked {
     pub(in crate::admin) fn of_query(query: &Query) -> Result<Self, String> {
         let mut asked = Self::default();
         for (name, value) in query.pairs() {
+            if asked.head.take(name, value)? {
+                continue;
+            }
             let value = value.to_owned();
             match name {
                 "url" => asked.url = Some(value),
                 "method" => asked.method = value,
-                "host" => asked.host = Some(value),
                 "path" => asked.path = Some(value),
-                "header" => asked.headers.push(value),
                 "sni" => asked.sni = Some(value),
                 "tls" => asked.tls = matches!(&*value, "" | "true" | "1"),
                 "port" => {
                     let port = value.parse();
                     let port = port.map_err(|_| format!("port must be a number, not {value:?}"))?;
                     asked.port = Some(port);
-                }
-                "client" => {
-                    let client = value.parse();
-                    let client =
-                        client.map_err(|_| format!("client must be an address, not {value:?}"))?;
-                    asked.client = Some(client);
                 }
                 _ => {
                     return Err(format!(
@@ -78,21 +68,15 @@ impl Asked {
     /// The query that says the same.
     pub(crate) fn to_query(&self) -> String {
         let mut query = format!("method={}", encode(&self.method));
-        let texts = [
-            ("url", &self.url),
-            ("host", &self.host),
-            ("path", &self.path),
-            ("sni", &self.sni),
-        ];
+        let texts = [("url", &self.url), ("path", &self.path), ("sni", &self.sni)];
         let texts = texts
             .into_iter()
             .filter_map(|(name, text)| Some((name, text.as_ref()?.clone())));
-        let headers = self.headers.iter().map(|it| ("header", it.clone()));
         let port = self.port.map(|port| ("port", port.to_string()));
-        let client = self.client.map(|client| ("client", client.to_string()));
-        for (name, value) in texts.chain(headers).chain(port).chain(client) {
+        for (name, value) in texts.chain(port) {
             query.push_str(&format!("&{name}={}", encode(&value)));
         }
+        self.head.add_to(&mut query);
         if self.tls {
             query.push_str("&tls=true");
         }
@@ -113,19 +97,19 @@ impl Asked {
             };
             self.tls |= matches!(uri.scheme_str(), Some("https" | "wss" | "tls"));
             self.port = self.port.or_else(|| authority.port_u16());
-            self.host.get_or_insert_with(|| authority.to_string());
+            self.head.host.get_or_insert_with(|| authority.to_string());
             let path = uri.path_and_query().map(ToString::to_string);
             self.path = self.path.or_else(|| path.filter(|path| !path.is_empty()));
         }
         self.tls |= self.sni.is_some();
         if self.tls && self.sni.is_none() {
-            let host = self.host.as_deref().unwrap_or_default();
+            let host = self.head.host.as_deref().unwrap_or_default();
             let name = host.split(':').next().unwrap_or_default();
             let is_name = !name.is_empty() && name.parse::<IpAddr>().is_err();
             self.sni = is_name.then(|| name.to_ascii_lowercase());
         }
-        if self.host.is_none() {
-            self.host.clone_from(&self.sni);
+        if self.head.host.is_none() {
+            self.head.host.clone_from(&self.sni);
         }
         Ok(self)
     }
@@ -136,10 +120,10 @@ impl Asked {
         let path = self.path.as_deref().unwrap_or("/");
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         // Without a host it is refused, as it would be.
-        if let Some(host) = &self.host {
+        if let Some(host) = &self.head.host {
             head.push_str(&format!("host: {host}\r\n"));
         }
-        for header in &self.headers {
+        for header in &self.head.headers {
             let Some((name, value)) = header.split_once([':', '=']) else {
                 return Err(format!(
                     "{header:?} is no header field, write it as in `x-team: blue`"
@@ -148,7 +132,7 @@ impl Asked {
             head.push_str(&format!("{}: {}\r\n", name.trim(), value.trim()));
         }
         head.push_str("\r\n");
-        let lines = 3 + self.headers.len() - usize::from(self.host.is_none());
+        let lines = 3 + self.head.headers.len() - usize::from(self.head.host.is_none());
         if head.matches(['\r', '\n']).count() != 2 * lines {
             return Err("method, path, host and header fields have no line ends".to_owned());
         }
@@ -161,13 +145,11 @@ impl Default for Asked {
         Self {
             url: None,
             method: "GET".to_owned(),
-            host: None,
             path: None,
-            headers: Vec::new(),
             sni: None,
             tls: false,
             port: None,
-            client: None,
+            head: Head::default(),
         }
     }
 }
@@ -181,13 +163,15 @@ mod tests {
         let asked = Asked {
             url: Some("https://shop.example.com:8443/a b?c=d&e".to_owned()),
             method: "POST".to_owned(),
-            host: Some("x".to_owned()),
             path: Some("/p?q=%20".to_owned()),
-            headers: vec!["x-team: blue+green".to_owned(), "b: \u{e4}".to_owned()],
             sni: Some("s".to_owned()),
             tls: true,
             port: Some(1),
-            client: Some("::1".parse().unwrap()),
+            head: Head {
+                host: Some("x".to_owned()),
+                headers: vec!["x-team: blue+green".to_owned(), "b: \u{e4}".to_owned()],
+                client: Some("::1".parse().unwrap()),
+            },
         };
         assert_eq!(
             Asked::of_query(&Query::of(Some(&asked.to_query()))),
@@ -204,11 +188,14 @@ mod tests {
         let of = |url: &str, host: Option<&str>| {
             let asked = Asked {
                 url: Some(url.to_owned()),
-                host: host.map(str::to_owned),
+                head: Head {
+                    host: host.map(str::to_owned),
+                    ..Head::default()
+                },
                 ..Asked::default()
             };
             let asked = asked.completed()?;
-            Ok::<_, String>((asked.host, asked.sni, asked.port, asked.path))
+            Ok::<_, String>((asked.head.host, asked.sni, asked.port, asked.path))
         };
         let text = |text: &str| Some(text.to_owned());
         for (url, host, expected) in [
@@ -236,8 +223,11 @@ mod tests {
     #[test]
     fn a_head_is_one_head() {
         let asked = |header: &str| Asked {
-            host: Some("a.test".to_owned()),
-            headers: vec![header.to_owned()],
+            head: Head {
+                host: Some("a.test".to_owned()),
+                headers: vec![header.to_owned()],
+                client: None,
+            },
             ..Asked::default()
         };
         let head = asked("X-Team:blue").head();
