@@ -1,7 +1,7 @@
 //! Every metric of the shim, defined once; names follow the Go control plane where it has one.
 //!
-//! `history.rs` and `serve/` count, the admin API renders. Labels are fixed words, never text that
-//! a data plane sent.
+//! `history.rs`, `pipeline.rs` and `serve/` count, the admin API renders. Labels are fixed words or
+//! names of listeners, never text that a data plane sent.
 
 use std::fmt;
 
@@ -54,6 +54,8 @@ pub struct Metrics {
     pub snapshot_bytes: Gauge,
     /// Resources in the current snapshot, by type.
     pub resource_count: Family<ResourceLabel, Gauge>,
+    /// Routes attached to each listener; of listeners that are there.
+    pub attached_routes: Family<ListenerLabel, Gauge>,
     /// Objects watched.
     pub watched_objects: Gauge,
     /// Kinds that are not installed.
@@ -87,6 +89,13 @@ pub struct ResourceLabel {
     pub resource: &'static str,
 }
 
+/// Which listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ListenerLabel {
+    /// Its name in the snapshot, `namespace/gateway/listener`.
+    pub listener: String,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
@@ -111,6 +120,7 @@ impl Default for Metrics {
             quarantined: Gauge::default(),
             snapshot_bytes: Gauge::default(),
             resource_count: Family::default(),
+            attached_routes: Family::default(),
             watched_objects: Gauge::default(),
             kinds_missing: Gauge::default(),
             status_writes: Counter::default(),
@@ -260,6 +270,11 @@ impl Metrics {
             "Resources in the current snapshot",
             self.resource_count.clone(),
         );
+        registry.register(
+            "listener_attached_routes",
+            "Routes attached to a listener, as in its status",
+            self.attached_routes.clone(),
+        );
     }
 }
 
@@ -268,22 +283,80 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_contract() {
+    fn names_types_and_labels_are_those_of_the_contract() {
         let metrics = Metrics::default();
-        metrics
-            .stream_terminations
-            .get_or_create(&ReasonLabel {
-                reason: "superseded",
-            })
-            .inc();
-        let text = metrics.encode_text().unwrap();
-        for name in [
-            "nantian_gateway_controlplane_xds_snapshot_fanout_coalesced_total 0",
-            "nantian_gateway_controlplane_xds_stream_terminations_total{reason=\"superseded\"} 1",
-            "nantian_gateway_controlplane_xds_snapshot_send_duration_seconds_bucket",
-            "nantian_gateway_snapshot_builds_total 0",
+        for reason in [
+            &metrics.stream_terminations,
+            &metrics.status_report_rejections,
         ] {
-            assert!(text.contains(name), "{name} is missing in {text}");
+            reason.get_or_create(&ReasonLabel { reason: "other" }).inc();
+        }
+        let resource = ResourceLabel {
+            resource: "listener",
+        };
+        metrics.resource_count.get_or_create(&resource).set(1);
+        let listener = ListenerLabel {
+            listener: "infra/gw/http".to_owned(),
+        };
+        metrics.attached_routes.get_or_create(&listener).set(1);
+        let text = metrics.encode_text().unwrap();
+        let streams = "nantian_gateway_controlplane";
+        let snapshots = "nantian_gateway_snapshot";
+        for (area, name, kind, labels) in [
+            (
+                streams,
+                "xds_snapshot_fanout_coalesced_total",
+                "counter",
+                "",
+            ),
+            (
+                streams,
+                "xds_stream_terminations_total",
+                "counter",
+                "{reason=\"other\"}",
+            ),
+            (
+                streams,
+                "xds_status_report_rejections_total",
+                "counter",
+                "{reason=\"other\"}",
+            ),
+            (
+                streams,
+                "xds_snapshot_send_duration_seconds",
+                "histogram",
+                "",
+            ),
+            (streams, "xds_snapshot_send_timeouts_total", "counter", ""),
+            (streams, "xds_snapshot_ack_timeouts_total", "counter", ""),
+            (streams, "xds_publish_ack_lag_seconds", "histogram", ""),
+            (streams, "xds_publish_nack_lag_seconds", "histogram", ""),
+            (snapshots, "builds_total", "counter", ""),
+            (snapshots, "build_failures_total", "counter", ""),
+            (snapshots, "published_total", "counter", ""),
+            (snapshots, "last_build_success", "gauge", ""),
+            (snapshots, "build_duration_seconds", "histogram", ""),
+            (
+                snapshots,
+                "resource_count",
+                "gauge",
+                "{resource=\"listener\"}",
+            ),
+            (
+                snapshots,
+                "listener_attached_routes",
+                "gauge",
+                "{listener=\"infra/gw/http\"}",
+            ),
+        ] {
+            let family = name.strip_suffix("_total").unwrap_or(name);
+            let declared = format!("# TYPE {area}_{family} {kind}\n");
+            assert!(text.contains(&declared), "{declared} is missing in {text}");
+            let sample = match kind {
+                "histogram" => format!("\n{area}_{name}_bucket{{le=\""),
+                _ => format!("\n{area}_{name}{labels} "),
+            };
+            assert!(text.contains(&sample), "{sample} is missing in {text}");
         }
     }
 }

@@ -15,9 +15,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::conditions::ListenerStatus;
 use crate::files::Files;
 use crate::history::Store;
-use crate::metrics::Metrics;
+use crate::metrics::{ListenerLabel, Metrics};
 use crate::quarantine::{Kept, Quarantine};
 use crate::settings::TranslatorLimits;
 use crate::translate::{self, Translation, keep_former_certificates, translate};
@@ -125,6 +126,8 @@ impl Pipeline {
             self.metrics.build_failures.inc();
         }
         self.report(&state);
+        let before = self.state.borrow().clone();
+        self.count_attached(&before.translation, &state.translation);
         let snapshot = state.translation.snapshot().clone();
         // Conditions first: whoever sees the new version can look up why it is as it is.
         self.state.send_replace(Arc::clone(&state));
@@ -157,6 +160,30 @@ impl Pipeline {
         let sequence = self.store.current().map_or(0, |current| current.sequence);
         self.applied.send_replace(Applied { state, sequence });
         true
+    }
+
+    /// How many routes each listener has, where that may have changed.
+    fn count_attached(&self, before: &Translation, now: &Translation) {
+        let family = &self.metrics.attached_routes;
+        for (kind, key) in before.changed_statuses(now) {
+            let listeners = |translation: &Translation| {
+                let status = translation.status(kind, &key);
+                status.map_or_else(Vec::new, |status| status.listeners.clone())
+            };
+            let label = |listener: &ListenerStatus| ListenerLabel {
+                listener: listener.id.to_string(),
+            };
+            let there = listeners(now);
+            for gone in listeners(before) {
+                if !there.iter().any(|listener| listener.id == gone.id) {
+                    family.remove(&label(&gone));
+                }
+            }
+            for listener in there {
+                let count = i64::try_from(listener.attached_routes).unwrap_or(i64::MAX);
+                family.get_or_create_owned(&label(&listener)).set(count);
+            }
+        }
     }
 
     /// Faults that were not there before, once.

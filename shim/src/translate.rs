@@ -31,6 +31,7 @@ mod reference;
 mod refused;
 mod rivals;
 mod route;
+mod route_annotation;
 mod settings;
 mod stream_route;
 mod tls_option;

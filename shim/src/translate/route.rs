@@ -15,6 +15,7 @@ use super::attachment::{Attachment, attach};
 use super::listener::RouteKind;
 use super::listener_name::gateway_of;
 use super::notes::Notes;
+use super::route_annotation;
 use super::{Changed, Scope};
 use crate::cluster_view::{Object, Watched};
 use crate::conditions::{ConditionType, Conditions, ObjectStatus, ParentStatus, Truth};
@@ -120,6 +121,7 @@ pub(super) fn finish<T: Watched, R>(
     let hostnames = hostnames(head.hostnames, &mut notes);
     let attachment = attach(head.kind, &head.parent_refs, &hostnames, scope, &mut notes);
     let metadata = object.value.metadata();
+    route_annotation::judge(metadata.annotations.as_ref(), head.kind, &mut notes);
     let route = Route {
         key: object.key.clone(),
         hostnames,
@@ -257,7 +259,13 @@ fn judge(
     } else if all_unsupported(notes, rules) {
         conditions.fail(ConditionType::Accepted, "UnsupportedValue", unsupported);
     } else {
-        conditions.hold(ConditionType::Accepted, "Accepted");
+        let without_effect = notes.warnings.join("; ");
+        conditions.set(
+            ConditionType::Accepted,
+            Truth::True,
+            "Accepted",
+            without_effect,
+        );
         if !unsupported.is_empty() {
             let reason = "UnsupportedValue";
             conditions.set(

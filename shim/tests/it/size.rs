@@ -160,6 +160,24 @@ fn endpoints(count: usize) -> Files {
 }
 
 #[tokio::test]
+async fn attached_routes_are_counted_as_long_as_their_listener_is_there() {
+    let bundle = Authority::new("ca").pem().to_owned();
+    let running = Running::start(manifests(1, &bundle), TranslatorLimits::default());
+    let shows = |count: &str| {
+        let series = "listener_attached_routes{listener=\"infra/gw/http\"}";
+        let text = running.metrics.encode_text().unwrap();
+        let mut counts = text.lines().filter_map(|line| line.split_once(series));
+        counts.next().map_or("", |(_, count)| count.trim()) == count
+    };
+    until("one is attached", || shows("1")).await;
+    running.files.send_replace(read(GATEWAY));
+    until("none is attached", || shows("0")).await;
+    running.files.send_replace(read(""));
+    until("the listener is gone", || shows("")).await;
+    running.end().await;
+}
+
+#[tokio::test]
 async fn more_than_translator_limits_allow_is_held_back_until_it_fits_again() {
     let none = TranslatorLimits::default();
     // One listener, one route and the clusters; two endpoints each.
