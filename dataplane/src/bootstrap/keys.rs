@@ -142,9 +142,11 @@ keys! {
     TRACES_ENABLED "log.openTelemetry.enabled": Kind::Flag, "false",
         "Sends traces to a collector by OTLP.";
     TRACES_ENDPOINT "log.openTelemetry.endpoint": Kind::Text, "",
-        "Where the collector is, as `http://collector:4317` (HTTP: `http://collector:4318`); required with traces. This version speaks to collectors without TLS.";
+        "Where the collector is, as `http://collector:4317` (HTTP: `http://collector:4318`); required with traces. `https://` is TLS, and so is no scheme at all unless `insecure` is set.";
     TRACES_INSECURE "log.openTelemetry.insecure": Kind::Flag, "false",
-        "Allows an `endpoint` without `http://`, which says the same.";
+        "An `endpoint` without a scheme is spoken to without TLS.";
+    TRACES_CA "log.openTelemetry.caPath": Kind::Text, "/etc/ssl/certs/ca-certificates.crt",
+        "PEM authorities that may vouch for a collector with TLS; read at start, and only for one.";
     TRACES_PROTOCOL "log.openTelemetry.protocol": Kind::Choice(&["grpc", "http"]), "grpc",
         "How OTLP is carried.";
     TRACES_TIMEOUT "log.openTelemetry.timeoutMs": WAIT, "3000",

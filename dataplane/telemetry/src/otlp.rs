@@ -4,14 +4,18 @@
 //! what is sent, and what happens when it is not taken, is decided by those who send: `trace/export.rs`
 //! and `access_log/otlp.rs`, each on a thread of its own.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
     WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
+use thiserror::Error;
 
 /// Where a collector is, and who speaks to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Collector {
     pub endpoint: String,
     /// What is spoken.
     pub protocol: Protocol,
+    /// PEM authorities that may vouch for it; read when it is `https`.
+    pub authorities: PathBuf,
     /// How long one batch may take, repeated attempts included.
     pub timeout: Duration,
     /// `service.name`.
@@ -37,6 +43,30 @@ pub enum Protocol {
     Grpc,
     /// Protocol buffers over HTTP/1.1, usually at port 4318.
     Http,
+}
+
+/// Why nothing can be sent.
+#[derive(Debug, Error)]
+pub(crate) enum CollectorError {
+    /// The authorities cannot be read.
+    #[error("cannot read {path:?}: {cause}")]
+    Authorities {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// They are no certificates.
+    #[error("{path:?} holds no certificates that can be used: {cause}")]
+    Certificates {
+        /// Where they are.
+        path: PathBuf,
+        /// Why.
+        cause: reqwest::Error,
+    },
+    /// The address or the environment holds what cannot be used.
+    #[error(transparent)]
+    Exporter(#[from] ExporterBuildError),
 }
 
 impl Collector {
@@ -57,35 +87,74 @@ impl Collector {
     }
 
     /// To be called within a runtime of tokio.
-    pub(crate) fn spans(&self) -> Result<SpanExporter, ExporterBuildError> {
+    pub(crate) fn spans(&self) -> Result<SpanExporter, CollectorError> {
         let exporter = SpanExporter::builder();
-        match self.protocol {
-            Protocol::Grpc => self.by_grpc(exporter.with_tonic()).build(),
-            Protocol::Http => self.by_http(exporter.with_http(), "/v1/traces").build(),
-        }
+        Ok(match self.protocol {
+            Protocol::Grpc => self.by_grpc(exporter.with_tonic())?.build()?,
+            Protocol::Http => self.by_http(exporter.with_http(), "/v1/traces")?.build()?,
+        })
     }
 
     /// The same.
-    pub(crate) fn logs(&self) -> Result<LogExporter, ExporterBuildError> {
+    pub(crate) fn logs(&self) -> Result<LogExporter, CollectorError> {
         let exporter = LogExporter::builder();
-        match self.protocol {
-            Protocol::Grpc => self.by_grpc(exporter.with_tonic()).build(),
-            Protocol::Http => self.by_http(exporter.with_http(), "/v1/logs").build(),
-        }
+        Ok(match self.protocol {
+            Protocol::Grpc => self.by_grpc(exporter.with_tonic())?.build()?,
+            Protocol::Http => self.by_http(exporter.with_http(), "/v1/logs")?.build()?,
+        })
     }
 
-    fn by_grpc<B: WithExportConfig + WithTonicConfig>(&self, exporter: B) -> B {
-        let exporter = exporter
+    fn by_grpc<B>(&self, exporter: B) -> Result<B, CollectorError>
+    where
+        B: WithExportConfig + WithTonicConfig,
+    {
+        let mut exporter = exporter
             .with_endpoint(&self.endpoint)
             .with_timeout(self.timeout);
-        WithTonicConfig::with_retry_policy(exporter, RetryPolicy::recommended())
+        if self.is_tls() {
+            let authorities = Certificate::from_pem(self.authorities()?);
+            let tls = ClientTlsConfig::new().ca_certificate(authorities);
+            exporter = exporter.with_tls_config(tls);
+        }
+        let policy = RetryPolicy::recommended();
+        Ok(WithTonicConfig::with_retry_policy(exporter, policy))
     }
 
-    fn by_http<B: WithExportConfig + WithHttpConfig>(&self, exporter: B, path: &str) -> B {
-        let exporter = exporter
+    fn by_http<B>(&self, exporter: B, path: &str) -> Result<B, CollectorError>
+    where
+        B: WithExportConfig + WithHttpConfig,
+    {
+        let mut exporter = exporter
             .with_endpoint(self.endpoint_of(path))
             .with_timeout(self.timeout);
-        WithHttpConfig::with_retry_policy(exporter, RetryPolicy::recommended())
+        if self.is_tls() {
+            let authorities = reqwest::Certificate::from_pem_bundle(&self.authorities()?);
+            let client = authorities.and_then(|authorities| {
+                reqwest::Client::builder()
+                    .timeout(self.timeout)
+                    .tls_certs_only(authorities)
+                    .build()
+            });
+            let client = client.map_err(|cause| CollectorError::Certificates {
+                path: self.authorities.clone(),
+                cause,
+            })?;
+            exporter = exporter.with_http_client(client);
+        }
+        let policy = RetryPolicy::recommended();
+        Ok(WithHttpConfig::with_retry_policy(exporter, policy))
+    }
+
+    fn is_tls(&self) -> bool {
+        let scheme = self.endpoint.split_once("://");
+        scheme.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
+    }
+
+    fn authorities(&self) -> Result<Vec<u8>, CollectorError> {
+        std::fs::read(&self.authorities).map_err(|cause| CollectorError::Authorities {
+            path: self.authorities.clone(),
+            cause,
+        })
     }
 
     /// The address of one signal: that of the collector with `path`, unless it has a path already.
@@ -118,6 +187,7 @@ mod tests {
             let collector = Collector {
                 endpoint: written.to_owned(),
                 protocol: Protocol::Http,
+                authorities: PathBuf::new(),
                 timeout: Duration::from_secs(1),
                 service_name: String::new(),
                 service_namespace: String::new(),

@@ -1,7 +1,7 @@
 //! A collector of OpenTelemetry that takes traces and logs by OTLP, over gRPC and over HTTP.
 //!
-//! It tells the two apart by the first bytes of a connection, decodes what comes without the types
-//! of the other side, and remembers it. One that hangs accepts and reads, and never answers.
+//! It tells the two apart by the first bytes of a connection, or behind TLS by ALPN, decodes what
+//! comes without the types of the other side, and remembers it. One that hangs accepts and reads, and never answers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,16 +15,22 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 mod protobuf;
 
 use protobuf::Message;
 
+use crate::backend::Secured;
+use crate::certificate::Identity;
+
 /// A running collector; stops when it is dropped.
 pub struct Collector {
     address: SocketAddr,
+    is_tls: bool,
     seen: Arc<Mutex<Seen>>,
     _tasks: JoinSet<()>,
 }
@@ -87,32 +93,40 @@ pub struct LogRecord {
 impl Collector {
     /// Starts one that answers.
     pub async fn start() -> Self {
-        Self::with(true).await
+        Self::with(true, None).await
     }
 
     /// Starts one that never answers.
     pub async fn hanging() -> Self {
-        Self::with(false).await
+        Self::with(false, None).await
     }
 
-    async fn with(answers: bool) -> Self {
+    /// Starts one that answers and speaks TLS, as `localhost` or whatever else the certificate says.
+    pub async fn secured(identity: &Identity) -> Self {
+        let tls = Secured::new(identity).alpn(&["h2", "http/1.1"]);
+        Self::with(true, Some(tls.acceptor())).await
+    }
+
+    async fn with(answers: bool, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has one");
         let seen = Arc::<Mutex<Seen>>::default();
         let mut tasks = JoinSet::new();
         let of_all = seen.clone();
+        let is_tls = tls.is_some();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let seen = of_all.clone();
+                let (seen, tls) = (of_all.clone(), tls.clone());
                 connections.spawn(async move {
-                    let _ = serve(stream, seen, answers).await;
+                    let _ = serve(stream, tls, seen, answers).await;
                 });
             }
         });
         Self {
             address,
+            is_tls,
             seen,
             _tasks: tasks,
         }
@@ -120,7 +134,11 @@ impl Collector {
 
     /// As settings name it.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.is_tls {
+            // A certificate is for a name.
+            true => format!("https://localhost:{}", self.address.port()),
+            false => format!("http://{}", self.address),
+        }
     }
 
     /// Every span so far.
@@ -143,23 +161,42 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, seen: Arc<Mutex<Seen>>, answers: bool) -> io::Result<()> {
+async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    seen: Arc<Mutex<Seen>>,
+    answers: bool,
+) -> io::Result<()> {
+    if let Some(tls) = tls {
+        let stream = tls.accept(stream).await?;
+        let is_grpc = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        return serve_one(stream, is_grpc, seen, answers).await;
+    }
     let mut first = [0; 3];
     while stream.peek(&mut first).await? < first.len() {
         tokio::task::yield_now().await;
     }
-    if &first == b"PRI" {
-        serve_grpc(stream, seen, answers)
-            .await
-            .map_err(io::Error::other)
-    } else {
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            answer(request, seen.clone(), answers)
-        });
-        let http1 = hyper::server::conn::http1::Builder::new();
-        let serving = http1.serve_connection(TokioIo::new(stream), service);
-        serving.await.map_err(io::Error::other)
+    serve_one(stream, &first == b"PRI", seen, answers).await
+}
+
+async fn serve_one<S>(
+    stream: S,
+    is_grpc: bool,
+    seen: Arc<Mutex<Seen>>,
+    answers: bool,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if is_grpc {
+        let serving = serve_grpc(stream, seen, answers);
+        return serving.await.map_err(io::Error::other);
     }
+    let service =
+        service_fn(move |request: hyper::Request<Incoming>| answer(request, seen.clone(), answers));
+    let http1 = hyper::server::conn::http1::Builder::new();
+    let serving = http1.serve_connection(TokioIo::new(stream), service);
+    serving.await.map_err(io::Error::other)
 }
 
 async fn answer(
@@ -176,11 +213,10 @@ async fn answer(
     Ok(Response::new(Full::default()))
 }
 
-async fn serve_grpc(
-    stream: TcpStream,
-    seen: Arc<Mutex<Seen>>,
-    answers: bool,
-) -> Result<(), h2::Error> {
+async fn serve_grpc<S>(stream: S, seen: Arc<Mutex<Seen>>, answers: bool) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = h2::server::handshake(stream).await?;
     let mut held = Vec::new();
     while let Some(accepted) = connection.accept().await {

@@ -5,12 +5,12 @@
 //! that wanted it has failed; what a test judges comes back as a value.
 
 pub mod control_plane;
+pub mod collector;
 pub mod backend;
 pub mod stream_backend;
 pub mod snapshot;
 pub mod client;
 pub mod certificate;
-pub mod collector;
 pub mod wait;
 mod grpc_frame;
 mod h2_stream;

@@ -16,6 +16,7 @@ mod ai;
 mod bootstrap;
 mod cli;
 mod clients;
+mod collectors;
 mod explain;
 mod failure;
 mod filters;

@@ -3,35 +3,32 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
+use dataplane_telemetry::access_log::{self, Sink};
 use dataplane_telemetry::otlp::Protocol;
 use dataplane_testkit::backend::{Kind, Script};
 use dataplane_testkit::client::http1::{self, Http1Client};
 use dataplane_testkit::collector::Collector;
-use dataplane_testkit::snapshot::free_port;
-use dataplane_testkit::{Backend, ControlPlane, SnapshotBuilder, within};
+use dataplane_testkit::snapshot::{cluster, free_port, listener, stream_route};
+use dataplane_testkit::{
+    Backend, ControlPlane, DEADLINE, SnapshotBuilder, StreamBackend, until, within,
+};
+use futures_util::future::join_all;
 use http::Request;
-use ir::Snapshot;
+use ir::cluster::ClusterProtocol;
+use ir::listener::ListenerProtocol;
 use ir::policy::Retry;
+use ir::stream_route::StreamKind;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::binary::Binary;
-use crate::support::{Gateway, at, http_route};
-use crate::traces;
-
-fn shop(port: u16, backend: &Backend, change: impl FnOnce(&mut ir::HttpRoute)) -> Snapshot {
-    let mut route = http_route("shop/r", "", "/shop", &[("shop/b:80", 1)]);
-    change(&mut route);
-    SnapshotBuilder::new("v1")
-        .http_listener("infra/gw/http", port)
-        .http_route(route)
-        .cluster("shop/b:80", &[backend.address()])
-        .build()
-}
+use crate::streams::{line, rest};
+use crate::support::{Gateway, at};
+use crate::traces::{self, shop};
 
 /// Asks until the trace has ended, and gives its answer.
 async fn traced(admin: u16, query: &str, port: u16, paths: &[&str]) -> Value {
@@ -187,17 +184,21 @@ async fn promtool_has_nothing_to_say_but_about_published_names() {
     assert!(gateway.stopped().await);
 }
 
-/// The pipe of the access log has no reader, the collector is gone, and scrapers never stop.
-async fn nothing_is_lost(scrapes: usize) {
+/// Scrapes of all gateways together.
+const SCRAPES: usize = 10_000;
+/// Clients and scrapers of each gateway.
+const AT_ONCE: usize = 2;
+
+/// A gateway whose log goes to `sink` and whose traces go to nobody, under requests and scrapes that
+/// never pause.
+async fn nothing_is_lost(sink: &str, scrapes: usize) {
     let control_plane = ControlPlane::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("access.log");
-    let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.unwrap().success());
-    let (pipe, gone) = (pipe.display(), at(free_port()));
+    let gone = at(free_port());
     let keys = format!(
-        "accessLog: {{path: {pipe}, sampleRate: 1.0}}\n\
-         log: {{openTelemetry: {{enabled: true, endpoint: 'http://{gone}', sampleRatio: 1.0}}}}\n"
+        "accessLog: {{path: {sink}, sampleRate: 1.0, queueBytes: 65536}}\n\
+         runtimeTuning: {{httpKeepaliveRequestLimit: 0}}\n\
+         log: {{openTelemetry: {{enabled: true, endpoint: 'http://{gone}', sampleRatio: 1.0, \
+         timeoutMs: 100}}}}\n"
     );
     let binary = Binary::start(&control_plane, &[], &keys);
     let backend = Backend::http1("b").await;
@@ -206,69 +207,111 @@ async fn nothing_is_lost(scrapes: usize) {
     control_plane.opened().await;
     control_plane.push_snapshot(&snapshot).await;
     control_plane.acked(snapshot.version.as_str()).await;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let answered = Arc::new(AtomicUsize::new(0));
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            let (is_over, answered) = (is_over.clone(), answered.clone());
-            tokio::spawn(async move {
-                let mut client = Http1Client::connect(at(port)).await.unwrap();
-                while !is_over.load(Ordering::Relaxed) {
-                    let answer = client.get("shop.example", "/shop").await.unwrap();
-                    assert_eq!(answer.status, 200);
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
-    let admin = binary.admin;
-    let scrapers: Vec<_> = (0..4)
-        .map(|_| {
-            tokio::spawn(async move {
-                let mut client = None;
-                for at in 0..scrapes / 4 {
-                    // The admin API ends a connection after a minute.
-                    if at % 500 == 0 {
-                        client = Some(Http1Client::connect(admin).await.unwrap());
-                    }
-                    let scraping = client.as_mut().unwrap().get("x", "/metrics");
-                    assert_eq!(scraping.await.unwrap().status, 200);
-                }
-            })
-        })
-        .collect();
-    for scraper in scrapers {
-        scraper.await.unwrap();
-    }
-    is_over.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.unwrap();
-    }
-    let answered = answered.load(Ordering::Relaxed);
-    assert!(answered > 0);
-    let counted = async {
-        loop {
-            let name = "http_outcomes_total{listener=\"infra/gw/http\",reason=\"ok\"}";
-            if binary
-                .metric(name)
-                .await
-                .is_some_and(|it| it >= answered as f64)
-            {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let is_over = AtomicBool::new(false);
+    let answered = AtomicUsize::new(0);
+    let asking = async || {
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        while !is_over.load(Ordering::Relaxed) {
+            let answer = client.get("shop.example", "/shop").await.unwrap();
+            assert_eq!(answer.status, 200);
+            answered.fetch_add(1, Ordering::Relaxed);
         }
     };
-    within("all requests are counted", counted).await;
+    let scraping = async || {
+        let mut client = None;
+        for at in 0..scrapes / AT_ONCE {
+            // The admin API ends a connection after a minute.
+            if at % 500 == 0 {
+                client = Some(Http1Client::connect(binary.admin).await.unwrap());
+            }
+            let scrape = client.as_mut().unwrap().get("x", "/metrics");
+            assert_eq!(scrape.await.unwrap().status, 200);
+        }
+    };
+    let scraped = async {
+        join_all((0..AT_ONCE).map(|_| scraping())).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let asked = join_all((0..AT_ONCE).map(|_| asking()));
+    tokio::join!(scraped, asked);
+    let answered = answered.load(Ordering::Relaxed) as f64;
+    assert!(answered > 0.0);
+    until(DEADLINE, async || {
+        let ok = "http_outcomes_total{listener=\"infra/gw/http\",reason=\"ok\"}";
+        let counts = [
+            ok,
+            "access_log_writer_dropped_lines_total",
+            "trace_dropped_spans_total",
+        ];
+        let counts = join_all(counts.map(|name| binary.metric(name))).await;
+        counts[0] == Some(answered) && counts[1..].iter().all(|count| *count > Some(0.0))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pipe_a_gone_collector_and_scrapers_cost_no_request() {
-    nothing_is_lost(400).await;
+async fn a_full_disk_a_pipe_nobody_reads_a_gone_collector_and_10_000_scrapes_cost_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("access.log");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let sinks = ["/dev/full", pipe.to_str().unwrap(), "otlp"];
+    let scrapes = SCRAPES.div_ceil(sinks.len() * AT_ONCE) * AT_ONCE;
+    join_all(sinks.map(|sink| nothing_is_lost(sink, scrapes))).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute"]
-async fn ten_thousand_scrapes_cost_no_request() {
-    nothing_is_lost(10_000).await;
+#[tokio::test]
+async fn lines_of_routes_of_all_kinds_are_as_their_annotations_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let backend = Backend::http1("b").await;
+    let stream_backend = StreamBackend::tcp("s").await;
+    let said = |name: &str, value: &str| {
+        let name = format!("gateway.nantian.dev/access-log-{name}");
+        (name, value.to_owned())
+    };
+    let ports = [free_port(), free_port(), free_port()];
+    let http = shop(ports[0], &backend, |route| {
+        let format = said("format", "http %ROUTE_NAME% %STATUS%");
+        route.annotations.extend([format]);
+    });
+    let tcp = |name: &str, port: u16, annotation| {
+        let listener_name = format!("infra/gw/{name}");
+        let key = format!("tcp/shop/{name}");
+        let to = [("shop/s:1", 1)];
+        let mut route = stream_route(StreamKind::Tcp, &key, &listener_name, &[], &to);
+        route.annotations.extend([annotation]);
+        (listener(&listener_name, port, ListenerProtocol::Tcp), route)
+    };
+    let format = said("format", "%PROTOCOL% %ROUTE_NAME% %BYTES_SENT%");
+    let (written, told) = tcp("told", ports[1], format);
+    let (silent, untold) = tcp("silent", ports[2], said("enabled", "false"));
+    let endpoints = [stream_backend.address()];
+    let snapshot = SnapshotBuilder::from(&http, "v2")
+        .listener(written)
+        .listener(silent)
+        .stream_route(told)
+        .stream_route(untold)
+        .add_cluster(cluster("shop/s:1", ClusterProtocol::Tcp, &endpoints))
+        .build();
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.access_log = Some(access_log::Settings {
+            sink: Sink::File(path.clone()),
+            ..access_log::Settings::default()
+        });
+    })
+    .await;
+    for port in [ports[2], ports[1]] {
+        let mut tcp = TcpStream::connect(at(port)).await.unwrap();
+        assert_eq!(line(&mut tcp).await, "s");
+        tcp.shutdown().await.unwrap();
+        rest(&mut tcp).await.unwrap();
+    }
+    let answer = http1::get(at(ports[0]), "shop.example", "/shop").await;
+    assert_eq!(answer.unwrap().status, 200);
+    assert!(gateway.stopped().await);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["http r 200", "tcp told 5"]);
 }

@@ -27,6 +27,7 @@ pub(crate) fn settings(collector: &Collector, protocol: Protocol) -> trace::Sett
         collector: Settings {
             endpoint: collector.endpoint(),
             protocol,
+            authorities: std::path::PathBuf::new(),
             timeout: Duration::from_secs(3),
             service_name: "edge".to_owned(),
             service_namespace: "tests".to_owned(),
@@ -43,7 +44,12 @@ pub(crate) fn settings(collector: &Collector, protocol: Protocol) -> trace::Sett
     }
 }
 
-fn snapshot(port: u16, backend: &Backend, change: impl FnOnce(&mut ir::HttpRoute)) -> Snapshot {
+/// One route to one backend, in a configuration whose building was traced.
+pub(crate) fn shop(
+    port: u16,
+    backend: &Backend,
+    change: impl FnOnce(&mut ir::HttpRoute),
+) -> Snapshot {
     let mut route = http_route("shop/r", "", "/shop", &[("shop/b:80", 1)]);
     change(&mut route);
     SnapshotBuilder::new("v1")
@@ -85,7 +91,7 @@ async fn a_request_is_a_span_with_one_of_its_attempt_inside() {
         let collector = Collector::start().await;
         let backend = Backend::http1("b").await;
         let port = free_port();
-        let gateway = Gateway::with(&snapshot(port, &backend, |_| ()), |bootstrap| {
+        let gateway = Gateway::with(&shop(port, &backend, |_| ()), |bootstrap| {
             bootstrap.traces = Some(settings(&collector, protocol));
         })
         .await;
@@ -128,7 +134,7 @@ async fn each_retry_is_a_span_of_its_own() {
     let answer = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     let backend = Backend::start("b", Kind::Scripted(Script::answer(answer))).await;
     let port = free_port();
-    let snapshot = snapshot(port, &backend, |route| {
+    let snapshot = shop(port, &backend, |route| {
         route.rules[0].retry = Some(Retry {
             codes: vec![503],
             attempts: 2,
@@ -163,7 +169,7 @@ async fn b3_comes_in_and_goes_out_in_its_forms() {
     let collector = Collector::start().await;
     let backend = Backend::http1("b").await;
     let port = free_port();
-    let gateway = Gateway::with(&snapshot(port, &backend, |_| ()), |bootstrap| {
+    let gateway = Gateway::with(&shop(port, &backend, |_| ()), |bootstrap| {
         bootstrap.traces = Some(settings(&collector, Protocol::Http));
     })
     .await;
@@ -203,7 +209,7 @@ async fn what_is_not_recorded_still_passes_on_its_trace() {
     let collector = Collector::start().await;
     let backend = Backend::http1("b").await;
     let port = free_port();
-    let gateway = Gateway::with(&snapshot(port, &backend, |_| ()), |bootstrap| {
+    let gateway = Gateway::with(&shop(port, &backend, |_| ()), |bootstrap| {
         let settings = settings(&collector, Protocol::Grpc);
         bootstrap.traces = Some(trace::Settings {
             sample_ratio: 0.0,
@@ -236,7 +242,7 @@ async fn a_route_may_ask_for_a_share_of_its_own_and_refusals_are_spans_too() {
     let collector = Collector::start().await;
     let backend = Backend::http1("b").await;
     let port = free_port();
-    let snapshot = snapshot(port, &backend, |route| {
+    let snapshot = shop(port, &backend, |route| {
         let key = "gateway.nantian.dev/tracing-sample-ratio";
         route.annotations.insert(key.to_owned(), "0".to_owned());
     });
@@ -266,7 +272,7 @@ async fn a_collector_that_hangs_or_is_gone_is_not_felt() {
         traces.collector.timeout = Duration::from_millis(200);
         traces.queue_spans = 64;
         let kept = (!is_dropped).then_some(collector);
-        let gateway = Gateway::with(&snapshot(port, &backend, |_| ()), |bootstrap| {
+        let gateway = Gateway::with(&shop(port, &backend, |_| ()), |bootstrap| {
             bootstrap.traces = Some(traces);
         })
         .await;

@@ -34,6 +34,7 @@ pub(super) fn collector(written: &mut Written, node_id: &str) -> Collector {
             Some("http") => Protocol::Http,
             _ => Protocol::Grpc,
         },
+        authorities: written.text(&key::TRACES_CA).unwrap_or_default().into(),
         timeout: written.duration(&key::TRACES_TIMEOUT),
         service_name: written.text(&key::TRACES_NAME).unwrap_or_default(),
         service_namespace: written.text(&key::TRACES_NAMESPACE).unwrap_or_default(),
@@ -47,14 +48,10 @@ fn endpoint(written: &mut Written) -> String {
     let is_insecure = written.flag(&key::TRACES_INSECURE);
     let fault = match endpoint.split_once("://") {
         _ if endpoint.is_empty() => "is required; write it as http://collector:4317",
-        Some(("http", host)) if !host.is_empty() => return endpoint,
+        Some(("http" | "https", host)) if !host.is_empty() => return endpoint,
         None if is_insecure => return format!("http://{endpoint}"),
-        None => "has no scheme; write http:// before it, or set log.openTelemetry.insecure: true",
-        Some(("https", _)) => {
-            "asks for TLS, which this version does not speak to collectors; write http:// and keep \
-             the collector near, as a sidecar or on the node"
-        }
-        Some(_) => "expected http://host:port",
+        None => return format!("https://{endpoint}"),
+        Some(_) => "expected http://host:port or https://host:port",
     };
     written.fault(key::TRACES_ENDPOINT.name, fault);
     endpoint

@@ -38,7 +38,7 @@ pub(super) fn run(
     let mut exporter = match exporter {
         Ok(exporter) => exporter,
         Err(error) => {
-            warn!(%error, "the access log is lost; check log.openTelemetry.endpoint");
+            warn!(%error, "the access log is lost; check endpoint and caPath of log.openTelemetry");
             return;
         }
     };

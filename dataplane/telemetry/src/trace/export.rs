@@ -98,7 +98,7 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
     let mut exporter = match collector.spans() {
         Ok(exporter) => Some(exporter),
         Err(error) => {
-            warn!(%error, "no traces are sent; check log.openTelemetry.endpoint");
+            warn!(%error, "no traces are sent; check endpoint and caPath of log.openTelemetry");
             None
         }
     };

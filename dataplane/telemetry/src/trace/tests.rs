@@ -12,6 +12,7 @@ fn settings(endpoint: String, protocol: Protocol) -> Settings {
         collector: Collector {
             endpoint,
             protocol,
+            authorities: std::path::PathBuf::new(),
             timeout: Duration::from_millis(300),
             service_name: "s".to_owned(),
             service_namespace: String::new(),
