@@ -157,7 +157,7 @@ fn format_fault(format: &str) -> Option<String> {
             let end = after.find(|c: char| !is_part(c)).unwrap_or(after.len());
             let (name, behind) = after.split_at(end);
             let has_name = |known: &&str| known.eq_ignore_ascii_case(name);
-            let is_known = VARIABLES.iter().any(|it| has_name(it)) || OF_NGINX.contains(&name);
+            let is_known = VARIABLES.iter().any(has_name) || OF_NGINX.contains(&name);
             (name, is_known, behind)
         };
         if !name.is_empty() && !is_known {
