@@ -513,9 +513,9 @@ keys! {
     XDS_KEEPALIVE_TIMEOUT "xdsTransport.keepaliveTimeoutMs": WAIT, "5000",
         "How long the answer to a ping may take.";
     XDS_BACKOFF "xdsTransport.initialReconnectBackoffMs": WAIT, "2000",
-        "The longest first pause between two dials.";
+        "The longest first pause between two dials, and the longest at all while nobody listens at the address.";
     XDS_BACKOFF_MAX "xdsTransport.maxReconnectBackoffMs": WAIT, "30000",
-        "The longest pause between two dials.";
+        "The longest pause between two dials of a control plane that listens and fails.";
     XDS_STALE "xdsTransport.staleStreamTimeoutMs": WAIT, "30000",
         "How long a stream may be silent before it is given up.";
     XDS_FRESHNESS "xdsTransport.snapshotFreshnessTimeoutMs": WAIT, "90000",

@@ -153,7 +153,10 @@ impl Connection {
                 self.channel = Some(channel);
                 Event::Dialled
             }
-            Finished::Dial(Err(error)) => Event::DialFailed(with_causes(&error)),
+            Finished::Dial(Err(error)) => match error.is_unanswered() {
+                true => Event::Unanswered(with_causes(&error)),
+                false => Event::DialFailed(with_causes(&error)),
+            },
             Finished::Health(health) => Event::HealthChecked(health),
             Finished::Open(Ok(responses)) => {
                 self.responses = Some(responses);

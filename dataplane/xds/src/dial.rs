@@ -42,6 +42,22 @@ pub(crate) enum DialError {
     Timeout { address: String, limit: Duration },
 }
 
+impl DialError {
+    /// Whether nobody listens at the address, as long as no control plane is there.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if let Some(ConnectionRefused | HostUnreachable | NetworkUnreachable) = kind {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// Opens a connection, with TLS when it is configured.
 pub(crate) async fn dial(settings: &Settings) -> Result<Channel, DialError> {
     let url = url(settings)?;
@@ -128,6 +144,8 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use dataplane_testkit::certificate::Authority;
+
     use super::*;
 
     fn tls() -> TlsFiles {
@@ -171,6 +189,24 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("No such file"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn who_listens_and_fails_is_told_from_nobody() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = Settings::new(listener.local_addr().unwrap().to_string(), "node");
+        let hang_up = async { drop(listener.accept().await) };
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.crt");
+        std::fs::write(&ca, Authority::new("ca.test").pem()).unwrap();
+        settings.tls = Some(TlsFiles { ca, ..tls() });
+        let (dialled, ()) = tokio::join!(dial(&settings), hang_up);
+        let error = dialled.unwrap_err();
+        assert!(!error.is_unanswered(), "{}", with_causes(&error));
+
+        drop(listener);
+        let error = dial(&settings).await.unwrap_err();
+        assert!(error.is_unanswered(), "{}", with_causes(&error));
     }
 
     #[tokio::test]

@@ -36,8 +36,9 @@ pub const QUEUE_MAX: usize = 2;
 /// After so many refusals in a row the next stream asks for a whole snapshot.
 const NACKS_BEFORE_FULL: u32 = 2;
 
-/// So many replicas that do not serve may be met before pauses grow.
-const STANDBYS_MAX: u32 = 8;
+/// So many replicas that do not serve may be met before pauses grow: dials of half a minute, twice as
+/// long as replicas take to agree on another leader.
+const STANDBYS_MAX: u32 = 30;
 
 /// The state machine. Times are durations since any fixed moment, the same in every call.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Session<U> {
     timing: Timing,
     state: State,
     backoff: Backoff,
+    /// Pauses while nothing has failed but whom to speak to is not found: up to the first of the other.
+    seeking: Backoff,
     /// Replicas that said they do not serve, since one last did.
     standbys_met: u32,
     /// In DISCONNECTED: when to dial again.
@@ -73,6 +76,7 @@ impl<U> Session<U> {
     pub fn new(timing: Timing, held: Option<Version>) -> Self {
         Self {
             backoff: Backoff::new(timing.backoff_initial, timing.backoff_max),
+            seeking: Backoff::new(timing.backoff_initial / 4, timing.backoff_initial),
             standbys_met: 0,
             reporting: Reporting::new(timing.report_interval),
             timing,
@@ -141,8 +145,9 @@ impl<U> Session<U> {
         let verdict = match event {
             Event::Start => self.start(now, &mut out),
             Event::Dialled => self.dialled(now, &mut out),
+            Event::Unanswered(reason) => self.unanswered(now, random, reason, &mut out),
             Event::DialFailed(reason) => self.dial_failed(reason),
-            Event::HealthChecked(health) => self.health_checked(now, health, &mut out),
+            Event::HealthChecked(health) => self.health_checked(now, random, health, &mut out),
             Event::Opened => self.opened(now),
             Event::Received(response) => self.received(now, response, &mut out),
             Event::Applied(result) => self.applied(now, result, &mut out),
@@ -181,6 +186,39 @@ impl<U> Session<U> {
         Ok(())
     }
 
+    /// Pauses stay as short as the first: whoever comes back is found soon, and until then nobody is
+    /// there to be spared. One that listens and fails is.
+    fn unanswered(
+        &mut self,
+        now: Duration,
+        random: f64,
+        reason: String,
+        out: &mut Vec<Action<U>>,
+    ) -> Verdict {
+        if self.state == State::Connecting {
+            let pause = self.seeking.next(random);
+            self.lose(now + pause, reason, out);
+        }
+        Ok(())
+    }
+
+    /// Behind one address stand several replicas, of which one serves; the next dial may meet it, so
+    /// pauses stay short for a while.
+    fn met_standby(&mut self, now: Duration, random: f64, out: &mut Vec<Action<U>>) -> Verdict {
+        let reason = "the control plane reports that it is not serving".to_owned();
+        if self.standbys_met == STANDBYS_MAX {
+            return Err(reason);
+        }
+        if self.standbys_met == 0 {
+            self.seeking.reset();
+        }
+        self.standbys_met += 1;
+        self.backoff.reset();
+        let pause = self.seeking.next(random);
+        self.lose(now + pause, reason, out);
+        Ok(())
+    }
+
     fn dial_failed(&self, reason: String) -> Verdict {
         match self.state {
             State::Connecting => Err(reason),
@@ -191,6 +229,7 @@ impl<U> Session<U> {
     fn health_checked(
         &mut self,
         now: Duration,
+        random: f64,
         health: Health,
         out: &mut Vec<Action<U>>,
     ) -> Verdict {
@@ -198,15 +237,7 @@ impl<U> Session<U> {
             return Ok(());
         }
         self.health_due = match health {
-            Health::NotServing => {
-                // Behind one address stand several replicas, of which one serves; the next dial may
-                // meet it, so the pause stays short for a while.
-                if self.standbys_met < STANDBYS_MAX {
-                    self.standbys_met += 1;
-                    self.backoff.reset();
-                }
-                return Err("the control plane reports that it is not serving".to_owned());
-            }
+            Health::NotServing => return self.met_standby(now, random, out),
             // An open stream is its own proof of life; only before it does silence count.
             Health::Failed(reason) if !self.is_opening => {
                 return Err(format!("health check failed: {reason}"));
@@ -250,6 +281,7 @@ impl<U> Session<U> {
         if !self.has_spoken {
             self.has_spoken = true;
             self.standbys_met = 0;
+            self.seeking.reset();
             self.reporting.start(now);
             out.push(Action::Note(Note::Connected));
             self.is_lost = false;
@@ -364,8 +396,14 @@ impl<U> Session<U> {
         if was_active && now.saturating_sub(self.active_since) >= self.timing.backoff_max {
             self.backoff.reset();
         }
+        let pause = self.backoff.next(random);
+        self.lose(now + pause, reason, out);
+    }
+
+    fn lose(&mut self, retry_at: Duration, reason: String, out: &mut Vec<Action<U>>) {
+        let was_active = self.state == State::Active;
         self.state = State::Disconnected;
-        self.retry_at = now + self.backoff.next(random);
+        self.retry_at = retry_at;
         self.pushes.stream_lost();
         self.reporting.stop();
         out.push(Action::Hangup);

@@ -72,9 +72,9 @@ pub struct TlsFiles {
 /// The timers of the protocol.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// The longest first pause between two dials.
+    /// The longest first pause between two dials, and the longest at all while nobody listens.
     pub backoff_initial: Duration,
-    /// The longest pause between two dials; also how long a stream must last to be called stable,
+    /// The longest pause between two dials of one that listens and fails; also how long a stream must last to be called stable,
     /// after which the pauses start small again.
     pub backoff_max: Duration,
     /// How long a stream may be silent before it is given up.

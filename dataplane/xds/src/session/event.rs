@@ -15,7 +15,9 @@ pub enum Event<U> {
     Start,
     /// The dial succeeded.
     Dialled,
-    /// The dial failed.
+    /// Nobody listens at the address, which costs neither side anything to find out.
+    Unanswered(String),
+    /// The dial failed otherwise.
     DialFailed(String),
     /// The control plane answered, or failed to answer, a health check.
     HealthChecked(Health),

@@ -300,7 +300,10 @@ impl World {
         assert!(self.now <= self.dial_by, "dialled too late");
         let fails = !self.is_calm && self.rng.random_bool(0.3);
         let event = if fails {
-            Event::DialFailed("refused".to_owned())
+            match self.rng.random_bool(0.5) {
+                true => Event::Unanswered("refused".to_owned()),
+                false => Event::DialFailed("no handshake".to_owned()),
+            }
         } else {
             Event::Dialled
         };

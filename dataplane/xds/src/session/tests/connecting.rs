@@ -10,6 +10,10 @@ fn the_states_follow_the_drawing() {
         (vec![], State::Idle),
         (vec![Event::Start], State::Connecting),
         (vec![Event::Start, failed()], State::Disconnected),
+        (
+            vec![Event::Start, Event::Unanswered("refused".to_owned())],
+            State::Disconnected,
+        ),
         (vec![Event::Start, Event::Dialled], State::Handshake),
         (
             vec![Event::Start, Event::Dialled, ended()],
@@ -58,6 +62,7 @@ fn an_event_of_another_state_changes_nothing() {
             Event::Reported(Err("late".to_owned())),
             ended(),
             Event::DialFailed("late".to_owned()),
+            Event::Unanswered("late".to_owned()),
             Event::Tick,
         ]
     };
@@ -220,15 +225,41 @@ fn pauses_stay_short_while_replicas_on_standby_are_met() {
     let mut now = SEC;
     feed(&mut session, now, [Event::Start]);
     let mut pauses = Vec::new();
-    for _ in 0..11 {
+    for _ in 0..33 {
         let standby = Event::HealthChecked(Health::NotServing);
         feed(&mut session, now, [Event::Dialled, standby]);
         let at = session.deadline().unwrap();
-        pauses.push((at - now).as_secs());
+        pauses.push((at - now).as_millis());
         now = at;
         feed(&mut session, now, [Event::Tick]);
     }
-    assert_eq!(pauses, [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 8]);
+    let (short, grown) = pauses.split_at(30);
+    assert_eq!(short[..4], [250, 500, 1000, 1000]);
+    assert!(short[4..].iter().all(|pause| *pause == 1000), "{short:?}");
+    assert_eq!(grown, [1000, 2000, 4000]);
+}
+
+#[test]
+fn pauses_stay_short_while_nobody_is_there() {
+    let mut session = Case::new(timing(), None);
+    let mut now = SEC;
+    feed(&mut session, now, [Event::Start]);
+    let mut fail = |event| {
+        assert_eq!(feed(&mut session, now, [event]), [Action::Hangup]);
+        let at = session.deadline().unwrap();
+        let pause = (at - now).as_millis();
+        now = at;
+        assert_eq!(feed(&mut session, now, [Event::Tick]), [Action::Dial]);
+        pause
+    };
+    let nobody = || Event::Unanswered("refused".to_owned());
+    let somebody = || Event::DialFailed("no handshake".to_owned());
+    let pauses = [(); 300].map(|()| fail(nobody()));
+    assert_eq!(pauses[..4], [250, 500, 1000, 1000]);
+    assert!(pauses[4..].iter().all(|pause| *pause == 1000), "{pauses:?}");
+    assert_eq!([(); 3].map(|()| fail(somebody())), [1000, 2000, 4000]);
+    // One that breaks down over and over is not forgotten.
+    assert_eq!([fail(nobody()), fail(somebody())], [1000, 8000]);
 }
 
 #[test]
@@ -238,7 +269,7 @@ fn pauses_grow_up_to_the_limit_and_shrink_after_a_stable_stream() {
     feed(&mut session, now, [Event::Start]);
     let mut pauses = Vec::new();
     for _ in 0..6 {
-        let failed = Event::DialFailed("refused".to_owned());
+        let failed = Event::DialFailed("no handshake".to_owned());
         assert_eq!(feed(&mut session, now, [failed]), [Action::Hangup]);
         let at = session.deadline().unwrap();
         pauses.push((at - now).as_secs());
