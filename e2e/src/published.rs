@@ -1,4 +1,5 @@
-//! The example manifests that the Gateway API project publishes, from its Go module.
+//! What other projects publish in their Go modules: the Gateway API's example manifests, and the kinds
+//! of the operators that the chart speaks to.
 //!
 //! They are never copied into this repository: `go mod download` fetches the module, or finds it in
 //! the module cache. Where that cannot be done the tests say so on standard error and pass, except
@@ -18,7 +19,26 @@ use serde_json::Value;
 /// The module, with the version that is supported.
 pub const MODULE: &str = "sigs.k8s.io/gateway-api@v1.5.1";
 
-/// How long the download may take.
+/// Modules of operators, and the files in them that hold the kinds the chart makes objects of.
+const OPERATORS: &[(&str, &[&str])] = &[
+    (
+        "github.com/cert-manager/cert-manager@v1.18.2",
+        &[
+            "deploy/crds/crd-certificates.yaml",
+            "deploy/crds/crd-issuers.yaml",
+        ],
+    ),
+    (
+        "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+        &[
+            "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+            "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+            "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+        ],
+    ),
+];
+
+/// How long a download may take.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(120);
 
 /// The folder `examples/standard` of the module; nothing where it cannot be had.
@@ -28,18 +48,50 @@ const DOWNLOAD_LIMIT: Duration = Duration::from_secs(120);
 pub fn examples() -> Option<&'static Path> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let found = download().map(|module| module.join("examples/standard"));
+        let found = download(MODULE).map(|module| module.join("examples/standard"));
         found.map_err(|error| format!("{error:#}"))
     });
+    had(found.as_deref(), &format!("the examples of {MODULE}"))
+}
+
+/// The CustomResourceDefinitions of the operators' kinds; nothing where they cannot be had.
+///
+/// # Panics
+/// In CI (`CI` is set to anything but `false`), when they cannot be had.
+pub fn kinds_of_operators() -> Option<&'static [Value]> {
+    static FOUND: OnceLock<Result<Vec<Value>, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| kinds().map_err(|error| format!("{error:#}")));
+    had(found.as_deref(), "the kinds of operators")
+}
+
+/// What was found; where it was not, that is told, and in CI it is a failure.
+fn had<'a, T: ?Sized>(found: Result<&'a T, &'a String>, what: &str) -> Option<&'a T> {
     match found {
-        Ok(folder) => Some(folder),
+        Ok(found) => Some(found),
         Err(reason) => {
             let is_ci = env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false");
-            assert!(!is_ci, "the examples of {MODULE} cannot be had: {reason}");
-            tell_skipped(reason);
+            assert!(!is_ci, "{what} cannot be had: {reason}");
+            tell_skipped(what, reason);
             None
         }
     }
+}
+
+fn kinds() -> anyhow::Result<Vec<Value>> {
+    let mut kinds = Vec::new();
+    for (module, files) in OPERATORS {
+        let folder = download(module)?;
+        for file in *files {
+            let text = fs::read_to_string(folder.join(file))
+                .with_context(|| format!("{module} has no {file}"))?;
+            let mut kind: Value = serde_yaml::from_str(&text)?;
+            // Labels are templates of a chart there.
+            let name = kind["metadata"]["name"].take();
+            kind["metadata"] = serde_json::json!({ "name": name });
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
 }
 
 /// Every example, as a path below [`examples`].
@@ -60,20 +112,20 @@ pub fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 /// Straight to standard error: what goes through `eprintln` is hidden while a test passes.
-fn tell_skipped(reason: &str) {
+fn tell_skipped(what: &str, reason: &str) {
     let line = "=".repeat(78);
     let message = format!(
-        "\n{line}\nSKIPPED: the examples of {MODULE} were not served, because they cannot be had:\n\
+        "\n{line}\nSKIPPED: {what} were not tried, because they cannot be had:\n\
          {reason}\nInstall Go and allow it to download modules, then run this test again.\n{line}\n"
     );
     // Without standard error there is nobody to tell.
     let _ = std::io::stderr().write_all(message.as_bytes());
 }
 
-fn download() -> anyhow::Result<PathBuf> {
+fn download(module: &str) -> anyhow::Result<PathBuf> {
     let nowhere = tempfile::tempdir()?;
     let mut go = Command::new("go")
-        .args(["mod", "download", "-json", MODULE])
+        .args(["mod", "download", "-json", module])
         .env("GOFLAGS", "-mod=mod")
         .current_dir(nowhere.path())
         .stdin(Stdio::null())

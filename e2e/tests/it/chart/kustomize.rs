@@ -119,7 +119,7 @@ fn an_api_server_takes_every_overlay_and_the_kinds() {
         dry_run(
             server,
             folder,
-            objects(&tools.kustomize(folder).unwrap()).unwrap(),
+            &objects(&tools.kustomize(folder).unwrap()).unwrap(),
         );
     }
 }
