@@ -11,7 +11,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -300,6 +299,37 @@ def evict(state):
 
 
 @step
+def drain(state):
+    """kubectl drain of the node under load; it is given back when one data plane is left, as another node would be there"""
+    rolled_out(CONTROL_PLANE, DATA_PLANE)
+    node = kubectl("get", "nodes", "-o", "name").split()[0]
+    before = {pod["metadata"]["name"] for pod in pods("dataplane")}
+    ready = lambda: int(kubectl("-n", NAMESPACE, "get", DATA_PLANE, "-o", "jsonpath={.status.readyReplicas}") or 0)
+    with load(state.web) as counts:
+        drained = subprocess.Popen(
+            ["kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s",
+             "--pod-selector=app.kubernetes.io/instance=nantian-gw,app.kubernetes.io/component=dataplane"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            until(60, "one data plane left", lambda: ready() == 1)
+            # The budget holds it, for as long as nowhere is room for another one.
+            for _ in range(20):
+                assert ready() == 1 and drained.poll() is None, "the last data plane was not held"
+                time.sleep(1)
+            kubectl("uncordon", node)
+            said = drained.communicate(timeout=240)[0]
+        finally:
+            drained.kill()
+            kubectl("uncordon", node)
+        assert drained.returncode == 0, said[-600:]
+        rolled_out(DATA_PLANE)
+        time.sleep(5)
+    assert "disruption budget" in said, said[-600:]
+    assert not before & {pod["metadata"]["name"] for pod in pods("dataplane")}, "one that was there stayed"
+    return no_failure(counts)
+
+
+@step
 def leader(state):
     """Loss of the leading control plane under load"""
     lease = ("-n", NAMESPACE, "get", "lease", "nantian-controlplane-leader", "-o", "jsonpath={.spec.holderIdentity}")
@@ -340,15 +370,24 @@ def rotation(state):
     return f"{no_failure(counts)}; with the new ones an edit was served after {took:.1f} s"
 
 
+def first_chart(folder):
+    """The chart as it came into this repository, packed as version 0.0.1, and its commit."""
+    git = lambda *arguments: run("git", "-C", str(ROOT), *arguments)
+    commit = git("log", "--diff-filter=A", "--format=%h", "--", "charts/nantian-gw/Chart.yaml").split()[-1]
+    git("archive", "--format=tar", f"--output={folder}/first.tar", commit, "charts", "manifests/crds")
+    run("tar", "-xf", f"{folder}/first.tar", "-C", folder)
+    run("helm", "package", f"{folder}/charts/nantian-gw", "--version", "0.0.1", "--destination", folder)
+    return f"{folder}/nantian-gw-0.0.1.tgz", commit
+
+
 @step
 def upgrade(state):
-    """helm upgrade from another version of the chart under load"""
+    """helm upgrade from the first chart of this repository, and rollback to it, under load"""
     with tempfile.TemporaryDirectory() as folder:
-        other = Path(folder) / "nantian-gw"
-        shutil.copytree(CHART, other)
-        text = (other / "Chart.yaml").read_text()
-        (other / "Chart.yaml").write_text(re.sub("(?m)^version: .*$", "version: 0.0.1", text))
-        helm("upgrade", "-f", str(CHART / "values-standalone.yaml"), "--set", "crds.keep=false,dataplane.config.log.level=warn", chart=other)
+        first, commit = first_chart(folder)
+        # Other settings too, so that every pod is replaced.
+        helm("upgrade", "-f", f"{folder}/charts/nantian-gw/values-standalone.yaml",
+             "--set", "crds.keep=false,dataplane.config.log.level=warn,controlplane.podAnnotations.chart=first", chart=first)
         rolled_out(CONTROL_PLANE, DATA_PLANE)
     session = ("-n", NAMESPACE, "get", "secret", "nantian-gw-dataplane-session-persistence", "-o", "jsonpath={.data}")
     kept = kubectl(*session)
@@ -356,9 +395,16 @@ def upgrade(state):
         # The control plane first, then data planes.
         helm("upgrade", "-f", str(CHART / "values-standalone.yaml"), "--set", "crds.keep=false")
         rolled_out(CONTROL_PLANE, DATA_PLANE)
-        time.sleep(20)
+        edit(state.web, "upgraded")
+        time.sleep(15)
+        helm("rollback")
+        rolled_out(CONTROL_PLANE, DATA_PLANE)
+        edit(state.web, "rolled-back")
+        time.sleep(15)
     assert kubectl(*session) == kept, "the key of sessions was not kept"
-    return no_failure(counts)
+    helm("upgrade", "-f", str(CHART / "values-standalone.yaml"), "--set", "crds.keep=false")
+    rolled_out(CONTROL_PLANE, DATA_PLANE)
+    return f"{no_failure(counts)} (the chart of {commit}, today's images)"
 
 
 @step
