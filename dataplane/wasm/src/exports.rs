@@ -69,23 +69,19 @@ pub(crate) fn export<P: WasmParams, R: WasmResults>(
 
 impl Exports {
     pub(crate) fn of(instance: &Instance, store: &mut Store<Host>) -> wasmtime::Result<Self> {
-        let names = |part: &str| {
-            [
-                format!("proxy_on_request_{part}"),
-                format!("proxy_on_response_{part}"),
-            ]
-        };
         let mut head = [None, None];
         let mut body = [None, None];
         let mut trailers = [None, None];
         for at in 0..2 {
-            let name = &names("headers")[at];
+            let name = ["proxy_on_request_headers", "proxy_on_response_headers"][at];
             head[at] = match export(instance, store, name) {
                 Ok(long) => long.map(OnHead::Long),
                 Err(_) => export(instance, store, name)?.map(OnHead::Short),
             };
-            body[at] = export(instance, store, &names("body")[at])?;
-            trailers[at] = export(instance, store, &names("trailers")[at])?;
+            let name = ["proxy_on_request_body", "proxy_on_response_body"][at];
+            body[at] = export(instance, store, name)?;
+            let name = ["proxy_on_request_trailers", "proxy_on_response_trailers"][at];
+            trailers[at] = export(instance, store, name)?;
         }
         Ok(Self {
             is_earlier: false,

@@ -174,7 +174,7 @@ fn a_request_that_is_never_let_go_fails() {
 
 /// Answers each call with what it was asked for.
 #[derive(Default)]
-struct Echo(RefCell<Vec<HttpCall>>);
+pub(crate) struct Echo(RefCell<Vec<HttpCall>>);
 
 impl Callout for Echo {
     fn knows(&self, cluster: &str) -> bool {

@@ -15,7 +15,7 @@ use crate::support::{Bench, request, run};
 
 /// Gives each message back, with a head and trailers around them, and ends with that status.
 #[derive(Default)]
-struct Echo {
+pub(crate) struct Echo {
     status: u32,
     calls: RefCell<Vec<GrpcCall>>,
 }

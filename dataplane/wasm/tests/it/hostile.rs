@@ -13,27 +13,8 @@ use crate::support::{Bench, map, request, run};
 
 use Direction::{Request, Response};
 
-const HOOKS: [(&str, &str); 10] = [
-    ("proxy_on_context_create", "(param i32 i32)"),
-    ("proxy_on_vm_start", "(param i32 i32) (result i32)"),
-    ("proxy_on_configure", "(param i32 i32) (result i32)"),
-    (
-        "proxy_on_request_headers",
-        "(param i32 i32 i32) (result i32)",
-    ),
-    ("proxy_on_request_body", "(param i32 i32 i32) (result i32)"),
-    ("proxy_on_request_trailers", "(param i32 i32) (result i32)"),
-    (
-        "proxy_on_response_headers",
-        "(param i32 i32 i32) (result i32)",
-    ),
-    ("proxy_on_response_body", "(param i32 i32 i32) (result i32)"),
-    ("proxy_on_response_trailers", "(param i32 i32) (result i32)"),
-    ("_initialize", ""),
-];
-
 /// A whole request and response; what came of them, and the longest step.
-async fn exchange(bench: &Bench) -> (Vec<Result<(), Failed>>, Duration) {
+pub(crate) async fn exchange(bench: &Bench) -> (Vec<Result<(), Failed>>, Duration) {
     let stream = bench.stream();
     let mut longest = Duration::ZERO;
     let mut said = Vec::new();
@@ -52,50 +33,6 @@ async fn exchange(bench: &Bench) -> (Vec<Result<(), Failed>>, Duration) {
         longest = longest.max(began.elapsed());
     }
     (said, longest)
-}
-
-/// Every hook misbehaves in turn: the request fails or goes on by the policy, in time.
-fn in_every_hook(body: &str, kinds: &[&str]) {
-    for (hook, signature) in HOOKS {
-        for on_failure in [OnFailure::Closed, OnFailure::Open] {
-            let function = format!(r#"(func $r (export "{hook}") {signature} {body})"#);
-            let bench = Bench::with(&function, |settings| {
-                settings.on_failure = on_failure;
-                settings.limits.call_time = Duration::from_millis(20);
-            });
-            let (said, _) = run(exchange(&bench));
-            let failed = said.iter().any(Result::is_err);
-            assert_eq!(failed, on_failure == OnFailure::Closed, "{hook} {said:?}");
-            let counted = kinds.iter().any(|kind| {
-                let name = format!(r#"plugin_failures_total{{plugin="shop/p",kind="{kind}"}}"#);
-                bench.sample(&name).unwrap() != "0"
-            });
-            assert!(counted, "{hook}");
-        }
-    }
-}
-
-#[test]
-fn a_loop_in_any_hook_is_ended() {
-    in_every_hook("(loop $l (br $l)) unreachable", &["timeout", "start"]);
-}
-
-#[test]
-fn a_trap_in_any_hook_is_contained() {
-    in_every_hook("unreachable", &["trap", "start"]);
-}
-
-#[test]
-fn recursion_without_end_is_contained() {
-    let recursion = |arguments: &str| format!("(call $r {arguments})");
-    for (hook, signature) in &HOOKS[3..9] {
-        let arguments = "(i32.const 0) ".repeat(signature.matches("i32").count() - 1);
-        let body = recursion(&arguments);
-        let function = format!(r#"(func $r (export "{hook}") {signature} {body})"#);
-        let bench = Bench::new(&function);
-        let (said, _) = run(exchange(&bench));
-        assert!(said.iter().any(Result::is_err), "{hook}");
-    }
 }
 
 #[test]
