@@ -24,6 +24,7 @@ fn to(dialect: Dialect) -> Destination<'static> {
         dialect,
         model: "model",
         default_max_tokens: 4096,
+        is_ollama: false,
         now: 0,
         unique: 7,
     }

@@ -20,7 +20,7 @@ pub use self::stream::AnswerStream;
 use crate::failure::{ClientFormat, Failure};
 use crate::json::{self, Kind, Members, Object, Text};
 use crate::left_behind::LeftBehind;
-use crate::provider::{Dialect, read_request, write_request};
+use crate::provider::{Dialect, Limit, read_request, write_request};
 use crate::token;
 
 /// Tokens reserved for an answer when its request names no limit.
@@ -92,6 +92,8 @@ pub struct Call {
     wants_usage: bool,
     at_stream_options: Option<Range<usize>>,
     output_limit: Option<u64>,
+    /// The limit stands there by its newer name alone.
+    has_newer_limit: bool,
     is_empty: bool,
 }
 
@@ -104,6 +106,8 @@ pub struct Destination<'a> {
     pub model: &'a str,
     /// Limit of an answer's tokens where the provider must be told one and the client names none.
     pub default_max_tokens: u32,
+    /// It is Ollama, which knows only the older name of that limit, also in OpenAI's format.
+    pub is_ollama: bool,
     /// Seconds since 1970.
     pub now: u64,
     /// A number that no other call has.
@@ -168,8 +172,11 @@ impl Call {
             let wanted = options.and_then(|mut options| options.take("include_usage"));
             wanted.is_some_and(|raw| raw.get() == "true")
         });
-        let limits = ["max_completion_tokens", "max_tokens", "max_output_tokens"];
-        let limit = limits.into_iter().find_map(|name| members.take(name));
+        let newer = members.take("max_completion_tokens");
+        let older = members.take("max_tokens");
+        let limit = newer
+            .or(older)
+            .or_else(|| members.take("max_output_tokens"));
         Ok(Self {
             operation,
             at_model: model.as_ref().map(|(_, at)| at.clone()),
@@ -178,6 +185,7 @@ impl Call {
             wants_usage,
             at_stream_options: options.map(|raw| within(text, raw)),
             output_limit: limit.and_then(json::count),
+            has_newer_limit: newer.is_some() && older.is_none(),
             is_empty: text.trim_start_matches(['{', ' ', '\t', '\r', '\n']) == "}",
             body,
         })
@@ -259,12 +267,15 @@ impl Call {
             let noted = RefCell::default();
             let request = read_request(self.client(), text, &noted)?;
             left_behind = noted.into_inner();
-            let limit = to.default_max_tokens;
+            let limit = Limit {
+                default: to.default_max_tokens,
+                has_older_name: to.is_ollama,
+            };
             let body = write_request(to.dialect, &request, model, limit, &mut left_behind)?;
             vec![Bytes::from(body)]
         } else {
             self.refuse_foreign(to.dialect)?;
-            self.edited(model)
+            self.edited(model, to.is_ollama)
         };
         Ok(Outgoing {
             body,
@@ -292,8 +303,9 @@ impl Call {
         Ok(())
     }
 
-    /// The client's own bytes with the model replaced and usage asked for.
-    fn edited(&self, model: &str) -> Vec<Bytes> {
+    /// The client's own bytes with the model replaced and usage asked for; to Ollama the limit is told
+    /// by the name that it knows, too.
+    fn edited(&self, model: &str, is_ollama: bool) -> Vec<Bytes> {
         let mut edits: Vec<(Range<usize>, String)> = Vec::new();
         let start = self
             .body
@@ -313,6 +325,13 @@ impl Call {
                 Some(at) => edits.push((at.clone(), quoted)),
                 None => insert(&mut edits, format!("\"model\":{quoted}")),
             }
+        }
+        if let Some(limit) = self.output_limit
+            && is_ollama
+            && self.operation == Operation::Chat
+            && self.has_newer_limit
+        {
+            insert(&mut edits, format!("\"max_tokens\":{limit}"));
         }
         if self.asks_for_usage() {
             match &self.at_stream_options {

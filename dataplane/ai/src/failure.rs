@@ -119,14 +119,6 @@ impl Failure {
             .coded("unsupported_value")
     }
 
-    /// 404: nobody serves that model.
-    pub fn model_not_found(model: &str) -> Self {
-        let message = format!("the model `{model}` does not exist here");
-        Self::new(FailureReason::NotFound, StatusCode::NOT_FOUND, message)
-            .about("model")
-            .coded("model_not_found")
-    }
-
     /// 502: the provider's answer makes no sense.
     pub fn bad_answer(message: impl Into<String>) -> Self {
         Self::new(FailureReason::BadAnswer, StatusCode::BAD_GATEWAY, message)

@@ -23,6 +23,7 @@
 //!     dialect: Dialect::Anthropic,
 //!     model: "claude-sonnet-4-5",
 //!     default_max_tokens: 4096,
+//!     is_ollama: false,
 //!     now: 1_700_000_000,
 //!     unique: 7,
 //! };

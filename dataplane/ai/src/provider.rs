@@ -89,18 +89,27 @@ pub fn read_request<'a>(
     }
 }
 
+/// How a provider is told the limit of an answer's tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Where it must be told one and the client names none.
+    pub default: u32,
+    /// In OpenAI's format it knows only the older name, `max_tokens`.
+    pub has_older_name: bool,
+}
+
 /// Writes it for a provider; members that have to stay behind are noted.
 pub fn write_request(
     dialect: Dialect,
     request: &Request<'_>,
     model: &str,
-    default_max_tokens: u32,
+    limit: Limit,
     left_behind: &mut LeftBehind,
 ) -> Result<String, Failure> {
     match dialect {
-        Dialect::OpenAi => openai::write_request::write(request, model, left_behind),
+        Dialect::OpenAi => openai::write_request::write(request, model, limit, left_behind),
         Dialect::Anthropic => {
-            anthropic::write_request::write(request, model, default_max_tokens, left_behind)
+            anthropic::write_request::write(request, model, limit.default, left_behind)
         }
         Dialect::Ollama => ollama::request::write(request, model, left_behind),
     }
@@ -221,6 +230,11 @@ pub fn read_error(
         };
         failure.code = Some("provider_credentials".to_owned());
         return failure;
+    }
+    let is_about_model = failure.message.to_ascii_lowercase().contains("model");
+    if status == StatusCode::NOT_FOUND && failure.code.is_none() && is_about_model {
+        // The word that OpenAI has for it; others have none.
+        failure = failure.about("model").coded("model_not_found");
     }
     if !(status.is_client_error() || status.is_server_error()) {
         // Redirections are followed by nobody.

@@ -225,6 +225,7 @@ impl Service {
             dialect: target.dialect,
             model,
             default_max_tokens: self.default_max_tokens,
+            is_ollama: target.provider == AiProvider::Ollama.as_str(),
             now,
             unique,
         }

@@ -166,7 +166,10 @@ fn errors_keep_the_providers_words_and_a_status_that_clients_understand() {
     );
     let (status, found) = answered(Chat, Ollama, 404, r#"{"error":"model 'x' not found"}"#);
     assert_eq!(status, 404);
-    assert_eq!(json(&found)["error"]["message"], "model 'x' not found");
+    assert_eq!(
+        json(&found),
+        json!({"error": {"message": "model 'x' not found", "type": "not_found_error", "param": "model", "code": "model_not_found"}})
+    );
 }
 
 #[test]

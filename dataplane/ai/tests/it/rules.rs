@@ -1,13 +1,17 @@
 //! Rows of the rules of conversion that belong to no other table: what is ignored and told, spellings of
 //! effort, what streams and answers leave out, what Ollama does by itself.
 
+use bytes::Bytes;
 use dataplane_ai::call::Operation::{Chat, Messages};
+use dataplane_ai::call::{Call, Destination};
 use dataplane_ai::provider::Dialect::{Anthropic, Ollama, OpenAi};
 use dataplane_ai::provider::retry_after;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::support::{REASONS, answered, assert_holds, frames, json, send, sent, stream, streamed};
+use crate::support::{
+    REASONS, answered, assert_holds, frames, json, send, sent, stream, streamed, to,
+};
 
 fn chat(members: &str) -> String {
     format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{members}}}"#)
@@ -562,4 +566,44 @@ fn a_long_history_of_calls_is_read_in_time() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[test]
+fn ollama_is_told_the_limit_by_the_name_it_knows_in_openais_format_too() {
+    let ollama = |model| Destination {
+        is_ollama: true,
+        ..to(OpenAi, model)
+    };
+    let sent = |operation, body: &str, to: &Destination<'_>| {
+        let call = Call::read(operation, Bytes::from(body.to_owned())).unwrap();
+        String::from_utf8(call.send(to).unwrap().body.concat()).unwrap()
+    };
+    for (members, expected) in [
+        (r#""max_completion_tokens":7"#, Some(7)),
+        (r#""max_completion_tokens":7,"max_tokens":5"#, Some(5)),
+        (r#""max_tokens":5"#, Some(5)),
+        (r#""seed":1"#, None),
+    ] {
+        let body = chat(members);
+        let found = json(&sent(Chat, &body, &ollama("")));
+        assert_eq!(
+            found.get("max_tokens").and_then(Value::as_u64),
+            expected,
+            "{members}"
+        );
+        // What the client wrote stands there too, and others get nothing else.
+        assert!(
+            sent(Chat, &body, &ollama("")).contains(members),
+            "{members}"
+        );
+        assert_eq!(sent(Chat, &body, &to(OpenAi, "")), body);
+    }
+    let body = r#"{"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+    for (to, expected) in [
+        (ollama("m"), "max_tokens"),
+        (to(OpenAi, "m"), "max_completion_tokens"),
+    ] {
+        let found = json(&sent(Messages, body, &to));
+        assert_holds(&found, &json!({ expected: 9 }), expected);
+    }
 }

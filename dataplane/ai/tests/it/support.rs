@@ -24,6 +24,7 @@ pub(crate) fn to(dialect: Dialect, model: &str) -> Destination<'_> {
         dialect,
         model,
         default_max_tokens: 4096,
+        is_ollama: dialect == Dialect::Ollama,
         now: 1_700_000_000,
         unique: 7,
     }

@@ -8,12 +8,14 @@ use crate::chat::{
 use crate::failure::Failure;
 use crate::json::{Members, Object, Text, array, quote};
 use crate::left_behind::LeftBehind;
+use crate::provider::Limit;
 use crate::provider::fields::must_be;
 
 /// Writes a request for chat completions. Streams are always asked for their usage.
 pub(crate) fn write(
     request: &Request<'_>,
     model: &str,
+    limit: Limit,
     left_behind: &mut LeftBehind,
 ) -> Result<String, Failure> {
     let mut out = String::with_capacity(1024);
@@ -22,7 +24,11 @@ pub(crate) fn write(
     let mut result = Ok(());
     array_of_messages(&request.turns, body.member("messages"), &mut result);
     result?;
-    body.maybe("max_completion_tokens", request.max_tokens)
+    let limit = match limit.has_older_name {
+        true => "max_tokens",
+        false => "max_completion_tokens",
+    };
+    body.maybe(limit, request.max_tokens)
         .maybe("temperature", request.temperature)
         .maybe("top_p", request.top_p)
         .maybe("seed", request.seed)
