@@ -39,6 +39,8 @@ pub(crate) fn module(functions: &str) -> Bytes {
         (import "env" "proxy_send_local_response" (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_http_call" (func $http (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_grpc_call" (func $unary (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
         (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
         (memory (export "memory") 2)
         (func (export "proxy_abi_version_0_2_1"))

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use dataplane_testkit::backend::closed_address;
 use dataplane_testkit::certificate::{Authority, Identity};
+use dataplane_testkit::client::http1;
+use dataplane_testkit::collector::Collector;
 use dataplane_testkit::control_plane::whole;
 use dataplane_testkit::eventually;
 use ir::policy::{SessionCarrier, SessionPersistence};
@@ -29,31 +31,58 @@ const OIDC: &str = "canary-oidc-34";
 const QUESTION: &str = "canary-question-35";
 const ANSWER: &str = "canary-answer-36";
 
-/// All that the admin API answers.
-const ADMIN: [&str; 22] = [
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/v1/config/version",
-    "/v1/xds/status",
-    "/v1/snapshot",
-    "/v1/config/snapshot",
-    "/v1/summary",
-    "/v1/node",
-    "/v1/overload",
-    "/v1/circuit-breakers",
-    "/v1/rate-limits",
-    "/v1/endpoints",
-    "/v1/traffic",
-    "/v1/log/level",
-    "/v1/listeners",
-    "/v1/listener-statuses",
-    "/v1/routes",
-    "/v1/backends",
-    "/v1/listeners/infra%2Fgw%2Fhttp",
-    "/v1/routes/http/shop%2Fr",
-    "/v1/backends/shop%2Fllm",
+/// What stands for the names in paths of the admin API, and what some ask for.
+const NAMED: [(&str, &str); 9] = [
+    ("/v1/listeners/{name}", "/v1/listeners/infra%2Fgw%2Fhttp"),
+    (
+        "/v1/listener-statuses/{name}",
+        "/v1/listener-statuses/infra%2Fgw%2Ftls",
+    ),
+    (
+        "/v1/routes/{kind}/{namespace}/{name}",
+        "/v1/routes/HTTPRoute/shop/r",
+    ),
+    ("/v1/backends/{namespace}/{name}", "/v1/backends/shop/llm"),
+    (
+        "/v1/certificates/{namespace}/{name}",
+        "/v1/certificates/infra/x",
+    ),
+    (
+        "/v1/ai/services/{namespace}/{name}",
+        "/v1/ai/services/shop/llm",
+    ),
+    ("/v1/plugins/{namespace}/{name}", ""),
+    (
+        "/v1/explain",
+        "/v1/explain?host=x&path=/v1/chat/completions&method=POST",
+    ),
+    // Watched while the calls are made.
+    ("/v1/trace", ""),
 ];
+
+/// All that the admin API answers, by its own description.
+async fn admin(binary: &Binary) -> Vec<String> {
+    let document = binary.text("/openapi.json").await;
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let read = paths
+        .iter()
+        .filter(|(_, methods)| methods.get("get").is_some());
+    let mut asked: Vec<_> = read
+        .map(|(path, _)| {
+            let named = NAMED
+                .iter()
+                .find(|(of, _)| path.trim_start_matches("/api") == *of);
+            named.map_or(path.as_str(), |(_, with)| with).to_owned()
+        })
+        .filter(|path| !path.is_empty())
+        .collect();
+    assert!(asked.len() > 30, "{asked:?}");
+    let unnamed = asked.iter().find(|path| path.contains('{'));
+    assert_eq!(unnamed, None, "give it a name");
+    asked.push("/openapi.json".to_owned());
+    asked
+}
 
 fn auth(kind: AiAuthKind, key: &str, header: Option<&str>) -> Option<AiAuth> {
     Some(AiAuth {
@@ -246,17 +275,27 @@ async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
     let log = folder.path().join("access.log");
     let secret_file = folder.path().join("session-secret");
     fs::write(&secret_file, SESSION).unwrap();
+    let collector = Collector::start().await;
     let keys = format!(
-        "log: {{level: debug, format: text}}\naccessLog: {{path: {}, sampleRate: 1}}\n\
+        "log: {{level: debug, format: text, openTelemetry: {{enabled: true, endpoint: {}, sampleRatio: 1.0}}}}\naccessLog: {{path: {}, sampleRate: 1}}\n\
          lastGoodCache: {{enabled: true, path: {}}}\n\
          sessionPersistence: {{secretKeyFile: {}}}",
+        collector.endpoint(),
         log.display(),
         folder.path().join("last-good").display(),
         secret_file.display()
     );
     let (binary, control_plane) = Binary::serving(&snapshot, &[], &keys).await;
 
+    let watching = tokio::spawn(http1::get(
+        binary.admin,
+        "x",
+        "/v1/trace?count=4&seconds=30",
+    ));
     let mut seen = call(&case).await;
+    let watched = watching.await.unwrap().unwrap().text().to_string();
+    assert!(watched.contains("\"sent\""), "{watched}");
+    seen += &watched;
     let asked = providers.good.asked();
     assert!(!asked.is_empty(), "the last provider is reached: {seen}");
     assert_eq!(asked[0].field("x-own-key"), Some(OWN_FIELD));
@@ -273,11 +312,19 @@ async fn no_secret_is_in_anything_that_the_binary_says_or_writes() {
     for request in control_plane.requests() {
         seen += &format!("{request:?}");
     }
-    for path in ADMIN {
-        let answer = binary.text(path).await;
-        assert!(!answer.is_empty(), "{path}");
-        seen += &answer;
+    for path in admin(&binary).await {
+        let answer = http1::get(binary.admin, "x", &path).await.unwrap();
+        let text = answer.text();
+        assert!(answer.status == 200 && !text.is_empty(), "{path}: {text}");
+        seen += &text;
     }
+    let spans = eventually("the spans arrive", || {
+        let spans = collector.spans();
+        let is_told = |key: &str| spans.iter().any(|span| span.attributes.contains_key(key));
+        is_told("gen_ai.response.model").then_some(spans)
+    })
+    .await;
+    seen += &format!("{spans:?}");
     eventually("the calls are logged", || {
         let text = fs::read_to_string(&log).unwrap_or_default();
         (text.lines().count() >= 12).then_some(())

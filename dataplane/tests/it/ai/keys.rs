@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dataplane_telemetry::access_log::{self, Sink};
 use dataplane_testkit::eventually;
+use ir::ai::AiPrice;
 
 use super::*;
 
@@ -175,7 +176,14 @@ async fn no_key_and_no_content_is_in_anything_that_can_be_read() {
         Answer::json(200, r#"{"choices":[{"message":{"content":"the answer canary"},"finish_reason":"stop"}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#),
     ])
     .await;
-    let case = Case::new(service(AiProvider::OpenAi, &provider));
+    let mut service = service(AiProvider::OpenAi, &provider);
+    let price = AiPrice {
+        input: 2.5,
+        cached_input: None,
+        output: 10.0,
+    };
+    service.prices = BTreeMap::from([("m".to_owned(), price)]);
+    let case = Case::new(service);
     let folder = std::env::temp_dir().join(format!("nantian-ai-keys-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("access.log");
@@ -234,6 +242,7 @@ async fn no_key_and_no_content_is_in_anything_that_can_be_read() {
     }
     assert_eq!(line["gen_ai_input_tokens"], 1);
     assert_eq!(line["gen_ai_output_tokens"], 1);
+    assert_eq!(line["gen_ai_cost"], 0.000_012_5);
     tokio::time::timeout(Duration::from_secs(20), gateway.stopped())
         .await
         .unwrap();
