@@ -20,8 +20,13 @@ WEATHER = [("call_a", "weather", {"city": "Paris"}), ("call_b", "weather", {"cit
 SHAPE = {"name": "Ada", "age": 36}
 
 
-def plan(text, has_results, has_tools, has_schema, images):
-    """What to answer: a status, words, tool calls, or a stream that breaks."""
+def plan(text, *about):
+    """What to answer, and whether in one piece although a stream was asked for."""
+    return answer_to(text, *about) | {"at once": "at once" in text}
+
+
+def answer_to(text, has_results, has_tools, has_schema, images):
+    """A status, words, tool calls, or a stream that breaks."""
     if "fail" in text:
         return {"status": int(text.split("fail ")[1][:3])}
     if "break" in text:
@@ -70,7 +75,8 @@ class Fake(BaseHTTPRequestHandler):
             return self.fail(400, repr(error))
         if "status" in wanted:
             return self.fail(wanted["status"])
-        (self.stream if self.is_stream(body) else self.whole)(body, wanted)
+        in_pieces = self.is_stream(body) and not wanted.get("at once")
+        (self.stream if in_pieces else self.whole)(body, wanted)
 
     def is_stream(self, body):
         return bool(body.get("stream"))

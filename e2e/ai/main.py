@@ -208,6 +208,22 @@ def openai_broken_streams(gateway, provider):
 
 
 @case
+def openai_streams_of_servers_that_do_not_stream(gateway, provider):
+    client = gateway.openai(provider)
+    chunks = list(ask(client, "say hello at once", stream=True, stream_options={"include_usage": True}))
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    finished = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    assert said == TEXT and [it for it in finished if it] == ["stop"], chunks
+    assert not chunks[-1].choices and chunks[-1].usage.total_tokens == 18, chunks[-1]
+    with client.chat.completions.stream(
+        model="default", messages=[{"role": "user", "content": "weather of both at once"}], tools=[TOOL]
+    ) as stream:
+        calls = stream.get_final_completion().choices[0].message.tool_calls
+    told = [(call.function.name, json.loads(call.function.arguments)) for call in calls]
+    assert told == [(name, arguments) for _, name, arguments in fakes.WEATHER], told
+
+
+@case
 def openai_refusals(gateway, provider):
     if provider == "openai":
         return
@@ -438,6 +454,24 @@ def anthropic_broken_streams(gateway, provider):
                     said += text
                 stream.get_final_message()
         assert said == TEXT, (way, said)
+
+
+@case
+def anthropic_streams_of_servers_that_do_not_stream(gateway, provider):
+    client = gateway.anthropic(provider)
+    with client.messages.stream(
+        model="default", max_tokens=100, messages=[{"role": "user", "content": "say hello at once"}]
+    ) as stream:
+        said = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert said == TEXT and final.stop_reason == "end_turn" and final.usage.output_tokens == 7, final
+    with client.messages.stream(
+        model="default", max_tokens=100, tools=[ANTHROPIC_TOOL],
+        messages=[{"role": "user", "content": "weather of both at once"}],
+    ) as stream:
+        final = stream.get_final_message()
+    calls = [(block.name, block.input) for block in final.content if block.type == "tool_use"]
+    assert calls == [(name, arguments) for _, name, arguments in fakes.WEATHER], final
 
 
 @case
