@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use dataplane_ai::call::{Call, Operation};
 use dataplane_ai::claim::claim;
@@ -84,12 +84,26 @@ pub(crate) fn reason_of(failure: &Failure) -> Reason {
     }
 }
 
-/// Nothing of that kind is served.
-pub(crate) fn unknown_path(path: &str) -> Failure {
+/// Nothing of that kind is served, or not by that method.
+pub(crate) fn not_served(path: &str) -> Reply {
     // Cut, because it is the client's and comes back.
     let shown: String = path.chars().take(128).collect();
-    let message = format!("there is no {shown} here, use /v1/chat/completions or /v1/messages");
-    Failure::new(FailureReason::NotFound, StatusCode::NOT_FOUND, message).coded("unknown_url")
+    let asked_by = |method| Some((Operation::of(&method, path)?.client(), method));
+    let Some((format, method)) = [Method::POST, Method::GET].into_iter().find_map(asked_by) else {
+        let message = format!("there is no {shown} here, use /v1/chat/completions or /v1/messages");
+        let failure = Failure::new(FailureReason::NotFound, StatusCode::NOT_FOUND, message);
+        let failure = failure.coded("unknown_url");
+        return refusal(&failure, ClientFormat::OpenAi, Reason::RouteNotFound);
+    };
+    let message = format!("{shown} is asked by {method} only");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let failure = Failure::new(FailureReason::NotFound, status, message);
+    let failure = failure.coded("method_not_allowed");
+    let mut reply = refusal(&failure, format, Reason::RouteNotFound);
+    if let Ok(method) = HeaderValue::from_str(method.as_str()) {
+        reply.headers.insert(header::ALLOW, method);
+    }
+    reply
 }
 
 /// The configuration of the service is broken; it says more in the process's own log.

@@ -58,8 +58,8 @@ pub(super) async fn serve<'c>(
         Ok(Step::reply(reply))
     };
     let Some(operation) = Operation::of(&request.method, request.target.path()) else {
-        let failure = phase::ai::unknown_path(request.target.path());
-        return refuse(&failure, ClientFormat::OpenAi, Reason::RouteNotFound);
+        let reply = phase::ai::not_served(request.target.path());
+        return Ok(Step::reply(reply));
     };
     let format = operation.client();
     let Ok(service) = &ai.service else {

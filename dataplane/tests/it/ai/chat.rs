@@ -184,6 +184,21 @@ async fn what_is_no_chat_passes_untouched() {
         );
         assert_eq!(asked.body, body);
     }
+    for (path, message) in [
+        (
+            "/v1/chat/completions",
+            "/v1/chat/completions is asked by POST only",
+        ),
+        ("/v1/messages", "/v1/messages is asked by POST only"),
+    ] {
+        let refused = case.connect().await.get("x", path).await.unwrap();
+        assert_eq!(refused.status, 405);
+        assert_eq!(refused.header("allow"), "POST");
+        assert_eq!(refused.json()["error"]["message"], message);
+    }
+    let refused = case.post("/v1/models", "{}").await;
+    assert_eq!(refused.status, 405);
+    assert_eq!(refused.header("allow"), "GET");
     let unknown = case.post("/v1/files", "{}").await;
     assert_eq!(unknown.status, 404);
     assert_eq!(unknown.json()["error"]["code"], "unknown_url");
