@@ -57,6 +57,17 @@ impl<'a> Place<'a> {
             .unwrap()
     }
 
+    /// The same with a data plane and a Gateway at that port, once a route has become traffic.
+    pub(crate) async fn served_by(&self, kubeconfig: &Path) -> (ControlPlane, DataPlane, u16) {
+        let shim = self.shim_by(kubeconfig).await;
+        let data_plane = DataPlane::spawn(shim.grpc, None, |_| ()).unwrap();
+        let port = free_port();
+        self.gateway(port);
+        self.route("one.test");
+        wait_sent_to(port, "one.test").await;
+        (shim, data_plane, port)
+    }
+
     pub(crate) fn gateway(&self, port: u16) {
         let text = format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
@@ -565,15 +576,7 @@ async fn the_rights_of_the_manifest_are_enough() {
     };
     let place = Place::new(server, "rights", ALONE);
     let kubeconfig = account(&place, str::to_owned);
-    let settings = place.settings.path().join("shim.yaml");
-    let shim = ControlPlane::follow(&kubeconfig, &settings, free_address())
-        .await
-        .unwrap();
-    let _data_plane = DataPlane::spawn(shim.grpc, None, |_| ()).unwrap();
-    let port = free_port();
-    place.gateway(port);
-    place.route("one.test");
-    wait_sent_to(port, "one.test").await;
+    let (shim, _data_plane, _) = place.served_by(&kubeconfig).await;
     place.programmed().await;
     let faults = shim.admin.told_all().await;
     assert!(
@@ -595,15 +598,7 @@ async fn a_kind_that_may_not_be_listed_is_named_and_the_others_are_served() {
                  tokenpolicies, wasmplugins]";
     let some = |text: &str| text.replacen("resources: [\"*\"]", &format!("resources: {kinds}"), 1);
     let kubeconfig = account(&place, some);
-    let settings = place.settings.path().join("shim.yaml");
-    let shim = ControlPlane::follow(&kubeconfig, &settings, free_address())
-        .await
-        .unwrap();
-    let _data_plane = DataPlane::spawn(shim.grpc, None, |_| ()).unwrap();
-    let port = free_port();
-    place.gateway(port);
-    place.route("one.test");
-    wait_sent_to(port, "one.test").await;
+    let (shim, _data_plane, _) = place.served_by(&kubeconfig).await;
     let is_named = |told: &[String]| {
         let mut told = told.iter();
         told.any(|it| it.contains("TLSRoute") && it.contains("may not be listed"))

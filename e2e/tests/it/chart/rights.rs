@@ -3,7 +3,6 @@
 use dataplane_testkit::snapshot::free_port;
 use e2e::api_server::ApiServer;
 use e2e::chart::{Tools, objects};
-use e2e::gateway::DataPlane;
 use serde_json::Value;
 
 use crate::cluster::{ALONE, Place, condition, log_in, wait_sent_to};
@@ -83,12 +82,8 @@ async fn a_shim_of_some_namespaces_serves_them_and_can_read_no_other() {
     let settings = place.settings.path().join("shim.yaml");
     let text = std::fs::read_to_string(&settings).unwrap();
     std::fs::write(&settings, format!("{text}watchNamespaces: [{watched}]\n")).unwrap();
-    let shim = place.shim_by(&log_in(&place, &release, &account)).await;
-    let _data_plane = DataPlane::spawn(shim.grpc, None, |_| ()).unwrap();
-    let port = free_port();
-    place.gateway(port);
-    place.route("one.test");
-    wait_sent_to(port, "one.test").await;
+    let kubeconfig = log_in(&place, &release, &account);
+    let (shim, _data_plane, port) = place.served_by(&kubeconfig).await;
     place.programmed().await;
     let faults = shim.admin.told_all().await;
     let is_refused = |it: &String| it.contains("may not be listed");
