@@ -181,6 +181,8 @@ async fn output_that_nobody_reads_stops_no_traffic() {
     control_plane.acked("v2").await;
     // It ends as well, when told to.
     gateway.signal("TERM");
+    // Two that wait to be taken are one.
+    until(DEADLINE, async || gateway.status("/readyz").await != 200).await;
     gateway.signal("TERM");
     let mut gateway = gateway;
     within("its end", async {
