@@ -16,6 +16,7 @@ mod cluster;
 mod cluster_backends;
 mod cluster_faults;
 mod console;
+mod documented;
 mod faults;
 mod gateway_api_examples;
 mod gateway_api_pages;
