@@ -31,3 +31,4 @@ mod support;
 mod tasks;
 mod two_processes;
 mod wasm_example;
+mod wasm_status;
