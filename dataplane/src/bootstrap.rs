@@ -21,6 +21,7 @@ pub mod error;
 pub mod keys;
 pub mod reference;
 mod checked;
+mod in_force;
 mod written;
 
 pub use error::{BootstrapError, Fault};

@@ -28,9 +28,6 @@ use crate::message::Request;
 use crate::reply::Reply;
 use crate::worker::Worker;
 
-/// The largest answer of a service; with a larger one the request does not pass.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
-
 /// Fields of the service's own message, which say nothing about the request's.
 const NOT_TO_COPY: [HeaderName; 15] = [
     header::CONTENT_LENGTH,
@@ -96,7 +93,7 @@ pub(crate) async fn ask(
     let limit = worker.settings.authorization_timeout;
     let wanted = Wanted {
         idle: limit,
-        body_bytes_max: ANSWER_BYTES_MAX,
+        body_bytes_max: worker.settings.authorization_bytes_max,
         keeps_body: true,
     };
     let answer = timeout(limit, call::send(worker, &way, &message, body, wanted)).await;

@@ -6,6 +6,7 @@
 //! here knows routes.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -99,7 +100,11 @@ async fn detect(
                 Ok(Ok(1..)) => {}
                 Ok(_) => return None,
                 Err(_) => {
-                    ended_by(worker, arrival.bind, LifeLimit::FirstByte);
+                    let limit = match is_draining {
+                        false => LifeLimit::FirstByte,
+                        true => LifeLimit::Drain,
+                    };
+                    ended_by(worker, arrival.bind, limit);
                     return None;
                 }
             },
@@ -132,21 +137,22 @@ async fn serve_http1(
     // Made once, because it would have to be entered in a list again for every request.
     let mut drained = pin!(arrival.drain.cancelled());
     loop {
-        let pause = match served {
-            0 => settings.first_byte_timeout,
-            _ => settings.keepalive_idle,
+        let (pause, limit) = match served {
+            0 => (settings.first_byte_timeout, LifeLimit::FirstByte),
+            _ => (settings.keepalive_idle, LifeLimit::Idle),
         };
         let idle = Idle {
             is_tls: arrival.tls.is_some(),
             timer: &timer,
             pause,
+            limit,
             drained: drained.as_mut(),
         };
         let head = match read_head(worker, io, &mut buf, idle).await {
             Ok(Some(head)) => head,
             Ok(None) => return Ended::Cleanly,
-            Err(HeadFault::Silent) => {
-                ended_by(worker, arrival.bind, silent(served));
+            Err(HeadFault::Silent(limit)) => {
+                ended_by(worker, arrival.bind, limit);
                 return Ended::Cleanly;
             }
             Err(fault) => {
@@ -190,7 +196,7 @@ async fn serve_request(
             let reply = refused(refusal);
             let refusing = Box::pin(proxy::refuse(worker, arrival, &mut responder, reply));
             let _ = refusing.await;
-            linger(io).await;
+            linger(worker, arrival, io).await;
             return Some(Ended::Cleanly);
         }
     };
@@ -201,12 +207,12 @@ async fn serve_request(
         return Some(Ended::Cut);
     }
     if !responder.keeps_alive() {
-        linger(io).await;
+        linger(worker, arrival, io).await;
         return Some(Ended::Cleanly);
     }
     if !(body.is_done() || Box::pin(finish_body(&mut body, &worker.settings)).await) {
         ended_by(worker, arrival.bind, LifeLimit::RequestRest);
-        linger(io).await;
+        linger(worker, arrival, io).await;
         return Some(Ended::Cleanly);
     }
     None
@@ -236,8 +242,8 @@ async fn finish_body(body: &mut RequestBody<'_>, settings: &Settings) -> bool {
 enum HeadFault {
     Malformed(HeadError),
     Slow,
-    /// Nothing came of it.
-    Silent,
+    /// Nothing came of it, for as long as this says.
+    Silent(LifeLimit),
     /// Memory is short, and the head wants more than one piece of it.
     NoRoom,
 }
@@ -248,6 +254,8 @@ struct Idle<'a, D> {
     timer: &'a Timer,
     /// How long nothing may come.
     pause: Duration,
+    /// What that is.
+    limit: LifeLimit,
     /// Ready when the connection shall end.
     drained: Pin<&'a mut D>,
 }
@@ -279,9 +287,9 @@ async fn read_head(
             // Nothing of a request is here: an idle connection keeps no memory.
             *buf = BytesMut::new();
             match wait_for_request(io, buf, &mut idle, settings.drain_idle).await {
-                Some(true) => continue,
-                Some(false) => return Ok(None),
-                None => return Err(HeadFault::Silent),
+                Waited::Came => continue,
+                Waited::Ended => return Ok(None),
+                Waited::InVain(limit) => return Err(HeadFault::Silent(limit)),
             }
         }
         let is_large = buf.len() >= SMALL_HEAD_BYTES;
@@ -306,14 +314,31 @@ async fn read_head(
     }
 }
 
-/// Waits for first bytes and reads them; false when the connection shall end instead, and nothing
-/// when that is because nothing came.
+/// How a wait for a request ended.
+enum Waited {
+    Came,
+    /// With the client's end of the connection.
+    Ended,
+    /// With ours, because of this limit.
+    InVain(LifeLimit),
+}
+
+impl Waited {
+    fn of(read: &io::Result<usize>) -> Self {
+        match read {
+            Ok(1..) => Self::Came,
+            Ok(0) | Err(_) => Self::Ended,
+        }
+    }
+}
+
+/// Waits for first bytes and reads them.
 async fn wait_for_request(
     io: &Duplex,
     buf: &mut BytesMut,
     idle: &mut Idle<'_, impl Future<Output = ()>>,
     drain_idle: Duration,
-) -> Option<bool> {
+) -> Waited {
     let is_tls = idle.is_tls;
     let read = async {
         // Over TLS a record may be decrypted already, which the socket does not show.
@@ -327,12 +352,15 @@ async fn wait_for_request(
     let mut read = pin!(read);
     tokio::select! {
         biased;
-        read = &mut read => return Some(matches!(read, Ok(1..))),
+        read = &mut read => return Waited::of(&read),
         () = idle.drained.as_mut() => {}
-        () = idle.timer.until(Instant::now() + idle.pause) => return None,
+        () = idle.timer.until(Instant::now() + idle.pause) => return Waited::InVain(idle.limit),
     }
     // A request may be on its way; it is still served, with the word that it is the last.
-    Some(matches!(timeout(drain_idle, read).await, Ok(Ok(1..))))
+    match timeout(drain_idle, read).await {
+        Ok(read) => Waited::of(&read),
+        Err(_) => Waited::InVain(LifeLimit::Drain),
+    }
 }
 
 /// Whether the connection ends behind its request number `served`; counts that it does for a limit.
@@ -346,14 +374,6 @@ fn is_last(worker: &Worker, arrival: &Arrival, served: u32, born: Instant) -> bo
     };
     ended_by(worker, arrival.bind, limit);
     true
-}
-
-/// What ends a connection from which nothing comes any more.
-fn silent(served: u32) -> LifeLimit {
-    match served {
-        0 => LifeLimit::FirstByte,
-        _ => LifeLimit::Idle,
-    }
 }
 
 /// Counts that a limit of its life ends a connection.
@@ -378,7 +398,7 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
             };
             (reason, error.status(), error.detail())
         }
-        HeadFault::Slow | HeadFault::Silent => {
+        HeadFault::Slow | HeadFault::Silent(_) => {
             let detail = "the request head did not arrive in time";
             (Reason::HeadTimeout, StatusCode::REQUEST_TIMEOUT, detail)
         }
@@ -394,14 +414,16 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
     let told = proxy::refuse(worker, arrival, &mut responder, reply).await;
     // There is no room to read what still comes either.
     if told.is_ok() && reason != Reason::Overload {
-        linger(io).await;
+        linger(worker, arrival, io).await;
     }
 }
 
 /// Ends our direction and drops what still comes for a moment, so that the answer is not lost.
-async fn linger(io: &Duplex) {
-    if let Ok(Ok(())) = timeout(SHUTDOWN_TIME_MAX, io.shutdown()).await {
-        io.drop_rest().await;
+async fn linger(worker: &Worker, arrival: &Arrival, io: &Duplex) {
+    if let Ok(Ok(())) = timeout(SHUTDOWN_TIME_MAX, io.shutdown()).await
+        && !io.drop_rest(&worker.settings.linger).await
+    {
+        ended_by(worker, arrival.bind, LifeLimit::Linger);
     }
 }
 

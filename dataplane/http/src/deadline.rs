@@ -19,9 +19,6 @@ use crate::settings::Settings;
 /// How long a note may stay unseen.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// How long a client that has closed its sending half is taken to wait for an endpoint that is silent.
-const HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
-
 /// What is seen of the client while a request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
@@ -56,6 +53,8 @@ struct Limits {
     tunnel_idle: Duration,
     request_body_idle: Duration,
     write_idle: Duration,
+    /// How long a client that has closed its sending half is taken to wait for a silent endpoint.
+    half_closed: Duration,
 }
 
 /// What is expected of the upstream side.
@@ -86,6 +85,7 @@ impl Watch {
                 tunnel_idle: settings.tunnel_idle,
                 request_body_idle: settings.request_body_idle,
                 write_idle: settings.write_idle,
+                half_closed: settings.half_closed_max,
             },
             total: Cell::new(due),
             attempt: Cell::new(None),
@@ -209,7 +209,7 @@ impl Watch {
         match self.upstream.get() {
             None | Some((_, Wait::Tunnel)) => false,
             Some(_) if self.client_write.get().is_some() => false,
-            Some((since, _)) => now >= ended.max(since) + HALF_CLOSED_MAX,
+            Some((since, _)) => now >= ended.max(since) + self.limits.half_closed,
         }
     }
 

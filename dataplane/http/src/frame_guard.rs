@@ -24,6 +24,9 @@ pub struct FrameLimits {
     pub window_updates_per_data_max: u32,
     /// DATA and CONTINUATION frames in a row that bring nothing and end nothing.
     pub empty_in_row_max: u32,
+    /// DATA frames that bring nothing and end nothing, in the life of a connection. h2 ends one
+    /// behind 100 of them, whatever is said here.
+    pub empty_data_max: u32,
 }
 
 impl FrameLimits {
@@ -33,6 +36,7 @@ impl FrameLimits {
         priority_per_stream_max: 100,
         window_updates_per_data_max: 10,
         empty_in_row_max: 20,
+        empty_data_max: 100,
     };
 }
 
@@ -77,6 +81,8 @@ pub(crate) struct FrameGuard {
     window_updates: u64,
     /// The last so many frames were empty.
     empty_in_row: u32,
+    /// DATA frames that were empty.
+    empty_data: u32,
     data_sent: u64,
     control_left: u32,
     control_since: Instant,
@@ -94,6 +100,7 @@ impl FrameGuard {
             priorities: 0,
             window_updates: 0,
             empty_in_row: 0,
+            empty_data: 0,
             data_sent: 0,
             control_left: limits.control_max,
             control_since: now,
@@ -171,7 +178,9 @@ impl FrameGuard {
             return Ok(());
         }
         self.empty_in_row += 1;
-        let is_within = self.empty_in_row <= self.limits.empty_in_row_max;
+        self.empty_data += u32::from(frame.kind == DATA);
+        let is_within = self.empty_in_row <= self.limits.empty_in_row_max
+            && self.empty_data <= self.limits.empty_data_max;
         within(is_within, Http2Limit::Empty)
     }
 

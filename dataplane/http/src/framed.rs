@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use dataplane_telemetry::metrics::{Http2Limit, ListenerMetrics};
 
 use crate::frame_guard::{FrameGuard, FrameLimits};
-use crate::io::{Io, drop_rest};
+use crate::io::{Io, Linger, drop_rest};
 
 /// What is gathered of small frames before it is written without being asked to.
 const GATHERED_MAX: usize = 16 * 1024;
@@ -99,12 +99,12 @@ impl Line {
     }
 
     /// Drops what still comes behind the end of h2's connection, see [`drop_rest`].
-    pub(crate) async fn linger(&self) {
+    pub(crate) async fn linger(&self, limits: &Linger) -> bool {
         let poll_read = |cx: &mut Context<'_>, piece: &mut ReadBuf<'_>| {
             let mut way = self.0.way.borrow_mut();
             Pin::new(&mut way.io).poll_read(cx, piece)
         };
-        drop_rest(poll_read).await;
+        drop_rest(limits, poll_read).await
     }
 
     fn poll_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

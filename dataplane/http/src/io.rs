@@ -18,12 +18,25 @@ use tokio::time::timeout;
 
 use dataplane_tls::{ClientStream, ServerStream};
 
-/// Bytes that are dropped of a peer that does not stop to send.
-const DROPPED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long it may be silent meanwhile.
-const DROPPED_SILENCE_MAX: Duration = Duration::from_secs(1);
-/// How long all of it may take.
-const DROPPED_TIME_MAX: Duration = Duration::from_secs(5);
+/// How much is read of a client that goes on sending behind our end of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linger {
+    /// Bytes that are dropped of one that does not stop.
+    pub bytes_max: usize,
+    /// How long it may be silent meanwhile.
+    pub silence_max: Duration,
+    /// How long all of it may take.
+    pub time_max: Duration,
+}
+
+impl Linger {
+    /// The product's defaults.
+    pub const DEFAULT: Self = Self {
+        bytes_max: 64 * 1024 * 1024,
+        silence_max: Duration::from_secs(1),
+        time_max: Duration::from_secs(5),
+    };
+}
 
 /// A connection: plain TCP, or TLS from a client or to an endpoint.
 #[derive(Debug)]
@@ -109,24 +122,28 @@ impl AsyncWrite for Io {
 /// Reads and drops what still comes behind our end, so that what was written is not lost to the
 /// reset that unread bytes cause (RFC 9112 9.6).
 ///
-/// Ends with the peer's own end, when it is silent for a moment, or when it had enough time.
+/// True when the peer ended its direction; false when a limit was met before it did.
 pub(crate) async fn drop_rest(
+    limits: &Linger,
     mut poll_read: impl FnMut(&mut Context<'_>, &mut ReadBuf<'_>) -> Poll<io::Result<()>>,
-) {
+) -> bool {
     let dropping = async {
         let mut piece = vec![0; 16 * 1024];
         let mut dropped = 0;
-        while dropped < DROPPED_BYTES_MAX {
+        while dropped < limits.bytes_max {
             let mut piece = ReadBuf::new(&mut piece);
             let read = poll_fn(|cx| poll_read(cx, &mut piece));
-            match timeout(DROPPED_SILENCE_MAX, read).await {
+            match timeout(limits.silence_max, read).await {
                 Ok(Ok(())) if !piece.filled().is_empty() => dropped += piece.filled().len(),
-                _ => return,
+                Ok(_) => return true,
+                Err(_) => return false,
             }
         }
+        false
     };
     // Boxed, because only the end of a connection needs the room.
-    let _ = timeout(DROPPED_TIME_MAX, Box::pin(dropping)).await;
+    let dropped = timeout(limits.time_max, Box::pin(dropping)).await;
+    dropped.unwrap_or(false)
 }
 
 /// A stream that one task may read and write in two futures at once.
@@ -249,7 +266,10 @@ impl Duplex {
     }
 
     /// Drops what still comes, see [`drop_rest`].
-    pub(crate) async fn drop_rest(&self) {
-        drop_rest(|cx, piece| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, piece)).await;
+    pub(crate) async fn drop_rest(&self, limits: &Linger) -> bool {
+        let poll_read = |cx: &mut Context<'_>, piece: &mut ReadBuf<'_>| {
+            Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, piece)
+        };
+        drop_rest(limits, poll_read).await
     }
 }

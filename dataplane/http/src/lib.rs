@@ -45,7 +45,7 @@ pub mod h1;
 pub use arrival::{Arrival, Texts, TlsFacts};
 pub use connection::serve;
 pub use dataplane_upstream::admission::Limits as UpstreamLimits;
-pub use io::Io;
+pub use io::{Io, Linger};
 pub use overload::{InflightLimits, Overload};
 pub use settings::Settings;
 pub use worker::Worker;

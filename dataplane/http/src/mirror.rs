@@ -20,9 +20,6 @@ use crate::message::Request;
 use crate::pipe::{Lost, Writer, pipe};
 use crate::worker::Worker;
 
-/// What is read of a mirror's answer, so that its connection can be used again.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-
 /// A request that shall be copied, as it was when the filter met it.
 #[derive(Debug)]
 pub(crate) struct Copy {
@@ -79,7 +76,7 @@ pub(crate) fn start(
 async fn run(worker: &Worker, copy: &Copy, body: Body, idle: Duration) -> MirrorResult {
     let wanted = Wanted {
         idle,
-        body_bytes_max: ANSWER_BYTES_MAX,
+        body_bytes_max: worker.settings.mirror_answer_bytes_max,
         keeps_body: false,
     };
     match call::send(worker, &copy.way, &copy.message, body, wanted).await {

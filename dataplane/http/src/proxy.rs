@@ -159,7 +159,7 @@ async fn run(
     }
     let found = ruled(worker, ctx, request);
     // Those that no route takes count too.
-    if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Entry).await? {
+    if let Step::Reply(reply) = rated(worker, ctx, request, responder, Stage::Entry).await? {
         return Ok(Step::Reply(reply));
     }
     if let Step::Reply(reply) = found {
@@ -211,7 +211,7 @@ async fn run(
     {
         return Ok(Step::Reply(reply));
     }
-    if let Step::Reply(reply) = rated(ctx, request, responder, Stage::Backend).await? {
+    if let Step::Reply(reply) = rated(worker, ctx, request, responder, Stage::Backend).await? {
         return Ok(Step::Reply(reply));
     }
     let _place = match phase::upstream::enter(ctx, worker.settings.upstream_limits) {
@@ -266,6 +266,7 @@ fn mirrored(
 
 /// Asks the lists of addresses and the limits of rate, and waits where one says so.
 async fn rated(
+    worker: &Worker,
     ctx: &mut Context<'_>,
     request: &Request,
     responder: &mut Responder<'_>,
@@ -279,7 +280,7 @@ async fn rated(
         return Ok(Step::Reply(reply));
     }
     loop {
-        match phase::rate::take(ctx, request, stage) {
+        match phase::rate::take(ctx, request, stage, &worker.settings) {
             Said::Pass => return Ok(Step::Continue),
             Said::Refuse(reply) => return Ok(Step::Reply(reply)),
             Said::Wait(pause, _place) => {

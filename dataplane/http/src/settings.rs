@@ -12,6 +12,7 @@ use dataplane_resilience::retry::Allowance;
 
 use crate::frame_guard::FrameLimits;
 use crate::h1::HeadLimits;
+use crate::io::Linger;
 use crate::overload::InflightLimits;
 
 /// Limits and deadlines; one value for the whole process, shared by all workers.
@@ -43,6 +44,14 @@ pub struct Settings {
     pub request_rest_bytes_max: u64,
     /// How long that may take.
     pub request_rest_time: Duration,
+    /// What is read and dropped behind our end of a client's connection, so that it gets the answer.
+    pub linger: Linger,
+    /// How long a client that sends no more waits for an endpoint that is silent.
+    pub half_closed_max: Duration,
+    /// How long a request waits at limits of rate that let requests wait.
+    pub rate_queue_time: Duration,
+    /// Requests that wait at one such limit.
+    pub rate_queue_max: usize,
     /// How long an HTTP/2 connection may stay without streams before GOAWAY.
     pub h2_idle: Duration,
     /// Streams a client may have open at once on one HTTP/2 connection.
@@ -77,14 +86,26 @@ pub struct Settings {
     pub connect_retries: u32,
     /// How long an authorization service may take in all.
     pub authorization_timeout: Duration,
+    /// What is read of the answer of such a service, its head apart; a larger one is no answer where
+    /// its body matters.
+    pub authorization_bytes_max: usize,
     /// Room for requests that are copied to a mirror; further ones are not copied.
     pub mirrors: Gate,
     /// How long a mirror may take to do anything.
     pub mirror_timeout: Duration,
     /// How far a mirror may fall behind within a request body.
     pub mirror_buffer_bytes: usize,
+    /// What is read of a mirror's answer, so that its connection can be used again.
+    pub mirror_answer_bytes_max: usize,
     /// How many retries a cluster bears; `None` for any number.
     pub retry_budget: Option<Allowance>,
+    /// The longest pause that a response may ask for before the attempt that stands in for it.
+    pub retry_after_max: Duration,
+    /// What is read and dropped of a response that another one stands in for, so that the
+    /// endpoint's connection can be kept.
+    pub discard_bytes_max: usize,
+    /// How long that may take.
+    pub discard_time: Duration,
     /// How much of a request body is kept for another attempt, unless the route says otherwise.
     pub request_body_buffer_bytes: usize,
     /// Largest request to an AI service, and largest answer of a provider that is not in pieces; both
@@ -106,6 +127,8 @@ pub struct Settings {
     pub large_heads: Gate,
     /// When clients are told to come again that an overload turned away.
     pub overload_retry_after: Duration,
+    /// Streams that are opened at once on one HTTP/2 connection to an endpoint.
+    pub upstream_h2_streams_max: u16,
     /// How long an endpoint may be silent on an HTTP/2 connection with running requests before it
     /// is asked for a sign of life.
     pub upstream_h2_ping_after: Duration,
@@ -128,6 +151,10 @@ impl Default for Settings {
             drain_idle: Duration::from_secs(2),
             request_rest_bytes_max: 64 * 1024,
             request_rest_time: Duration::from_secs(1),
+            linger: Linger::DEFAULT,
+            half_closed_max: Duration::from_secs(2),
+            rate_queue_time: Duration::from_secs(5),
+            rate_queue_max: 1024,
             h2_idle: Duration::from_secs(300),
             h2_streams_max: 100,
             h2_frames: FrameLimits::DEFAULT,
@@ -145,10 +172,15 @@ impl Default for Settings {
             write_idle: Duration::from_secs(30),
             connect_retries: 2,
             authorization_timeout: Duration::from_secs(5),
+            authorization_bytes_max: 256 * 1024,
             mirrors: Gate::new(Some(1024)),
             mirror_timeout: Duration::from_secs(30),
             mirror_buffer_bytes: 256 * 1024,
+            mirror_answer_bytes_max: 1024 * 1024,
             retry_budget: Some(Allowance::default()),
+            retry_after_max: Duration::from_secs(5),
+            discard_bytes_max: 64 * 1024,
+            discard_time: Duration::from_millis(50),
             request_body_buffer_bytes: 64 * 1024,
             ai_body_bytes_max: 32 * 1024 * 1024,
             tunnel_drain: Duration::from_secs(30),
@@ -159,6 +191,7 @@ impl Default for Settings {
             inflight: InflightLimits::default(),
             large_heads: Gate::new(None),
             overload_retry_after: Duration::from_secs(1),
+            upstream_h2_streams_max: 100,
             upstream_h2_ping_after: Duration::from_secs(15),
             upstream_h2_ping_timeout: Duration::from_secs(10),
         }

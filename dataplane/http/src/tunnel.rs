@@ -26,6 +26,8 @@ const PART_TIME_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Carried {
     pub(crate) from_client: u64,
     pub(crate) to_client: u64,
+    /// It had to end before both sides had ended it.
+    pub(crate) is_parted: bool,
 }
 
 /// Both sides, and when they are parted.
@@ -54,6 +56,7 @@ pub(crate) async fn run(
     let Carried {
         from_client,
         to_client,
+        is_parted,
     } = carried;
     let mut rest = BytesMut::from(&rest[..]);
     let carrying = async {
@@ -71,7 +74,10 @@ pub(crate) async fn run(
     };
     match select(pin!(carrying), pin!(drained)).await {
         Either::Left((ended, _)) => ended,
-        Either::Right(((), _)) => part(ends).await,
+        Either::Right(((), _)) => {
+            *is_parted = true;
+            part(ends).await
+        }
     }
 }
 

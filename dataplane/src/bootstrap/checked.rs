@@ -231,7 +231,6 @@ fn log(written: &Written) -> log::Settings {
 }
 
 fn http(written: &Written) -> dataplane_http::Settings {
-    use dataplane_http::frame_guard::FrameLimits;
     use dataplane_http::h1::HeadLimits;
     use dataplane_resilience::retry::Allowance;
 
@@ -262,14 +261,17 @@ fn http(written: &Written) -> dataplane_http::Settings {
         drain_idle: written.duration(&key::DRAIN_IDLE),
         request_rest_bytes_max: written.number(&key::REQUEST_REST_BYTES),
         request_rest_time: written.duration(&key::REQUEST_REST_TIME),
+        linger: dataplane_http::Linger {
+            bytes_max: to_usize(written.number(&key::LINGER_BYTES)),
+            silence_max: written.duration(&key::LINGER_SILENCE),
+            time_max: written.duration(&key::LINGER_TIME),
+        },
+        half_closed_max: written.duration(&key::HALF_CLOSED),
+        rate_queue_time: written.duration(&key::RATE_QUEUE_TIME),
+        rate_queue_max: to_usize(written.number(&key::RATE_QUEUE)),
         h2_idle: written.duration(&key::H2_IDLE),
         h2_streams_max: to_u32(written.number(&key::H2_STREAMS)),
-        h2_frames: FrameLimits {
-            control_max: to_u32(written.number(&key::H2_CONTROL_FRAMES)),
-            priority_per_stream_max: to_u32(written.number(&key::H2_PRIORITY_FRAMES)),
-            window_updates_per_data_max: to_u32(written.number(&key::H2_WINDOW_UPDATES)),
-            empty_in_row_max: to_u32(written.number(&key::H2_EMPTY_FRAMES)),
-        },
+        h2_frames: frames(written),
         h2_pending_resets_max: to_usize(written.number(&key::H2_PENDING_RESETS)),
         h2_early_resets_max: to_usize(written.number(&key::H2_EARLY_RESETS)),
         h2_stream_window: to_u32(written.number(&key::H2_STREAM_WINDOW)),
@@ -286,9 +288,14 @@ fn http(written: &Written) -> dataplane_http::Settings {
         authorization_timeout: written.duration(&key::AUTHORIZATION_TIMEOUT),
         large_heads: Gate::new(None),
         overload_retry_after: written.duration(&key::RETRY_AFTER),
+        authorization_bytes_max: to_usize(written.number(&key::AUTHORIZATION_BYTES)),
         mirrors: Gate::new(Some(to_usize(written.number(&key::MIRRORS)))),
         mirror_timeout: written.duration(&key::MIRROR_TIMEOUT),
         mirror_buffer_bytes: to_usize(written.number(&key::MIRROR_BUFFER)),
+        mirror_answer_bytes_max: to_usize(written.number(&key::MIRROR_ANSWER)),
+        retry_after_max: written.duration(&key::RETRY_PAUSE),
+        discard_bytes_max: to_usize(written.number(&key::DISCARD_BYTES)),
+        discard_time: written.duration(&key::DISCARD_TIME),
         retry_budget: written.flag(&key::RETRY_BUDGET).then(|| Allowance {
             ratio_percent: to_u32(written.number(&key::RETRY_RATIO)),
             burst: to_u32(written.number(&key::RETRY_BURST)),
@@ -298,6 +305,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
         tunnel_drain: written.duration(&key::TUNNEL_DRAIN),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
+        upstream_h2_streams_max: to_u16(written.number(&key::UPSTREAM_H2_STREAMS)),
         upstream_h2_ping_after: written.duration(&key::UPSTREAM_H2_PING),
         upstream_h2_ping_timeout: written.duration(&key::UPSTREAM_H2_PONG),
         upstream_limits: dataplane_http::UpstreamLimits {
@@ -311,6 +319,16 @@ fn http(written: &Written) -> dataplane_http::Settings {
             listener: written.limit(&key::INFLIGHT_LISTENER).map(to_usize),
             route: written.limit(&key::INFLIGHT_ROUTE).map(to_usize),
         },
+    }
+}
+
+fn frames(written: &Written) -> dataplane_http::frame_guard::FrameLimits {
+    dataplane_http::frame_guard::FrameLimits {
+        control_max: to_u32(written.number(&key::H2_CONTROL_FRAMES)),
+        priority_per_stream_max: to_u32(written.number(&key::H2_PRIORITY_FRAMES)),
+        window_updates_per_data_max: to_u32(written.number(&key::H2_WINDOW_UPDATES)),
+        empty_in_row_max: to_u32(written.number(&key::H2_EMPTY_FRAMES)),
+        empty_data_max: to_u32(written.number(&key::H2_EMPTY_DATA)),
     }
 }
 
@@ -371,6 +389,8 @@ fn streams(written: &Written) -> dataplane_stream::Settings {
             pending: None,
         },
         upstream_connections: Gate::new(None),
+        linger_time: written.duration(&key::TCP_LINGER),
+        linger_bytes_max: to_usize(written.number(&key::TCP_LINGER_BYTES)),
         hello_timeout: written.duration(&key::TLS_HANDSHAKE),
         connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
         connect_timeout_elsewhere: connect_elsewhere(written),
@@ -549,6 +569,10 @@ fn effective(written: &Written) -> Vec<Effective> {
 
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn to_u16(number: u64) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
 }
 
 fn to_u32(number: u64) -> u32 {

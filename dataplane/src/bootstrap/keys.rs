@@ -247,6 +247,16 @@ keys! {
         "What is read and dropped of a request body behind an answer that came early, so that the connection can be kept.";
     REQUEST_REST_TIME "runtimeTuning.httpRequestRestTimeoutMs": WAIT, "1000",
         "How long that may take.";
+    LINGER_TIME "runtimeTuning.downstreamLingerTimeoutMs": WAIT, "5000",
+        "How long a client may go on sending behind our end of its connection; what it sends is dropped, so that the answer reaches it.";
+    LINGER_SILENCE "runtimeTuning.downstreamLingerSilenceTimeoutMs": WAIT, "1000",
+        "Pause allowed in that.";
+    LINGER_BYTES "runtimeTuning.downstreamLingerBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "67108864",
+        "How much of it is read.";
+    HALF_CLOSED "runtimeTuning.downstreamHalfClosedTimeoutMs": WAIT, "2000",
+        "How long a client of HTTP/1.1 that sends no more waits for an endpoint that is silent; it may have gone.";
+    RATE_QUEUE_TIME "runtimeTuning.httpRateLimitQueueTimeoutMs": WAIT, "5000",
+        "How long a request may wait at limits of rate whose policy lets requests wait; those that would wait longer are answered with 429.";
     H2_IDLE "runtimeTuning.http2IdleTimeoutMs": WAIT, "300000",
         "How long an HTTP/2 connection may stay without streams.";
     H2_STREAM_WINDOW "runtimeTuning.http2StreamWindowBytes": WINDOW_BYTES, "65536",
@@ -259,6 +269,12 @@ keys! {
         "Until a connection to an endpoint is up, where another one would be tried next; never longer than the time that holds for all. 0 gives every attempt that time.";
     CONNECT_RETRIES "runtimeTuning.upstreamConnectionRetries": number(Unit::Count, 1, 100, Zero::Plain), "2",
         "Further endpoints tried when a connection cannot be made.";
+    RETRY_PAUSE "runtimeTuning.upstreamRetryAfterMaxMs": WAIT, "5000",
+        "The longest pause that a response may ask for (`Retry-After`) before the attempt that stands in for it; one that asks for more goes to the client.";
+    DISCARD_BYTES "runtimeTuning.upstreamDiscardBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "65536",
+        "What is read and dropped of a response that another attempt stands in for, so that its connection can be kept.";
+    DISCARD_TIME "runtimeTuning.upstreamDiscardTimeoutMs": WAIT, "50",
+        "How long that may take.";
     RESPONSE_START "runtimeTuning.upstreamReadTimeoutMs": WAIT, "60000",
         "From the end of a request to the head of its response, unless the route says otherwise.";
     STREAM_IDLE "runtimeTuning.upstreamStreamIdleTimeoutMs": WAIT, "300000",
@@ -283,12 +299,16 @@ keys! {
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
     AUTHORIZATION_TIMEOUT "runtimeTuning.externalAuthTimeoutMs": WAIT, "5000",
         "How long an authorization service (ExternalAuth) may take in all; then the request is answered with 503.";
+    AUTHORIZATION_BYTES "runtimeTuning.externalAuthAnswerBytes": number(Unit::Bytes, 1024, 64 << 20, Zero::Default), "262144",
+        "What is read of the answer of an authorization service, its head apart; a larger refusal, or a larger answer by gRPC, is none, and the request is answered with 503.";
     MIRRORS "runtimeTuning.requestMirrorMaxConcurrency": number(Unit::Count, 1, 1_000_000, Zero::Default), "1024",
         "Requests copied to mirrors at once; further ones are not copied, and counted.";
     MIRROR_TIMEOUT "runtimeTuning.requestMirrorTimeoutMs": WAIT, "30000",
         "How long a mirror may take to accept a connection, take bytes or answer; then its copy is dropped.";
     MIRROR_BUFFER "runtimeTuning.requestMirrorBufferBytes": number(Unit::Bytes, 16_384, GIB, Zero::Default), "262144",
         "How far a mirror may fall behind within a request body; then its copy is dropped.";
+    MIRROR_ANSWER "runtimeTuning.requestMirrorAnswerBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "1048576",
+        "What is read and dropped of a mirror's answer, so that its connection can be kept.";
     UPSTREAM_H2_PING "runtimeTuning.upstreamHttp2PingAfterMs": WAIT, "15000",
         "How long an endpoint may be silent on an HTTP/2 connection with running requests before it is asked for a sign of life.";
     UPSTREAM_H2_PONG "runtimeTuning.upstreamHttp2PingTimeoutMs": WAIT, "10000",
@@ -300,6 +320,10 @@ keys! {
 
     TCP_BUFFER "runtimeTuning.tcpProxyBufferBytes": number(Unit::Bytes, 1024, 1 << 20, Zero::Default), "16384",
         "Bytes of a TCP or TLS connection read at once per direction, up to four times as many while they flow; an idle connection holds none.";
+    TCP_LINGER "runtimeTuning.tcpLingerTimeoutMs": WAIT, "1000",
+        "How long a client of TLS passthrough that was refused may go on sending, so that the alert reaches it.";
+    TCP_LINGER_BYTES "runtimeTuning.tcpLingerBytes": number(Unit::Bytes, 1, GIB, Zero::Plain), "65536",
+        "How much of it is read.";
     TCP_IDLE "runtimeTuning.tcpSessionIdleTimeoutMs": WAIT_OR_NONE, "3600000",
         "How long such a connection may carry nothing in either direction.";
     TCP_WRITE_IDLE "runtimeTuning.tcpWriteTimeoutMs": WAIT_OR_NONE, "30000",
@@ -398,6 +422,8 @@ keys! {
         "Requests of each route in a second; more are answered with 429.";
     RATE_ROUTE_BURST "runtimeProtection.httpRouteRateLimitBurst": LIMIT, "0",
         "How many of them may come at once; 0 for as many as in a second.";
+    RATE_QUEUE "runtimeProtection.httpRateLimitQueueLimit": number(Unit::Count, 1, 1_000_000, Zero::Default), "1024",
+        "Requests that wait at one limit of rate whose policy lets requests wait; more are answered with 429.";
     RATE_KEYS "runtimeProtection.httpRateLimitKeysMax":
         number(Unit::Count, 64, 1 << 26, Zero::Default), "262144",
         "Clients that limits of rate tell apart at once, all limits together, 16 bytes each; the one that is closest to having nothing held against it makes room for a new one.";
@@ -456,7 +482,13 @@ keys! {
         "WINDOW_UPDATE frames of a client per stream and per DATA frame sent; more end the connection.";
     H2_EMPTY_FRAMES "runtimeProtection.http2MaxConsecutiveEmptyFrames":
         number(Unit::Count, 1, 100, Zero::Default), "20",
-        "DATA and CONTINUATION frames in a row in which a client sends nothing, or only padding; more end the connection, as do 100 empty DATA frames in its whole life.";
+        "DATA and CONTINUATION frames in a row in which a client sends nothing, or only padding; more end the connection.";
+    H2_EMPTY_DATA "runtimeProtection.http2MaxEmptyDataFrames":
+        number(Unit::Count, 1, 100, Zero::Default), "100",
+        "Such DATA frames in the whole life of a connection; more end it.";
+    UPSTREAM_H2_STREAMS "runtimeProtection.upstreamHttp2MaxConcurrentStreams":
+        number(Unit::Count, 1, 10_000, Zero::Default), "100",
+        "Requests at once on one HTTP/2 connection to an endpoint, if it takes as many; for more there is another connection.";
 
     SESSION_SECRET "sessionPersistence.secretKey": Kind::Secret, "",
         "Secret of 16 characters or more under which persistent sessions are sealed, the same for all replicas; better kept in a file. Without one each process makes its own, and a session ends with it.";

@@ -42,7 +42,7 @@ impl Door {
                 self.streams
                     .refused(client, None, began.elapsed(), why.reason);
                 if let Some(alert) = why.alert {
-                    server_name::refuse(tcp, alert).await;
+                    server_name::refuse(&self.streams, tcp, alert).await;
                 }
                 return;
             }
@@ -58,7 +58,7 @@ impl Door {
                 return drop(tcp.set_zero_linger());
             }
             drop(bind);
-            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
+            return server_name::refuse(&self.streams, tcp, Alert::UnrecognizedName).await;
         };
         match listener.listener.protocol {
             ListenerProtocol::TlsPassthrough => {
@@ -92,7 +92,7 @@ impl Door {
             // Nobody shakes hands with a client that can go nowhere.
             drop(bind);
             dataplane_stream::unrouted(&self.streams, &arrival, &listener);
-            return server_name::refuse(tcp, Alert::UnrecognizedName).await;
+            return server_name::refuse(&self.streams, tcp, Alert::UnrecognizedName).await;
         }
         let Some(mut stream) = self.shake_hands(tls, tcp, client, &bind).await else {
             return;

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
@@ -19,11 +18,6 @@ use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 use dataplane_tls::{Alert, ClientHello, HelloError, HelloReader};
 
 use crate::worker::Worker;
-
-/// How long, and for how many bytes, a client that was refused may still send: closing on bytes
-/// that nobody read would reset the connection, and the alert with it.
-const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 * 1024;
 
 /// Why there is no ClientHello, and what the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,14 +87,16 @@ async fn look(worker: &Worker, tcp: &TcpStream) -> Result<ClientHello, NoHello> 
     }
 }
 
-/// Sends an alert and closes, so that the client has a chance to read it.
-pub async fn refuse(mut tcp: TcpStream, alert: Alert) {
+/// Sends an alert and closes, so that the client has a chance to read it: closing on bytes that
+/// nobody read would reset the connection, and the alert with it.
+pub async fn refuse(worker: &Worker, mut tcp: TcpStream, alert: Alert) {
+    let settings = &worker.settings;
     let farewell = async {
         tcp.write_all(&alert.record()).await?;
         tcp.shutdown().await?;
         let mut dropped = [0; 1024];
         let mut bytes = 0;
-        while bytes < LINGER_BYTES {
+        while bytes < settings.linger_bytes_max {
             match tcp.read(&mut dropped).await? {
                 0 => break,
                 read => bytes += read,
@@ -109,5 +105,5 @@ pub async fn refuse(mut tcp: TcpStream, alert: Alert) {
         io::Result::Ok(())
     };
     // A client that does not listen misses nothing.
-    let _ = timeout(LINGER_TIME, farewell).await;
+    let _ = timeout(settings.linger_time, farewell).await;
 }

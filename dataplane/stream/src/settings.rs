@@ -17,6 +17,10 @@ use dataplane_upstream::admission::Limits;
 pub struct Settings {
     /// For a whole ClientHello that has to be looked at before TLS is passed through.
     pub hello_timeout: Duration,
+    /// How long a client that was refused may still send.
+    pub linger_time: Duration,
+    /// How much of that is read.
+    pub linger_bytes_max: usize,
     /// Until a connection to an endpoint is up; a cluster may ask for less.
     pub connect_timeout: Duration,
     /// The same where another endpoint would be tried next.
@@ -88,6 +92,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             hello_timeout: Duration::from_secs(10),
+            linger_time: Duration::from_secs(1),
+            linger_bytes_max: 64 * 1024,
             connect_timeout: Duration::from_secs(5),
             connect_timeout_elsewhere: Some(Duration::from_secs(2)),
             connect_retries: 2,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 mod admin;
 mod ai;
@@ -89,6 +89,7 @@ pub struct Metrics {
     retry_totals: Arc<backend::RetryTotals>,
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
+    limits: OnceLock<Vec<(&'static str, u64)>>,
     rate_limit_evictions: AtomicU64,
     token_budget_evictions: AtomicU64,
     datagrams: Arc<stream::DatagramTotals>,
@@ -137,6 +138,7 @@ impl Metrics {
             traces: Arc::default(),
             modules: ModuleMetrics::default(),
             upstream: UpstreamMetrics::new(shards),
+            limits: OnceLock::new(),
             retry_totals: Arc::default(),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
@@ -343,6 +345,10 @@ impl Metrics {
         self.inventory.encode(&mut out);
         request::encode(&mut out, &requests);
         traffic::encode_listeners(&mut out, &listeners);
+        let mut samples = out.family(&family::LIMITS);
+        for (key, value) in self.limits.get().into_iter().flatten() {
+            samples.sample(&[key], *value);
+        }
         self.overload.encode(&mut out);
         mirror::encode(&mut out, &routes);
         backend::encode(&mut out, &backends);
@@ -382,6 +388,12 @@ impl Metrics {
     /// Clients that limits of rate forgot too early, as last told by whoever scrapes.
     fn rate_limit_evictions(&self) -> u64 {
         self.rate_limit_evictions.load(Ordering::Relaxed)
+    }
+
+    /// Notes what holds for each limit, once.
+    pub fn set_limits(&self, limits: Vec<(&'static str, u64)>) {
+        // Whoever starts a process twice has told them already.
+        let _ = self.limits.set(limits);
     }
 
     /// Notes how many clients limits of rate forgot too early, ever.

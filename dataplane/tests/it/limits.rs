@@ -13,6 +13,7 @@ use http::{Method, Request};
 use crate::support::{Gateway, at, http_route};
 
 mod elsewhere;
+mod ends;
 mod parts;
 mod waits;
 

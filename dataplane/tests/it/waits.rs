@@ -192,5 +192,7 @@ async fn a_websocket_goes_on_for_the_drain_time_and_then_ends_on_both_sides() {
     assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
     assert!(began.elapsed() >= Duration::from_millis(300));
     until(DEADLINE, async || backend.open_connections() == 0).await;
+    let parted = gateway.metric("downstream_connections_ended_total", &["tunnel_drain"]);
+    assert_eq!(parted, 1);
     assert!(gateway.stopped().await, "nothing was cut");
 }

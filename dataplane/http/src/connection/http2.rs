@@ -94,7 +94,7 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
             () = timer.until(look_at) => {
                 let is_old = settings.connection_age_max.is_some_and(|max| born.elapsed() >= max);
                 if is_draining && streams.running.get() == 0 && !line.is_stalled() {
-                    return;
+                    return left(&worker, &arrival);
                 }
                 if !is_draining && (streams.running.get() == 0 || is_old) {
                     is_draining = true;
@@ -138,8 +138,15 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, prefix: Bytes, arrival: Rc
     }
     drop(connection);
     // What a client still sends, if only windows for what it reads, must not cost it the rest of that.
-    if !is_limited {
-        line.linger().await;
+    if !is_limited && !line.linger(&settings.linger).await {
+        ended_by(&worker, arrival.bind, LifeLimit::Linger);
+    }
+}
+
+/// Counts an end that the client has left to us, where we have asked for it.
+fn left(worker: &Worker, arrival: &Arrival) {
+    if arrival.drain.is_cancelled() {
+        ended_by(worker, arrival.bind, LifeLimit::Drain);
     }
 }
 

@@ -11,6 +11,7 @@ fn guard() -> FrameGuard {
         priority_per_stream_max: 3,
         window_updates_per_data_max: 2,
         empty_in_row_max: 4,
+        empty_data_max: 6,
     };
     let mut guard = FrameGuard::new(limits, Instant::now());
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

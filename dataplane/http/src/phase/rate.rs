@@ -20,11 +20,7 @@ use ir::policy::RateLimitKey;
 use crate::context::{Context, Rated};
 use crate::message::{Request, cookie};
 use crate::reply::Reply;
-
-/// The longest that a request waits for its tokens.
-const QUEUE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Requests that wait at one rule; further ones are refused.
-const QUEUE_MAX: usize = 1024;
+use crate::settings::Settings;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -47,7 +43,12 @@ pub(crate) enum Said<'c> {
 }
 
 /// Takes a token from each rule of that stage, unless one has none.
-pub(crate) fn take<'c>(ctx: &mut Context<'c>, request: &Request, stage: Stage) -> Said<'c> {
+pub(crate) fn take<'c>(
+    ctx: &mut Context<'c>,
+    request: &Request,
+    stage: Stage,
+    settings: &Settings,
+) -> Said<'c> {
     let listener = ctx.listener.map(|it| &it.limits);
     let rule = ctx.rule.map(|it| &it.limits);
     let cluster = ctx.cluster.map(|it| &it.limits);
@@ -94,18 +95,23 @@ pub(crate) fn take<'c>(ctx: &mut Context<'c>, request: &Request, stage: Stage) -
                     .iter()
                     .for_each(|(limiter, key)| limiter.give_back(*key));
                 ctx.rates.truncate(before);
-                return wait_or_refuse(ctx, limiter, empty);
+                return wait_or_refuse(ctx, limiter, empty, settings);
             }
         }
     }
     Said::Pass
 }
 
-fn wait_or_refuse<'c>(ctx: &mut Context<'c>, limiter: &'c Limiter, empty: Empty) -> Said<'c> {
-    let pause = empty.retry_after.unwrap_or(QUEUE_TIME_MAX);
+fn wait_or_refuse<'c>(
+    ctx: &mut Context<'c>,
+    limiter: &'c Limiter,
+    empty: Empty,
+    settings: &Settings,
+) -> Said<'c> {
+    let pause = empty.retry_after.unwrap_or(settings.rate_queue_time);
     if limiter.source().queue
-        && ctx.queued + pause <= QUEUE_TIME_MAX
-        && let Some(place) = limiter.waiting.enter(Some(QUEUE_MAX))
+        && ctx.queued + pause <= settings.rate_queue_time
+        && let Some(place) = limiter.waiting.enter(Some(settings.rate_queue_max))
     {
         if ctx.queued.is_zero() {
             limiter.metrics.queued.increment();

@@ -21,9 +21,6 @@ use crate::message::{Response, decimal};
 use crate::retry_policy::{Chance, Policy};
 use crate::settings::Settings;
 
-/// A backend that asks for a longer pause (Retry-After) is not asked again: its answer is passed on.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
-
 /// Facts about the attempt that failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failed {
@@ -100,18 +97,20 @@ pub(crate) fn dial_limit(ctx: &Context<'_>, settings: &Settings) -> Option<Durat
 }
 
 /// The pause before an attempt that replaces this response, whose status the policy lists; `None`
-/// when it goes to the client.
+/// when it goes to the client, as one does that asks for a longer pause (Retry-After) than there may be.
 pub(crate) fn instead_of(
     ctx: &mut Context<'_>,
     method: &Method,
     response: &Response,
     chance: Chance,
+    settings: &Settings,
 ) -> Option<Duration> {
     if !method.is_idempotent() {
         return None;
     }
     let asked = retry_after(&response.headers, SystemTime::now()).unwrap_or_default();
-    if asked > RETRY_AFTER_MAX {
+    if asked > settings.retry_after_max {
+        denied(ctx, Denied::RetryAfter);
         return None;
     }
     note_tried(ctx);
@@ -126,10 +125,8 @@ pub(crate) fn instead_of(
 /// many endpoints fail that all are used again. A half-open breaker's trials are for new requests.
 fn is_bearable(ctx: &Context<'_>) -> bool {
     let is_bearable = is_well(ctx);
-    if let (false, Some(config), Some(policy)) = (is_bearable, ctx.cluster, &ctx.retry)
-        && policy.has_more()
-    {
-        config.metrics.retry_denied(Denied::Unwell);
+    if !is_bearable {
+        denied(ctx, Denied::Unwell);
     }
     is_bearable
 }
@@ -142,10 +139,15 @@ fn is_well(ctx: &Context<'_>) -> bool {
 
 /// Counts that there is no other attempt because a part of the body is gone.
 pub(crate) fn body_is_gone(ctx: &Context<'_>) {
+    denied(ctx, Denied::Body);
+}
+
+/// Counts an attempt that the policy would have made.
+fn denied(ctx: &Context<'_>, cause: Denied) {
     if let (Some(config), Some(policy)) = (ctx.cluster, &ctx.retry)
         && policy.has_more()
     {
-        config.metrics.retry_denied(Denied::Body);
+        config.metrics.retry_denied(cause);
     }
 }
 

@@ -24,13 +24,8 @@ use crate::held::Held;
 use crate::io::Io;
 use crate::settings::Settings;
 
-/// Streams we open at once on one connection, if the endpoint takes as many.
-const STREAMS_MAX: u16 = 100;
 /// Receive window of a stream: what one slow client can make us hold.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// Of a connection. Clients share it, so it must hold what all of them leave unread: were it
-/// smaller, those who read nothing would stop the responses of all others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// Streams that clients gave up and whose late frames are still passed over quietly.
 const GIVEN_UP_MAX: usize = 1024;
 /// How long they are.
@@ -46,6 +41,8 @@ pub(crate) struct Connection {
     send: SendRequest<Bytes>,
     state: Rc<State>,
     held: Rc<Held>,
+    /// Streams we open at once, if the endpoint takes as many.
+    streams_max: u16,
 }
 
 /// A stream of a connection, before its request; the connection counts it until it is dropped.
@@ -103,7 +100,12 @@ impl Connection {
             drive(driver, pings, life).await;
             drop(counted);
         });
-        Ok(Self { send, state, held })
+        Ok(Self {
+            send,
+            state,
+            held,
+            streams_max: settings.upstream_h2_streams_max,
+        })
     }
 
     /// True as long as streams may be opened.
@@ -136,7 +138,7 @@ impl Connection {
             };
         }
         let max = self.send.current_max_send_streams();
-        if streams < max.min(usize::from(STREAMS_MAX)) {
+        if streams < max.min(usize::from(self.streams_max)) {
             Room::Stream(self.stream())
         } else {
             Room::Full
@@ -203,11 +205,15 @@ fn builder(settings: &Settings) -> Builder {
     let limits = &settings.response_head;
     // HTTP/2 counts 32 bytes for every field on top of what HTTP/1.1 would send.
     let head_bytes = limits.head_bytes_max + 32 * limits.fields_max;
+    let streams_max = settings.upstream_h2_streams_max;
+    // Clients share a connection, so it must hold what all of them leave unread: were it smaller,
+    // those who read nothing would stop the responses of all others.
+    let connection_window = STREAM_WINDOW * u32::from(streams_max);
     builder
         .enable_push(false)
-        .initial_max_send_streams(usize::from(STREAMS_MAX))
+        .initial_max_send_streams(usize::from(streams_max))
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         // Request bytes that may be queued on a stream for an endpoint that is slow.
         .max_send_buffer_size(settings.buffer_bytes)

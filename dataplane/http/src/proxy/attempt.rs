@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::metrics::{BackendMetrics, LifeLimit};
 use dataplane_wasm::Direction;
 
 use crate::context::Context;
@@ -27,11 +28,6 @@ use crate::reply::Reply;
 use crate::retry_policy::{Chance, Policy};
 use crate::tunnel;
 use crate::worker::Worker;
-
-/// Bytes of an unwanted response that are read so that its connection can be kept.
-const DISCARD_BYTES_MAX: usize = 64 * 1024;
-/// How long that may take.
-const DISCARD_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// How an attempt ended, and whether on a kept connection.
 pub(super) struct Attempted {
@@ -240,7 +236,7 @@ async fn converse(
                 let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
                 if unwanted.is_some() {
                     watch.start_attempt(None);
-                    let is_reusable = upload.is_done() && Box::pin(discard(&mut receiver)).await;
+                    let is_reusable = upload.is_done() && emptied(worker, ctx, &mut receiver).await;
                     return Ok(Conversed {
                         is_reusable,
                         unwanted,
@@ -312,25 +308,41 @@ fn unwanted(
         due: watch.due(),
         random: worker.random(),
     };
-    phase::retry::instead_of(ctx, &request.method, response, chance)
+    phase::retry::instead_of(ctx, &request.method, response, chance, &worker.settings)
+}
+
+/// [`discard`] for the cluster of the context.
+async fn emptied(worker: &Worker, ctx: &Context<'_>, receiver: &mut Receiver<'_>) -> bool {
+    let metrics = ctx.cluster.map(|it| &*it.metrics);
+    // Boxed, because few need the room.
+    Box::pin(discard(receiver, worker, metrics)).await
 }
 
 /// Reads a response that nobody wants, as long as that is cheaper than another connection; true when
-/// the connection may serve another request.
-pub(super) async fn discard(receiver: &mut Receiver<'_>) -> bool {
+/// the connection may serve another request. What is too much is counted.
+pub(super) async fn discard(
+    receiver: &mut Receiver<'_>,
+    worker: &Worker,
+    metrics: Option<&BackendMetrics>,
+) -> bool {
+    let settings = &worker.settings;
     let rest = async {
-        let mut left = DISCARD_BYTES_MAX;
+        let mut left = settings.discard_bytes_max;
         loop {
             match receiver.frame().await {
                 Ok(Frame::Data(data)) if data.len() <= left => left -= data.len(),
                 Ok(Frame::Trailers(_)) => {}
-                Ok(Frame::End) => return true,
-                Ok(Frame::Data(_)) | Err(_) => return false,
+                Ok(Frame::End) => return Some(true),
+                Ok(Frame::Data(_)) => return None,
+                Err(_) => return Some(false),
             }
         }
     };
-    let is_whole = timeout(DISCARD_TIME_MAX, rest).await.unwrap_or(false);
-    is_whole && receiver.is_reusable()
+    let ended = timeout(settings.discard_time, rest).await.ok().flatten();
+    if let (None, Some(metrics)) = (ended, metrics) {
+        metrics.not_kept();
+    }
+    ended == Some(true) && receiver.is_reusable()
 }
 
 /// Filters on the way back, then the head goes out.
@@ -381,6 +393,11 @@ async fn switch(
         drain_time: worker.settings.tunnel_drain,
     };
     let ended = tunnel::run(ends, client_buf, rest, watch, &mut carried).await;
+    if carried.is_parted
+        && let Some(rule) = ctx.rule
+    {
+        rule.metrics.connection_ended(LifeLimit::TunnelDrain);
+    }
     body.add_bytes(carried.from_client);
     responder.add_bytes(carried.to_client);
     ended.map_err(|_| ClientError::Gone.into())

@@ -36,6 +36,8 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
     ("The end", END),
 ];
 
+/// Of what nobody meets: what holds can be seen, as of all keys of the page.
+const SETTING: &str = "limit";
 const PAUSES: &str = "downstream_accept_pauses_total";
 const REJECTED: &str = "downstream_connections_rejected_total";
 const ENDED: &str = "downstream_connections_ended_total";
@@ -116,6 +118,16 @@ static REQUESTS: &[Row] = &[
         "429 with `Retry-After`",
     ),
     row(
+        "runtimeProtection.httpRateLimitQueueLimit",
+        &["rate_limited", RATE],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeTuning.httpRateLimitQueueTimeoutMs",
+        &["rate_limited", RATE, "http_rate_limit_queued_total"],
+        "429 with `Retry-After`",
+    ),
+    row(
         "runtimeProtection.httpRateLimitKeysMax",
         &["http_rate_limit_keys_evicted_total"],
         "the client that is closest to having nothing held against it is forgotten",
@@ -149,6 +161,16 @@ static REQUESTS: &[Row] = &[
         "runtimeTuning.externalAuthTimeoutMs",
         &["authorization_failed"],
         "503: a service that does not answer lets nobody in",
+    ),
+    row(
+        "runtimeTuning.externalAuthAnswerBytes",
+        &["authorization_failed"],
+        "503",
+    ),
+    row(
+        "runtimeTuning.requestMirrorAnswerBytes",
+        &["backend_connections_total"],
+        "the mirror's connection is closed",
     ),
     row(
         "runtimeTuning.requestMirrorTimeoutMs",
@@ -304,13 +326,18 @@ static HTTP2: &[Row] = &[
         "GOAWAY with ENHANCE_YOUR_CALM",
     ),
     row(
+        "runtimeProtection.http2MaxEmptyDataFrames",
+        &[BROKEN],
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+    row(
         "runtimeTuning.http2StreamWindowBytes",
-        &[],
+        &[SETTING],
         "the client waits",
     ),
     row(
         "runtimeTuning.http2ConnectionWindowBytes",
-        &[],
+        &[SETTING],
         "the client waits",
     ),
     row("runtimeTuning.http2IdleTimeoutMs", &[ENDED], "GOAWAY"),
@@ -349,6 +376,26 @@ static CLIENTS: &[Row] = &[
     ),
     row(
         "runtimeTuning.httpRequestRestTimeoutMs",
+        &[ENDED],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.downstreamHalfClosedTimeoutMs",
+        &["client_aborted"],
+        "the request is given up",
+    ),
+    row(
+        "runtimeTuning.downstreamLingerTimeoutMs",
+        &[ENDED],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.downstreamLingerSilenceTimeoutMs",
+        &[ENDED],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.downstreamLingerBytes",
         &[ENDED],
         "the connection is closed",
     ),
@@ -416,6 +463,26 @@ static BACKENDS: &[Row] = &[
         "502",
     ),
     row(
+        "runtimeTuning.upstreamRetryAfterMaxMs",
+        &["backend_retries_denied_total"],
+        "the response goes to the client",
+    ),
+    row(
+        "runtimeTuning.upstreamDiscardBytes",
+        &["backend_connections_not_kept_total"],
+        "the endpoint's connection is closed",
+    ),
+    row(
+        "runtimeTuning.upstreamDiscardTimeoutMs",
+        &["backend_connections_not_kept_total"],
+        "the endpoint's connection is closed",
+    ),
+    row(
+        "runtimeProtection.upstreamHttp2MaxConcurrentStreams",
+        &["backend_connections_active", "backend_connections_total"],
+        "another connection is opened",
+    ),
+    row(
         "runtimeTuning.upstreamReadTimeoutMs",
         &["upstream_timeout"],
         "504",
@@ -427,7 +494,7 @@ static BACKENDS: &[Row] = &[
     ),
     row(
         "runtimeTuning.upstreamHttp2PingAfterMs",
-        &[],
+        &[SETTING],
         "a silent HTTP/2 connection is asked for a sign of life",
     ),
     row(
@@ -437,17 +504,17 @@ static BACKENDS: &[Row] = &[
     ),
     row(
         "runtimeTuning.upstreamTcpKeepalive.idleMs",
-        &[],
+        &[SETTING],
         "the kernel asks an idle peer for a sign of life",
     ),
     row(
         "runtimeTuning.upstreamTcpKeepalive.intervalMs",
-        &[],
+        &[SETTING],
         "it asks again",
     ),
     row(
         "runtimeTuning.upstreamTcpKeepalive.userTimeoutMs",
-        &[],
+        &[SETTING],
         "the kernel gives the connection up",
     ),
 ];
@@ -469,6 +536,16 @@ static STREAMS: &[Row] = &[
         "connections wait for one, then are closed",
     ),
     row(
+        "runtimeTuning.tcpLingerTimeoutMs",
+        &["bad_client_hello", "unknown_server_name"],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.tcpLingerBytes",
+        &["bad_client_hello", "unknown_server_name"],
+        "the connection is closed",
+    ),
+    row(
         "runtimeTuning.tcpSessionIdleTimeoutMs",
         &["idle_timeout"],
         "the connection is closed",
@@ -485,17 +562,17 @@ static STREAMS: &[Row] = &[
     ),
     row(
         "runtimeTuning.downstreamTcpKeepalive.idleMs",
-        &[],
+        &[SETTING],
         "the kernel asks an idle client for a sign of life",
     ),
     row(
         "runtimeTuning.downstreamTcpKeepalive.intervalMs",
-        &[],
+        &[SETTING],
         "it asks again",
     ),
     row(
         "runtimeTuning.downstreamTcpKeepalive.userTimeoutMs",
-        &[],
+        &[SETTING],
         "the kernel gives the connection up",
     ),
 ];
@@ -596,22 +673,22 @@ static UDP: &[Row] = &[
 static END: &[Row] = &[
     row(
         "runtimeTuning.httpDrainIdleTimeoutMs",
-        &[],
+        &[ENDED],
         "the connection is closed",
     ),
     row(
         "runtimeTuning.drainMinAcceptMs",
-        &[],
+        &[SETTING],
         "nobody is accepted any more",
     ),
     row(
         "runtimeTuning.gracefulDrainPeriodMs",
-        &[],
-        "what still runs is cut; the exit code is 1",
+        &[SETTING],
+        "what still runs is cut; the log tells how many connections, and the exit code is 1",
     ),
     row(
         "runtimeTuning.tunnelDrainTimeoutMs",
-        &[],
+        &[ENDED],
         "the tunnel is cut",
     ),
 ];
@@ -650,6 +727,7 @@ const INTRODUCTION: &str = "\
 Everything a peer can make grow or last has a limit.
 Keys are those of the [bootstrap file](bootstrap.md), where ranges and the meaning of 0 stand.
 The last column names outcomes (`reason` in the access log and in `http_outcomes_total`) and [metrics](metrics.md) without their common prefix.
+What holds in a process is `nantian_gateway_dataplane_limit{key=\"…\"}`, for every key of this page.
 ";
 
 const TABLE_HEAD: &str = "\
@@ -658,19 +736,6 @@ const TABLE_HEAD: &str = "\
 ";
 
 const FIXED: &str = "
-## Without a key
-
-| Limit | Value | When it is met |
-| --- | --- | --- |
-| what a client still sends behind our end of its connection | 5 s, of which 1 s in silence, and 64 MiB | the connection is closed |
-| silence of a backend whose client has closed its sending half | 2 s | the request is given up (`client_aborted`) |
-| rest of a response that another attempt stands in for | 64 KiB, 50 ms | the endpoint's connection is closed |
-| `Retry-After` of a response that the next attempt waits for | 5 s | the response goes to the client |
-| wait of a request that a limit of rate keeps | 5 s, 1024 requests for each limit | 429 |
-| answer of an authorization service, its head apart | 256 KiB | 503 |
-| streams of one HTTP/2 connection to an endpoint | 100 | another connection |
-| empty DATA frames in the life of a client's HTTP/2 connection | 100 | GOAWAY with ENHANCE_YOUR_CALM |
-
 A level of memory holds for the whole process.
 Memory is that of the control group (version 2 or 1), without page cache that the kernel can drop; the group nearest to its limit counts.
 At the start the soft limit of open files is raised to the hard one.

@@ -30,6 +30,8 @@ pub enum Denied {
     Unwell,
     /// A part of the request's body was sent that was too large to be kept.
     Body,
+    /// The response asks for a longer pause than there may be.
+    RetryAfter,
 }
 
 /// The counters of one backend.
@@ -44,6 +46,8 @@ pub struct BackendMetrics {
     denied_by_budget: Counter,
     denied_as_unwell: Counter,
     denied_for_body: Counter,
+    denied_for_pause: Counter,
+    not_kept: Counter,
     ejections: Counter,
     circuits_opened: Counter,
     circuit_refusals: Counter,
@@ -65,6 +69,8 @@ impl BackendMetrics {
             denied_by_budget: Counter::default(),
             denied_as_unwell: Counter::default(),
             denied_for_body: Counter::default(),
+            denied_for_pause: Counter::default(),
+            not_kept: Counter::default(),
             ejections: Counter::default(),
             circuits_opened: Counter::default(),
             circuit_refusals: Counter::default(),
@@ -107,10 +113,16 @@ impl BackendMetrics {
         match cause {
             Denied::Budget => self.denied_by_budget.increment(),
             Denied::Unwell => self.denied_as_unwell.increment(),
-            // Says nothing about the backend, nor about its budget.
+            // These say nothing about the backend, nor about its budget.
             Denied::Body => return self.denied_for_body.increment(),
+            Denied::RetryAfter => return self.denied_for_pause.increment(),
         }
         self.totals.rejected.increment();
+    }
+
+    /// Counts a connection that was closed because of a response that nobody wanted.
+    pub fn not_kept(&self) {
+        self.not_kept.increment();
     }
 
     /// Counts a request under a retry policy.
@@ -187,6 +199,7 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
             ("budget", &backend.denied_by_budget),
             ("unwell", &backend.denied_as_unwell),
             ("body", &backend.denied_for_body),
+            ("retry_after", &backend.denied_for_pause),
         ];
         for (cause, denied) in causes {
             if denied.value() > 0 {
@@ -194,6 +207,7 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
             }
         }
     }
+    counts(out, &family::BACKEND_NOT_KEPT, all, |it| &it.not_kept);
     counts(out, &family::BACKEND_RETRYABLE, all, |it| &it.retryable);
     counts(out, &family::BACKEND_EJECTIONS, all, |it| &it.ejections);
     counts(out, &family::CIRCUIT_OPENED, all, |it| &it.circuits_opened);

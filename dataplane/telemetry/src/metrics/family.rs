@@ -137,10 +137,12 @@ declare! {
         HTTP2_REFUSED: Counter "downstream_http2_streams_refused_total" ["listener"]
             "Streams of HTTP/2 connections that were refused, because their client had as many open as it may.";
         DOWNSTREAM_ENDED: Counter "downstream_connections_ended_total" ["listener", "limit"]
-            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, for their number of requests or their age, or because more of a request body was to come behind its answer than is read for the connection's sake.";
+            "Connections of HTTP clients that were ended because nothing came in time, because they waited too long for a next request, for their number of requests or their age, because more of a request body was to come behind its answer than is read for the connection's sake (`request_rest`), because their client did not end them behind our end (`linger`), or because they had to end and brought nothing more in time (`drain`, `tunnel_drain`).";
 
         ACCEPT_PAUSES: Counter "downstream_accept_pauses_total" ["listener", "cause"]
             "Times a socket stopped accepting for a while; its clients wait in the kernel.";
+        LIMITS: Gauge "limit" ["key"]
+            "What holds for each limit of the page of limits, by its key in the bootstrap file, in the unit that the key ends with; 0 means what it means there.";
         OVERLOAD_LEVEL: Gauge "overload_level" []
             "0 normal, 1 connections are not kept, 2 new requests are refused, 3 no new connections.";
         OVERLOAD_MEMORY: Gauge "overload_memory_bytes" []
@@ -167,7 +169,9 @@ declare! {
         BACKEND_RETRIES: Counter "backend_retries_total" ["backend"]
             "Attempts that followed a failed one by a route's retry policy.";
         BACKEND_RETRIES_DENIED: Counter "backend_retries_denied_total" ["backend", "cause"]
-            "Attempts not made because the budget for retries was used up (`budget`), because the backend's breaker or too many of its endpoints say that it bears none (`unwell`), or because a part of the body was sent that was too large to be kept (`body`).";
+            "Attempts not made because the budget for retries was used up (`budget`), because the backend's breaker or too many of its endpoints say that it bears none (`unwell`), because a part of the body was sent that was too large to be kept (`body`), or because the response asks for too long a pause (`retry_after`).";
+        BACKEND_NOT_KEPT: Counter "backend_connections_not_kept_total" ["backend"]
+            "Connections to endpoints of a backend that were closed because a response that nobody wanted would have been too large, or too slow, to be read for their sake.";
         BACKEND_RETRYABLE: Counter "backend_retryable_requests_total" ["backend"]
             "Requests under a route's retry policy, of which the budget is a share.";
         BACKEND_EJECTIONS: Counter "backend_endpoint_ejections_total" ["backend"]

@@ -74,6 +74,11 @@ impl RouteMetrics {
         &self.mirrors
     }
 
+    /// Counts that the connection of a request ended by a limit, under its listener.
+    pub fn connection_ended(&self, limit: LifeLimit) {
+        self.listener.connection_ended(limit);
+    }
+
     /// Records a request that ended, here and under its listener.
     ///
     /// `status` is what was sent to the client, 0 when nothing was.
@@ -396,15 +401,24 @@ pub enum LifeLimit {
     Age,
     /// More of a request body was to come behind an early answer than is read for its sake.
     RequestRest,
+    /// Its client did not end it, though our end had come.
+    Linger,
+    /// It had to end, and nothing came in the time that was left for a request on its way.
+    Drain,
+    /// It was a tunnel that had to end, and whose time for that was over.
+    TunnelDrain,
 }
 
 impl LifeLimit {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::FirstByte,
         Self::Idle,
         Self::Requests,
         Self::Age,
         Self::RequestRest,
+        Self::Linger,
+        Self::Drain,
+        Self::TunnelDrain,
     ];
 
     /// The label value.
@@ -415,6 +429,9 @@ impl LifeLimit {
             Self::Requests => "requests",
             Self::Age => "age",
             Self::RequestRest => "request_rest",
+            Self::Linger => "linger",
+            Self::Drain => "drain",
+            Self::TunnelDrain => "tunnel_drain",
         }
     }
 }

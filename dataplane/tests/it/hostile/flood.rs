@@ -116,7 +116,7 @@ async fn each_flood_ends_its_connection_and_is_counted() {
             open,
             [frame(DATA, 0, 1, &[]), frame(DATA, 0, 1, b"x")].concat(),
             101,
-            "streams",
+            "empty",
         ),
     ] {
         let gateway = Gateway::serving(&to(port, &[backend.address()])).await;
@@ -141,6 +141,7 @@ async fn frames_are_counted_against_the_limits_that_are_set() {
             priority_per_stream_max: 3,
             window_updates_per_data_max: 2,
             empty_in_row_max: 4,
+            empty_data_max: 6,
         };
     })
     .await;
@@ -160,7 +161,13 @@ async fn frames_are_counted_against_the_limits_that_are_set() {
             2,
             "window_update",
         ),
-        (open, frame(DATA, 0, 1, &[]), 4, "empty"),
+        (open.clone(), frame(DATA, 0, 1, &[]), 4, "empty"),
+        (
+            open,
+            [frame(DATA, 0, 1, &[]), frame(DATA, 0, 1, b"x")].concat(),
+            6,
+            "empty",
+        ),
     ] {
         let mut client = Frames::connect(at(port), &[]).await;
         client.tcp.write_all(&before).await.unwrap();

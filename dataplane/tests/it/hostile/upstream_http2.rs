@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::free_port;
-use dataplane_testkit::{DEADLINE, until, within};
+use dataplane_testkit::{Backend, DEADLINE, until, within};
 use http::{Method, Request};
 use tokio::task::LocalSet;
 
@@ -156,6 +156,29 @@ async fn no_more_streams_are_opened_than_the_origin_takes() {
         assert_eq!(most.get(), 2);
     };
     LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn beyond_the_streams_that_the_limit_allows_there_is_another_connection() {
+    let origin = Backend::http2("b").await;
+    for (most, connections) in [(4, 1), (2, 2), (1, 4)] {
+        let port = free_port();
+        let snapshot = to_http2(port, &[origin.address()]);
+        let _gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.workers = 1;
+            bootstrap.http.upstream_h2_streams_max = most;
+        })
+        .await;
+        let client = Http2Client::connect(at(port)).await.unwrap();
+        // From now on it is known how many streams the origin takes.
+        assert_eq!(client.get("x", "/").await.unwrap().status, 200);
+        let before = origin.connections();
+        let burst = (0..4).map(|_| client.get("x", "/?delay_ms=500"));
+        for response in futures_util::future::join_all(burst).await {
+            assert_eq!(response.unwrap().status, 200);
+        }
+        assert_eq!(origin.connections() - before + 1, connections, "{most}");
+    }
 }
 
 #[tokio::test]

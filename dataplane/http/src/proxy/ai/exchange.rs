@@ -328,7 +328,9 @@ impl<'c> Asking<'_, '_, 'c> {
                 upload.beside(streaming).await?
             };
             ended?;
-            let is_reusable = upload.is_done() && Box::pin(discard(&mut receiver)).await;
+            let metrics = Some(&**self.way.metrics);
+            let rest = discard(&mut receiver, self.line.worker, metrics);
+            let is_reusable = upload.is_done() && Box::pin(rest).await;
             return Ok((is_reusable, None));
         }
         let read = {
