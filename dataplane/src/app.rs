@@ -57,7 +57,6 @@ pub async fn run(
 ) -> anyhow::Result<bool> {
     dataplane_tls::install_crypto_provider();
     overload::descriptors::raise_limit();
-    metrics.set_limits(bootstrap.limits());
     let secrets = session_secrets(&bootstrap).context("cannot seal sessions")?;
     let store = Arc::new(Store::with(
         bootstrap.listener_defaults.clone(),

@@ -234,6 +234,7 @@ fn serve(cli: &Cli) -> ExitCode {
     let names_http3 = |key: &String| key == "runtime.enableHttp3";
     let asks_for_http3 = bootstrap.without_effect.iter().any(names_http3);
     metrics.inventory.http3_configured.set_claim(asks_for_http3);
+    metrics.set_limits(bootstrap.limits());
     let running = app::run(bootstrap, metrics, Some(log.clone()), shutdown::signalled());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

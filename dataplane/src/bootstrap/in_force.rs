@@ -1,7 +1,7 @@
 //! The limits that are in force, as figures for the metrics.
 //!
 //! Taken from what the bootstrap file and the environment say about each key of the page of limits;
-//! `app.rs` hands them to the metrics once, at the start.
+//! `cli.rs` hands them to the metrics once, at the start.
 
 use super::keys::{self, Kind, Zero};
 use super::reference::limits::SECTIONS;
