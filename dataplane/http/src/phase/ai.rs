@@ -24,6 +24,8 @@ use crate::reply::Reply;
 const IGNORED: HeaderName = HeaderName::from_static("x-nantian-ignored-members");
 /// Names in that field; further ones are left out.
 const IGNORED_MAX: usize = 32;
+/// Longest of them; what is longer is nobody's word and is left out, too.
+const IGNORED_NAME_BYTES_MAX: usize = 64;
 
 /// Fields that tell of the client and the way here, which are nobody else's business.
 const OWN_FIELDS: [HeaderName; 11] = [
@@ -225,14 +227,15 @@ pub(crate) fn stamp(standing: &Standing, headers: &mut HeaderMap) {
 
 /// Tells which members of its request were left behind.
 pub(crate) fn stamp_ignored(left_behind: &[String], headers: &mut HeaderMap) {
-    if left_behind.is_empty() {
+    let is_told = |name: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+        (1..=IGNORED_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain)
+    };
+    let names = left_behind.iter().map(String::as_str);
+    let names: Vec<&str> = names.filter(is_told).take(IGNORED_MAX).collect();
+    if names.is_empty() {
         return;
     }
-    let names: Vec<&str> = left_behind
-        .iter()
-        .take(IGNORED_MAX)
-        .map(String::as_str)
-        .collect();
     if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
         headers.insert(IGNORED, value);
     }
@@ -271,4 +274,33 @@ pub(crate) fn models(list: String) -> Reply {
 
 fn retry_after(time: Duration) -> HeaderValue {
     HeaderValue::from(retry_after_seconds(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_behind_is_told_in_a_field_of_bounded_length() {
+        let numbered = |count: usize| (0..count).map(|at| format!("m{at}")).collect::<Vec<_>>();
+        let long = "x".repeat(IGNORED_NAME_BYTES_MAX);
+        for (names, told) in [
+            (vec![], None),
+            (
+                vec!["a".to_owned(), "b".to_owned()],
+                Some("a, b".to_owned()),
+            ),
+            (numbered(1000), Some(numbered(IGNORED_MAX).join(", "))),
+            (vec![long.clone()], Some(long.clone())),
+            (vec![long + "x", "b".to_owned()], Some("b".to_owned())),
+            // Neither another member nor another field.
+            (vec!["a, b".to_owned(), "c\r\nd: e".to_owned()], None),
+            (vec![String::new(), "n\u{e9}".to_owned()], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            stamp_ignored(&names, &mut headers);
+            let field = headers.get(IGNORED).map(|it| it.to_str().unwrap());
+            assert_eq!(field, told.as_deref(), "{names:?}");
+        }
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use dataplane_testkit::backend::closed_address;
-use dataplane_testkit::eventually;
+use dataplane_testkit::backend::{Hole, closed_address};
+use dataplane_testkit::{DEADLINE, eventually};
 use ir::Hostname;
 use ir::cluster::BackendTls;
 use ir::listener::TlsVersion;
@@ -181,6 +181,33 @@ async fn a_slow_provider_is_left_for_the_next() {
     let case = Case::new(service);
     let _gateway = case.serve().await;
     assert_eq!(case.chat(CHAT).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_accepts_nobody_is_soon_left_while_there_is_another() {
+    let hole = Hole::new().await;
+    let second = Provider::start([Answer::json(200, ANSWER)]).await;
+    let brief = Duration::from_millis(300);
+    // Whether there is another one, and the time that dialling may take at least.
+    for (has_other, least) in [(true, brief), (false, brief * 4)] {
+        let mut service = service(AiProvider::OpenAi, &second);
+        service.endpoint = Some(format!("http://{}", hole.address()));
+        if has_other {
+            service.providers = vec![fallback(AiProvider::OpenAi, &second, "")];
+        }
+        let case = Case::new(service);
+        let all = if has_other { DEADLINE * 10 } else { brief * 4 };
+        let _gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| {
+            bootstrap.http.connect_timeout = all;
+            bootstrap.http.connect_timeout_elsewhere = Some(brief);
+        })
+        .await;
+        let began = Instant::now();
+        let status = case.chat(CHAT).await.status;
+        assert_eq!(status == 200, has_other, "{status}");
+        let took = began.elapsed();
+        assert!((least..DEADLINE).contains(&took), "{took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

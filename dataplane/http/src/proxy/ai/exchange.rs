@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 
@@ -148,8 +148,17 @@ pub(super) async fn attempt<'c>(
     phase::trace::begin_call(ctx, fields, line.worker, is_tls, || {
         tally.asked_model(target, prepared.path.as_str())
     });
+    // Waiting long for one is not worth it where another is asked next.
+    let settings = &line.worker.settings;
+    let dial_limit = settings.connect_timeout_elsewhere.filter(|limit| {
+        let has_other = || way.cluster.has_other(endpoint.address(), tried);
+        let follows = asked.has_next || (asked.may_repeat && has_other());
+        let due = watch.due();
+        follows && due.is_none_or(|due| Instant::now() + *limit < due)
+    });
     let asking = Asking {
         line,
+        dial_limit,
         target,
         way: &way,
         endpoint: &endpoint,
@@ -181,6 +190,8 @@ fn failure_of(ended: &Result<Ended, Ended>) -> Option<Reason> {
 /// An attempt with an address.
 struct Asking<'a, 'l, 'c> {
     line: &'a Line<'l, 'c>,
+    /// Less time for dialling than ever.
+    dial_limit: Option<Duration>,
     target: &'c Target,
     way: &'a Way<'a>,
     endpoint: &'a Arc<Endpoint>,
@@ -200,7 +211,7 @@ impl<'c> Asking<'_, '_, 'c> {
             worker, waiting, ..
         } = *self.line;
         let settings = &*worker.settings;
-        let peer = Peer::of(
+        let mut peer = Peer::of(
             self.endpoint,
             (self.way.cluster, self.way.tls),
             RouteKind::Http,
@@ -218,6 +229,7 @@ impl<'c> Asking<'_, '_, 'c> {
         let opened = match Channel::kept(&worker.pool, &peer, owner, settings, now) {
             Some(channel) => Ok(channel),
             None => {
+                peer.dialled_within(self.dial_limit);
                 let dialling = Box::pin(Channel::dialled(&worker.pool, &peer, owner, settings));
                 or_gone(pin!(dialling), responder).await
             }

@@ -44,6 +44,10 @@ pub(super) struct Asked {
     pub(super) of_route: Option<OwnedPass>,
     /// Leave of the provider's breaker for the attempt at hand.
     pub(super) pass: Option<OwnedPass>,
+    /// Another provider that is well is asked behind the one at hand.
+    pub(super) has_next: bool,
+    /// The one at hand may be asked again.
+    pub(super) may_repeat: bool,
     /// Whether the attempt at hand was held against its endpoint, or counted for it.
     pub(super) is_judged: bool,
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane_ai::call::Call;
@@ -13,7 +14,7 @@ use dataplane_ai::failure::Failure;
 use dataplane_ai::redact::Vault;
 use dataplane_ai::service::Target;
 use dataplane_config::Place;
-use dataplane_resilience::circuit_breaker::OwnedPass;
+use dataplane_resilience::circuit_breaker::{Breaker, OwnedPass, State};
 use dataplane_telemetry::Reason;
 use dataplane_upstream::{Cluster, Endpoint, Outcome, since_start};
 
@@ -67,6 +68,8 @@ impl<'c> Line<'_, 'c> {
             degraded,
             of_route,
             pass: None,
+            has_next: false,
+            may_repeat: false,
             is_judged: false,
         };
         let mut last: Option<Box<Reply>> = None;
@@ -89,6 +92,7 @@ impl<'c> Line<'_, 'c> {
             if last.is_some() {
                 self.ai.metrics.failovers.increment();
             }
+            asked.has_next = turns.iter().any(|(next, _)| self.is_well(next, ctx));
             match self
                 .provider(target, ctx, request, &mut asked, responder, tally)
                 .await?
@@ -145,10 +149,40 @@ impl<'c> Line<'_, 'c> {
 
     /// Leave to ask a provider; one that keeps failing is asked behind the others, or not at all.
     fn leave(&self, target: &Target, ctx: &Context<'_>) -> Result<Option<OwnedPass>, Rest> {
-        let Some((place, guard)) = self.ai.provider(target) else {
+        let now = Instant::now();
+        let Some(front) = self.front(target, ctx, now) else {
             return Ok(None);
         };
+        if front.is_out {
+            return Err(Rest::Advised);
+        }
+        let Some(breaker) = front.breaker else {
+            return Ok(None);
+        };
+        match breaker.enter_owned(since_start(now)) {
+            Ok(pass) => Ok(Some(pass)),
+            Err(refused) if front.refuses => Err(Rest::Ordered(refused.retry_after)),
+            Err(_) => Err(Rest::Advised),
+        }
+    }
+
+    /// Whether nothing speaks against asking a provider.
+    fn is_well(&self, target: &Target, ctx: &Context<'_>) -> bool {
         let now = Instant::now();
+        let is_closed = |breaker: &Breaker| breaker.state(since_start(now)) == State::Closed;
+        self.front(target, ctx, now).is_none_or(|front| {
+            !front.is_out && front.breaker.is_none_or(|breaker| is_closed(breaker))
+        })
+    }
+
+    /// What stands in front of a provider.
+    fn front<'a>(
+        &'a self,
+        target: &Target,
+        ctx: &'a Context<'_>,
+        now: Instant,
+    ) -> Option<Front<'a>> {
+        let (place, guard) = self.ai.provider(target)?;
         let is_out =
             |cluster: &Cluster| cluster.unwell() > 0 && cluster.ejected(now) >= cluster.available();
         let (is_out, own) = match place {
@@ -162,18 +196,11 @@ impl<'c> Line<'_, 'c> {
                 (reached.is_some_and(|it| is_out(&it.cluster)), None)
             }
         };
-        if is_out {
-            return Err(Rest::Advised);
-        }
-        let refuses = own.is_some() || guard.refuses;
-        let Some(breaker) = own.or(guard.breaker.as_ref()) else {
-            return Ok(None);
-        };
-        match breaker.enter_owned(since_start(now)) {
-            Ok(pass) => Ok(Some(pass)),
-            Err(refused) if refuses => Err(Rest::Ordered(refused.retry_after)),
-            Err(_) => Err(Rest::Advised),
-        }
+        Some(Front {
+            is_out,
+            breaker: own.or(guard.breaker.as_ref()),
+            refuses: own.is_some() || guard.refuses,
+        })
     }
 
     /// What a client is told when everybody who could answer is at rest.
@@ -204,6 +231,7 @@ impl<'c> Line<'_, 'c> {
         let mut retries = 0;
         let mut races = 0;
         loop {
+            asked.may_repeat = retries < self.service.retries_max;
             let ended = {
                 let attempt = attempt(
                     self, target, ctx, request, asked, &mut tried, responder, tally,
@@ -350,6 +378,15 @@ enum Turn {
     First,
     /// Behind all others, because it keeps failing.
     Last,
+}
+
+/// What stands in front of a provider.
+struct Front<'a> {
+    /// All its endpoints are left out.
+    is_out: bool,
+    breaker: Option<&'a Arc<Breaker>>,
+    /// Calls are refused while the breaker is open, and not only sent elsewhere first.
+    refuses: bool,
 }
 
 /// Why a provider is not asked now.
