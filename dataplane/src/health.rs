@@ -51,7 +51,7 @@ struct Shared {
 /// A cluster, and how its endpoints are checked.
 #[derive(Clone, Debug)]
 struct Watched {
-    cluster: ClusterConfig,
+    cluster: Arc<ClusterConfig>,
     /// Absent when they are not, any more.
     check: Option<Arc<Check>>,
 }

@@ -51,7 +51,7 @@ pub struct RuntimeConfig {
     /// Listeners by name.
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
     /// Clusters by key.
-    pub clusters: imbl::HashMap<Arc<str>, ClusterConfig>,
+    pub clusters: imbl::HashMap<Arc<str>, Arc<ClusterConfig>>,
     /// Keys of those that are AI services.
     pub ai_services: BTreeSet<Arc<str>>,
     /// Plugins that listeners, rules and clusters name.
@@ -132,7 +132,8 @@ impl RuntimeConfig {
 
     /// The cluster under the first of these keys that exists.
     pub fn cluster_by_keys(&self, keys: &[Arc<str>]) -> Option<&ClusterConfig> {
-        keys.iter().find_map(|key| self.clusters.get(key))
+        let found = keys.iter().find_map(|key| self.clusters.get(key));
+        found.map(Arc::as_ref)
     }
 }
 

@@ -19,11 +19,14 @@ use crate::plugins;
 use crate::runtime::{ClusterConfig, RuntimeConfig};
 use crate::sessions::{self, Place};
 
+/// By key. Each stands in a place of its own, because the map's nodes have room for many that are not there.
+type Clusters = imbl::HashMap<Arc<str>, Arc<ClusterConfig>>;
+
 /// All clusters, and the keys of those that are AI services.
 pub(super) fn clusters(
     previous: &RuntimeConfig,
     around: Around<'_>,
-) -> (imbl::HashMap<Arc<str>, ClusterConfig>, BTreeSet<Arc<str>>) {
+) -> (Clusters, BTreeSet<Arc<str>>) {
     let Around {
         snapshot,
         identities,
@@ -77,7 +80,7 @@ pub(super) fn clusters(
                     metrics: metrics.backend(&cluster.key),
                     retries: before.map_or_else(Arc::default, |config| config.retries.clone()),
                 };
-                clusters.insert(cluster.key.clone(), compiled);
+                clusters.insert(cluster.key.clone(), Arc::new(compiled));
             }
             Change::Remove(cluster) => {
                 clusters.remove(&cluster.key);
@@ -101,7 +104,7 @@ pub(super) fn clusters(
 
 /// Compiles the AI services anew whose secrets have changed.
 fn renew(
-    clusters: &mut imbl::HashMap<Arc<str>, ClusterConfig>,
+    clusters: &mut Clusters,
     ai_services: &BTreeSet<Arc<str>>,
     previous: &RuntimeConfig,
     around: Around<'_>,
@@ -126,7 +129,7 @@ fn renew(
             continue;
         };
         if let Some(config) = clusters.get_mut(key) {
-            config.ai = Some(ai);
+            Arc::make_mut(config).ai = Some(ai);
         }
     }
 }
@@ -142,14 +145,15 @@ fn retry_allowance(cluster: &ir::Cluster) -> Option<Allowance> {
 }
 
 /// Brings the TLS of every cluster in line with other client certificates.
-fn reidentify(clusters: &mut imbl::HashMap<Arc<str>, ClusterConfig>, identities: &Identities) {
+fn reidentify(clusters: &mut Clusters, identities: &Identities) {
     let secured = clusters
         .iter()
         .filter(|(_, config)| config.tls.has_policy());
     let keys: Vec<_> = secured.map(|(key, _)| key.clone()).collect();
     for key in keys {
         if let Some(config) = clusters.get_mut(&key) {
-            config.tls = ClusterTls::compile(config.cluster.tls(), identities, Some(&config.tls));
+            let tls = ClusterTls::compile(config.cluster.tls(), identities, Some(&config.tls));
+            Arc::make_mut(config).tls = tls;
         }
     }
 }

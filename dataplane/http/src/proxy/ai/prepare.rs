@@ -157,7 +157,10 @@ pub(super) async fn place<'c>(
     tally: &mut Tally<'c>,
 ) -> Result<At<'c>, Ended> {
     let found = match line.ai.provider(target) {
-        Some((Place::Cluster(key), _)) => ctx.config.clusters.get(key).map(At::Cluster),
+        Some((Place::Cluster(key), _)) => {
+            let found = ctx.config.clusters.get(key);
+            found.map(|it| At::Cluster(it))
+        }
         Some((Place::Site(site), _)) => {
             if site.reached().is_none() {
                 let limit = line.worker.settings.connect_timeout;
