@@ -170,7 +170,7 @@ async fn endpoints_are_told_the_client_when_they_ask_for_it() {
         let snapshot = SnapshotBuilder::from(&base, name)
             .add_cluster(wanted)
             .build();
-        let _gateway = Gateway::serving(&snapshot).await;
+        let gateway = Gateway::serving(&snapshot).await;
         let (mut tcp, _) = greeted(at(port)).await;
         let own = tcp.local_addr().unwrap();
         tcp.write_all(b"payload").await.unwrap();
@@ -190,6 +190,7 @@ async fn endpoints_are_told_the_client_when_they_ask_for_it() {
             }
         };
         assert_eq!(got, [&expected[..], b"payloadbye"].concat(), "{name}");
+        assert!(gateway.stopped().await, "the next one has the port");
     }
 }
 
@@ -232,7 +233,7 @@ async fn a_removed_listener_lets_connections_go_on_for_the_drain_time() {
     let port = free_port();
     let first = snapshot(port, &[("app/db:1", 1, &[backend.address()])]);
     let gateway = Gateway::with(&first, |bootstrap| {
-        bootstrap.streams.drain = Duration::from_millis(300);
+        bootstrap.streams.drain = Duration::from_secs(1);
     })
     .await;
     let (mut tcp, _) = greeted(at(port)).await;

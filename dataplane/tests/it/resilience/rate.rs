@@ -124,7 +124,7 @@ async fn no_more_clients_are_remembered_than_the_limit_says() {
     }]);
     for (keys_max, is_met) in [(64, true), (262_144, false)] {
         let admin = at(dataplane_testkit::snapshot::free_port());
-        let _gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| {
+        let gateway = Gateway::with(&case.snapshot("v1"), |bootstrap| {
             bootstrap.admin.address = admin;
             bootstrap.rate_limits.keys_max = keys_max;
         })
@@ -139,6 +139,8 @@ async fn no_more_clients_are_remembered_than_the_limit_says() {
         let metrics = http1::get(admin, "x", "/metrics").await.unwrap().text();
         let is_zero = metrics.contains("http_rate_limit_keys_evicted_total 0\n");
         assert_eq!(is_zero, !is_met, "{keys_max}");
+        drop(client);
+        assert!(gateway.stopped().await, "the next one has the port");
     }
 }
 
