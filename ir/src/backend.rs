@@ -1,10 +1,31 @@
 //! What a route, a mirror or a policy names as its destination.
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 /// Key in a reference's metadata: `false` marks one that the control plane could not resolve.
 pub const VALID_KEY: &str = "nantian.dev/backend-ref-valid";
+
+/// The group or the kind of an object; the usual ones take no place of their own.
+pub type Word = Cow<'static, str>;
+
+/// A group or a kind, whether it is a usual one or not.
+pub fn word(text: &str) -> Word {
+    const USUAL: [&str; 7] = [
+        "Service",
+        "Gateway",
+        "ListenerSet",
+        "gateway.networking.k8s.io",
+        "ServiceImport",
+        "multicluster.x-k8s.io",
+        "",
+    ];
+    match USUAL.into_iter().find(|usual| *usual == text) {
+        Some(usual) => Cow::Borrowed(usual),
+        None => Cow::Owned(text.to_owned()),
+    }
+}
 
 /// A reference to a backend, resolved to the keys its cluster may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +37,9 @@ pub struct BackendTarget {
     /// Empty when the control plane could not resolve it; its share of requests then fails.
     pub cluster_keys: Vec<Arc<str>>,
     /// API group of the reference; empty for the core group.
-    pub group: String,
+    pub group: Word,
     /// Kind of the reference, mostly `Service`.
-    pub kind: String,
+    pub kind: Word,
 }
 
 impl BackendTarget {
@@ -42,8 +63,8 @@ impl BackendTarget {
         Self {
             display,
             cluster_keys,
-            group: group.to_owned(),
-            kind: kind.to_owned(),
+            group: word(group),
+            kind: word(kind),
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Cluster {
     /// TLS towards the endpoints (Gateway API `BackendTLSPolicy`).
     pub tls: Option<Arc<BackendTls>>,
     /// Keeps a client at one endpoint.
-    pub session_persistence: Option<SessionPersistence>,
+    pub session_persistence: Option<Arc<SessionPersistence>>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
     /// Limit of requests in flight; absent means no limit.

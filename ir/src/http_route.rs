@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backend::BackendTarget;
+use crate::backend::{BackendTarget, Word};
 use crate::policy::{Retry, RoutePolicy, SecurityPolicy, SessionPersistence};
 use crate::resource::{Metadata, Resource};
 use crate::{Filter, Hostname, Pattern};
@@ -77,9 +77,9 @@ pub struct HttpRule {
     /// Deadlines of this rule.
     pub timeouts: Timeouts,
     /// When and how often to try again.
-    pub retry: Option<Retry>,
+    pub retry: Option<Arc<Retry>>,
     /// Keeps a client at one endpoint.
-    pub session_persistence: Option<SessionPersistence>,
+    pub session_persistence: Option<Arc<SessionPersistence>>,
     /// Keys of the plugins that see its requests, in no order.
     pub plugins: Vec<Arc<str>>,
 }
@@ -96,7 +96,7 @@ pub struct GrpcRule {
     /// Where requests go, by weight.
     pub backends: Vec<BackendRef>,
     /// Keeps a client at one endpoint.
-    pub session_persistence: Option<SessionPersistence>,
+    pub session_persistence: Option<Arc<SessionPersistence>>,
     /// Keys of the plugins that see its requests, in no order.
     pub plugins: Vec<Arc<str>>,
 }
@@ -105,9 +105,9 @@ pub struct GrpcRule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParentRef {
     /// API group; empty for the core group.
-    pub group: String,
+    pub group: Word,
     /// Gateway, ListenerSet or Service.
-    pub kind: String,
+    pub kind: Word,
     /// Namespace of the parent.
     pub namespace: String,
     /// Name of the parent.

@@ -123,5 +123,125 @@ impl<T: fmt::Debug> fmt::Debug for Resources<T> {
     }
 }
 
-/// Free-form pairs that travel with a resource.
-pub type Metadata = BTreeMap<String, String>;
+/// Free-form pairs that travel with a resource, by name.
+///
+/// Most resources have none or one of them. They stand in order in one place that is just as large
+/// as they are: a map of the standard library has room for eleven from the first one on.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Metadata(Box<[(Box<str>, Box<str>)]>);
+
+impl Metadata {
+    /// No pairs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of that name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(held, _)| (**held).cmp(name));
+        Some(&self.0[at.ok()?].1)
+    }
+
+    /// All pairs in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Adds a pair, or replaces the value of that name.
+    pub fn insert(&mut self, name: String, value: String) {
+        self.extend([(name, value)]);
+    }
+
+    /// Takes all pairs out.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The same as a map of the standard library.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        self.iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+}
+
+impl From<BTreeMap<String, String>> for Metadata {
+    fn from(map: BTreeMap<String, String>) -> Self {
+        // A map gives its entries in order, and each name once.
+        let pairs = map.into_iter();
+        Self(
+            pairs
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+}
+
+impl<const N: usize> From<[(String, String); N]> for Metadata {
+    fn from(pairs: [(String, String); N]) -> Self {
+        pairs.into_iter().collect()
+    }
+}
+
+impl FromIterator<(String, String)> for Metadata {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        BTreeMap::from_iter(pairs).into()
+    }
+}
+
+impl Extend<(String, String)> for Metadata {
+    fn extend<I: IntoIterator<Item = (String, String)>>(&mut self, pairs: I) {
+        let mut all = self.to_map();
+        all.extend(pairs);
+        *self = all.into();
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn pairs_are_found_by_name_and_the_last_of_a_name_counts() {
+        let mut metadata = Metadata::from([pair("b", "2"), pair("a", "1"), pair("b", "3")]);
+        assert_eq!(
+            metadata.iter().collect::<Vec<_>>(),
+            [("a", "1"), ("b", "3")]
+        );
+        metadata.insert("0".to_owned(), "0".to_owned());
+        metadata.insert("a".to_owned(), String::new());
+        for (name, expected) in [
+            ("0", Some("0")),
+            ("a", Some("")),
+            ("b", Some("3")),
+            ("", None),
+            ("c", None),
+        ] {
+            assert_eq!(metadata.get(name), expected, "{name}");
+        }
+        assert_eq!(Metadata::from(metadata.to_map()), metadata);
+        assert_eq!((metadata.len(), metadata.is_empty()), (3, false));
+        metadata.clear();
+        assert_eq!(metadata, Metadata::new());
+    }
+}

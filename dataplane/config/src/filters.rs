@@ -20,9 +20,9 @@ use dataplane_upstream::weighted::WeightedChoice;
 #[derive(Debug, Default)]
 pub struct Filters {
     /// Applied to the request, in order.
-    pub request: Vec<RequestFilter>,
+    pub request: Box<[RequestFilter]>,
     /// Applied to the response, in order, which is the reverse of how they are written.
-    pub response: Vec<ResponseFilter>,
+    pub response: Box<[ResponseFilter]>,
     /// One of them needs to know what the request said about its origin.
     pub has_cors: bool,
 }
@@ -149,29 +149,34 @@ fn names(texts: &[String]) -> Result<Vec<HeaderName>, FilterError> {
 impl Filters {
     /// Compiles what can be applied; filters that exclude each other cannot.
     pub(crate) fn compile(filters: &[Filter]) -> Self {
-        let mut compiled = Self::default();
+        let (mut request, mut response) = (Vec::new(), Vec::new());
+        let mut has_cors = false;
         if are_in_conflict(filters) {
-            compiled.request.push(RequestFilter::Unsupported);
+            request.push(RequestFilter::Unsupported);
         }
         for filter in filters {
             match filter {
                 Filter::ResponseHeaders(edit) => match HeaderEdit::compile(edit) {
-                    Ok(edit) => compiled.response.push(ResponseFilter::Headers(edit)),
-                    Err(_) => compiled.request.push(RequestFilter::Unsupported),
+                    Ok(edit) => response.push(ResponseFilter::Headers(edit)),
+                    Err(_) => request.push(RequestFilter::Unsupported),
                 },
                 Filter::Cors(cors) => match Cors::compile(cors) {
                     Ok(cors) => {
-                        compiled.has_cors = true;
-                        compiled.request.push(RequestFilter::Cors);
-                        compiled.response.push(ResponseFilter::Cors(Box::new(cors)));
+                        has_cors = true;
+                        request.push(RequestFilter::Cors);
+                        response.push(ResponseFilter::Cors(Box::new(cors)));
                     }
-                    Err(_) => compiled.request.push(RequestFilter::Unsupported),
+                    Err(_) => request.push(RequestFilter::Unsupported),
                 },
-                filter => compiled.request.push(RequestFilter::compile(filter)),
+                filter => request.push(RequestFilter::compile(filter)),
             }
         }
-        compiled.response.reverse();
-        compiled
+        response.reverse();
+        Self {
+            request: request.into(),
+            response: response.into(),
+            has_cors,
+        }
     }
 }
 

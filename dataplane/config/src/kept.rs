@@ -19,6 +19,7 @@ use dataplane_wasm::fetch::Fetcher;
 
 use crate::plugins::{PluginHost, PluginLimits};
 use crate::rate_limits::{Limiter, Limits, Place, ProcessLimits, Shared};
+use crate::rule_settings::RuleSettings;
 use crate::session_secrets::SessionSecrets;
 use crate::sessions::{self, SessionPolicy};
 use crate::token_budgets::{Budget, Spent};
@@ -45,6 +46,8 @@ pub struct Kept {
     zone: Box<str>,
     /// With what a route's annotations about its access log begin; empty for the usual.
     access_log_prefix: Box<str>,
+    /// Of rules that say nothing.
+    plain_settings: Arc<RuleSettings>,
 }
 
 /// Route and cluster.
@@ -133,6 +136,11 @@ impl Kept {
             "" => ACCESS_LOG_PREFIX,
             prefix => prefix,
         }
+    }
+
+    /// The settings of rules that say nothing, which nearly all of them share.
+    pub fn plain_settings(&self) -> &Arc<RuleSettings> {
+        &self.plain_settings
     }
 
     /// Has sessions sealed under secrets that other replicas have too.

@@ -16,6 +16,7 @@ pub mod filters;
 mod observed;
 pub mod access;
 pub mod kept;
+mod rule_settings;
 pub mod rate_limits;
 pub mod token_budgets;
 pub mod sessions;
@@ -33,6 +34,7 @@ pub use filters::{AuthProtocol, ExternalAuth, Filters, Mirror, RequestFilter, Re
 pub use kept::Kept;
 pub use plugins::{Configured, PluginHost, PluginLimits, PluginSet, PluginState};
 pub use rate_limits::{Asked, Key, Limiter, Limits, ProcessLimits, client_of};
+pub use rule_settings::RuleSettings;
 pub use runtime::{
     Backend, Bind, Clients, ClusterConfig, ListenerConfig, ListenerDefaults, Protocol, Rule,
     RuntimeConfig,

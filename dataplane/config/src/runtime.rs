@@ -8,13 +8,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ir::listener::{
     EscapedSlashes, ForwardedFields, ListenerSettings, ProxyProtocol, RequestIds, TlsVersion,
     TrustedProxies,
 };
-use ir::policy::Retry;
 use ir::{Network, Snapshot, Version};
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +20,7 @@ use dataplane_resilience::circuit_breaker::Breaker;
 use dataplane_resilience::retry::{Allowance, RetryBudget};
 use dataplane_route::hostname::HostMap;
 use dataplane_route::table::Table;
-use dataplane_telemetry::access_log::Override;
 use dataplane_telemetry::metrics::{BackendMetrics, ListenerMetrics, RouteMetrics};
-use dataplane_telemetry::trace::Ratio;
 use dataplane_tls::{ClientIdentity, ServerTls};
 use dataplane_upstream::Cluster;
 use dataplane_upstream::weighted::WeightedChoice;
@@ -36,6 +32,7 @@ use crate::filters::Filters;
 use crate::kept::Kept;
 use crate::plugins::{self, Configured, PluginSet};
 use crate::rate_limits::Limits;
+use crate::rule_settings::RuleSettings;
 use crate::sessions::SessionPolicy;
 use crate::streams::{Streams, UdpBind};
 
@@ -328,7 +325,7 @@ pub struct Rule {
     /// Position of the rule in its route.
     pub index: usize,
     /// Name of the rule, when it has one.
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// Limits of rate in front of the route.
     pub limits: Limits,
     /// Clients that may not come in; absent for none.
@@ -336,40 +333,15 @@ pub struct Rule {
     /// What is done to requests and responses.
     pub filters: Filters,
     /// Names of its plugins; mostly none.
-    pub plugins: Vec<Arc<str>>,
+    pub plugins: Box<[Arc<str>]>,
     /// Where requests go; empty means that only a filter may answer.
-    pub backends: Vec<Backend>,
+    pub backends: Box<[Backend]>,
     /// Chooses among `backends`.
     pub choice: WeightedChoice,
     /// Keeps clients at their backend and endpoint.
     pub session: Option<Arc<SessionPolicy>>,
-    /// From the request's head to the end of the response; `None` for no limit.
-    pub request_timeout: Option<Duration>,
-    /// One attempt; `None` for no limit.
-    pub backend_request_timeout: Option<Duration>,
-    /// One of these two was asked for, be it to have no limit: then the process's own limit for the
-    /// head of a response does not count.
-    pub has_timeouts: bool,
-    /// When a failed attempt is made again; `None` for only when nothing of it can have arrived.
-    pub retry: Option<Retry>,
-    /// No further attempt begins later than this after the request.
-    pub next_upstream_timeout: Option<Duration>,
-    /// How much of a request body is kept for another attempt; `None` for the process's limit.
-    pub request_body_buffer_bytes: Option<u64>,
-    /// Read the request body, as far as it is kept, before it is sent on.
-    pub request_buffering: bool,
-    /// Largest request head; `None` for the process's limit alone.
-    pub request_header_bytes_max: Option<u64>,
-    /// Requests on one HTTP/1.1 connection before it is closed; `None` for the process's limit alone.
-    pub keepalive_requests_max: Option<u32>,
-    /// Until a connection is up; `None` for the cluster's.
-    pub connect_timeout: Option<Duration>,
-    /// Largest request body; `None` for the process's limit.
-    pub request_body_bytes_max: Option<u64>,
-    /// What its lines of the access log are like; absent for as all.
-    pub log: Option<Arc<Override>>,
-    /// The share of its traces that are recorded; `None` for the process's.
-    pub trace_ratio: Option<Ratio>,
+    /// What it says of times, sizes and figures; one and the same for all that say nothing.
+    pub settings: Arc<RuleSettings>,
     /// Figures of this route on this listener.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -380,7 +352,7 @@ pub struct Backend {
     /// What it names, for logs.
     pub display: Arc<str>,
     /// Keys its cluster may have; empty when it could not be resolved.
-    pub cluster_keys: Vec<Arc<str>>,
+    pub cluster_keys: Box<[Arc<str>]>,
     /// What is done to requests and responses of this backend only.
     pub filters: Filters,
     /// The route's own breaker in front of it.

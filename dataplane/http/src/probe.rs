@@ -412,7 +412,7 @@ mod tests {
                 access: None,
                 cluster,
                 tls: dataplane_config::ClusterTls::default(),
-                metrics: dataplane_telemetry::metrics::Metrics::new().backend("shop/b:80"),
+                metrics: dataplane_telemetry::metrics::Metrics::new().backend(&"shop/b:80".into()),
                 retries: std::sync::Arc::default(),
                 retry_allowance: None,
                 breaker: None,

@@ -176,7 +176,7 @@ async fn run(
     if let Step::Reply(reply) = admitted {
         return Ok(Step::Reply(reply));
     }
-    if let Some(max) = rule.keepalive_requests_max {
+    if let Some(max) = rule.settings.keepalive_requests_max {
         responder.close_after_requests(max);
     }
     let bytes_max = body_bytes_max(worker, rule);
@@ -237,7 +237,7 @@ async fn run(
         return Box::pin(call).await;
     }
     phase::retry::begin(ctx, &worker.settings);
-    if rule.request_buffering || rule.retry.is_some() {
+    if rule.settings.request_buffering || rule.settings.retry.is_some() {
         let keeping = keep_body(worker, ctx, rule, request, body, responder, &waiting);
         if let Step::Reply(reply) = Box::pin(keeping).await? {
             return Ok(Step::Reply(reply));
@@ -248,7 +248,7 @@ async fn run(
 
 /// The largest body of a request: the rule's limit, else that of the process.
 fn body_bytes_max(worker: &Worker, rule: &Rule) -> Option<u64> {
-    let own = rule.request_body_bytes_max;
+    let own = rule.settings.request_body_bytes_max;
     own.or(worker.settings.request_body_bytes_max)
 }
 
@@ -298,12 +298,12 @@ async fn rated(
 /// The deadlines of a request: the route's, and what a gRPC call says about itself.
 fn watch(worker: &Worker, ctx: &Context<'_>, rule: &Rule, request: &Request) -> Watch {
     let call = request.grpc_timeout();
-    let limit = match (rule.request_timeout, call) {
+    let limit = match (rule.settings.request_timeout, call) {
         (Some(rule), Some(call)) => Some(rule.min(call)),
         (rule, call) => rule.or(call),
     };
     let due = limit.and_then(|limit| ctx.started.checked_add(limit));
-    let is_told = rule.has_timeouts || call.is_some();
+    let is_told = rule.settings.has_timeouts || call.is_some();
     let now = match ctx.queued {
         Duration::ZERO => Instant::from_std(ctx.started),
         _ => Instant::now(),
@@ -363,14 +363,15 @@ async fn keep_body(
     waiting: &Waiting<'_>,
 ) -> Result<Step, ClientError> {
     let bytes = rule
+        .settings
         .request_body_buffer_bytes
         .map_or(worker.settings.request_body_buffer_bytes, |bytes| {
             usize::try_from(bytes).unwrap_or(usize::MAX)
         });
-    if rule.retry.is_some() {
+    if rule.settings.retry.is_some() {
         body.keep(bytes);
     }
-    if !rule.request_buffering || body.is_done() {
+    if !rule.settings.request_buffering || body.is_done() {
         return Ok(Step::Continue);
     }
     if request.headers.remove(header::EXPECT).is_some() {
@@ -496,8 +497,9 @@ fn limit_of(ctx: &Context<'_>, request: &Request, reason: Reason) -> Option<Dura
     let rule = ctx.rule?;
     match reason {
         // Without a limit for the attempt, all of the time went to waiting for the response.
-        Reason::UpstreamTimeout => Some(rule.backend_request_timeout.unwrap_or_default()),
+        Reason::UpstreamTimeout => Some(rule.settings.backend_request_timeout.unwrap_or_default()),
         Reason::RequestTimeout => rule
+            .settings
             .request_timeout
             .filter(|limit| request.grpc_timeout().is_none_or(|call| *limit <= call)),
         _ => None,

@@ -127,7 +127,7 @@ mod tests {
             access: None,
             cluster: Cluster::compile(&Arc::new(source), None),
             tls: dataplane_config::ClusterTls::default(),
-            metrics: Metrics::new().backend("shop/b:80"),
+            metrics: Metrics::new().backend(&"shop/b:80".into()),
             retries: Arc::default(),
             retry_allowance: None,
             breaker: None,

@@ -68,7 +68,7 @@ pub(super) fn listener(listener: &Listener) -> Value {
         "protocol": debug(&listener.protocol),
         "hostnames": texts(&listener.hostnames),
         "tls": listener.tls.as_ref().map(listener_tls),
-        "metadata": listener.metadata,
+        "metadata": listener.metadata.to_map(),
         "backend_client_certificate": listener.backend_client_certificate.as_deref(),
         "security_policy": listener.security_policy.as_ref().map(debug),
     })
@@ -95,8 +95,8 @@ pub(super) fn route<R>(route: &Route<R>, rule: impl Fn(&R) -> Value) -> Value {
         "hostnames": texts(&route.hostnames),
         "listeners": texts(&route.listeners),
         "rules": list(&route.rules, rule),
-        "labels": route.labels,
-        "annotations": route.annotations,
+        "labels": route.labels.to_map(),
+        "annotations": route.annotations.to_map(),
         "policy": route.policy.as_ref().map(debug),
         "security_policy": route.security_policy.as_ref().map(debug),
         "created_at_unix_ms": route.created_at.map(unix_ms),
@@ -141,8 +141,8 @@ pub(super) fn stream_route(route: &StreamRoute) -> Value {
             })),
             "backends": list(&rule.backends, backend),
         })),
-        "labels": route.labels,
-        "annotations": route.annotations,
+        "labels": route.labels.to_map(),
+        "annotations": route.annotations.to_map(),
     })
 }
 
@@ -153,7 +153,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Value {
         "endpoints": list(&cluster.endpoints, endpoint),
         "connect_timeout_ms": cluster.connect_timeout.as_millis(),
         "request_timeout_ms": cluster.request_timeout.map(|it| it.as_millis()),
-        "metadata": cluster.metadata,
+        "metadata": cluster.metadata.to_map(),
         "tls": cluster.tls.as_deref().map(backend_tls),
         "balancing": debug(&cluster.balancing),
         "session_persistence": cluster.session_persistence.as_ref().map(debug),

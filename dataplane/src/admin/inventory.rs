@@ -134,7 +134,7 @@ fn listener_rows(
     let config = context.state.store.load_full();
     let wanted = config.snapshot.listeners.iter().filter(|listener| {
         let namespace = listener.metadata.get("namespace");
-        let namespace = namespace.map_or("", String::as_str);
+        let namespace = namespace.unwrap_or_default();
         filter.takes(namespace, &listener.name)
     });
     let page = filter.page(wanted.cloned(), |it| it.name.to_string());

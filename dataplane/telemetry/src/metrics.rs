@@ -158,12 +158,13 @@ impl Metrics {
     /// they come from configuration: `Http/namespace/name` and the listener's name.
     pub fn route(&self, route: &str, listener: &str) -> Arc<RouteMetrics> {
         let mut named = self.named();
-        let key = (Arc::from(route), Arc::from(listener));
+        let listener = named.listener(listener, self.shards);
+        let route: Arc<str> = route.into();
+        let key = (route, Arc::clone(listener.shared_name()));
         if let Some(known) = named.routes.get(&key) {
             return Arc::clone(known);
         }
-        let listener = named.listener(listener, self.shards);
-        let made = Arc::new(RouteMetrics::new(route, listener));
+        let made = Arc::new(RouteMetrics::new(&key.0, listener));
         named.routes.insert(key, Arc::clone(&made));
         made
     }
@@ -233,13 +234,13 @@ impl Metrics {
     }
 
     /// The handle of a backend, made on first use; the name is its cluster's key.
-    pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
+    pub fn backend(&self, name: &Arc<str>) -> Arc<BackendMetrics> {
         let mut named = self.named();
         if let Some(known) = named.backends.get(name) {
             return Arc::clone(known);
         }
         let made = Arc::new(BackendMetrics::new(name, &self.retry_totals));
-        named.backends.insert(name.into(), Arc::clone(&made));
+        named.backends.insert(Arc::clone(name), Arc::clone(&made));
         made
     }
 
@@ -477,8 +478,9 @@ impl Named {
         if let Some(known) = self.listeners.get(name) {
             return Arc::clone(known);
         }
-        let made = Arc::new(ListenerMetrics::new(name, shards));
-        self.listeners.insert(name.into(), Arc::clone(&made));
+        let name: Arc<str> = name.into();
+        let made = Arc::new(ListenerMetrics::new(&name, shards));
+        self.listeners.insert(name, Arc::clone(&made));
         made
     }
 }

@@ -56,11 +56,14 @@ async fn a_watched_request_is_told_step_by_step_and_others_are_not() {
     let backend = Backend::start("b", Kind::Scripted(Script::answer(answer))).await;
     let (port, admin) = (free_port(), free_port());
     let snapshot = shop(port, &backend, |route| {
-        route.rules[0].retry = Some(Retry {
-            codes: vec![503],
-            attempts: 1,
-            backoff: None,
-        });
+        route.rules[0].retry = Some(
+            Retry {
+                codes: vec![503],
+                attempts: 1,
+                backoff: None,
+            }
+            .into(),
+        );
     });
     let gateway = Gateway::with(&snapshot, |bootstrap| bootstrap.admin.address = at(admin)).await;
     let paths = ["/shop/cart?token=s3cr3t", "/nowhere"];

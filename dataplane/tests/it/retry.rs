@@ -27,7 +27,7 @@ struct Case {
 impl Case {
     fn new(endpoints: &[SocketAddr], retry: Option<Retry>) -> Self {
         let mut route = http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
-        route.rules[0].retry = retry;
+        route.rules[0].retry = retry.map(Into::into);
         Self {
             port: free_port(),
             protocol: ClusterProtocol::Http,

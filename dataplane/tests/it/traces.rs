@@ -135,11 +135,14 @@ async fn each_retry_is_a_span_of_its_own() {
     let backend = Backend::start("b", Kind::Scripted(Script::answer(answer))).await;
     let port = free_port();
     let snapshot = shop(port, &backend, |route| {
-        route.rules[0].retry = Some(Retry {
-            codes: vec![503],
-            attempts: 2,
-            backoff: None,
-        });
+        route.rules[0].retry = Some(
+            Retry {
+                codes: vec![503],
+                attempts: 2,
+                backoff: None,
+            }
+            .into(),
+        );
     });
     let gateway = Gateway::with(&snapshot, |bootstrap| {
         bootstrap.traces = Some(settings(&collector, Protocol::Grpc));

@@ -42,7 +42,7 @@ pub(crate) enum Balancer {
     InTurn(RoundRobin),
     LessLoaded(Draw),
     Random(Draw),
-    ByHash(Ring),
+    ByHash(Box<Ring>),
 }
 
 impl Balancer {
@@ -56,7 +56,7 @@ impl Balancer {
             Balancing::ConsistentHash(_) => {
                 let name = |(address, weight): &(SocketAddr, u32)| (address.to_string(), *weight);
                 let named: Vec<_> = endpoints.iter().map(name).collect();
-                Self::ByHash(Ring::compile(&named))
+                Self::ByHash(Box::new(Ring::compile(&named)))
             }
         }
     }

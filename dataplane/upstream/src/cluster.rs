@@ -31,16 +31,16 @@ pub struct Cluster {
     /// All with an address, ready or not, one per address, in the order of the control plane.
     endpoints: Box<[Arc<Endpoint>]>,
     /// Places in `endpoints`; made when the first session comes.
-    by_address: OnceLock<HashMap<SocketAddr, usize>>,
+    by_address: OnceLock<Box<HashMap<SocketAddr, usize>>>,
     /// Those of `endpoints` that may be chosen; see [`candidates`].
     candidates: Box<[Arc<Endpoint>]>,
     /// Which of `candidates` are well.
     available: Available,
     /// When one that is unwell is due to be well again, in milliseconds of [`since_start`].
     next_well: AtomicU64,
-    rules: Rules,
+    rules: Arc<Rules>,
     balancer: Balancer,
-    near: Option<Near>,
+    near: Option<Box<Near>>,
     turn: Arc<Turn>,
     admission: Arc<Admission>,
     unresolved: usize,
@@ -79,7 +79,9 @@ impl Cluster {
             .map(|endpoint| (endpoint.address(), endpoint.weight()))
             .collect();
         let near = match source.policy.as_deref() {
-            Some(policy) if policy.prefers_own_zone => Near::compile(zone, source, &drawn),
+            Some(policy) if policy.prefers_own_zone => {
+                Near::compile(zone, source, &drawn).map(Box::new)
+            }
             _ => None,
         };
         let turn = previous.map_or_else(first_turn, |previous| Arc::clone(&previous.turn));
@@ -93,7 +95,7 @@ impl Cluster {
             available: Available::all(candidates.len()),
             next_well: AtomicU64::new(u64::MAX),
             candidates,
-            rules: Rules::compile(source.policy.as_deref()),
+            rules: Rules::of(source.policy.as_deref()),
             balancer: Balancer::compile(&source.balancing, &drawn),
             near,
             turn,
@@ -143,7 +145,7 @@ impl Cluster {
     fn held(&self, address: SocketAddr, now: Instant) -> Option<&Arc<Endpoint>> {
         let by_address = self.by_address.get_or_init(|| {
             let places = self.endpoints.iter().enumerate();
-            places.map(|(at, it)| (it.address(), at)).collect()
+            Box::new(places.map(|(at, it)| (it.address(), at)).collect())
         });
         let endpoint = self.endpoints.get(*by_address.get(&address)?)?;
         let is_well = self.is_well(endpoint, since_start(now)) || self.is_in_panic();

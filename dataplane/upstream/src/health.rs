@@ -4,7 +4,7 @@
 //! here; an endpoint that keeps failing is left out for a while. When too few are well, all are used
 //! again: sending everything to the last few would take them down too.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use dataplane_resilience::outlier;
@@ -50,7 +50,16 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn compile(policy: Option<&BackendPolicy>) -> Self {
+    /// The rules of a policy; all clusters without one share theirs.
+    pub(crate) fn of(policy: Option<&BackendPolicy>) -> Arc<Self> {
+        static PLAIN: LazyLock<Arc<Rules>> = LazyLock::new(|| Arc::new(Rules::compile(None)));
+        match policy {
+            Some(_) => Arc::new(Self::compile(policy)),
+            None => Arc::clone(&PLAIN),
+        }
+    }
+
+    fn compile(policy: Option<&BackendPolicy>) -> Self {
         let outlier = policy.and_then(|policy| policy.outlier_detection.as_ref());
         let threshold = policy.and_then(|policy| policy.panic_threshold_percent);
         Self {

@@ -9,13 +9,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A choice among numbered things with weights.
 #[derive(Debug)]
-pub struct WeightedChoice {
-    /// Running sums of the weights.
-    sums: Box<[u64]>,
-    /// The only one that can be chosen, when there is only one.
-    only: Option<usize>,
-    /// The last point drawn.
-    point: AtomicU32,
+pub struct WeightedChoice(Choice);
+
+#[derive(Debug)]
+enum Choice {
+    /// The only one that can be chosen, as it is in most rules.
+    Only(usize),
+    /// Several, or none.
+    Spread {
+        /// Running sums of the weights; empty when nothing can be chosen.
+        sums: Box<[u64]>,
+        /// The last point drawn.
+        point: AtomicU32,
+    },
 }
 
 /// 2³² divided by the golden ratio: steps of this size fill the range evenly from the first on,
@@ -26,7 +32,7 @@ impl WeightedChoice {
     /// One weight per thing, in order; a thing of weight 0 is never chosen.
     pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
         let mut sum = 0_u64;
-        let sums: Box<[u64]> = weights
+        let sums: Vec<u64> = weights
             .into_iter()
             .map(|weight| {
                 sum = sum.saturating_add(u64::from(weight));
@@ -34,32 +40,42 @@ impl WeightedChoice {
             })
             .collect();
         let first = sums.iter().position(|reached| *reached > 0);
-        let only = first.filter(|first| sums[*first] == sum);
+        if let Some(only) = first.filter(|first| sums[*first] == sum) {
+            return Self(Choice::Only(only));
+        }
         // Data planes and rules begin at points of their own, so that they do not move in step.
         let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
-        let point = AtomicU32::new(u32::from_ne_bytes([a, b, c, d]));
-        Self { sums, only, point }
+        Self(Choice::Spread {
+            sums: if sum > 0 { sums.into() } else { Box::default() },
+            point: AtomicU32::new(u32::from_ne_bytes([a, b, c, d])),
+        })
     }
 
     /// The thing at a point of the range; each gets its share of the 2³² points, to one point.
     ///
     /// Nothing when all weights are 0, or there are none.
     pub fn pick(&self, point: u32) -> Option<usize> {
-        let total = u128::from(*self.sums.last()?);
-        let target = (u128::from(point) * total) >> 32;
-        let at = self
-            .sums
-            .partition_point(|reached| u128::from(*reached) <= target);
-        (at < self.sums.len()).then_some(at)
+        match &self.0 {
+            Choice::Only(only) => Some(*only),
+            Choice::Spread { sums, .. } => place(sums, point),
+        }
     }
 
     /// The next one in an even spread.
     pub fn next(&self) -> Option<usize> {
-        match self.only {
-            Some(only) => Some(only),
-            None => self.pick(self.point.fetch_add(STEP, Ordering::Relaxed)),
+        match &self.0 {
+            Choice::Only(only) => Some(*only),
+            Choice::Spread { sums, point } => place(sums, point.fetch_add(STEP, Ordering::Relaxed)),
         }
     }
+}
+
+/// Whose share of the running sums a point falls into.
+fn place(sums: &[u64], point: u32) -> Option<usize> {
+    let total = u128::from(*sums.last()?);
+    let target = (u128::from(point) * total) >> 32;
+    let at = sums.partition_point(|reached| u128::from(*reached) <= target);
+    (at < sums.len()).then_some(at)
 }
 
 #[cfg(test)]

@@ -89,9 +89,7 @@ fn leads_to(parent: &ParentRef, route_namespace: &str, listener: &Listener) -> b
         .metadata
         .get("namespace")
         .zip(listener.metadata.get("gateway"));
-    let gateway = from_metadata
-        .map(|(namespace, name)| (namespace.as_str(), name.as_str()))
-        .or(from_name);
+    let gateway = from_metadata.or(from_name);
     // The contract does not name the ListenerSet a listener comes from: the key on it must do.
     let is_parent = parent.kind == "ListenerSet" || gateway == Some((namespace, &parent.name));
     let is_section = parent

@@ -77,9 +77,9 @@ pub(super) fn cluster(cluster: wire::BackendCluster, report: &mut Report) -> Opt
         endpoints: endpoints?,
         connect_timeout: connect_timeout?.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         request_timeout: request_timeout?,
-        metadata: cluster.metadata,
+        metadata: cluster.metadata.into(),
         tls: tls?.map(Arc::new),
-        session_persistence: persistence?,
+        session_persistence: persistence?.map(Arc::new),
         balancing: balancing?.unwrap_or_default(),
         max_inflight_requests: (breaker.max_inflight_requests > 0)
             .then_some(breaker.max_inflight_requests),

@@ -42,8 +42,8 @@ pub(super) fn grpc_route(route: wire::GrpcRoute, report: &mut Report) -> Option<
         listeners: route::listeners(&route.attached_listeners, report),
         parent_refs: parents?,
         rules: rules?,
-        labels: route.labels,
-        annotations: route.annotations,
+        labels: route.labels.into(),
+        annotations: route.annotations.into(),
         policy: policy?.map(Arc::new),
         security_policy: security?,
         created_at: created_at?,
@@ -80,7 +80,7 @@ fn grpc_rule(
         matches,
         filters: filters?,
         backends: backends?,
-        session_persistence: persistence?,
+        session_persistence: persistence?.map(Arc::new),
         plugins: plugins?,
     })
 }

@@ -43,8 +43,8 @@ pub(super) fn http_route(route: wire::HttpRoute, report: &mut Report) -> Option<
         listeners: route::listeners(&route.attached_listeners, report),
         parent_refs: parents?,
         rules: rules?,
-        labels: route.labels,
-        annotations: route.annotations,
+        labels: route.labels.into(),
+        annotations: route.annotations.into(),
         policy: policy?.map(Arc::new),
         security_policy: security?,
         created_at: created_at?,
@@ -86,8 +86,8 @@ fn http_rule(
         filters: filters?,
         backends: backends?,
         timeouts: timeouts?.unwrap_or_default(),
-        retry: retry?,
-        session_persistence: persistence?,
+        retry: retry?.map(Arc::new),
+        session_persistence: persistence?.map(Arc::new),
         plugins: plugins?,
     })
 }

@@ -77,7 +77,7 @@ fn known_listener(
         protocol,
         hostnames: hostnames?,
         tls,
-        metadata: listener.metadata,
+        metadata: listener.metadata.into(),
         backend_client_certificate: client_certificate?,
         security_policy: security?,
         settings: settings?,

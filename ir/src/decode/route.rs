@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::report::{At, Quoted, Report, first_of_each, list};
 use super::{filter, value};
-use crate::backend::{BackendTarget, VALID_KEY};
+use crate::backend::{BackendTarget, VALID_KEY, word};
 use crate::http_route::{BackendRef, ParentRef, TextMatch, ValueMatch};
 use crate::wire;
 
@@ -26,8 +26,8 @@ pub(super) fn parent_ref(
 ) -> Option<ParentRef> {
     let port = value::optional_port(parent.port, &at.field("port"), report)?;
     Some(ParentRef {
-        group: parent.group,
-        kind: parent.kind,
+        group: word(&parent.group),
+        kind: word(&parent.kind),
         namespace: parent.namespace,
         name: parent.name,
         section_name: value::non_empty(parent.section_name),
@@ -103,8 +103,8 @@ pub(super) fn target(
         } else {
             Vec::new()
         },
-        group: backend.group.clone(),
-        kind: kind.to_owned(),
+        group: word(&backend.group),
+        kind: word(kind),
     })
 }
 

@@ -49,8 +49,8 @@ fn known_route(
         listeners: route::listeners(&route.attached_listeners, report),
         parent_refs: parents?,
         rules: rules?,
-        labels: route.labels,
-        annotations: route.annotations,
+        labels: route.labels.into(),
+        annotations: route.annotations.into(),
         created_at: created_at?,
     })
 }

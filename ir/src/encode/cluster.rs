@@ -22,11 +22,11 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
         endpoints: cluster.endpoints.iter().map(endpoint).collect(),
         connect_timeout: duration(Some(cluster.connect_timeout)),
         request_timeout: duration(cluster.request_timeout),
-        metadata: cluster.metadata.clone(),
+        metadata: cluster.metadata.to_map(),
         tls_validation: cluster.tls.as_deref().map(backend_tls),
         session_persistence: cluster
             .session_persistence
-            .as_ref()
+            .as_deref()
             .map(session_persistence),
         load_balancing: (cluster.balancing != Balancing::default())
             .then(|| balancing(&cluster.balancing)),

@@ -21,7 +21,7 @@ pub fn listener(listener: &Listener) -> wire::Listener {
         hostnames: hostnames(&listener.hostnames),
         attached_routes: Vec::new(),
         tls: listener.tls.as_ref().map(tls),
-        metadata: listener.metadata.clone(),
+        metadata: listener.metadata.to_map(),
         backend_tls: client_certificate.map(|reference| wire::BackendTlsConfig {
             client_certificate_ref: reference.as_ref().to_owned(),
         }),

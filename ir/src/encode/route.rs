@@ -21,8 +21,8 @@ pub fn http_route(route: &HttpRoute) -> wire::HttpRoute {
         hostnames: hostnames(&route.hostnames),
         parent_refs: parent_refs(&route.parent_refs),
         rules: route.rules.iter().map(http_rule).collect(),
-        labels: route.labels.clone(),
-        annotations: route.annotations.clone(),
+        labels: route.labels.to_map(),
+        annotations: route.annotations.to_map(),
         route_policy: route.policy.as_deref().map(route_policy),
         security_policy: route.security_policy.as_deref().map(security_policy),
         attached_listeners: texts(&route.listeners),
@@ -39,8 +39,8 @@ fn http_rule(rule: &HttpRule) -> wire::HttpRule {
             request: duration(rule.timeouts.request),
             backend_request: duration(rule.timeouts.backend_request),
         }),
-        retry: rule.retry.as_ref().map(retry),
-        session_persistence: rule.session_persistence.as_ref().map(session_persistence),
+        retry: rule.retry.as_deref().map(retry),
+        session_persistence: rule.session_persistence.as_deref().map(session_persistence),
         name: rule.name.clone().unwrap_or_default(),
         wasm_plugins: texts(&rule.plugins),
     }
@@ -70,8 +70,8 @@ pub fn grpc_route(route: &GrpcRoute) -> wire::GrpcRoute {
         hostnames: hostnames(&route.hostnames),
         parent_refs: parent_refs(&route.parent_refs),
         rules: route.rules.iter().map(grpc_rule).collect(),
-        labels: route.labels.clone(),
-        annotations: route.annotations.clone(),
+        labels: route.labels.to_map(),
+        annotations: route.annotations.to_map(),
         route_policy: route.policy.as_deref().map(route_policy),
         security_policy: route.security_policy.as_deref().map(security_policy),
         attached_listeners: texts(&route.listeners),
@@ -84,7 +84,7 @@ fn grpc_rule(rule: &GrpcRule) -> wire::GrpcRule {
         matches: rule.matches.iter().map(grpc_match).collect(),
         filters: filters(&rule.filters),
         backend_refs: backend_refs(&rule.backends),
-        session_persistence: rule.session_persistence.as_ref().map(session_persistence),
+        session_persistence: rule.session_persistence.as_deref().map(session_persistence),
         name: rule.name.clone().unwrap_or_default(),
         wasm_plugins: texts(&rule.plugins),
     }
@@ -128,8 +128,8 @@ pub fn stream_route(route: &StreamRoute) -> wire::StreamRoute {
         .into(),
         parent_refs: parent_refs(&route.parent_refs),
         rules: route.rules.iter().map(stream_rule).collect(),
-        labels: route.labels.clone(),
-        annotations: route.annotations.clone(),
+        labels: route.labels.to_map(),
+        annotations: route.annotations.to_map(),
         attached_listeners: texts(&route.listeners),
         created_at: timestamp(route.created_at),
     }
@@ -159,8 +159,8 @@ fn stream_rule(rule: &StreamRule) -> wire::StreamRule {
 
 fn parent_refs(parents: &[ParentRef]) -> Vec<wire::ParentRef> {
     let parents = parents.iter().map(|parent| wire::ParentRef {
-        group: parent.group.clone(),
-        kind: parent.kind.clone(),
+        group: parent.group.to_string(),
+        kind: parent.kind.to_string(),
         namespace: parent.namespace.clone(),
         name: parent.name.clone(),
         section_name: parent.section_name.clone().unwrap_or_default(),
@@ -184,8 +184,8 @@ pub(super) fn target(target: &BackendTarget) -> wire::BackendRef {
     let mark = target.cluster_keys.is_empty();
     let metadata = mark.then(|| (VALID_KEY.to_owned(), "false".to_owned()));
     wire::BackendRef {
-        group: target.group.clone(),
-        kind: target.kind.clone(),
+        group: target.group.to_string(),
+        kind: target.kind.to_string(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         port: port.map_or(0, u32::from),

@@ -21,6 +21,7 @@ use ir::listener::{
     ClientValidation, ClientValidationMode, EscapedSlashes, ForwardedFields, ListenerProtocol,
     ListenerSettings, ListenerTls, ProxyProtocol, RequestIds, TlsVersion, TrustedProxies,
 };
+use ir::resource::Metadata;
 use ir::secret::Certificate;
 use ir::snapshot::Workload;
 use ir::{Hostname, Listener, Pattern, Resource, Resources, Secret, SecretText, Snapshot, Version};
@@ -141,8 +142,8 @@ fn moment() -> impl Strategy<Value = SystemTime> {
     })
 }
 
-fn metadata() -> impl Strategy<Value = BTreeMap<String, String>> {
-    btree_map(name(), any_text(), 0..3)
+fn metadata() -> impl Strategy<Value = Metadata> {
+    btree_map(name(), any_text(), 0..3).prop_map(Metadata::from)
 }
 
 fn reference() -> impl Strategy<Value = Arc<str>> {

@@ -155,7 +155,7 @@ impl Admin {
 
 fn namespace_of(listener: &Listener) -> String {
     let namespace = listener.metadata.get("namespace");
-    namespace.cloned().unwrap_or_default()
+    namespace.unwrap_or_default().to_owned()
 }
 
 fn route_rows(snapshot: &Snapshot) -> Vec<Row> {

@@ -43,7 +43,7 @@ fn listener(listener: &Listener) -> Value {
             "max_version": debug(&tls.max_version),
             "client_validation": tls.client_validation.as_ref().map(|it| debug(&it.mode)),
         })),
-        "metadata": listener.metadata,
+        "metadata": listener.metadata.to_map(),
         "backend_client_certificate": listener.backend_client_certificate.as_deref(),
         "security_policy": listener.security_policy.as_ref().map(debug),
     })
@@ -55,8 +55,8 @@ fn route<R>(route: &Route<R>, rule: impl Fn(&R) -> Value) -> Value {
         "hostnames": texts(&route.hostnames),
         "listeners": texts(&route.listeners),
         "rules": list(route.rules.iter().map(rule)),
-        "labels": route.labels,
-        "annotations": route.annotations,
+        "labels": route.labels.to_map(),
+        "annotations": route.annotations.to_map(),
         "policy": route.policy.as_ref().map(debug),
         "security_policy": route.security_policy.as_ref().map(debug),
     })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use ir::Hostname;
+use ir::backend::word;
 use ir::http_route::ParentRef;
 
 use super::gateway::{Parent, ParentListener, parent_key};
@@ -138,14 +139,8 @@ fn typed(
         }
     };
     Some(ParentRef {
-        group: reference
-            .group
-            .clone()
-            .unwrap_or_else(|| GATEWAY_API.to_owned()),
-        kind: reference
-            .kind
-            .clone()
-            .unwrap_or_else(|| "Gateway".to_owned()),
+        group: word(reference.group.as_deref().unwrap_or(GATEWAY_API)),
+        kind: word(reference.kind.as_deref().unwrap_or("Gateway")),
         namespace: reference
             .namespace
             .clone()

@@ -100,7 +100,7 @@ fn rule(
         matches: matches(rule.matches.as_deref().unwrap_or_default(), &path, notes),
         filters,
         backends,
-        session_persistence: session_persistence(rule, &path, notes),
+        session_persistence: session_persistence(rule, &path, notes).map(Arc::new),
         plugins: Vec::new(),
     }
 }

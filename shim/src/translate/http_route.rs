@@ -113,12 +113,13 @@ fn rule(
         filters,
         backends,
         timeouts: policy::timeouts(rule.timeouts.as_ref(), &path, notes),
-        retry: policy::retry(rule.retry.as_ref(), &path, notes),
+        retry: policy::retry(rule.retry.as_ref(), &path, notes).map(Arc::new),
         session_persistence: policy::session_persistence(
             rule.session_persistence.as_ref(),
             &path,
             notes,
-        ),
+        )
+        .map(Arc::new),
         plugins: Vec::new(),
     }
 }

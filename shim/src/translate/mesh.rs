@@ -532,7 +532,7 @@ fn default_route(service: &Arc<str>, socket: &MeshSocket) -> HttpRoute {
             session_persistence: None,
             plugins: Vec::new(),
         }],
-        labels: BTreeMap::default(),
+        labels: Metadata::default(),
         annotations: Metadata::default(),
         policy: None,
         security_policy: None,

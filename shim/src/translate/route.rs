@@ -132,7 +132,7 @@ pub(super) fn finish<T: Watched, R>(
             .map(|(parent, _)| parent.clone())
             .collect(),
         rules,
-        labels: metadata.labels.clone().unwrap_or_default(),
+        labels: metadata.labels.clone().unwrap_or_default().into(),
         annotations: gateway_annotations(metadata.annotations.as_ref()),
         policy: None,
         security_policy: None,
@@ -225,7 +225,7 @@ fn parents(
     rules: usize,
 ) -> Vec<ParentStatus> {
     let status = |(parent, outcome): &(ir::http_route::ParentRef, Result<(), _>)| ParentStatus {
-        kind: parent.kind.clone(),
+        kind: parent.kind.to_string(),
         namespace: parent.namespace.clone(),
         name: parent.name.clone(),
         section_name: parent.section_name.clone(),

@@ -66,7 +66,7 @@ fn listeners(translation: &Translation) -> Vec<(u16, Option<&str>)> {
             assert!(listener.is_mesh(), "{}", listener.name);
             assert!((20_000..30_000).contains(&listener.port.get()));
             let consumer = listener.metadata.get(CONSUMER_NAMESPACE);
-            (listener.public_port().get(), consumer.map(String::as_str))
+            (listener.public_port().get(), consumer)
         })
         .collect();
     found.sort_unstable();

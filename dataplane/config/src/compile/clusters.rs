@@ -62,7 +62,7 @@ pub(super) fn clusters(
                         metrics,
                     ),
                     session: previous.kept.sessions(
-                        cluster.session_persistence.as_ref(),
+                        cluster.session_persistence.as_deref(),
                         Place {
                             kind: sessions::Kind::Cluster,
                             name: &cluster.key,

@@ -21,6 +21,7 @@ use crate::filters::Filters;
 use crate::kept::Kept;
 use crate::observed;
 use crate::rate_limits::Limits;
+use crate::rule_settings::RuleSettings;
 use crate::runtime::{Backend, Rule};
 use crate::sessions::{self, Place, SessionPolicy, path_of};
 
@@ -33,16 +34,20 @@ pub(super) fn compile_http(
     let served = Served::on(listener, RouteKind::Http, route, kept, metrics)?;
     Some(CompiledRoute::http(route, &served.hosts, |index| {
         let rule = &route.rules[index];
-        let base = served.rule(index, rule.into());
+        let base = &served.settings;
         let timeouts = &rule.timeouts;
+        if *timeouts == Timeouts::default() && rule.retry.is_none() {
+            return Arc::new(served.rule(index, rule.into(), base.clone()));
+        }
         let limit = |own: Option<Duration>, base| own.map_or(base, non_zero);
-        Arc::new(Rule {
+        let settings = RuleSettings {
             request_timeout: limit(timeouts.request, base.request_timeout),
             backend_request_timeout: limit(timeouts.backend_request, base.backend_request_timeout),
             has_timeouts: base.has_timeouts || *timeouts != Timeouts::default(),
             retry: rule.retry.clone(),
-            ..base
-        })
+            ..RuleSettings::clone(base)
+        };
+        Arc::new(served.rule(index, rule.into(), Arc::new(settings)))
     }))
 }
 
@@ -54,7 +59,8 @@ pub(super) fn compile_grpc(
 ) -> Option<CompiledRoute<Rule>> {
     let served = Served::on(listener, RouteKind::Grpc, route, kept, metrics)?;
     Some(CompiledRoute::grpc(route, &served.hosts, |index| {
-        Arc::new(served.rule(index, (&route.rules[index]).into()))
+        let rule = &route.rules[index];
+        Arc::new(served.rule(index, rule.into(), served.settings.clone()))
     }))
 }
 
@@ -95,6 +101,8 @@ struct Served<'a, R> {
     hosts: Vec<Hostname>,
     access: Option<Arc<AddressLists>>,
     limits: Limits,
+    /// What holds for rules that say nothing of their own.
+    settings: Arc<RuleSettings>,
     metrics: Arc<RouteMetrics>,
     kept: &'a Kept,
     registry: &'a Metrics,
@@ -118,7 +126,7 @@ impl<'a> From<&'a HttpRule> for Written<'a> {
             filters: &rule.filters,
             plugins: &rule.plugins,
             backends: &rule.backends,
-            session: rule.session_persistence.as_ref(),
+            session: rule.session_persistence.as_deref(),
             path: path_of(&rule.matches),
         }
     }
@@ -131,7 +139,7 @@ impl<'a> From<&'a GrpcRule> for Written<'a> {
             filters: &rule.filters,
             plugins: &rule.plugins,
             backends: &rule.backends,
-            session: rule.session_persistence.as_ref(),
+            session: rule.session_persistence.as_deref(),
             path: "/",
         }
     }
@@ -151,6 +159,7 @@ impl<'a, R> Served<'a, R> {
             hosts: hosts_on(route, listener)?,
             access: AddressLists::compile(security),
             limits: kept.route_limits(&route.key, security, registry),
+            settings: settings(route, kept),
             metrics: registry.route(&format!("{kind:?}/{}", route.key), &listener.name),
             route,
             kind,
@@ -188,44 +197,52 @@ impl<'a, R> Served<'a, R> {
         self.kept.sessions(Some(source), place, self.registry)
     }
 
-    fn rule(&self, index: usize, rule: Written<'_>) -> Rule {
+    fn rule(&self, index: usize, rule: Written<'_>, settings: Arc<RuleSettings>) -> Rule {
         let backends = rule.backends.iter().map(|backend| Backend {
             display: backend.target.display.clone(),
-            cluster_keys: backend.target.cluster_keys.clone(),
+            cluster_keys: backend.target.cluster_keys.as_slice().into(),
             filters: Filters::compile(&backend.filters),
             breaker: self.breaker(&backend.target),
             weight: backend.weight,
         });
-        let none = RoutePolicy::default();
-        let policy = self.route.policy.as_deref().unwrap_or(&none);
-        let annotations = &self.route.annotations;
         Rule {
             route: self.route.key.clone(),
             kind: self.kind,
             index,
-            name: rule.name.cloned(),
+            name: rule.name.map(|name| name.as_str().into()),
             limits: self.limits.clone(),
             access: self.access.clone(),
             filters: Filters::compile(rule.filters),
-            plugins: rule.plugins.to_vec(),
+            plugins: rule.plugins.into(),
             backends: backends.collect(),
             choice: WeightedChoice::new(rule.backends.iter().map(|backend| backend.weight)),
             session: self.session(index, &rule),
-            request_timeout: policy.request_timeout,
-            backend_request_timeout: policy.backend_request_timeout,
-            has_timeouts: policy.request_timeout.is_some()
-                || policy.backend_request_timeout.is_some(),
-            retry: None,
-            next_upstream_timeout: policy.next_upstream_timeout,
-            connect_timeout: policy.connect_timeout,
-            request_body_bytes_max: policy.request_body_bytes_max,
-            request_body_buffer_bytes: policy.request_body_buffer_bytes,
-            request_buffering: policy.request_buffering.unwrap_or(false),
-            request_header_bytes_max: policy.request_header_bytes_max,
-            keepalive_requests_max: policy.keepalive_requests,
-            log: observed::access_log(annotations, self.kept.access_log_prefix()),
-            trace_ratio: observed::trace_ratio(annotations),
+            settings,
             metrics: self.metrics.clone(),
         }
     }
+}
+
+/// What the policy and the annotations of a route say for all of its rules.
+fn settings<R>(route: &Route<R>, kept: &Kept) -> Arc<RuleSettings> {
+    if route.policy.is_none() && route.annotations.is_empty() {
+        return kept.plain_settings().clone();
+    }
+    let none = RoutePolicy::default();
+    let policy = route.policy.as_deref().unwrap_or(&none);
+    Arc::new(RuleSettings {
+        request_timeout: policy.request_timeout,
+        backend_request_timeout: policy.backend_request_timeout,
+        has_timeouts: policy.request_timeout.is_some() || policy.backend_request_timeout.is_some(),
+        retry: None,
+        next_upstream_timeout: policy.next_upstream_timeout,
+        connect_timeout: policy.connect_timeout,
+        request_body_bytes_max: policy.request_body_bytes_max,
+        request_body_buffer_bytes: policy.request_body_buffer_bytes,
+        request_buffering: policy.request_buffering.unwrap_or(false),
+        request_header_bytes_max: policy.request_header_bytes_max,
+        keepalive_requests_max: policy.keepalive_requests,
+        log: observed::access_log(&route.annotations, kept.access_log_prefix()),
+        trace_ratio: observed::trace_ratio(&route.annotations),
+    })
 }

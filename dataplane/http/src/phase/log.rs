@@ -98,7 +98,7 @@ pub(crate) fn record(
         client_certificate: client_certificate(arrival),
         gen_ai: gen_ai.as_ref(),
     };
-    let own = ctx.rule.and_then(|rule| rule.log.as_deref());
+    let own = ctx.rule.and_then(|rule| rule.settings.log.as_deref());
     worker.log.write_as(&record, own);
     if let Some(trace) = trace {
         let config = ctx.config.snapshot.traceparent.as_deref();

@@ -33,7 +33,9 @@ pub(crate) struct Failed {
 /// Notes the rule's policy in the context, and the request in the cluster's budget.
 pub(crate) fn begin(ctx: &mut Context<'_>, settings: &Settings) {
     let Some(rule) = ctx.rule else { return };
-    let Some(retry) = &rule.retry else { return };
+    let Some(retry) = &rule.settings.retry else {
+        return;
+    };
     let own = ctx.cluster.and_then(|cluster| cluster.retry_allowance);
     let allowance = own.or(settings.retry_budget);
     if let Some(cluster) = ctx.cluster {
@@ -42,7 +44,10 @@ pub(crate) fn begin(ctx: &mut Context<'_>, settings: &Settings) {
             cluster.retries.request(allowance);
         }
     }
-    let until = rule.next_upstream_timeout.map(|limit| ctx.started + limit);
+    let until = rule
+        .settings
+        .next_upstream_timeout
+        .map(|limit| ctx.started + limit);
     ctx.retry = Some(Box::new(Policy::new(retry, allowance, until)));
 }
 

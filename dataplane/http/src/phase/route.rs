@@ -93,7 +93,7 @@ fn host(request: &Request) -> &str {
 
 /// Refuses a head that is larger than the rule allows.
 pub(crate) fn admit(rule: &Rule, request: &Request) -> Step {
-    match rule.request_header_bytes_max {
+    match rule.settings.request_header_bytes_max {
         Some(max) if request.head_bytes() as u64 > max => {
             Step::reply(Reply::new(Reason::HeadTooLarge))
         }

@@ -107,7 +107,7 @@ fn recorded(
         Some(parent) => parent.trace_id,
         None => (u128::from(worker.draw()) << 64 | u128::from(worker.draw())).max(1),
     };
-    let of_route = ctx.rule.and_then(|rule| rule.trace_ratio);
+    let of_route = ctx.rule.and_then(|rule| rule.settings.trace_ratio);
     let forms = tracer.forms().and(came);
     if !tracer.samples(&remote, trace_id, of_route) {
         if remote.is_sampled.is_none() {

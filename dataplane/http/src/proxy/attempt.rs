@@ -95,7 +95,7 @@ pub(super) async fn attempt(
         cluster,
         rule.kind,
         ctx.listener,
-        rule.connect_timeout,
+        rule.settings.connect_timeout,
         &worker.settings,
     );
     let mut peer = match peer {
@@ -103,7 +103,7 @@ pub(super) async fn attempt(
         Ok(peer) => peer,
         Err(reason) => return Attempted::failed(reason),
     };
-    watch.start_attempt(rule.backend_request_timeout);
+    watch.start_attempt(rule.settings.backend_request_timeout);
     watch.await_upstream(Wait::ResponseStart);
     if ctx.attempts == 1 {
         ctx.routing_us = ctx.micros(watch.now());

@@ -111,25 +111,25 @@ pub(super) fn policies(listener: Option<&ListenerConfig>, rule: &Rule) -> Value 
         }
     };
     let millis = |time: Option<Duration>| Some(u64::try_from(time?.as_millis()).ok()?.into());
-    put("request_timeout_ms", millis(rule.request_timeout));
+    put("request_timeout_ms", millis(rule.settings.request_timeout));
     put(
         "backend_request_timeout_ms",
-        millis(rule.backend_request_timeout),
+        millis(rule.settings.backend_request_timeout),
     );
-    put("connect_timeout_ms", millis(rule.connect_timeout));
-    let retry = rule.retry.as_ref();
+    put("connect_timeout_ms", millis(rule.settings.connect_timeout));
+    let retry = rule.settings.retry.as_ref();
     put("retry", retry.map(|retry| format!("{retry:?}").into()));
     let is_kept = rule.session.is_some();
     put("session_persistence", is_kept.then_some(true.into()));
-    let buffers = rule.request_buffering;
+    let buffers = rule.settings.request_buffering;
     put("reads_the_body_first", buffers.then_some(true.into()));
     put(
         "request_body_bytes_max",
-        rule.request_body_bytes_max.map(Value::from),
+        rule.settings.request_body_bytes_max.map(Value::from),
     );
     put(
         "request_header_bytes_max",
-        rule.request_header_bytes_max.map(Value::from),
+        rule.settings.request_header_bytes_max.map(Value::from),
     );
     let lists = [
         listener.and_then(|it| it.access.as_ref()),

@@ -39,6 +39,13 @@ pub enum Denied {
 pub struct BackendMetrics {
     name: Arc<str>,
     totals: Arc<RetryTotals>,
+    /// Made when it is asked for something the first time.
+    counts: OnceLock<Box<Counts>>,
+}
+
+/// What is counted of a backend.
+#[derive(Debug, Default)]
+struct Counts {
     active: Gauge,
     connections: Counter,
     retries: Counter,
@@ -58,26 +65,16 @@ pub struct BackendMetrics {
 }
 
 impl BackendMetrics {
-    pub(super) fn new(name: &str, totals: &Arc<RetryTotals>) -> Self {
+    pub(super) fn new(name: &Arc<str>, totals: &Arc<RetryTotals>) -> Self {
         Self {
+            name: Arc::clone(name),
             totals: Arc::clone(totals),
-            name: name.into(),
-            active: Gauge::default(),
-            connections: Counter::default(),
-            retries: Counter::default(),
-            retryable: Counter::default(),
-            denied_by_budget: Counter::default(),
-            denied_as_unwell: Counter::default(),
-            denied_for_body: Counter::default(),
-            denied_for_pause: Counter::default(),
-            not_kept: Counter::default(),
-            ejections: Counter::default(),
-            circuits_opened: Counter::default(),
-            circuit_refusals: Counter::default(),
-            checks_passed: Counter::default(),
-            checks_failed: Counter::default(),
-            errors: OnceLock::new(),
+            counts: OnceLock::new(),
         }
+    }
+
+    fn counts(&self) -> &Counts {
+        self.counts.get_or_init(Box::default)
     }
 
     /// The backend's label value, `namespace/service:port`.
@@ -87,8 +84,8 @@ impl BackendMetrics {
 
     /// Counts a connection as opened, and as open until the guard is dropped.
     pub fn connection_opened(self: &Arc<Self>) -> BackendConnection {
-        self.connections.increment();
-        self.active.add(1);
+        self.counts().connections.increment();
+        self.counts().active.add(1);
         BackendConnection {
             backend: Arc::clone(self),
         }
@@ -97,6 +94,7 @@ impl BackendMetrics {
     /// Counts a connection that did not come up, or that broke.
     pub fn connection_failed(&self, reason: Reason) {
         let errors = self
+            .counts()
             .errors
             .get_or_init(|| Box::new(array::from_fn(|_| Counter::default())));
         errors[reason.index()].increment();
@@ -104,67 +102,73 @@ impl BackendMetrics {
 
     /// Counts an attempt that follows another by a retry policy.
     pub fn retried(&self) {
-        self.retries.increment();
+        self.counts().retries.increment();
         self.totals.allowed.increment();
     }
 
     /// Counts an attempt that was not made although a policy asked for it.
     pub fn retry_denied(&self, cause: Denied) {
         match cause {
-            Denied::Budget => self.denied_by_budget.increment(),
-            Denied::Unwell => self.denied_as_unwell.increment(),
+            Denied::Budget => self.counts().denied_by_budget.increment(),
+            Denied::Unwell => self.counts().denied_as_unwell.increment(),
             // These say nothing about the backend, nor about its budget.
-            Denied::Body => return self.denied_for_body.increment(),
-            Denied::RetryAfter => return self.denied_for_pause.increment(),
+            Denied::Body => return self.counts().denied_for_body.increment(),
+            Denied::RetryAfter => return self.counts().denied_for_pause.increment(),
         }
         self.totals.rejected.increment();
     }
 
     /// Counts a connection that was closed because of a response that nobody wanted.
     pub fn not_kept(&self) {
-        self.not_kept.increment();
+        self.counts().not_kept.increment();
     }
 
     /// Counts a request under a retry policy.
     pub fn retryable(&self) {
-        self.retryable.increment();
+        self.counts().retryable.increment();
         self.totals.observed.increment();
     }
 
     /// Counts an endpoint that is left out because it kept failing.
     pub fn ejected(&self) {
-        self.ejections.increment();
+        self.counts().ejections.increment();
     }
 
     /// Counts a breaker that opened.
     pub fn circuit_opened(&self) {
-        self.circuits_opened.increment();
+        self.counts().circuits_opened.increment();
     }
 
     /// Counts an attempt that a breaker did not let begin.
     pub fn circuit_refused(&self) {
-        self.circuit_refusals.increment();
+        self.counts().circuit_refusals.increment();
         self.totals.circuit_refused.increment();
     }
 
     /// Counts a health check of one of its endpoints.
     pub fn health_checked(&self, has_passed: bool) {
         match has_passed {
-            true => self.checks_passed.increment(),
-            false => self.checks_failed.increment(),
+            true => self.counts().checks_passed.increment(),
+            false => self.counts().checks_failed.increment(),
         }
     }
 
     /// Whether anything was ever asked of it; until then it has no series.
     pub fn is_used(&self) -> bool {
-        self.connections.value() > 0
-            || self.errors.get().is_some()
-            || self.checks_passed.value() + self.checks_failed.value() > 0
+        self.counts.get().is_some_and(|counts| counts.are_used())
     }
 
     /// Connections open now.
     pub fn connections_active(&self) -> i64 {
-        self.active.value()
+        self.counts.get().map_or(0, |counts| counts.active.value())
+    }
+}
+
+impl Counts {
+    fn are_used(&self) -> bool {
+        self.connections.value() > 0
+            || self.errors.get().is_some()
+            || self.checks_passed.value() + self.checks_failed.value() > 0
     }
 }
 
@@ -177,75 +181,79 @@ pub struct BackendConnection {
 
 impl Drop for BackendConnection {
     fn drop(&mut self) {
-        self.backend.active.add(-1);
+        self.backend.counts().active.add(-1);
     }
 }
 
 /// Writes the families of backends. What never happened to one has no series; see the budget in
 /// `family.rs`.
 pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
+    let all = all.iter();
+    let all: Vec<(&str, &Counts)> = all
+        .filter_map(|it| Some((it.name(), &**it.counts.get()?)))
+        .collect();
     let mut samples = out.family(&family::BACKEND_ACTIVE);
-    for backend in all.iter().filter(|it| it.is_used()) {
-        samples.sample(&[&backend.name], backend.active.value());
+    for (name, counts) in all.iter().filter(|(_, counts)| counts.are_used()) {
+        samples.sample(&[name], counts.active.value());
     }
     let mut samples = out.family(&family::BACKEND_CONNECTIONS);
-    for backend in all.iter().filter(|it| it.is_used()) {
-        samples.sample(&[&backend.name], backend.connections.value());
+    for (name, counts) in all.iter().filter(|(_, counts)| counts.are_used()) {
+        samples.sample(&[name], counts.connections.value());
     }
-    counts(out, &family::BACKEND_RETRIES, all, |it| &it.retries);
+    each(out, &family::BACKEND_RETRIES, &all, |it| &it.retries);
     let mut samples = out.family(&family::BACKEND_RETRIES_DENIED);
-    for backend in all {
+    for (name, counts) in &all {
         let causes = [
-            ("budget", &backend.denied_by_budget),
-            ("unwell", &backend.denied_as_unwell),
-            ("body", &backend.denied_for_body),
-            ("retry_after", &backend.denied_for_pause),
+            ("budget", &counts.denied_by_budget),
+            ("unwell", &counts.denied_as_unwell),
+            ("body", &counts.denied_for_body),
+            ("retry_after", &counts.denied_for_pause),
         ];
         for (cause, denied) in causes {
             if denied.value() > 0 {
-                samples.sample(&[&backend.name, cause], denied.value());
+                samples.sample(&[name, cause], denied.value());
             }
         }
     }
-    counts(out, &family::BACKEND_NOT_KEPT, all, |it| &it.not_kept);
-    counts(out, &family::BACKEND_RETRYABLE, all, |it| &it.retryable);
-    counts(out, &family::BACKEND_EJECTIONS, all, |it| &it.ejections);
-    counts(out, &family::CIRCUIT_OPENED, all, |it| &it.circuits_opened);
-    counts(out, &family::CIRCUIT_REFUSED, all, |it| {
+    each(out, &family::BACKEND_NOT_KEPT, &all, |it| &it.not_kept);
+    each(out, &family::BACKEND_RETRYABLE, &all, |it| &it.retryable);
+    each(out, &family::BACKEND_EJECTIONS, &all, |it| &it.ejections);
+    each(out, &family::CIRCUIT_OPENED, &all, |it| &it.circuits_opened);
+    each(out, &family::CIRCUIT_REFUSED, &all, |it| {
         &it.circuit_refusals
     });
     let mut samples = out.family(&family::BACKEND_CHECKS);
-    for backend in all {
-        let (passed, failed) = (backend.checks_passed.value(), backend.checks_failed.value());
+    for (name, counts) in &all {
+        let (passed, failed) = (counts.checks_passed.value(), counts.checks_failed.value());
         if passed + failed > 0 {
-            samples.sample(&[&backend.name, "passed"], passed);
-            samples.sample(&[&backend.name, "failed"], failed);
+            samples.sample(&[name, "passed"], passed);
+            samples.sample(&[name, "failed"], failed);
         }
     }
     let mut samples = out.family(&family::BACKEND_ERRORS);
-    for backend in all {
-        let Some(errors) = backend.errors.get() else {
+    for (name, counts) in &all {
+        let Some(errors) = counts.errors.get() else {
             continue;
         };
         for (reason, count) in Reason::ALL.into_iter().zip(errors.iter()) {
             if count.value() > 0 {
-                samples.sample(&[&backend.name, reason.as_str()], count.value());
+                samples.sample(&[name, reason.as_str()], count.value());
             }
         }
     }
 }
 
 /// Writes one counter of those for whom it counted anything.
-fn counts(
+fn each(
     out: &mut Exposition<'_>,
     family: &'static Family,
-    all: &[Arc<BackendMetrics>],
-    count: fn(&BackendMetrics) -> &Counter,
+    all: &[(&str, &Counts)],
+    count: fn(&Counts) -> &Counter,
 ) {
     let mut samples = out.family(family);
-    for backend in all {
-        if count(backend).value() > 0 {
-            samples.sample(&[&backend.name], count(backend).value());
+    for (name, counts) in all {
+        if count(counts).value() > 0 {
+            samples.sample(&[name], count(counts).value());
         }
     }
 }

@@ -36,7 +36,7 @@ fn busy() -> Arc<Metrics> {
     let listener = metrics.listener("web");
     listener.observe(404, Reason::RouteNotFound, Duration::from_micros(10), 1, 2);
     listener.connection_rejected(ConnectionLimit::Listener);
-    let backend = metrics.backend("shop/cart:80");
+    let backend = metrics.backend(&"shop/cart:80".into());
     drop(backend.connection_opened());
     backend.connection_failed(Reason::ConnectTimeout);
     metrics.admin.observe("GET", "/metrics", 200);
@@ -303,9 +303,9 @@ fn a_route_and_a_backend_keep_to_their_budgets() {
         15 + 20,
         "a route with three classes and four codes"
     );
-    metrics.backend("shop/b1:80");
+    metrics.backend(&"shop/b1:80".into());
     assert_eq!(count(), 35, "a backend that nobody asked");
-    drop(metrics.backend("shop/b1:80").connection_opened());
+    drop(metrics.backend(&"shop/b1:80".into()).connection_opened());
     assert_eq!(
         count(),
         35 + 2,
@@ -320,10 +320,10 @@ fn five_thousand_routes_in_use_stay_below_a_hundred_thousand_series() {
     for at in 0..5000 {
         let route = metrics.route(&format!("Http/shop/r{at}"), "web");
         route.observe(200, Reason::Ok, Duration::from_millis(1), 1, 1);
-        let name = format!("shop/b{at}:80");
+        let name: Arc<str> = format!("shop/b{at}:80").into();
         drop(metrics.backend(&name).connection_opened());
         live.backends.push(LiveBackend {
-            name: name.as_str().into(),
+            name,
             is_used: true,
             endpoints: vec![("10.0.0.1:8080".to_owned(), true)],
             ..LiveBackend::default()

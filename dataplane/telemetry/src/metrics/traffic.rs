@@ -53,10 +53,10 @@ impl RouteKind {
 }
 
 impl RouteMetrics {
-    pub(super) fn new(route: &str, listener: Arc<ListenerMetrics>) -> Self {
+    pub(super) fn new(route: &Arc<str>, listener: Arc<ListenerMetrics>) -> Self {
         let requests = Shards::new(listener.shards);
         Self {
-            route: route.into(),
+            route: Arc::clone(route),
             listener,
             kind: RouteKind::of(route),
             requests,
@@ -139,9 +139,9 @@ pub struct ListenerMetrics {
 }
 
 impl ListenerMetrics {
-    pub(super) fn new(name: &str, shards: ShardCount) -> Self {
+    pub(super) fn new(name: &Arc<str>, shards: ShardCount) -> Self {
         Self {
-            name: name.into(),
+            name: Arc::clone(name),
             shards,
             unrouted: Shards::new(shards),
             local: Shards::new(shards),
@@ -155,6 +155,11 @@ impl ListenerMetrics {
 
     /// The listener's label value.
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same, to be held elsewhere.
+    pub(super) fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -615,7 +620,7 @@ mod tests {
 
     #[test]
     fn guards_count_only_while_held() {
-        let listener = Arc::new(ListenerMetrics::new("l", ShardCount::new(2)));
+        let listener = Arc::new(ListenerMetrics::new(&"l".into(), ShardCount::new(2)));
         let connection = listener.connection_opened();
         let first = listener.request_started();
         let second = listener.request_started();

@@ -2,6 +2,7 @@
 //! methods there are. An endpoint without an example fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane_testkit::snapshot::{rate_limit, stream_route};
@@ -18,12 +19,12 @@ use crate::ai::service_at;
 fn everything() -> Snapshot {
     let mut route = http_route("shop/limited", "", "/limited", &[("shop/cart:80", 1)]);
     route.listeners = vec!["infra/gw/http".into()];
-    route.rules[0].session_persistence = Some(SessionPersistence {
+    route.rules[0].session_persistence = Some(Arc::new(SessionPersistence {
         session_name: Some("visit".to_owned()),
         absolute_timeout: Some(Duration::from_secs(60)),
         idle_timeout: None,
         carrier: SessionCarrier::PermanentCookie,
-    });
+    }));
     route.security_policy = Some(Arc::new(SecurityPolicy {
         rate_limits: vec![rate_limit("all", 1, Duration::from_secs(1))],
         ..SecurityPolicy::default()

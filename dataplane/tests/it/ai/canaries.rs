@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane_testkit::backend::closed_address;
@@ -166,12 +167,12 @@ async fn canaries() -> (Case, Providers) {
     let mut case = Case::new(own);
     // One of them never answers a handshake.
     case.cluster.connect_timeout = Duration::from_millis(300);
-    case.cluster.session_persistence = Some(SessionPersistence {
+    case.cluster.session_persistence = Some(Arc::new(SessionPersistence {
         session_name: Some("s".to_owned()),
         absolute_timeout: None,
         idle_timeout: None,
         carrier: SessionCarrier::SessionCookie,
-    });
+    }));
     let providers = Providers {
         limited,
         silent,

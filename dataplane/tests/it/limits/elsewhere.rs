@@ -106,11 +106,14 @@ async fn a_policy_that_leaves_no_time_for_another_attempt_shortens_none() {
         ClusterProtocol::Http,
     );
     let mut route = (**snapshot.http_routes.get("shop/r").unwrap()).clone();
-    route.rules[0].retry = Some(Retry {
-        codes: vec![503],
-        attempts: 2,
-        backoff: None,
-    });
+    route.rules[0].retry = Some(
+        Retry {
+            codes: vec![503],
+            attempts: 2,
+            backoff: None,
+        }
+        .into(),
+    );
     route.policy = Some(
         RoutePolicy {
             next_upstream_timeout: Some(SHORT / 2),

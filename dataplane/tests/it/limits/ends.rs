@@ -128,11 +128,14 @@ async fn retrying(
     let port = free_port();
     let mut snapshot = to(port, &[origin.address()]);
     let mut route = (**snapshot.http_routes.get("shop/r").unwrap()).clone();
-    route.rules[0].retry = Some(Retry {
-        codes: vec![503],
-        attempts: 1,
-        backoff: None,
-    });
+    route.rules[0].retry = Some(
+        Retry {
+            codes: vec![503],
+            attempts: 1,
+            backoff: None,
+        }
+        .into(),
+    );
     snapshot.http_routes.insert(route);
     (Gateway::with(&snapshot, change).await, origin, port)
 }

@@ -126,11 +126,14 @@ async fn a_grpc_call_hears_unavailable() {
 async fn retries_end_where_the_breaker_opens() {
     let backend = Backend::http1("b").await;
     let mut case = Case::new(&[backend.address()], behind(breaking(3, 1, 60_000)));
-    case.route.rules[0].retry = Some(Retry {
-        codes: vec![500],
-        attempts: 10,
-        backoff: None,
-    });
+    case.route.rules[0].retry = Some(
+        Retry {
+            codes: vec![500],
+            attempts: 10,
+            backoff: None,
+        }
+        .into(),
+    );
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/?status=500", 2).await, [500, 503]);
     assert_eq!(backend.requests(), 3);

@@ -289,12 +289,12 @@ async fn endpoints_of_the_own_zone_come_first_and_others_when_it_fails() {
 async fn an_endpoint_that_ends_keeps_its_sessions_and_serves_when_no_other_does() {
     let (a, b) = (Backend::http1("a").await, Backend::http1("b").await);
     let mut case = Case::new(&[a.address(), b.address()], BackendPolicy::default());
-    case.cluster.session_persistence = Some(SessionPersistence {
+    case.cluster.session_persistence = Some(Arc::new(SessionPersistence {
         session_name: Some("sid".to_owned()),
         absolute_timeout: None,
         idle_timeout: None,
         carrier: SessionCarrier::Header,
-    });
+    }));
     let gateway = case.serve().await;
     let mut session = String::new();
     while a.requests() == 0 {

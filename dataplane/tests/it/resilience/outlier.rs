@@ -152,7 +152,7 @@ async fn a_retry_goes_to_another_endpoint_and_nowhere_when_too_many_fail() {
         backoff: None,
     };
     let mut case = Case::new(&[bad.address(), good.address()], ejecting(3));
-    case.route.rules[0].retry = Some(retry());
+    case.route.rules[0].retry = Some(retry().into());
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/", 20).await, [200; 20]);
     assert_eq!(bad.requests(), 3);
@@ -167,7 +167,7 @@ async fn a_retry_goes_to_another_endpoint_and_nowhere_when_too_many_fail() {
             ..ejecting(3)
         },
     );
-    case.route.rules[0].retry = Some(retry());
+    case.route.rules[0].retry = Some(retry().into());
     let _gateway = case.serve().await;
     assert_eq!(case.statuses("/", 4).await, [503; 4]);
     assert_eq!(

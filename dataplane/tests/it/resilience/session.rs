@@ -1,6 +1,7 @@
 //! Clients come back to their endpoint, on every replica, until it is gone or their time is up.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +46,7 @@ fn case(backends: &[Backend], session: &SessionPersistence) -> Case {
     let endpoints: Vec<_> = backends.iter().map(Backend::address).collect();
     let mut case = Case::new(&endpoints, BackendPolicy::default());
     case.cluster.balancing = Balancing::Random;
-    case.route.rules[0].session_persistence = Some(session.clone());
+    case.route.rules[0].session_persistence = Some(Arc::new(session.clone()));
     case
 }
 
@@ -211,7 +212,7 @@ async fn an_endpoint_that_is_left_out_keeps_no_session() {
     let good = [Backend::http1("a").await, Backend::http1("b").await];
     let endpoints = [bad.address(), good[0].address(), good[1].address()];
     let mut case = Case::new(&endpoints, ejecting(3));
-    case.cluster.session_persistence = Some(persistence(SessionCarrier::SessionCookie));
+    case.cluster.session_persistence = Some(Arc::new(persistence(SessionCarrier::SessionCookie)));
     let _gateway = case.serve().await;
     let mut client = Client::default();
     while client.get(case.port, "/").await.status != 503 {
@@ -258,7 +259,8 @@ async fn a_session_of_a_rule_stays_with_its_backend_and_not_with_one_of_weight_0
     let snapshot = |version: &str, weights: [u32; 2]| {
         let keys = [("shop/blue:80", weights[0]), ("shop/green:80", weights[1])];
         let mut route = http_route("shop/r", "", "/", &keys);
-        route.rules[0].session_persistence = Some(persistence(SessionCarrier::SessionCookie));
+        route.rules[0].session_persistence =
+            Some(Arc::new(persistence(SessionCarrier::SessionCookie)));
         SnapshotBuilder::new(version)
             .http_listener("infra/gw/http", port)
             .http_route(route)

@@ -1,6 +1,7 @@
 //! Clusters, and the settings that hang on them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ir::cluster::{
     BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
@@ -55,7 +56,7 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
             request_timeout: times.1,
             metadata: times.2,
             tls: policies.0,
-            session_persistence: policies.1,
+            session_persistence: policies.1.map(Arc::new),
             balancing: policies.2,
             max_inflight_requests: times.3,
             ai_service: engines.0,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ir::backend::word;
 use ir::http_route::{
     BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRule, HttpMatch, HttpRule, ParentRef, PathMatch,
     Route, TextMatch, Timeouts, ValueMatch,
@@ -25,8 +26,8 @@ pub(super) fn parent_ref() -> impl Strategy<Value = ParentRef> {
     let kind = select(vec!["", "Gateway", "Service", "ListenerSet"]);
     (name(), kind, name(), name(), of(name()), of(1..=u16::MAX)).prop_map(
         |(group, kind, namespace, name, section_name, port)| ParentRef {
-            group,
-            kind: kind.to_owned(),
+            group: word(&group),
+            kind: word(kind),
             namespace,
             name,
             section_name,
@@ -83,8 +84,8 @@ pub(super) fn http_route() -> impl Strategy<Value = HttpRoute> {
                 request: timeouts.0,
                 backend_request: timeouts.1,
             },
-            retry: tail.0,
-            session_persistence: tail.1,
+            retry: tail.0.map(Arc::new),
+            session_persistence: tail.1.map(Arc::new),
             plugins: tail.2,
         },
     ))
@@ -164,7 +165,7 @@ pub(super) fn grpc_route() -> impl Strategy<Value = GrpcRoute> {
             matches,
             filters,
             backends,
-            session_persistence,
+            session_persistence: session_persistence.map(Arc::new),
             plugins,
         },
     ))

@@ -23,7 +23,7 @@ const MIN_RETRIES_PER_SECOND: u32 = 10;
 /// What holds for the clusters of a Service; what is absent is the data plane's own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in super::super) struct BackendSettings {
-    pub(super) session: Option<SessionPersistence>,
+    pub(super) session: Option<Arc<SessionPersistence>>,
     pub(super) balancing: Option<Balancing>,
     pub(super) max_inflight_requests: Option<u32>,
     /// Whether the policy says anything of zones; else the Service does.
@@ -93,7 +93,7 @@ fn settings(spec: &crds::BackendLBPolicySpec) -> BackendSettings {
     let breaker = spec.circuit_breaker.as_ref();
     let limit = |of: fn(&api::CircuitBreaker) -> Option<i32>| positive(breaker.and_then(of));
     BackendSettings {
-        session: spec.session_persistence.as_ref().map(session),
+        session: spec.session_persistence.as_ref().map(session).map(Arc::new),
         balancing: balancing.and_then(|it| it.kind).map(|kind| match kind {
             api::Balancing::RoundRobin => Balancing::RoundRobin,
             api::Balancing::LeastRequest => Balancing::LeastRequest,
@@ -246,7 +246,7 @@ fn traffic_settings(spec: &traffic::XBackendTrafficPolicySpec) -> Result<Backend
                 format!("{path}.absoluteTimeout: is needed for a permanent cookie, add it");
             return Err(Fault::new("Invalid", message));
         }
-        settings.session = Some(SessionPersistence {
+        let session = SessionPersistence {
             session_name: written.session_name.clone(),
             absolute_timeout: absolute,
             idle_timeout: gateway_time(
@@ -254,7 +254,8 @@ fn traffic_settings(spec: &traffic::XBackendTrafficPolicySpec) -> Result<Backend
                 &format!("{path}.idleTimeout"),
             )?,
             carrier,
-        });
+        };
+        settings.session = Some(Arc::new(session));
     }
     if let Some(constraint) = &spec.retry_constraint {
         settings.policy.retry_budget = Some(budget(constraint)?);

@@ -107,7 +107,9 @@ pub(super) async fn attempt<'c>(
 ) -> Result<Ended, Ended> {
     let mut prepared = prepare(line, target, request, asked, tally)?;
     let watch = line.waiting.watch;
-    let own = ctx.rule.and_then(|rule| rule.backend_request_timeout);
+    let own = ctx
+        .rule
+        .and_then(|rule| rule.settings.backend_request_timeout);
     watch.start_attempt(line.service.timeout.or(own));
     watch.await_upstream(Wait::ResponseBody);
     let place = place(line, target, ctx, tally).await?;
@@ -216,7 +218,7 @@ impl<'c> Asking<'_, '_, 'c> {
             (self.way.cluster, self.way.tls),
             RouteKind::Http,
             ctx.listener,
-            ctx.rule.and_then(|rule| rule.connect_timeout),
+            ctx.rule.and_then(|rule| rule.settings.connect_timeout),
             settings,
         )
         .map_err(|reason| self.failed(tally, reason, Again::Elsewhere))?;
