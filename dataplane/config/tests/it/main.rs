@@ -7,14 +7,18 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use dataplane_config::{ListenerConfig, Rule, RuntimeConfig, compile};
+use dataplane_config::{
+    Backend, ClusterConfig, ListenerConfig, Rule, RuleSettings, RuntimeConfig, compile,
+};
 use dataplane_route::Request;
-use dataplane_telemetry::metrics::Metrics;
+use dataplane_telemetry::metrics::{BackendMetrics, Metrics};
 use dataplane_testkit::SnapshotBuilder;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::snapshot::http_route;
 use ir::Snapshot;
+use ir::policy::RoutePolicy;
 
 const HTTP: &str = "infra/gw/http";
 
@@ -198,4 +202,61 @@ fn a_route_that_moves_to_another_listener_of_its_socket_leaves_all_else_as_it_wa
     assert!(Arc::ptr_eq(&tls(&first), &tls(&gone)));
     let last = HOSTS[2];
     assert!(Arc::ptr_eq(&first.listeners[last], &gone.listeners[last]));
+}
+
+/// Thousands of each are held; the bounds are sizes of the allocator's blocks, less what an `Arc` has
+/// in front.
+#[test]
+fn what_there_are_thousands_of_is_small() {
+    for (name, size, most) in [
+        ("a rule", size_of::<Rule>(), 208),
+        ("a backend of it", size_of::<Backend>(), 96),
+        ("a cluster", size_of::<dataplane_upstream::Cluster>(), 208),
+        ("its surroundings", size_of::<ClusterConfig>(), 176),
+        ("its figures", size_of::<BackendMetrics>(), 48),
+        ("a route as it came", size_of::<ir::HttpRoute>(), 176),
+        (
+            "a rule as it came",
+            size_of::<ir::http_route::HttpRule>(),
+            192,
+        ),
+        ("a cluster as it came", size_of::<ir::Cluster>(), 240),
+    ] {
+        assert!(size <= most, "{name} has {size} bytes, more than {most}");
+    }
+}
+
+#[test]
+fn rules_that_say_nothing_share_their_settings_and_others_have_their_own() {
+    let second = Duration::from_secs(1);
+    let snapshot = SnapshotBuilder::from(&base(), "v2")
+        .with(|snapshot| {
+            let mut policy = http_route("shop/c", "c.example.com", "/", &[("shop/a:80", 1)]);
+            policy.listeners = vec![HTTP.into()];
+            policy.policy = Some(Arc::new(RoutePolicy {
+                request_timeout: Some(second),
+                connect_timeout: Some(second),
+                ..RoutePolicy::default()
+            }));
+            snapshot.http_routes.insert(policy.clone());
+            policy.key = "shop/d".into();
+            policy.hostnames = vec![ir::Hostname::new("d.example.com").unwrap()];
+            policy.rules[0].timeouts.request = Some(2 * second);
+            snapshot.http_routes.insert(policy);
+        })
+        .build();
+    let config = compiled(&snapshot, &RuntimeConfig::default());
+    let settings = |host: &str| rule(&config, host).unwrap().settings.clone();
+    let plain = settings("a.example.com");
+    assert!(Arc::ptr_eq(&plain, &settings("b.example.com")));
+    assert_eq!(*plain, RuleSettings::default());
+    for (host, request_timeout) in [("c.example.com", second), ("d.example.com", 2 * second)] {
+        let expected = RuleSettings {
+            request_timeout: Some(request_timeout),
+            connect_timeout: Some(second),
+            has_timeouts: true,
+            ..RuleSettings::default()
+        };
+        assert_eq!(*settings(host), expected, "{host}");
+    }
 }
