@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use dataplane_ai::token::Usage;
 use dataplane_config::{Backend, ClusterConfig, Limiter, ListenerConfig, Rule, RuntimeConfig};
@@ -32,8 +32,6 @@ pub(crate) struct Context<'c> {
     /// Cancelled when the client's connection shall end.
     pub(crate) drain: &'c CancellationToken,
     pub(crate) started: Instant,
-    /// The same on the clock on the wall, where somebody logs it.
-    pub(crate) started_at: SystemTime,
     /// Whose request it is, as far as that is known: the connection's, or whom a trusted proxy
     /// speaks for.
     pub(crate) client: IpAddr,
@@ -126,17 +124,13 @@ pub(crate) struct AiCall {
 }
 
 impl<'c> Context<'c> {
-    pub(crate) fn new(config: &'c RuntimeConfig, arrival: &'c Arrival, is_logged: bool) -> Self {
+    pub(crate) fn new(config: &'c RuntimeConfig, arrival: &'c Arrival) -> Self {
         Self {
             config,
             drain: &arrival.drain,
             client: arrival.client.ip(),
             front: Front::default(),
             started: Instant::now(),
-            started_at: match is_logged {
-                true => SystemTime::now(),
-                false => SystemTime::UNIX_EPOCH,
-            },
             listener: None,
             rule: None,
             prefix_len: None,

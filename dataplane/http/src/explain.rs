@@ -114,7 +114,7 @@ pub fn explain<'c>(
             return explanation;
         }
     };
-    let mut ctx = Context::new(config, arrival, false);
+    let mut ctx = Context::new(config, arrival);
     let found = phase::route::listener(&mut ctx, &request, arrival)
         .and_then(|| phase::path::normalise(&ctx, &mut request, arrival));
     explanation.listener = ctx.listener;

@@ -53,8 +53,7 @@ pub(crate) async fn handle(
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
-    let is_recorded = worker.log.is_enabled() || worker.tracer.is_exporting();
-    let mut ctx = Context::new(&config, arrival, is_recorded);
+    let mut ctx = Context::new(&config, arrival);
     let ended = {
         let request = &mut request;
         let line = run(worker, arrival, timer, &mut ctx, request, body, responder);

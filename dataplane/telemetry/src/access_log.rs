@@ -27,8 +27,9 @@ use crate::metrics::AccessLogMetrics;
 use crate::queue::{Chunk, Limits, Queue};
 use crate::reason::Side;
 
-/// A writer's buffer is handed on when it holds this much.
-const BUFFER_BYTES: usize = 16 * 1024;
+/// A writer's buffer is handed on when it holds this much: each time wakes the writer thread, and
+/// many small writes to a file cost more than a large one.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A writer's buffer is handed on when its oldest line is older than this.
 const AGE_MAX: Duration = Duration::from_millis(200);
@@ -188,14 +189,6 @@ pub struct Writer {
     local: RefCell<Local>,
 }
 
-/// What decides about a line.
-struct About<'a> {
-    /// It is written in any case, unless there are to be no lines at all.
-    is_fault: bool,
-    now: SystemTime,
-    own: Option<&'a Override>,
-}
-
 #[derive(Debug)]
 struct Local {
     buffer: Vec<u8>,
@@ -207,25 +200,23 @@ struct Local {
 }
 
 impl Writer {
-    /// False when nothing is written, so that records need not be made.
-    pub const fn is_enabled(&self) -> bool {
-        self.shared.is_some()
-    }
-
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
-        self.write_as(record, None);
+        if self.takes(record.status, None) {
+            self.write_taken(record, None);
+        }
     }
 
-    /// The same by what the request's route says.
-    pub fn write_as(&self, record: &Record<'_>, own: Option<&Override>) {
+    /// Whether the line of a request that ended with this status is written, by sampling and by what
+    /// the request's route says. Asked once, so that no record is made in vain.
+    pub fn takes(&self, status: u16, own: Option<&Override>) -> bool {
+        self.samples(status >= 500, own)
+    }
+
+    /// Adds the line of a request of which [`Self::takes`] said so. Never waits.
+    pub fn write_taken(&self, record: &Record<'_>, own: Option<&Override>) {
         let ended = record.timestamp.checked_add(record.latency);
-        let about = About {
-            is_fault: record.status >= 500,
-            now: ended.unwrap_or(record.timestamp),
-            own,
-        };
-        self.add(&about, &Facts::Request(record));
+        self.add(ended, own, &Facts::Request(record));
     }
 
     /// As [`Self::write`], for a connection or UDP session; one that ended well or by its client's
@@ -237,55 +228,52 @@ impl Writer {
     /// The same by what the session's route says.
     pub fn write_stream_as(&self, record: &StreamRecord<'_>, own: Option<&Override>) {
         let is_fault = record.reason.flag() != "none" && record.reason.side() != Side::Downstream;
-        let ended = record.timestamp.checked_add(record.duration);
-        let about = About {
-            is_fault,
-            now: ended.unwrap_or(record.timestamp),
-            own,
-        };
-        self.add(&about, &Facts::Stream(record));
+        if self.samples(is_fault, own) {
+            let ended = record.timestamp.checked_add(record.duration);
+            self.add(ended, own, &Facts::Stream(record));
+        }
     }
 
     /// As [`Self::write`], for a TLS handshake that failed; that is its client's doing, so it may be
     /// left out by sampling.
     pub fn write_handshake(&self, record: &HandshakeRecord<'_>) {
-        let ended = record.timestamp.checked_add(record.duration);
-        let about = About {
-            is_fault: false,
-            now: ended.unwrap_or(record.timestamp),
-            own: None,
-        };
-        self.add(&about, &Facts::Handshake(record));
+        if self.samples(false, None) {
+            let ended = record.timestamp.checked_add(record.duration);
+            self.add(ended, None, &Facts::Handshake(record));
+        }
     }
 
-    fn add(&self, about: &About<'_>, facts: &Facts<'_>) {
-        let Some(shared) = &self.shared else { return };
-        let About { is_fault, now, own } = *about;
-        let mut threshold = shared.threshold;
-        let mut style = &shared.style;
-        if let Some(own) = own {
-            if own.is_enabled == Some(false) {
-                return;
-            }
-            threshold = own.sample_rate.map_or(threshold, sampling_threshold);
-            style = own.style.as_ref().unwrap_or(style);
+    /// A fault is written in any case, unless there are to be no lines at all.
+    fn samples(&self, is_fault: bool, own: Option<&Override>) -> bool {
+        let Some(shared) = &self.shared else {
+            return false;
+        };
+        if own.is_some_and(|own| own.is_enabled == Some(false)) {
+            return false;
         }
+        let rate = own.and_then(|own| own.sample_rate);
+        let threshold = rate.map_or(shared.threshold, sampling_threshold);
+        is_fault || self.local.borrow_mut().next_random() < threshold
+    }
+
+    /// A moment that no clock can tell has no age.
+    fn add(&self, ended: Option<SystemTime>, own: Option<&Override>, facts: &Facts<'_>) {
+        let Some(shared) = &self.shared else { return };
+        let style = own.and_then(|own| own.style.as_ref());
         // Nothing below calls back into this writer, so the borrow cannot fail.
         let mut local = self.local.borrow_mut();
-        if !is_fault && local.next_random() >= threshold {
-            return;
-        }
         if local.buffer.capacity() == 0 {
             local.buffer.reserve_exact(BUFFER_BYTES);
         }
         let Local { buffer, format, .. } = &mut *local;
-        match (style, facts) {
+        match (style.unwrap_or(&shared.style), facts) {
             (Style::Text(template), facts) => template.write(buffer, &mut format.clock, facts),
             (Style::Json, Facts::Request(record)) => format.write(buffer, record),
             (Style::Json, Facts::Stream(record)) => format.write_stream(buffer, record),
             (Style::Json, Facts::Handshake(record)) => format.write_handshake(buffer, record),
         }
         local.lines += 1;
+        let now = ended.unwrap_or(SystemTime::UNIX_EPOCH);
         let oldest = *local.oldest.get_or_insert(now);
         let age = now.duration_since(oldest).unwrap_or_default();
         if local.buffer.len() >= BUFFER_BYTES - format::LINE_USUAL || age > AGE_MAX {

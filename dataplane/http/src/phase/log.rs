@@ -53,7 +53,9 @@ pub(crate) fn record(
     {
         rule.metrics.exemplify(trace.trace_id, latency);
     }
-    if !worker.log.is_enabled() && trace.is_none() {
+    let own = ctx.rule.and_then(|rule| rule.settings.log.as_deref());
+    let has_line = worker.log.takes(status, own);
+    if !has_line && trace.is_none() {
         return;
     }
     let field = |name: HeaderName| request.headers.get(name).map_or(&b""[..], |v| v.as_bytes());
@@ -61,7 +63,7 @@ pub(crate) fn record(
     let span = |us: u32| (us > 0).then(|| Duration::from_micros(us.into()));
     let gen_ai = ctx.ai.as_deref().map(gen_ai);
     let record = Record {
-        timestamp: ctx.started_at,
+        timestamp: SystemTime::now() - latency,
         latency,
         listener: ctx.listener.map_or("", |listener| &listener.listener.name),
         client_ip: ctx.client,
@@ -98,8 +100,9 @@ pub(crate) fn record(
         client_certificate: client_certificate(arrival),
         gen_ai: gen_ai.as_ref(),
     };
-    let own = ctx.rule.and_then(|rule| rule.settings.log.as_deref());
-    worker.log.write_as(&record, own);
+    if has_line {
+        worker.log.write_taken(&record, own);
+    }
     if let Some(trace) = trace {
         let config = ctx.config.snapshot.traceparent.as_deref();
         worker.tracer.finish(*trace, &record, config);

@@ -14,6 +14,7 @@ use crate::trace_context::{span_text, trace_text};
 
 mod gen_ai;
 mod handshake;
+mod place;
 mod stream;
 mod template;
 
@@ -23,6 +24,8 @@ pub use stream::StreamRecord;
 pub use template::{DEFAULT_FORMAT, FormatError, Template, variables};
 
 pub(super) use template::Facts;
+
+use place::{Place, Places};
 
 /// How much of a field from a client or backend is written; the rest is cut.
 const FIELD_BYTES_MAX: usize = 4096;
@@ -161,10 +164,12 @@ pub struct ClientCertificate<'a> {
     pub fingerprint: &'a str,
 }
 
-/// Writes records as lines; keeps the date of the second it wrote last.
+/// Writes records as lines; keeps the date of the second it wrote last, and what lines of the same
+/// rule have in common.
 #[derive(Debug, Default)]
 pub(super) struct JsonFormat {
     pub(super) clock: ClockText,
+    places: Places,
 }
 
 impl JsonFormat {
@@ -175,8 +180,14 @@ impl JsonFormat {
         out.extend_from_slice(b"\",\"event\":\"http_request\"");
         write_request(out, record);
         write_response(out, record);
-        write_destination(out, &record.destination);
-        write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
+        let place = Place::of(
+            record.listener,
+            &record.destination,
+            record.snapshot_version,
+        );
+        self.places.write(out, place);
+        write_attempts(out, &record.destination);
+        write_tls(out, record.tls_version, record.sni);
         if let Some((trace, span)) = record.trace {
             out.extend_from_slice(b",\"trace_id\":\"");
             out.extend_from_slice(&trace_text(trace));
@@ -202,7 +213,6 @@ impl JsonFormat {
 
 fn write_request(out: &mut Vec<u8>, record: &Record<'_>) {
     text(out, b",\"protocol\":\"", record.protocol.as_bytes());
-    text(out, b",\"listener\":\"", record.listener.as_bytes());
     out.extend_from_slice(b",\"client_ip\":\"");
     address(out, record.client_ip);
     number(out, b"\",\"client_port\":", u64::from(record.client_port));
@@ -230,19 +240,7 @@ fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
     plain(out, b",\"response_flags\":\"", record.reason.flag());
 }
 
-fn write_destination(out: &mut Vec<u8>, record: &Destination<'_>) {
-    if let Some(route) = record.route {
-        let (kind, namespace, name) = route_parts(route);
-        text(out, b",\"route_kind\":\"", kind.as_bytes());
-        text(out, b",\"route_namespace\":\"", namespace.as_bytes());
-        text(out, b",\"route_name\":\"", name.as_bytes());
-    }
-    if let Some(rule) = record.rule {
-        number(out, b",\"rule\":", rule as u64);
-    }
-    if let Some(backend) = record.backend {
-        text(out, b",\"backend\":\"", backend.as_bytes());
-    }
+fn write_attempts(out: &mut Vec<u8>, record: &Destination<'_>) {
     if let Some(upstream) = record.upstream_addr {
         out.extend_from_slice(b",\"upstream_addr\":\"");
         endpoint(out, upstream);
@@ -275,18 +273,8 @@ fn endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
     number(out, b":", u64::from(endpoint.port()));
 }
 
-fn write_circumstances(
-    out: &mut Vec<u8>,
-    snapshot_version: &str,
-    tls_version: Option<&str>,
-    sni: Option<&str>,
-) {
-    text(
-        out,
-        b",\"snapshot_version\":\"",
-        snapshot_version.as_bytes(),
-    );
-    if let Some(version) = tls_version {
+fn write_tls(out: &mut Vec<u8>, version: Option<&str>, sni: Option<&str>) {
+    if let Some(version) = version {
         text(out, b",\"tls_version\":\"", version.as_bytes());
     }
     if let Some(sni) = sni {
@@ -316,20 +304,27 @@ fn plain(out: &mut Vec<u8>, opening: &[u8], value: &str) {
 }
 
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes
-        .iter()
-        .fold(true, |all, byte| all & is_ordinary(*byte))
-    {
-        out.extend_from_slice(bytes);
+    let start = out.len();
+    out.extend_from_slice(bytes);
+    // With blanks behind it, all of it is looked at in whole blocks.
+    out.extend_from_slice(&[b' '; BLOCK]);
+    let (blocks, _) = out[start..].as_chunks::<BLOCK>();
+    if blocks.iter().all(is_ordinary) {
+        out.truncate(start + bytes.len());
     } else {
+        out.truncate(start);
         escape_slowly(out, bytes);
     }
 }
 
-/// Printable ASCII without the two that JSON reserves. Without a branch, so that the compiler can
-/// look at many bytes at once.
-fn is_ordinary(byte: u8) -> bool {
-    (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
+/// What the compiler can look at with one instruction.
+const BLOCK: usize = 16;
+
+/// Printable ASCII without the two that JSON reserves.
+fn is_ordinary(block: &[u8; BLOCK]) -> bool {
+    block.iter().fold(true, |all, &byte| {
+        all & (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
+    })
 }
 
 #[cold]
@@ -365,42 +360,78 @@ fn number(out: &mut Vec<u8>, opening: &[u8], value: u64) {
     digits(out, value);
 }
 
-fn digits(out: &mut Vec<u8>, mut value: u64) {
-    // The longest is 18446744073709551615.
-    let mut text = [0; 20];
-    let mut start = text.len();
-    loop {
-        start -= 1;
-        text[start] = digit(value % 10);
-        value /= 10;
-        if value == 0 {
-            break;
+fn digits(out: &mut Vec<u8>, value: u64) {
+    match u16::try_from(value) {
+        Ok(value) if value < 10_000 => {
+            // Four are written in any case: zeros in front move to the end, and go.
+            let zeros = u8::from(value < 1000) + u8::from(value < 100) + u8::from(value < 10);
+            let four = u32::from_le_bytes(four_digits(value)) >> (8 * zeros);
+            out.extend_from_slice(&four.to_le_bytes());
+            out.truncate(out.len() - usize::from(zeros));
         }
+        _ => many_digits(out, value),
     }
-    out.extend_from_slice(&text[start..]);
 }
 
-/// The last decimal digit of a number.
-fn digit(value: u64) -> u8 {
-    b"0123456789"[(value % 10) as usize]
+fn many_digits(out: &mut Vec<u8>, value: u64) {
+    digits(out, value / 10_000);
+    let last = u16::try_from(value % 10_000).unwrap_or_default();
+    out.extend_from_slice(&four_digits(last));
 }
+
+/// A number below 10,000 with zeros in front.
+fn four_digits(value: u16) -> [u8; 4] {
+    let [a, b] = PAIRS[usize::from(value / 100 % 100)];
+    let [c, d] = PAIRS[usize::from(value % 100)];
+    [a, b, c, d]
+}
+
+/// From `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut at = 1;
+    while at < 100 {
+        let [tens, ones] = pairs[at - 1];
+        pairs[at] = match ones {
+            b'9' => [tens + 1, b'0'],
+            _ => [tens, ones + 1],
+        };
+        at += 1;
+    }
+    pairs
+};
 
 /// Milliseconds with three places.
 fn milliseconds(out: &mut Vec<u8>, opening: &[u8], value: Duration) {
-    let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    let us = value.as_secs().saturating_mul(1_000_000);
+    let us = us.saturating_add(value.subsec_micros().into());
     number(out, opening, us / 1000);
-    let rest = us % 1000;
-    out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    out.extend_from_slice(&point_and_three(us));
+}
+
+/// The last three digits of a number behind a point.
+fn point_and_three(value: u64) -> [u8; 4] {
+    let [_, a, b, c] = four_digits(u16::try_from(value % 1000).unwrap_or_default());
+    [b'.', a, b, c]
 }
 
 fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            digits(out, u64::from(a));
-            for octet in [b, c, d] {
-                number(out, b".", u64::from(octet));
+            // The longest is 255.255.255.255.
+            let mut text = [b'.'; 16];
+            let mut end = 0;
+            for octet in v4.octets() {
+                let [_, digits @ ..] = four_digits(octet.into());
+                let zeros = usize::from(octet < 100) + usize::from(octet < 10);
+                for &digit in &digits[zeros..] {
+                    text[end] = digit;
+                    end += 1;
+                }
+                end += 1;
             }
+            out.extend_from_slice(&text);
+            out.truncate(out.len() - (17 - end));
         }
         IpAddr::V6(v6) => {
             use std::io::Write as _;
@@ -431,8 +462,8 @@ impl ClockText {
             self.second = second;
         }
         out.extend_from_slice(self.text.as_bytes());
-        let ms = u64::from(since.subsec_millis());
-        out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+        out.extend_from_slice(&point_and_three(since.subsec_millis().into()));
+        out.push(b'Z');
     }
 }
 

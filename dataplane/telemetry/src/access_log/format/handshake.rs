@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{JsonFormat, address, milliseconds, number, plain, text};
+use super::{JsonFormat, address, milliseconds, number, plain, text, write_tls};
 use crate::reason::Reason;
 
 /// What is known about a handshake that failed. Empty and absent fields are left out.
@@ -48,7 +48,9 @@ impl JsonFormat {
         plain(out, b",\"reason\":\"", record.reason.as_str());
         plain(out, b",\"response_flags\":\"", record.reason.flag());
         text(out, b",\"detail\":\"", record.detail.as_bytes());
-        super::write_circumstances(out, record.snapshot_version, None, record.sni);
+        let version = record.snapshot_version.as_bytes();
+        text(out, b",\"snapshot_version\":\"", version);
+        write_tls(out, None, record.sni);
         out.extend_from_slice(b"}\n");
     }
 }

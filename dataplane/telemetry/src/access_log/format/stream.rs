@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use super::place::Place;
 use super::{
-    Destination, JsonFormat, address, milliseconds, number, plain, text, write_circumstances,
-    write_destination,
+    Destination, JsonFormat, address, milliseconds, number, plain, write_attempts, write_tls,
 };
 use crate::reason::Reason;
 
@@ -75,7 +75,6 @@ impl JsonFormat {
         self.clock.write(out, record.timestamp);
         out.extend_from_slice(b"\",\"event\":\"stream_session\"");
         plain(out, b",\"protocol\":\"", record.protocol);
-        text(out, b",\"listener\":\"", record.listener.as_bytes());
         out.extend_from_slice(b",\"client_ip\":\"");
         address(out, record.client.ip());
         number(out, b"\",\"client_port\":", u64::from(record.client.port()));
@@ -88,8 +87,14 @@ impl JsonFormat {
         milliseconds(out, b",\"duration_ms\":", record.duration);
         plain(out, b",\"reason\":\"", record.reason.as_str());
         plain(out, b",\"response_flags\":\"", record.reason.flag());
-        write_destination(out, &record.destination);
-        write_circumstances(out, record.snapshot_version, record.tls_version, record.sni);
+        let place = Place::of(
+            record.listener,
+            &record.destination,
+            record.snapshot_version,
+        );
+        self.places.write(out, place);
+        write_attempts(out, &record.destination);
+        write_tls(out, record.tls_version, record.sni);
         out.extend_from_slice(b"}\n");
     }
 }

@@ -132,6 +132,21 @@ fn any_bytes_give_valid_json_on_one_line() {
         assert_eq!(value["path"], expected, "{bytes:?}");
         assert_eq!(value["user_agent"], expected, "{bytes:?}");
     }
+    // Wherever in a field it stands, it is seen.
+    for length in 1..40 {
+        for at in 0..length {
+            let mut bytes = vec![b'a'; length];
+            bytes[at] = b'"';
+            let record = Record {
+                path: &bytes,
+                ..full()
+            };
+            assert_eq!(
+                parsed(&record)["path"].as_str(),
+                str::from_utf8(&bytes).ok()
+            );
+        }
+    }
     let every_byte: Vec<u8> = (0..=255).collect();
     let record = Record {
         path: &every_byte,
@@ -186,9 +201,59 @@ fn route_names_are_taken_apart() {
 }
 
 #[test]
+fn what_is_kept_of_a_place_is_written_for_that_place_alone() {
+    let mut format = JsonFormat::default();
+    let names: Vec<_> = (0..200).map(|n| format!("HTTPRoute/shop/r{n}")).collect();
+    let long = "x".repeat(FIELD_BYTES_MAX);
+    let routes = names.iter().map(String::as_str).chain([&*long, ""]);
+    let routes: Vec<_> = routes.map(Some).chain([None]).collect();
+    // Each is met twice in a row, and again when others took its place.
+    let met = routes.iter().flat_map(|route| [route, route]);
+    for route in met.chain(&routes) {
+        for (listener, rule, backend, snapshot_version) in [
+            ("web", Some(1), Some("shop/a:80"), "v1"),
+            ("web", Some(1), Some("shop/a:80"), "v2"),
+            ("web", Some(2), Some("shop/\"b\":80"), "v2"),
+            ("other", None, None, "v2"),
+        ] {
+            let record = Record {
+                listener,
+                destination: Destination {
+                    route: *route,
+                    rule,
+                    backend,
+                    ..full().destination
+                },
+                snapshot_version,
+                ..full()
+            };
+            let mut out = Vec::new();
+            format.write(&mut out, &record);
+            assert_eq!(String::from_utf8(out).unwrap(), line(&record));
+        }
+    }
+}
+
+#[test]
+fn numbers_are_written_as_usual() {
+    let tens = (0..20).map(|zeros| 10_u64.pow(zeros));
+    let around = tens.flat_map(|ten| [ten - 1, ten, ten + 1, ten.saturating_mul(7) / 2]);
+    for value in around.chain([12_345_678, u64::MAX]) {
+        let mut out = Vec::new();
+        digits(&mut out, value);
+        assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        let mut out = Vec::new();
+        milliseconds(&mut out, b"", Duration::from_micros(value));
+        let expected = format!("{}.{:03}", value / 1000, value % 1000);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
+
+#[test]
 fn addresses_are_written_as_usual() {
     for text in [
         "0.0.0.0:1",
+        "255.255.255.255:10000",
         "255.10.9.100:65535",
         "[::1]:80",
         "[2001:db8::1]:443",
