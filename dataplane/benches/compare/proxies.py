@@ -208,14 +208,14 @@ def install_envoy(tools):
     return found[0]
 
 
-def start_ours(setup, name="ours", access_log=0.0, more=None):
+def start_ours(setup, name="ours", access_log=0.0, more=None, others=()):
     """The shim reads a folder of manifests and configures the data plane over its stream."""
     shim, dataplane = (os.path.join(setup.binaries, it) for it in ("nantian-shim", "nantian-dataplane"))
     for binary in (shim, dataplane):
         if not os.access(binary, os.X_OK):
             raise Failure(f"{binary} is missing: cargo build --release --workspace")
     plain, tls, grpc, shim_admin, admin = free_ports(5)
-    for number, manifest in enumerate(manifests(setup, plain, tls)):
+    for number, manifest in enumerate([*manifests(setup, plain, tls), *others]):
         setup.file(f"{name}/manifests/{number}.json", manifest)
     bootstrap = {
         "nodeId": "compare",
@@ -248,16 +248,32 @@ def start_ours(setup, name="ours", access_log=0.0, more=None):
     return proxy
 
 
+def resource(version_, kind, name, **rest):
+    return {
+        "apiVersion": version_,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default", **rest.pop("metadata", {})},
+        **rest,
+    }
+
+
+def service(name, port):
+    """A Service with one endpoint on this machine."""
+    ports = [{"name": "http", "port": 80, "targetPort": port}]
+    yield resource("v1", "Service", name, spec={"selector": {"app": name}, "ports": ports})
+    yield resource(
+        "discovery.k8s.io/v1",
+        "EndpointSlice",
+        f"{name}-1",
+        metadata={"labels": {"kubernetes.io/service-name": name}},
+        addressType="IPv4",
+        ports=[{"name": "http", "port": port}],
+        endpoints=[{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+    )
+
+
 def manifests(setup, plain, tls):
     """One Gateway with both listeners, one HTTPRoute, one Service with one endpoint."""
-
-    def resource(version_, kind, name, **rest):
-        return {
-            "apiVersion": version_,
-            "kind": kind,
-            "metadata": {"name": name, "namespace": "default", **rest.pop("metadata", {})},
-            **rest,
-        }
 
     def pem(path):
         with open(path, "rb") as file:
@@ -287,17 +303,7 @@ def manifests(setup, plain, tls):
             "rules": [{"backendRefs": [{"name": "back", "port": 80}]}],
         },
     )
-    ports = [{"name": "http", "port": 80, "targetPort": setup.backend}]
-    yield resource("v1", "Service", "back", spec={"selector": {"app": "back"}, "ports": ports})
-    yield resource(
-        "discovery.k8s.io/v1",
-        "EndpointSlice",
-        "back-1",
-        metadata={"labels": {"kubernetes.io/service-name": "back"}},
-        addressType="IPv4",
-        ports=[{"name": "http", "port": setup.backend}],
-        endpoints=[{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
-    )
+    yield from service("back", setup.backend)
     data = {"tls.crt": pem(setup.cert), "tls.key": pem(setup.key)}
     yield resource("v1", "Secret", "cert", type="kubernetes.io/tls", data=data)
 

@@ -233,7 +233,8 @@ fn changes(criterion: &mut Criterion) {
     }
 }
 
-/// What an operator's question costs among 5,000 routes.
+/// What an operator's question costs among 5,000 routes; the goal for the whole answer is 1 ms, see
+/// `run --routes` of `dataplane/benches/compare`.
 fn explanations(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("explain");
     for (name, spread) in [
