@@ -545,7 +545,7 @@ keys! {
     XDS_KEEPALIVE_TIMEOUT "xdsTransport.keepaliveTimeoutMs": WAIT, "5000",
         "How long the answer to a ping may take.";
     XDS_BACKOFF "xdsTransport.initialReconnectBackoffMs": WAIT, "2000",
-        "The longest first pause between two dials, and the longest at all while nobody listens at the address.";
+        "The longest first pause between two dials, and twice the longest at all while nobody listens at the address.";
     XDS_BACKOFF_MAX "xdsTransport.maxReconnectBackoffMs": WAIT, "30000",
         "The longest pause between two dials of a control plane that listens and fails.";
     XDS_STALE "xdsTransport.staleStreamTimeoutMs": WAIT, "30000",

@@ -38,7 +38,7 @@ const NACKS_BEFORE_FULL: u32 = 2;
 
 /// So many replicas that do not serve may be met before pauses grow: dials of half a minute, twice as
 /// long as replicas take to agree on another leader.
-const STANDBYS_MAX: u32 = 30;
+const STANDBYS_MAX: u32 = 60;
 
 /// The state machine. Times are durations since any fixed moment, the same in every call.
 #[derive(Debug)]
@@ -46,7 +46,8 @@ pub struct Session<U> {
     timing: Timing,
     state: State,
     backoff: Backoff,
-    /// Pauses while nothing has failed but whom to speak to is not found: up to the first of the other.
+    /// Pauses while nothing has failed but whom to speak to is not found: up to half the first of the
+    /// other. Every other dial meets a replica on standby where there are two, so they begin small.
     seeking: Backoff,
     /// Replicas that said they do not serve, since one last did.
     standbys_met: u32,
@@ -76,7 +77,7 @@ impl<U> Session<U> {
     pub fn new(timing: Timing, held: Option<Version>) -> Self {
         Self {
             backoff: Backoff::new(timing.backoff_initial, timing.backoff_max),
-            seeking: Backoff::new(timing.backoff_initial / 4, timing.backoff_initial),
+            seeking: Backoff::new(timing.backoff_initial / 16, timing.backoff_initial / 2),
             standbys_met: 0,
             reporting: Reporting::new(timing.report_interval),
             timing,
@@ -186,7 +187,7 @@ impl<U> Session<U> {
         Ok(())
     }
 
-    /// Pauses stay as short as the first: whoever comes back is found soon, and until then nobody is
+    /// Pauses stay short: whoever comes back is found soon, and until then nobody is
     /// there to be spared. One that listens and fails is.
     fn unanswered(
         &mut self,

@@ -72,7 +72,7 @@ pub struct TlsFiles {
 /// The timers of the protocol.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// The longest first pause between two dials, and the longest at all while nobody listens.
+    /// The longest first pause between two dials, and twice the longest at all while nobody listens.
     pub backoff_initial: Duration,
     /// The longest pause between two dials of one that listens and fails; also how long a stream must last to be called stable,
     /// after which the pauses start small again.

@@ -225,7 +225,7 @@ fn pauses_stay_short_while_replicas_on_standby_are_met() {
     let mut now = SEC;
     feed(&mut session, now, [Event::Start]);
     let mut pauses = Vec::new();
-    for _ in 0..33 {
+    for _ in 0..63 {
         let standby = Event::HealthChecked(Health::NotServing);
         feed(&mut session, now, [Event::Dialled, standby]);
         let at = session.deadline().unwrap();
@@ -233,9 +233,9 @@ fn pauses_stay_short_while_replicas_on_standby_are_met() {
         now = at;
         feed(&mut session, now, [Event::Tick]);
     }
-    let (short, grown) = pauses.split_at(30);
-    assert_eq!(short[..4], [250, 500, 1000, 1000]);
-    assert!(short[4..].iter().all(|pause| *pause == 1000), "{short:?}");
+    let (short, grown) = pauses.split_at(60);
+    assert_eq!(short[..5], [62, 125, 250, 500, 500]);
+    assert!(short[5..].iter().all(|pause| *pause == 500), "{short:?}");
     assert_eq!(grown, [1000, 2000, 4000]);
 }
 
@@ -255,11 +255,11 @@ fn pauses_stay_short_while_nobody_is_there() {
     let nobody = || Event::Unanswered("refused".to_owned());
     let somebody = || Event::DialFailed("no handshake".to_owned());
     let pauses = [(); 300].map(|()| fail(nobody()));
-    assert_eq!(pauses[..4], [250, 500, 1000, 1000]);
-    assert!(pauses[4..].iter().all(|pause| *pause == 1000), "{pauses:?}");
+    assert_eq!(pauses[..5], [62, 125, 250, 500, 500]);
+    assert!(pauses[5..].iter().all(|pause| *pause == 500), "{pauses:?}");
     assert_eq!([(); 3].map(|()| fail(somebody())), [1000, 2000, 4000]);
     // One that breaks down over and over is not forgotten.
-    assert_eq!([fail(nobody()), fail(somebody())], [1000, 8000]);
+    assert_eq!([fail(nobody()), fail(somebody())], [500, 8000]);
 }
 
 #[test]
