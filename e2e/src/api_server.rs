@@ -137,6 +137,24 @@ impl ApiServer {
         })
     }
 
+    /// Runs commands of `bash` at the root of the repository, with this API server's `kubectl`; gives
+    /// what they print, and an error once one of them fails.
+    pub fn shell(&self, commands: &str) -> anyhow::Result<String> {
+        let script = ". ./common && cd ../.. && eval \"$1\"";
+        let output = Command::new("bash")
+            .args(["-euc", script, "bash", commands])
+            .current_dir(scripts())
+            .env("here", scripts())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot start `bash`")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{commands}: {said}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// `kubectl` in the environment that the scripts give it.
     pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("bash");

@@ -24,6 +24,7 @@ mod images;
 mod isolation;
 mod kinds;
 mod monitoring;
+mod operations;
 mod quickstart;
 mod shutdown;
 mod streams;
