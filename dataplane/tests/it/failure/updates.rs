@@ -149,33 +149,56 @@ async fn a_storm_of_a_thousand_deltas_shows_no_half_state_and_takes_no_memory() 
     assert_eq!(state_of(&response), STORM);
 }
 
-/// Ways to break a snapshot; each is refused for another reason.
-fn broken(good: &Snapshot, number: usize, busy: u16) -> ConfigSnapshot {
+/// Ways to break a snapshot; each is refused for another reason, which names these.
+fn broken(good: &Snapshot, number: usize, busy: u16) -> (ConfigSnapshot, [&'static str; 2]) {
     let mut wire = ir::encode::snapshot(good);
     wire.id = format!("bad{number}");
     // Whatever else is in it must not be seen either.
     wire.http_routes[0].hostnames = vec!["other.example.com".to_owned()];
     let route = &mut wire.http_routes[0];
     let matches = &mut route.rules[0].matches[0];
-    match number % 8 {
-        0 => wire.required_features.push("teleport.v9".to_owned()),
+    let named = match number % 8 {
+        0 => {
+            wire.required_features.push("teleport.v9".to_owned());
+            ["required_features", "teleport.v9"]
+        }
         1 => {
             matches.path = "/((a{1000}){1000}){1000}".to_owned();
             matches.path_type = "RegularExpression".to_owned();
+            [
+                "HTTPRoute shop/r: rules[0].matches[0].path",
+                "compiles to more than",
+            ]
         }
-        2 => route.hostnames = vec!["not a host".to_owned()],
-        3 => wire.listeners[0].port = 70_000,
+        2 => {
+            route.hostnames = vec!["not a host".to_owned()];
+            ["HTTPRoute shop/r: hostnames[0]", "not a host"]
+        }
+        3 => {
+            wire.listeners[0].port = 70_000;
+            ["Listener infra/gw/http: port", "70000"]
+        }
         4 => {
             let mut twin = wire.listeners[0].clone();
             twin.name = "infra/gw/busy".to_owned();
             twin.port = busy.into();
             wire.listeners.push(twin);
+            ["Listener infra/gw/busy: port", "cannot bind"]
         }
-        5 => wire.backends[0].endpoints[0].port = 0,
-        6 => wire.http_routes.push(wire.http_routes[0].clone()),
-        _ => matches.path = "no slash".to_owned(),
-    }
-    wire
+        5 => {
+            wire.backends[0].endpoints[0].port = 0;
+            ["Cluster shop/b:80: endpoints[0].port", "0"]
+        }
+        6 => {
+            wire.http_routes.push(wire.http_routes[0].clone());
+            ["HTTPRoute shop/r", "twice"]
+        }
+        _ => {
+            matches.path = "no slash".to_owned();
+            ["HTTPRoute shop/r: rules[0].matches[0].path", "no slash"]
+        }
+    };
+    (wire, named)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,10 +214,26 @@ async fn forty_broken_snapshots_in_a_row_change_nothing() {
     load.passes(50).await;
     let mut streams = gateway.control_plane.streams_opened();
     for number in 0..40 {
-        let bad = broken(&good, number, busy);
+        let (bad, named) = broken(&good, number, busy);
         gateway.control_plane.push(whole(bad)).await;
-        let nack = gateway.control_plane.nacked(&format!("bad{number}")).await;
-        assert!(!nack.error_detail.is_empty(), "{number}");
+        let version = format!("bad{number}");
+        let nack = gateway.control_plane.nacked(&version).await;
+        assert_eq!(nack.violations.len(), 1, "{number}: {}", nack.error_detail);
+        let history = http1::get(admin, "x", "/api/v1/config/history").await;
+        let newest = history.unwrap().json()["updates"][0].clone();
+        assert_eq!(
+            (&newest["version"], &newest["result"]),
+            (&version.into(), &"refused".into())
+        );
+        for told in [
+            &*nack.error_detail,
+            newest["error_detail"].as_str().unwrap(),
+        ] {
+            assert!(
+                named.iter().all(|it| told.contains(it)),
+                "{named:?}: {told}"
+            );
+        }
         streams = streams.max(gateway.control_plane.streams_opened());
     }
     let version = http1::get(admin, "x", "/api/v1/config/version").await;
