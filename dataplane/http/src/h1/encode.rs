@@ -16,6 +16,11 @@ use super::hop_by_hop::is_allowed_in_trailers;
 const DECIMAL_DIGITS_MAX: usize = 20;
 /// Hexadecimal digits of a `usize`, and CRLF.
 const CHUNK_PREFIX_MAX: usize = 18;
+/// At least what a head holds besides method, target, host and fields: the longest status with its reason,
+/// and the lines of framing and connection.
+const HEAD_REST_BYTES: usize = 128;
+/// What a byte of a target that is not ASCII takes.
+const ENCODED_BYTES_MAX: usize = "%xx".len();
 /// Bodies up to this size are usually written together with their head.
 const SMALL_BYTES_MAX: u64 = 4 * 1024;
 const LAST_CHUNK: &[u8] = b"0\r\n";
@@ -46,28 +51,32 @@ pub fn encode_request_head(
     headers: &HeaderMap,
     framing: BodyLength,
 ) {
-    out.reserve(
-        fields_len(headers) + path_and_query.as_str().len() + host.len() + 96 + small(framing),
-    );
-    out.extend_from_slice(method.as_str().as_bytes());
-    out.extend_from_slice(b" ");
-    encode_target(out, path_and_query.as_str());
-    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(host.as_bytes());
-    out.extend_from_slice(CRLF);
+    let (method, target) = (method.as_str(), path_and_query.as_str());
+    let width = if target.is_ascii() {
+        1
+    } else {
+        ENCODED_BYTES_MAX
+    };
+    let line = method.len() + target.len() * width;
+    let room = line + host.len() + fields_len(headers) + HEAD_REST_BYTES;
+    let mut head = Head::begin(out, room, small(framing));
+    head.put(method.as_bytes());
+    head.put(b" ");
+    head.put_target(target);
+    head.put(b" HTTP/1.1\r\nhost: ");
+    head.put(host.as_bytes());
+    head.put(CRLF);
     for (name, value) in headers {
         if *name != HOST && *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-            encode_field(out, name, value);
+            head.put_field(name, value);
         }
     }
-    encode_framing(
-        out,
-        match framing {
-            BodyLength::UntilClose => BodyLength::Chunked,
-            other => other,
-        },
-    );
-    out.extend_from_slice(CRLF);
+    head.put_framing(match framing {
+        BodyLength::UntilClose => BodyLength::Chunked,
+        other => other,
+    });
+    head.put(CRLF);
+    head.end();
 }
 
 /// Appends a response head. The status line always says HTTP/1.1 (RFC 9110 2.5); `version` is the client's
@@ -83,20 +92,21 @@ pub fn encode_response_head(
     framing: BodyLength,
     connection: Connection,
 ) {
-    out.reserve(fields_len(headers) + 160 + small(framing));
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.extend_from_slice(b" ");
-    out.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
-    out.extend_from_slice(CRLF);
+    let room = fields_len(headers) + HEAD_REST_BYTES;
+    let mut head = Head::begin(out, room, small(framing));
+    head.put(b"HTTP/1.1 ");
+    head.put(status.as_str().as_bytes());
+    head.put(b" ");
+    head.put(status.canonical_reason().unwrap_or("").as_bytes());
+    head.put(CRLF);
     for (name, value) in headers {
         if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING && *name != CONNECTION {
-            encode_field(out, name, value);
+            head.put_field(name, value);
         }
     }
     let framing = framing.for_version(version);
     if !status.is_informational() && status != StatusCode::NO_CONTENT {
-        encode_framing(out, framing);
+        head.put_framing(framing);
     }
     let connection: &[u8] = match connection {
         Connection::Upgrade => b"connection: upgrade\r\n",
@@ -105,8 +115,9 @@ pub fn encode_response_head(
         Connection::KeepAlive if version < Version::HTTP_11 => b"connection: keep-alive\r\n",
         Connection::KeepAlive => b"",
     };
-    out.extend_from_slice(connection);
-    out.extend_from_slice(CRLF);
+    head.put(connection);
+    head.put(CRLF);
+    head.end();
 }
 
 /// Room for a body that is likely to be gathered behind its head.
@@ -117,7 +128,7 @@ fn small(framing: BodyLength) -> usize {
     }
 }
 
-/// An upper bound close enough to allocate once.
+/// What `headers` take as lines.
 fn fields_len(headers: &HeaderMap) -> usize {
     headers
         .iter()
@@ -132,30 +143,79 @@ fn encode_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(CRLF);
 }
 
-fn encode_framing(out: &mut BytesMut, framing: BodyLength) {
-    match framing {
-        BodyLength::None | BodyLength::UntilClose => {}
-        BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        BodyLength::Length(length) => {
-            out.extend_from_slice(b"content-length: ");
-            encode_decimal(out, length);
-            out.extend_from_slice(CRLF);
-        }
-    }
+/// A head that is being written behind what a buffer holds. Its room is made at once, so that each of its
+/// many small pieces is a copy and nothing more.
+struct Head<'a> {
+    out: &'a mut BytesMut,
+    at: usize,
 }
 
-/// A path from HTTP/2 may hold UTF-8, which HTTP/1.1 knows only percent-encoded.
-fn encode_target(out: &mut BytesMut, target: &str) {
-    if target.is_ascii() {
-        out.extend_from_slice(target.as_bytes());
-        return;
+impl<'a> Head<'a> {
+    /// `room` for all of the head, and without filling it the room for `rest` bytes behind it.
+    fn begin(out: &'a mut BytesMut, room: usize, rest: usize) -> Self {
+        out.reserve(room + rest);
+        let at = out.len();
+        out.resize(at + room, 0);
+        Self { out, at }
     }
-    for byte in target.bytes() {
-        if byte.is_ascii() {
-            out.extend_from_slice(&[byte]);
-        } else {
-            out.extend_from_slice(&[b'%', upper_hex(byte >> 4), upper_hex(byte & 0xf)]);
+
+    fn put(&mut self, piece: &[u8]) {
+        let end = self.at + piece.len();
+        self.out[self.at..end].copy_from_slice(piece);
+        self.at = end;
+    }
+
+    fn put_field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.put(name.as_str().as_bytes());
+        self.put(b": ");
+        self.put(value.as_bytes());
+        self.put(CRLF);
+    }
+
+    fn put_framing(&mut self, framing: BodyLength) {
+        match framing {
+            BodyLength::None | BodyLength::UntilClose => {}
+            BodyLength::Chunked => self.put(b"transfer-encoding: chunked\r\n"),
+            BodyLength::Length(length) => {
+                self.put(b"content-length: ");
+                self.put_decimal(length);
+                self.put(CRLF);
+            }
         }
+    }
+
+    /// A path from HTTP/2 may hold UTF-8, which HTTP/1.1 knows only percent-encoded.
+    fn put_target(&mut self, target: &str) {
+        if target.is_ascii() {
+            self.put(target.as_bytes());
+            return;
+        }
+        for byte in target.bytes() {
+            if byte.is_ascii() {
+                self.put(&[byte]);
+            } else {
+                self.put(&[b'%', upper_hex(byte >> 4), upper_hex(byte & 0xf)]);
+            }
+        }
+    }
+
+    fn put_decimal(&mut self, number: u64) {
+        let mut digits = [b'0'; DECIMAL_DIGITS_MAX];
+        let mut rest = number;
+        let mut start = DECIMAL_DIGITS_MAX;
+        loop {
+            start -= 1;
+            digits[start] += u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.put(&digits[start..]);
+    }
+
+    fn end(self) {
+        self.out.truncate(self.at);
     }
 }
 
@@ -164,21 +224,6 @@ const fn upper_hex(nibble: u8) -> u8 {
         0..10 => b'0' + nibble,
         _ => b'A' + nibble - 10,
     }
-}
-
-fn encode_decimal(out: &mut BytesMut, number: u64) {
-    let mut digits = [b'0'; DECIMAL_DIGITS_MAX];
-    let mut rest = number;
-    let mut start = DECIMAL_DIGITS_MAX;
-    loop {
-        start -= 1;
-        digits[start] += u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 /// Writes one body, and holds it to the framing its head announced.
