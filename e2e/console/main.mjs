@@ -122,6 +122,12 @@ const main = async () => {
     await page.locator("#explained > *").first().waitFor();
     said = said.filter((line) => !/40[04]/.test(line));
   });
+  await claim("such requests are watched as they end", async () => {
+    await page.getByRole("button", { name: "Watch" }).click();
+    await page.locator("#explained summary", { hasText: "cart.example.test" }).first().waitFor();
+    await page.locator("#explained td", { hasText: "backend chosen" }).first().waitFor();
+    await picture(page, "watch");
+  });
   await claim("everything is reached by keyboard alone", async () => {
     await go(page, "overview", "Traffic");
     await page.reload();

@@ -304,6 +304,9 @@ const topology = (listeners, routes, backends) => {
 };
 
 const FIELDS = [["method", "Method", "GET"], ["host", "Host", "www.example.com"], ["port", "Port", "80"], ["path", "Path and query", "/"], ["tls", "TLS", null], ["sni", "Server name (TLS)", ""], ["client", "Client address", ""]];
+// What the live trace can be asked for, and for how long it is.
+const WATCHED = new Set(["method", "host", "path", "client"]);
+const WATCH_SECONDS = 10;
 const CHOICES = [["", "no: http"], ["true", "yes: https"]];
 const explainField = ([name, label, hint]) => element("div", {}, element("label", { for: name }, label),
   hint === null
@@ -312,26 +315,40 @@ const explainField = ([name, label, hint]) => element("div", {}, element("label"
 const explainForm = () => element("form", { onsubmit: explain, oninput: (event) => { state.form[event.target.name] = event.target.value; } },
   element("div", { class: "fields" }, FIELDS.map(explainField)),
   element("label", { for: "header" }, "Header fields, as “name: value”, separated by “;”"), element("input", { id: "header", name: "header", size: "60", value: state.form.header ?? "" }),
-  element("p", {}, element("button", { type: "submit" }, "Explain")));
+  element("p", {}, element("button", { type: "submit" }, "Explain"), " ", element("button", { type: "submit", name: "watch" }, `Watch for ${WATCH_SECONDS} s`)),
+  element("p", { class: "note" }, "Explain sends nothing. Watch shows such requests of clients as they end, step by step, by method, host, path, client and fields."));
 
+const asked = (isTaken) => {
+  const wanted = FIELDS.map(([name]) => [name, state.form[name]]).filter(([name, value]) => value && isTaken(name));
+  for (const field of (state.form.header ?? "").split(";")) if (field.trim()) wanted.push(["header", field.trim()]);
+  return wanted.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+};
 const explain = async (event) => {
   event.preventDefault();
-  const wanted = FIELDS.map(([name]) => [name, state.form[name]]).filter(([, value]) => value);
-  for (const field of (state.form.header ?? "").split(";")) if (field.trim()) wanted.push(["header", field.trim()]);
-  const parameters = wanted.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+  const tell = (it) => { state.explained = it; document.querySelector("#explained")?.replaceChildren(...explained()); };
   try {
-    state.explained = { answer: await ask(`/api/v1/explain?${parameters}`) };
+    if (event.submitter?.name === "watch") {
+      tell({ message: `Watching for ${WATCH_SECONDS} seconds …` });
+      tell({ watched: await ask(`/api/v1/trace?seconds=${WATCH_SECONDS}&count=20&${asked((name) => WATCHED.has(name))}`) });
+    } else tell({ answer: await ask(`/api/v1/explain?${asked(() => true)}`) });
   } catch (error) {
     const isMissing = error.status === 404 && /no such path/.test(error.message);
-    state.explained = { message: isMissing ? "This data plane cannot explain requests." : error.message };
+    tell({ message: isMissing ? "This data plane cannot do that." : error.message });
   }
-  document.querySelector("#explained")?.replaceChildren(...explained());
 };
+const watched = ({ requests, missed }) => [
+  element("h3", {}, requests.length ? "Requests that ended meanwhile" : "No such request ended meanwhile"),
+  missed ? element("p", { class: "note" }, `${missed} more ended too fast to be shown.`) : null,
+  requests.map((it, at) => element("details", { open: at === 0 },
+    element("summary", {}, `${it.method} ${it.host}${it.path}, ${it.status} ${it.reason}, ${millis(it.latency_ms / 1000)}`),
+    table("Steps", [["At", (step) => millis(step.at_ms / 1000), "number"], ["Step", (step) => step.step], ["Detail", (step) => step.detail, "long"]], it.steps))),
+].flat().filter(Boolean);
 
 const ruleOf = (it) => (it ? `${it.kind} ${it.route}, rule ${it.rule}${it.rule_name ? ` (${it.rule_name})` : ""}` : null);
 const explained = () => {
   if (!state.explained) return [];
-  const { answer, message } = state.explained;
+  const { answer, message, watched: seen } = state.explained;
+  if (seen) return watched(seen);
   if (message) return [element("p", { class: "alert" }, message)];
   const facts = [
     ["Answer", answer.answer ? [answer.answer.status, answer.answer.reason, answer.answer.detail].filter((it) => it != null).join(", ") : "the backend's own", true],
