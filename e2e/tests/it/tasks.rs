@@ -212,7 +212,10 @@ fn folder(text: &str, ports: &Ports) -> TempDir {
         fs::write(folder.path().join(path.file_name().unwrap()), held).unwrap();
     }
     let manifests: Vec<_> = blocks(text, "yaml").collect();
-    fs::write(folder.path().join("shop.yaml"), manifests.join("---\n")).unwrap();
+    // As the page calls it.
+    let is_shop = text.contains("/tmp/try/shop.yaml");
+    let name = if is_shop { "shop.yaml" } else { "task.yaml" };
+    fs::write(folder.path().join(name), manifests.join("---\n")).unwrap();
     folder
 }
 
