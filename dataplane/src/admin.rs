@@ -249,16 +249,18 @@ impl Server {
             token = self.settings.token.is_some(),
             "admin listener opened"
         );
+        let limits = self.settings.limits;
         let context = Context {
             state,
             started: Instant::now(),
             changes: self.settings.changes,
-            large: Arc::new(Semaphore::new(answer::LARGE_MAX)),
+            large: Arc::new(Semaphore::new(limits.large_answers_max)),
             ends: Arc::default(),
         };
         let api = api::Api {
             context,
             token: self.settings.token,
+            limits,
         };
         let tls = self.tls.map(|tls| tls.0);
         tokio::spawn(connection::run(self.listener, tls, Arc::new(api), stop))

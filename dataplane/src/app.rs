@@ -323,6 +323,7 @@ fn accept_limits(
         streams: Arc::new(Gate::new(bootstrap.streams_max)),
         listener_streams_max: bootstrap.listener_streams_max,
         proxy_header_timeout: bootstrap.http.first_byte_timeout,
+        proxy_tlvs_max: bootstrap.proxy_tlvs_max,
         datagrams: Arc::new(datagram_limits(bootstrap, connections, descriptors, level)),
     }
 }

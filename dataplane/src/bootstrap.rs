@@ -69,6 +69,8 @@ pub struct Bootstrap {
     pub overload: overload::Settings,
     /// For a whole TLS handshake.
     pub handshake_timeout: Duration,
+    /// Bytes of extensions in a PROXY protocol header.
+    pub proxy_tlvs_max: usize,
     /// What holds for listeners that say nothing else.
     pub listener_defaults: dataplane_config::ListenerDefaults,
     /// Limits of rate of the process, and of each listener and route.
@@ -120,6 +122,48 @@ pub struct AdminSettings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether it may change anything, such as the level of the log.
     pub changes: bool,
+    /// What its clients may make grow or last.
+    pub limits: AdminLimits,
+}
+
+/// What clients of the admin listener may make grow or last.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminLimits {
+    /// Connections at a time; further ones wait in the kernel.
+    pub connections_max: usize,
+    /// Large answers at a time, because each holds a thread.
+    pub large_answers_max: usize,
+    /// Largest head of a request.
+    pub head_bytes_max: usize,
+    /// Most fields of a request.
+    pub fields_max: usize,
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
+    /// For a handshake, a whole request head and a body; also how long a connection may wait for
+    /// its next request.
+    pub request_time: Duration,
+    /// Age at which a connection is closed behind its running request.
+    pub age_max: Duration,
+    /// How long that request may go on.
+    pub age_grace: Duration,
+    /// How long running requests may go on once the process ends.
+    pub drain: Duration,
+}
+
+impl Default for AdminLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            large_answers_max: 8,
+            head_bytes_max: 16 * 1024,
+            fields_max: 64,
+            body_bytes_max: 4 * 1024,
+            request_time: Duration::from_secs(5),
+            age_max: Duration::from_secs(60),
+            age_grace: Duration::from_secs(30),
+            drain: Duration::from_secs(1),
+        }
+    }
 }
 
 /// One key and what it is set to.

@@ -85,7 +85,7 @@ fn streams(c: &mut Criterion) {
         let piece = Bytes::from_static(frame.as_bytes());
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut stream = answering.stream();
+                let mut stream = answering.stream(4 << 20);
                 let mut out = Vec::new();
                 for _ in 0..DELTAS {
                     stream.push(piece.clone(), &mut out);

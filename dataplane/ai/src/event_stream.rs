@@ -6,9 +6,6 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-/// Largest frame of a stream; whole images and whole answers travel in single frames.
-pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// How a stream is cut into frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -55,13 +52,8 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// One for a stream of that framing.
-    pub fn new(framing: Framing) -> Self {
-        Self::with_limit(framing, FRAME_BYTES_MAX)
-    }
-
-    /// One with a limit of its own.
-    pub fn with_limit(framing: Framing, limit: usize) -> Self {
+    /// One for a stream of that framing, whose frames have at most so many bytes.
+    pub fn new(framing: Framing, limit: usize) -> Self {
         Self {
             framing,
             limit,
@@ -251,7 +243,7 @@ mod tests {
     type Found = (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, Vec<u8>);
 
     fn frames(framing: Framing, pieces: &[&[u8]]) -> Found {
-        let mut splitter = Splitter::new(framing);
+        let mut splitter = Splitter::new(framing, 1000);
         let mut found = Vec::new();
         let mut raw = Vec::new();
         for piece in pieces {
@@ -304,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_frame_comes_with_its_last_byte() {
-        let mut splitter = Splitter::new(Framing::Sse);
+        let mut splitter = Splitter::new(Framing::Sse, 1000);
         for (piece, count) in [("data: a\r", 0), ("\n\r", 1), ("\ndata: b\n", 0), ("\n", 1)] {
             splitter.push(Bytes::from_static(piece.as_bytes()));
             let mut found = 0;
@@ -318,7 +310,7 @@ mod tests {
     #[test]
     fn a_frame_without_end_is_refused_at_the_limit() {
         for line in ["data: xxxxxxxxxxxxxxx\n", "xxxxxxxxxx"] {
-            let mut splitter = Splitter::with_limit(Framing::Sse, 1000);
+            let mut splitter = Splitter::new(Framing::Sse, 1000);
             let failed = (0..200).any(|_| {
                 splitter.push(Bytes::from_static(line.as_bytes()));
                 splitter.next_frame().is_err()

@@ -29,7 +29,7 @@
 //! };
 //! let outgoing = call.send(&to).unwrap();
 //! assert_eq!(outgoing.answering.path(), "/v1/messages");
-//! // The answer: whole, or in pieces with `answering.stream()`.
+//! // The answer: whole, or in pieces with `answering.stream(bytes)`.
 //! let answer = outgoing.answering.whole(
 //!     StatusCode::OK,
 //!     &HeaderMap::new(),

@@ -198,8 +198,8 @@ impl Redactor {
     }
 
     /// Looks at an answer in pieces, in the form in which its client gets it.
-    pub fn stream(&self, vault: Vault) -> StreamRedactor {
-        StreamRedactor::new(self.clone(), vault)
+    pub fn stream(&self, vault: Vault, frame_bytes_max: usize) -> StreamRedactor {
+        StreamRedactor::new(self.clone(), vault, frame_bytes_max)
     }
 
     fn body(&self, body: &Bytes, way: Way, vault: &mut Vault) -> Redacted {

@@ -16,8 +16,6 @@ use ir::ai::{OnLimit, TokenPolicy};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Longest time a request is made to wait with `onLimit: queue`; what would take longer is refused.
-pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Keys in one place of a ledger; a key looks nowhere else.
 const WAYS: usize = 8;
 
@@ -232,12 +230,20 @@ impl TokenBudget {
         }
     }
 
-    /// Takes one request and about so many tokens from a key's budgets, all or nothing.
-    pub fn reserve(&self, ledger: &Ledger, key: u64, tokens: u64, now: Duration) -> Verdict {
+    /// Takes one request and about so many tokens from a key's budgets, all or nothing; it waits no
+    /// longer than `wait_max`.
+    pub fn reserve(
+        &self,
+        ledger: &Ledger,
+        key: u64,
+        tokens: u64,
+        wait_max: Duration,
+        now: Duration,
+    ) -> Verdict {
         let now = nanos(now);
         ledger.with(key, now, |account| {
             let wait = Duration::from_nanos(self.wait(account, tokens, now));
-            let outcome = self.outcome(wait);
+            let outcome = self.outcome(wait, wait_max);
             let is_taken = !matches!(outcome, Outcome::Refuse { .. });
             if is_taken {
                 self.charge(account, tokens, now);
@@ -279,7 +285,7 @@ impl TokenBudget {
         ledger.with(key, now, |account| self.standing(account, now))
     }
 
-    fn outcome(&self, wait: Duration) -> Outcome {
+    fn outcome(&self, wait: Duration, wait_max: Duration) -> Outcome {
         if wait.is_zero() {
             return Outcome::Pass;
         }
@@ -289,7 +295,7 @@ impl TokenBudget {
         match (self.on_limit, &self.degrade_to) {
             (OnLimit::Warn, _) => Outcome::PassOver,
             (OnLimit::Degrade, Some(model)) => Outcome::Degrade(model.clone()),
-            (OnLimit::Queue, _) if wait <= QUEUE_WAIT_MAX => Outcome::Wait(wait),
+            (OnLimit::Queue, _) if wait <= wait_max => Outcome::Wait(wait),
             _ => Outcome::Refuse { retry_after: wait },
         }
     }

@@ -66,9 +66,10 @@ impl Budget {
         self.policy.peek(&self.spent.ledger, key, now)
     }
 
-    /// Takes about so many tokens for a call.
-    pub fn reserve(&self, key: u64, tokens: u64, now: Duration) -> Verdict {
-        self.policy.reserve(&self.spent.ledger, key, tokens, now)
+    /// Takes about so many tokens for a call, which may wait that long where the policy lets it.
+    pub fn reserve(&self, key: u64, tokens: u64, wait_max: Duration, now: Duration) -> Verdict {
+        let ledger = &self.spent.ledger;
+        self.policy.reserve(ledger, key, tokens, wait_max, now)
     }
 
     /// Puts the real count in the place of the estimate.

@@ -33,8 +33,6 @@ use crate::worker::Worker;
 
 /// What an HTTP/2 connection begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long the last bytes of ours may take to leave.
-const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(1);
 /// Of a head, what is read when memory is short.
 const SMALL_HEAD_BYTES: usize = 4 * 1024;
 /// How often a head that is larger and not complete is asked whether there is room for it.
@@ -63,7 +61,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, arrival: Arrival) {
     }
     if serve_http1(&worker, &io, buf, &arrival).await == Ended::Cleanly {
         // close_notify over TLS; a peer that is gone already does not matter.
-        let _ = timeout(SHUTDOWN_TIME_MAX, io.shutdown()).await;
+        let _ = timeout(worker.settings.shutdown_time, io.shutdown()).await;
     }
 }
 
@@ -420,7 +418,7 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
 
 /// Ends our direction and drops what still comes for a moment, so that the answer is not lost.
 async fn linger(worker: &Worker, arrival: &Arrival, io: &Duplex) {
-    if let Ok(Ok(())) = timeout(SHUTDOWN_TIME_MAX, io.shutdown()).await
+    if let Ok(Ok(())) = timeout(worker.settings.shutdown_time, io.shutdown()).await
         && !io.drop_rest(&worker.settings.linger).await
     {
         ended_by(worker, arrival.bind, LifeLimit::Linger);

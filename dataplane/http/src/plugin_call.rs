@@ -28,9 +28,6 @@ use crate::plugin_grpc::{self, fields};
 use crate::settings::Settings;
 use crate::worker::Worker;
 
-/// The largest body of an answer.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-
 /// A worker whose plugins may send requests.
 pub fn worker(
     store: &Store,
@@ -94,7 +91,7 @@ async fn send(worker: &Worker, call: HttpCall) -> Option<HttpAnswer> {
     };
     let wanted = Wanted {
         idle: call.timeout,
-        body_bytes_max: ANSWER_BYTES_MAX,
+        body_bytes_max: worker.settings.plugin_answer_bytes_max,
         keeps_body: true,
     };
     let answer = call::send(worker, &way, &message, Body::Whole(call.body), wanted).await;

@@ -4,7 +4,6 @@
 //! decided before. Messages are not compressed, and an answer that is fails the call.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
@@ -18,11 +17,6 @@ use dataplane_wasm::callout::{Fields, GrpcCall, GrpcEnd, GrpcMessage, GrpcPart};
 use crate::call::{self, CallError, Message, Part, Way};
 use crate::h1::{Authority, strip_hop_by_hop};
 use crate::worker::Worker;
-
-/// The largest message of an answer.
-const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// How long the other side may take nothing, or give no head, once all was sent.
-const IDLE: Duration = Duration::from_secs(300);
 
 /// Statuses of gRPC.
 const UNKNOWN: u32 = 2;
@@ -81,13 +75,14 @@ async fn converse(
     let (out, pieces) = mpsc::channel(1);
     let (into, mut came) = mpsc::channel(1);
     let (way, message) = (&way, &message);
+    let idle = worker.settings.plugin_call_idle;
     let mut calling = pin!(async move {
         // Dropped with the end, which `came` tells then.
         let into = into;
-        call::converse(worker, way, message, pieces, IDLE, &into).await
+        call::converse(worker, way, message, pieces, idle, &into).await
     });
     let mut framing = pin!(frame_all(messages, out));
-    let mut reader = Reader::new(parts);
+    let mut reader = Reader::new(parts, worker.settings.plugin_answer_bytes_max);
     let mut is_framing = true;
     let mut outcome = None;
     loop {
@@ -145,6 +140,8 @@ async fn frame_all(mut messages: mpsc::Receiver<GrpcMessage>, out: mpsc::Sender<
 /// Takes what comes apart.
 struct Reader {
     parts: mpsc::Sender<GrpcPart>,
+    /// The largest message.
+    bytes_max: usize,
     /// The begin of a message.
     held: BytesMut,
     /// Where the status is: behind the messages, or in a head without any.
@@ -152,9 +149,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(parts: mpsc::Sender<GrpcPart>) -> Self {
+    fn new(parts: mpsc::Sender<GrpcPart>, bytes_max: usize) -> Self {
         Self {
             parts,
+            bytes_max,
             held: BytesMut::new(),
             last: None,
         }
@@ -202,7 +200,7 @@ impl Reader {
         }
         let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > MESSAGE_BYTES_MAX {
+        if length > self.bytes_max {
             return Err(ended(RESOURCE_EXHAUSTED, "a message is too large"));
         }
         if self.held.len() < 5 + length {

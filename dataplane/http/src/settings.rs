@@ -46,6 +46,8 @@ pub struct Settings {
     pub request_rest_time: Duration,
     /// What is read and dropped behind our end of a client's connection, so that it gets the answer.
     pub linger: Linger,
+    /// How long the last bytes of ours may take to leave, and a peer to be told of the end.
+    pub shutdown_time: Duration,
     /// How long a client that sends no more waits for an endpoint that is silent.
     pub half_closed_max: Duration,
     /// How long a request waits at limits of rate that let requests wait.
@@ -111,6 +113,19 @@ pub struct Settings {
     /// Largest request to an AI service, and largest answer of a provider that is not in pieces; both
     /// are gathered.
     pub ai_body_bytes_max: usize,
+    /// Largest event of an answer of a provider that comes in pieces.
+    pub ai_event_bytes_max: usize,
+    /// The longest pause before the same provider is asked again; one that asks for more is not.
+    pub ai_retry_pause_max: Duration,
+    /// How long a call waits at a token policy that lets calls wait.
+    pub ai_queue_time: Duration,
+    /// How many members of its request that were left behind a client is told.
+    pub ai_ignored_members: usize,
+    /// Largest answer, or message of a gRPC answer, that a plugin's call may have.
+    pub plugin_answer_bytes_max: usize,
+    /// How long the other side of a plugin's gRPC call may take nothing, or give no head, once all
+    /// was sent.
+    pub plugin_call_idle: Duration,
     /// How long an upgraded connection goes on once its connection shall end.
     pub tunnel_drain: Duration,
     /// Idle connections kept per endpoint and worker.
@@ -129,6 +144,8 @@ pub struct Settings {
     pub overload_retry_after: Duration,
     /// Streams that are opened at once on one HTTP/2 connection to an endpoint.
     pub upstream_h2_streams_max: u16,
+    /// HTTP/2 receive window of a stream to an endpoint: what one slow client can make us hold.
+    pub upstream_h2_stream_window: u32,
     /// How long an endpoint may be silent on an HTTP/2 connection with running requests before it
     /// is asked for a sign of life.
     pub upstream_h2_ping_after: Duration,
@@ -152,6 +169,7 @@ impl Default for Settings {
             request_rest_bytes_max: 64 * 1024,
             request_rest_time: Duration::from_secs(1),
             linger: Linger::DEFAULT,
+            shutdown_time: Duration::from_secs(1),
             half_closed_max: Duration::from_secs(2),
             rate_queue_time: Duration::from_secs(5),
             rate_queue_max: 1024,
@@ -183,6 +201,12 @@ impl Default for Settings {
             discard_time: Duration::from_millis(50),
             request_body_buffer_bytes: 64 * 1024,
             ai_body_bytes_max: 32 * 1024 * 1024,
+            ai_event_bytes_max: 4 * 1024 * 1024,
+            ai_retry_pause_max: Duration::from_secs(10),
+            ai_queue_time: Duration::from_secs(10),
+            ai_ignored_members: 32,
+            plugin_answer_bytes_max: 1024 * 1024,
+            plugin_call_idle: Duration::from_secs(300),
             tunnel_drain: Duration::from_secs(30),
             upstream_idle_max: 32,
             upstream_idle_timeout: Duration::from_secs(55),
@@ -192,6 +216,7 @@ impl Default for Settings {
             large_heads: Gate::new(None),
             overload_retry_after: Duration::from_secs(1),
             upstream_h2_streams_max: 100,
+            upstream_h2_stream_window: 128 * 1024,
             upstream_h2_ping_after: Duration::from_secs(15),
             upstream_h2_ping_timeout: Duration::from_secs(10),
         }

@@ -18,8 +18,6 @@ use crate::io::Duplex;
 
 /// Bytes read at once per direction.
 const READ_BYTES: usize = 16 * 1024;
-/// How long a side may take to be told of the end.
-const PART_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What a tunnel carried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +37,8 @@ pub(crate) struct Ends<'a> {
     pub(crate) drain: &'a CancellationToken,
     /// How long it may go on from then.
     pub(crate) drain_time: Duration,
+    /// How long both sides may take to be told of the end.
+    pub(crate) shutdown_time: Duration,
 }
 
 /// Carries bytes until both directions ended; `rest` was read from the backend already.
@@ -85,7 +85,7 @@ pub(crate) async fn run(
 /// end (1001) is for its own two sides to say.
 async fn part(ends: Ends<'_>) -> io::Result<()> {
     let both = join(ends.client.shutdown(), ends.upstream.shutdown());
-    let (client, upstream) = timeout(PART_TIME_MAX, both).await?;
+    let (client, upstream) = timeout(ends.shutdown_time, both).await?;
     client.and(upstream)
 }
 

@@ -17,8 +17,6 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Large answers at a time.
-pub(super) const LARGE_MAX: usize = 8;
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks that may wait for the client.

@@ -6,7 +6,6 @@
 //! rather than a page in somebody's browser.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -20,11 +19,7 @@ use super::answer::{Answer, AnswerBody};
 use super::endpoint::{self, Access, Change, Endpoint, Found, Read};
 use super::query::Query;
 use super::{Context, openapi};
-
-/// Largest body.
-const BODY_BYTES_MAX: usize = 4 * 1024;
-/// How long it may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::bootstrap::AdminLimits;
 
 /// The paths and who may use them.
 #[derive(Debug)]
@@ -32,6 +27,7 @@ pub(super) struct Api {
     pub(super) context: Context,
     /// What callers must show; `None` lets everyone in.
     pub(super) token: Option<SecretText>,
+    pub(super) limits: AdminLimits,
 }
 
 impl Api {
@@ -113,7 +109,7 @@ impl Api {
             let message = format!("send `Content-Type: {}`", change.takes.join("` or `"));
             return Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message);
         }
-        match read_whole(body).await {
+        match read_whole(body, &self.limits).await {
             Ok(body) => (change.run)(&self.context, &body),
             Err(refusal) => refusal,
         }
@@ -129,12 +125,13 @@ impl Api {
 }
 
 /// The body of a request, bounded in size and time.
-async fn read_whole(body: Incoming) -> Result<Bytes, Answer> {
-    let body = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+async fn read_whole(body: Incoming, limits: &AdminLimits) -> Result<Bytes, Answer> {
+    let bytes_max = limits.body_bytes_max;
+    let body = Limited::new(body, bytes_max).collect();
+    match tokio::time::timeout(limits.request_time, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes, send less");
+            let message = format!("the body is larger than {bytes_max} bytes, send less");
             Err(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &message))
         }
         Ok(Err(_)) => {

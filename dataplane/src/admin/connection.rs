@@ -25,21 +25,6 @@ use dataplane_tls::AdminTls;
 
 use super::api::Api;
 
-/// Connections at a time; further ones wait in the kernel.
-const CONNECTIONS_MAX: usize = 64;
-/// Largest head of a request.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Most fields of a request.
-const FIELDS_MAX: usize = 64;
-/// For a handshake, and for a whole request head; also how long a connection may wait for its next
-/// request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Age at which a connection is closed behind its running request.
-const AGE_MAX: Duration = Duration::from_secs(60);
-/// How long that request may go on.
-const AGE_GRACE: Duration = Duration::from_secs(30);
-/// How long running requests may go on once the process ends.
-const STOP_GRACE: Duration = Duration::from_secs(1);
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,7 +35,7 @@ pub(super) async fn run(
     api: Arc<Api>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(api.limits.connections_max));
     let connections = TaskTracker::new();
     loop {
         let accept = async {
@@ -75,7 +60,8 @@ pub(super) async fn run(
         });
     }
     connections.close();
-    if timeout(STOP_GRACE * 2, connections.wait()).await.is_err() {
+    let ended = timeout(api.limits.drain * 2, connections.wait());
+    if ended.await.is_err() {
         debug!("admin requests were still running at the end");
     }
 }
@@ -90,7 +76,7 @@ async fn serve(
     let Some(tls) = tls else {
         return speak(socket, client, api, stop).await;
     };
-    match timeout(HEAD_TIMEOUT, tls.accept(socket)).await {
+    match timeout(api.limits.request_time, tls.accept(socket)).await {
         Ok(Ok(stream)) => speak(stream, client, api, stop).await,
         Ok(Err(error)) => debug!(%client, %error, "admin handshake failed"),
         Err(_) => debug!(%client, "admin handshake took too long"),
@@ -101,21 +87,22 @@ async fn speak<S>(stream: S, client: SocketAddr, api: Arc<Api>, stop: Cancellati
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let limits = api.limits;
     let service = service_fn(|request| {
         let api = api.clone();
         async move { Ok::<_, Infallible>(api.answer(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(FIELDS_MAX)
+        .header_read_timeout(limits.request_time)
+        .max_buf_size(limits.head_bytes_max)
+        .max_headers(limits.fields_max)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let grace = tokio::select! {
         ended = connection.as_mut() => return report(client, ended),
-        () = sleep(AGE_MAX) => AGE_GRACE,
-        () = stop.cancelled() => STOP_GRACE,
+        () = sleep(limits.age_max) => limits.age_grace,
+        () = stop.cancelled() => limits.drain,
     };
     connection.as_mut().graceful_shutdown();
     match timeout(grace, connection).await {

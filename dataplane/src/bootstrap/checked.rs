@@ -15,7 +15,7 @@ use ir::SecretText;
 
 use super::keys as key;
 use super::written::{Origin, Written};
-use super::{AdminSettings, Bootstrap, Drain, Effective};
+use super::{AdminLimits, AdminSettings, Bootstrap, Drain, Effective};
 use crate::{health, overload};
 
 mod access_log;
@@ -49,6 +49,7 @@ pub(super) fn check(written: &mut Written, env: impl Fn(&str) -> Option<String>)
         client_connections_max: written.limit(&key::CLIENT_CONNECTIONS_MAX).map(to_usize),
         overload: overload(written),
         handshake_timeout: written.duration(&key::TLS_HANDSHAKE),
+        proxy_tlvs_max: to_usize(written.number(&key::PROXY_TLVS)),
         listener_defaults: listener::defaults(written),
         rate_limits: listener::rate_limits(written),
         session_secret: session::secret(written),
@@ -142,6 +143,21 @@ fn admin(written: &mut Written) -> AdminSettings {
         token,
         tls,
         changes: !written.flag(&key::ADMIN_READ_ONLY),
+        limits: admin_limits(written),
+    }
+}
+
+fn admin_limits(written: &Written) -> AdminLimits {
+    AdminLimits {
+        connections_max: to_usize(written.number(&key::ADMIN_CONNECTIONS)),
+        large_answers_max: to_usize(written.number(&key::ADMIN_LARGE_ANSWERS)),
+        head_bytes_max: to_usize(written.number(&key::ADMIN_HEAD_BYTES)),
+        fields_max: to_usize(written.number(&key::ADMIN_FIELDS)),
+        body_bytes_max: to_usize(written.number(&key::ADMIN_BODY_BYTES)),
+        request_time: written.duration(&key::ADMIN_REQUEST_TIME),
+        age_max: written.duration(&key::ADMIN_AGE),
+        age_grace: written.duration(&key::ADMIN_AGE_GRACE),
+        drain: written.duration(&key::ADMIN_DRAIN),
     }
 }
 
@@ -266,6 +282,7 @@ fn http(written: &Written) -> dataplane_http::Settings {
             silence_max: written.duration(&key::LINGER_SILENCE),
             time_max: written.duration(&key::LINGER_TIME),
         },
+        shutdown_time: written.duration(&key::SHUTDOWN_TIME),
         half_closed_max: written.duration(&key::HALF_CLOSED),
         rate_queue_time: written.duration(&key::RATE_QUEUE_TIME),
         rate_queue_max: to_usize(written.number(&key::RATE_QUEUE)),
@@ -302,10 +319,17 @@ fn http(written: &Written) -> dataplane_http::Settings {
         }),
         request_body_buffer_bytes: to_usize(written.number(&key::BODY_BUFFER)),
         ai_body_bytes_max: to_usize(written.number(&key::AI_BODY)),
+        ai_event_bytes_max: to_usize(written.number(&key::AI_EVENT)),
+        ai_retry_pause_max: written.duration(&key::AI_RETRY_PAUSE),
+        ai_queue_time: written.duration(&key::AI_QUEUE_TIME),
+        ai_ignored_members: to_usize(written.number(&key::AI_IGNORED)),
+        plugin_answer_bytes_max: to_usize(written.number(&key::PLUGIN_ANSWER)),
+        plugin_call_idle: written.duration(&key::PLUGIN_CALL_IDLE),
         tunnel_drain: written.duration(&key::TUNNEL_DRAIN),
         upstream_idle_max: to_usize(written.number(&key::POOL_SIZE)),
         upstream_idle_timeout: written.duration(&key::UPSTREAM_IDLE),
         upstream_h2_streams_max: to_u16(written.number(&key::UPSTREAM_H2_STREAMS)),
+        upstream_h2_stream_window: to_u32(written.number(&key::UPSTREAM_H2_WINDOW)),
         upstream_h2_ping_after: written.duration(&key::UPSTREAM_H2_PING),
         upstream_h2_ping_timeout: written.duration(&key::UPSTREAM_H2_PONG),
         upstream_limits: dataplane_http::UpstreamLimits {
@@ -392,6 +416,7 @@ fn streams(written: &Written) -> dataplane_stream::Settings {
         linger_time: written.duration(&key::TCP_LINGER),
         linger_bytes_max: to_usize(written.number(&key::TCP_LINGER_BYTES)),
         hello_timeout: written.duration(&key::TLS_HANDSHAKE),
+        hello_bytes_max: to_usize(written.number(&key::HELLO_BYTES)),
         connect_timeout: written.duration(&key::CONNECT_TIMEOUT),
         connect_timeout_elsewhere: connect_elsewhere(written),
         connect_retries: to_u32(written.number(&key::CONNECT_RETRIES)),
@@ -424,7 +449,11 @@ fn connect_elsewhere(written: &Written) -> Option<Duration> {
 fn udp(written: &Written) -> dataplane_stream::UdpSettings {
     dataplane_stream::UdpSettings {
         idle: written.duration(&key::UDP_IDLE),
+        leaving_idle: written.duration(&key::UDP_DRAIN_IDLE),
         queue: to_usize(written.number(&key::UDP_QUEUE)),
+        queue_bytes: to_usize(written.number(&key::UDP_QUEUE_BYTES)),
+        replies: to_usize(written.number(&key::UDP_REPLIES)),
+        reply_bytes: to_usize(written.number(&key::UDP_REPLY_BYTES)),
         receive_buffer: to_usize(written.number(&key::UDP_RECEIVE_BUFFER)),
         listener_sessions_max: written.limit(&key::LISTENER_UDP_SESSIONS_MAX).map(to_usize),
         listener_sessions_per_second: written.limit(&key::LISTENER_UDP_SESSION_RATE),
@@ -432,6 +461,7 @@ fn udp(written: &Written) -> dataplane_stream::UdpSettings {
         datagrams_per_second: written.limit(&key::DATAGRAM_RATE),
         listener_datagrams_per_second: written.limit(&key::LISTENER_DATAGRAM_RATE),
         source_datagrams_per_second: written.limit(&key::SOURCE_DATAGRAM_RATE),
+        sources_max: to_usize(written.number(&key::UDP_SOURCES)),
     }
 }
 

@@ -255,6 +255,8 @@ keys! {
         "How much of it is read.";
     HALF_CLOSED "runtimeTuning.downstreamHalfClosedTimeoutMs": WAIT, "2000",
         "How long a client of HTTP/1.1 that sends no more waits for an endpoint that is silent; it may have gone.";
+    SHUTDOWN_TIME "runtimeTuning.downstreamShutdownTimeoutMs": WAIT, "1000",
+        "How long a client may take our end of its connection, which the last bytes of an answer go before, and both sides of an upgraded one that is cut.";
     RATE_QUEUE_TIME "runtimeTuning.httpRateLimitQueueTimeoutMs": WAIT, "5000",
         "How long a request may wait at limits of rate whose policy lets requests wait; those that would wait longer are answered with 429.";
     H2_IDLE "runtimeTuning.http2IdleTimeoutMs": WAIT, "300000",
@@ -295,6 +297,14 @@ keys! {
         "How much of a message is read or queued at once for one direction of a client; then its sender waits.";
     AI_BODY "runtimeTuning.aiBodyBytes": number(Unit::Bytes, 1024, GIB, Zero::Default), "33554432",
         "Largest request to an AI service, and largest answer of a provider that does not come in pieces; both are gathered.";
+    AI_EVENT "runtimeTuning.aiEventBytes": number(Unit::Bytes, 1024, GIB, Zero::Default), "4194304",
+        "Largest event of a provider's answer that comes in pieces; whole images and whole answers travel in single events.";
+    AI_RETRY_PAUSE "runtimeTuning.aiRetryPauseMaxMs": WAIT, "10000",
+        "The longest pause before the same provider is asked again; one that asks for more (`Retry-After`) is not.";
+    AI_QUEUE_TIME "runtimeTuning.aiQueueTimeoutMs": WAIT, "10000",
+        "How long a call may wait at a TokenPolicy with `onLimit: queue`; those that would wait longer are answered with 429.";
+    AI_IGNORED "runtimeTuning.aiIgnoredMembers": number(Unit::Count, 1, 32, Zero::Plain), "32",
+        "Members of a request that its provider cannot be given and whose names the answer tells (`x-nantian-ignored-members`), those of 64 bytes or less; 0 for none.";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
     AUTHORIZATION_TIMEOUT "runtimeTuning.externalAuthTimeoutMs": WAIT, "5000",
@@ -313,6 +323,8 @@ keys! {
         "How long an endpoint may be silent on an HTTP/2 connection with running requests before it is asked for a sign of life.";
     UPSTREAM_H2_PONG "runtimeTuning.upstreamHttp2PingTimeoutMs": WAIT, "10000",
         "How long that sign of life may take before the connection is given up.";
+    UPSTREAM_H2_WINDOW "runtimeTuning.upstreamHttp2StreamWindowBytes": WINDOW_BYTES, "131072",
+        "HTTP/2 receive window of a stream to an endpoint: what is held of a response for a client that takes nothing. That of the connection has room for all its streams.";
     DRAIN_TOTAL "runtimeTuning.gracefulDrainPeriodMs": WAIT, "60000",
         "From the signal to stop until running requests are cut; below the pod's grace period.";
     DRAIN_ACCEPT "runtimeTuning.drainMinAcceptMs": number(Unit::Milliseconds, 1, MS_MAX, Zero::Plain), "10000",
@@ -332,8 +344,16 @@ keys! {
         "Age at which such a connection is ended.";
     UDP_IDLE "runtimeTuning.udpSessionIdleTimeoutMs": WAIT, "60000",
         "How long neither side of a UDP session may send anything before it ends.";
+    UDP_DRAIN_IDLE "runtimeTuning.udpDrainIdleTimeoutMs": WAIT, "2000",
+        "The same once its listener is gone or the process is to stop, where that is shorter.";
     UDP_QUEUE "runtimeTuning.udpSessionQueueDatagrams": number(Unit::Count, 1, 65_536, Zero::Default), "64",
         "Datagrams of one UDP session that may wait for the kernel to take them; further ones are dropped.";
+    UDP_QUEUE_BYTES "runtimeTuning.udpQueueBytes": number(Unit::Bytes, 1, GIB, Zero::Default), "4194304",
+        "Bytes of all sessions of one listener and worker that may wait for the kernel to take them; further datagrams are dropped.";
+    UDP_REPLIES "runtimeTuning.udpReplyQueueDatagrams": number(Unit::Count, 1, 1_000_000, Zero::Default), "1024",
+        "Datagrams to clients of one listener and worker that may wait for the kernel to take them; further ones are dropped.";
+    UDP_REPLY_BYTES "runtimeTuning.udpReplyQueueBytes": number(Unit::Bytes, 1, GIB, Zero::Default), "1048576",
+        "Their bytes; one datagram always has room.";
     UDP_RECEIVE_BUFFER "runtimeTuning.udpReceiveBufferBytes": number(Unit::Bytes, 4096, GIB, Zero::Default), "4194304",
         "What the kernel is asked to keep for each worker of a UDP listener; it may allow less (`net.core.rmem_max`).";
     UPSTREAM_KEEPALIVE "runtimeTuning.upstreamTcpKeepalive.enabled": Kind::Flag, "true",
@@ -372,6 +392,15 @@ keys! {
         number(Unit::Count, 1, 1000, Zero::Default), "2",
         "Health checks in a row that must pass before it is used again, unless the policy says otherwise.";
 
+    ADMIN_REQUEST_TIME "runtimeTuning.adminRequestTimeoutMs": WAIT, "5000",
+        "A TLS handshake, a whole request head and a whole request body of the admin API, each; also how long a connection may wait for its next request.";
+    ADMIN_AGE "runtimeTuning.adminMaxConnectionAgeMs": WAIT, "60000",
+        "Age of a connection of the admin API after which it is closed behind the running request.";
+    ADMIN_AGE_GRACE "runtimeTuning.adminAnswerTimeoutMs": WAIT, "30000",
+        "How long that request may go on.";
+    ADMIN_DRAIN "runtimeTuning.adminDrainTimeoutMs": WAIT, "1000",
+        "How long running requests of the admin API may go on once the process ends.";
+
     STREAMS_MAX "runtimeProtection.tcpGlobalConnectionLimit": LIMIT, "0",
         "Connections of TCP and TLS routes of the whole process, within `httpGlobalConnectionLimit`, which counts all; further ones are closed.";
     LISTENER_STREAMS_MAX "runtimeProtection.tcpListenerConnectionLimit": LIMIT, "10000",
@@ -392,6 +421,8 @@ keys! {
         "Datagrams that one UDP listener's address takes in a second; further ones are dropped.";
     SOURCE_DATAGRAM_RATE "runtimeProtection.udpSourceDatagramLimit": LIMIT, "0",
         "Datagrams taken from one client address (IPv6: one /64) in a second; further ones are dropped.";
+    UDP_SOURCES "runtimeProtection.udpSourcesMax": number(Unit::Count, 64, 1 << 26, Zero::Default), "65536",
+        "Client addresses (IPv6: /64s) that each rate of one source tells apart at once, 16 bytes each; the one that is closest to having nothing held against it makes room for a new one.";
     CONNECTIONS_MAX "runtimeProtection.httpGlobalConnectionLimit": LIMIT, "50000",
         "Connections of the whole process; further ones are closed. Where the limit of open files allows fewer, that counts, and clients wait.";
     LISTENER_CONNECTIONS_MAX "runtimeProtection.httpListenerConnectionLimit": LIMIT, "10000",
@@ -486,6 +517,20 @@ keys! {
     H2_EMPTY_DATA "runtimeProtection.http2MaxEmptyDataFrames":
         number(Unit::Count, 1, 100, Zero::Default), "100",
         "Such DATA frames in the whole life of a connection; more end it.";
+    HELLO_BYTES "runtimeProtection.tlsMaxClientHelloBytes": number(Unit::Bytes, 1024, 49_152, Zero::Default), "32768",
+        "Largest ClientHello on sockets where TLS is passed through, record headers included; it must fit into what the kernel takes unread.";
+    PROXY_TLVS "runtimeProtection.proxyProtocolMaxTlvBytes": number(Unit::Bytes, 1, 65_319, Zero::Default), "4096",
+        "Extensions (TLVs) of a PROXY protocol header of version 2; connections with more are closed.";
+    ADMIN_CONNECTIONS "runtimeProtection.adminConnectionLimit": number(Unit::Count, 1, 10_000, Zero::Default), "64",
+        "Connections of the admin API at once; further ones wait.";
+    ADMIN_LARGE_ANSWERS "runtimeProtection.adminLargeAnswerLimit": number(Unit::Count, 1, 256, Zero::Default), "8",
+        "Answers of the admin API that grow with the configuration, at once, because each holds a thread; further ones are answered with 503.";
+    ADMIN_HEAD_BYTES "runtimeProtection.adminMaxRequestHeaderBytes": number(Unit::Bytes, 8192, 1 << 20, Zero::Default), "16384",
+        "Largest request head of the admin API; larger ones are answered with 431.";
+    ADMIN_FIELDS "runtimeProtection.adminMaxRequestHeaderFields": number(Unit::Count, 1, 1000, Zero::Default), "64",
+        "Fields of a request head of the admin API; more are answered with 431.";
+    ADMIN_BODY_BYTES "runtimeProtection.adminMaxRequestBodyBytes": number(Unit::Bytes, 16, 1 << 20, Zero::Default), "4096",
+        "Largest request body of the admin API; larger ones are answered with 413.";
     UPSTREAM_H2_STREAMS "runtimeProtection.upstreamHttp2MaxConcurrentStreams":
         number(Unit::Count, 1, 10_000, Zero::Default), "100",
         "Requests at once on one HTTP/2 connection to an endpoint, if it takes as many; for more there is another connection.";
@@ -529,6 +574,10 @@ keys! {
         "How much of one body is gathered for a plugin that holds it back.";
     PLUGIN_PAUSE "wasm.pauseMs": WAIT, "30000",
         "How long a plugin may hold a request or a response back.";
+    PLUGIN_ANSWER "wasm.callAnswerBytes": number(Unit::Bytes, 1024, GIB, Zero::Default), "1048576",
+        "Largest body of an answer to a call that a plugin makes, and largest message of one by gRPC.";
+    PLUGIN_CALL_IDLE "wasm.callIdleTimeoutMs": WAIT, "300000",
+        "How long the other side of a plugin's gRPC call may take nothing, or give no head once all was sent; a call may have a shorter time of its own.";
 
     XDS_TLS "xdsTls.enabled": Kind::Flag, "true", "TLS towards the control plane; needs `xdsTls.caPath`.";
     XDS_CA "xdsTls.caPath": Kind::Text, "",

@@ -73,6 +73,8 @@ pub struct Limits {
     pub listener_streams_max: Option<usize>,
     /// For a whole PROXY protocol header.
     pub proxy_header_timeout: Duration,
+    /// Bytes of extensions in such a header.
+    pub proxy_tlvs_max: usize,
     /// Limits of UDP sessions.
     pub datagrams: Arc<dataplane_stream::udp::flood::Limits>,
 }
@@ -341,7 +343,7 @@ impl Door {
                 .connection_rejected(ConnectionLimit::UntrustedSource);
             return None;
         }
-        let header = proxy_protocol::read(tcp);
+        let header = proxy_protocol::read(tcp, self.limits.proxy_tlvs_max);
         match timeout(self.limits.proxy_header_timeout, header).await {
             Ok(Ok(Header::Proxied(client))) => return Some(client),
             Ok(Ok(Header::Local)) => return Some(balancer),

@@ -16,8 +16,6 @@ const V1_BYTES_MAX: usize = 107;
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family, length.
 const V2_FIXED: usize = 16;
-/// Room for TLVs in v2; a load balancer's own take some hundred bytes.
-const V2_TLV_BYTES_MAX: usize = 4096;
 /// The largest address block of v2, two paths of UNIX sockets.
 const V2_ADDRESS_BYTES_MAX: usize = 216;
 /// The TLV with the CRC32c of the whole header.
@@ -50,7 +48,7 @@ pub enum ProxyError {
 }
 
 /// Takes the header off the front of `tcp`; the caller keeps the deadline.
-pub async fn read(tcp: &TcpStream) -> Result<Header, ProxyError> {
+pub async fn read(tcp: &TcpStream, tlvs_max: usize) -> Result<Header, ProxyError> {
     let mut held = Vec::with_capacity(V1_BYTES_MAX);
     let mut peeked = [0; 512];
     loop {
@@ -60,7 +58,7 @@ pub async fn read(tcp: &TcpStream) -> Result<Header, ProxyError> {
         }
         let before = held.len();
         held.extend_from_slice(&peeked[..seen]);
-        let decoded = decode(&held)?;
+        let decoded = decode(&held, tlvs_max)?;
         // What is behind the header is not ours; what belongs to it must go, whole or not.
         let ours = decoded.map_or(held.len(), |(_, length)| length);
         take(tcp, &mut peeked[..ours - before]).await?;
@@ -85,7 +83,9 @@ async fn take(tcp: &TcpStream, mut seen: &mut [u8]) -> io::Result<()> {
 }
 
 /// The header at the front of `bytes` and its length; nothing while more bytes are needed.
-pub fn decode(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProxyError> {
+///
+/// Of version 2, at most `tlvs_max` bytes of extensions are taken.
+pub fn decode(bytes: &[u8], tlvs_max: usize) -> Result<Option<(Header, usize)>, ProxyError> {
     let begins = |with: &[u8]| {
         let length = bytes.len().min(with.len());
         bytes[..length] == with[..length]
@@ -93,7 +93,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProxyError> {
     match bytes.first() {
         None => Ok(None),
         Some(_) if begins(b"PROXY ") => v1(bytes),
-        Some(_) if begins(&V2_SIGNATURE) => v2(bytes),
+        Some(_) if begins(&V2_SIGNATURE) => v2(bytes, tlvs_max),
         Some(_) => Err(ProxyError::NoHeader),
     }
 }
@@ -141,7 +141,7 @@ fn port(word: Option<&str>) -> Option<u16> {
     (is_plain && !has_zero).then(|| word.parse().ok()).flatten()
 }
 
-fn v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProxyError> {
+fn v2(bytes: &[u8], tlvs_max: usize) -> Result<Option<(Header, usize)>, ProxyError> {
     let Some((fixed, _)) = bytes.split_first_chunk::<V2_FIXED>() else {
         return Ok(None);
     };
@@ -157,7 +157,7 @@ fn v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProxyError> {
     if command >> 4 != 2 {
         return Err(ProxyError::Malformed("the version is not 2"));
     }
-    if length > V2_ADDRESS_BYTES_MAX + V2_TLV_BYTES_MAX {
+    if length > V2_ADDRESS_BYTES_MAX + tlvs_max {
         return Err(ProxyError::TooLong);
     }
     let Some(header) = bytes.get(..V2_FIXED + length) else {
@@ -174,7 +174,7 @@ fn v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProxyError> {
     let Some((address, tlvs)) = body.split_at_checked(addresses) else {
         return Err(ProxyError::Malformed("the addresses are cut"));
     };
-    if tlvs.len() > V2_TLV_BYTES_MAX {
+    if tlvs.len() > tlvs_max {
         return Err(ProxyError::TooLong);
     }
     check_tlvs(header, header.len() - tlvs.len())?;

@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use dataplane_telemetry::reason::Reason;
-use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 use dataplane_tls::{Alert, ClientHello, HelloError, HelloReader};
 
 use crate::worker::Worker;
@@ -56,7 +55,7 @@ pub async fn peek(worker: &Worker, tcp: &TcpStream) -> Result<ClientHello, NoHel
 }
 
 async fn look(worker: &Worker, tcp: &TcpStream) -> Result<ClientHello, NoHello> {
-    let mut reader = HelloReader::default();
+    let mut reader = HelloReader::new(worker.settings.hello_bytes_max);
     let mut seen = 0;
     loop {
         let ready = tcp.ready(Interest::READABLE).await;
@@ -64,7 +63,7 @@ async fn look(worker: &Worker, tcp: &TcpStream) -> Result<ClientHello, NoHello> 
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         {
             let mut scratch = worker.scratch();
-            let window = scratch.len().min(HELLO_BYTES_MAX);
+            let window = scratch.len().min(worker.settings.hello_bytes_max);
             match recv(tcp.as_raw_fd(), &mut scratch[..window], flags) {
                 Ok(0) => return Err(NoHello::gone()),
                 Ok(here) if here > seen => {

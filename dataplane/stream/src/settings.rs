@@ -10,6 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use dataplane_resilience::admission::Gate;
+use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 use dataplane_upstream::admission::Limits;
 
 /// Limits and deadlines; one value for the whole process, shared by all workers.
@@ -17,6 +18,8 @@ use dataplane_upstream::admission::Limits;
 pub struct Settings {
     /// For a whole ClientHello that has to be looked at before TLS is passed through.
     pub hello_timeout: Duration,
+    /// The largest ClientHello that is looked at.
+    pub hello_bytes_max: usize,
     /// How long a client that was refused may still send.
     pub linger_time: Duration,
     /// How much of that is read.
@@ -54,8 +57,16 @@ pub struct Settings {
 pub struct UdpSettings {
     /// How long neither side of a session may send anything.
     pub idle: Duration,
+    /// The same once its listener is gone.
+    pub leaving_idle: Duration,
     /// Datagrams of one session that may wait for the kernel.
     pub queue: usize,
+    /// Bytes of all sessions of one worker's socket that may wait for their endpoints.
+    pub queue_bytes: usize,
+    /// Datagrams that may wait for their clients at one worker's socket.
+    pub replies: usize,
+    /// Their bytes.
+    pub reply_bytes: usize,
     /// What the kernel is asked to keep for each socket of a listener.
     pub receive_buffer: usize,
     /// Sessions of one listener's socket.
@@ -70,13 +81,19 @@ pub struct UdpSettings {
     pub listener_datagrams_per_second: Option<u64>,
     /// Datagrams from one source a second.
     pub source_datagrams_per_second: Option<u64>,
+    /// Sources that are told apart by each of these rates at once.
+    pub sources_max: usize,
 }
 
 impl Default for UdpSettings {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(60),
+            leaving_idle: Duration::from_secs(2),
             queue: 64,
+            queue_bytes: 4 << 20,
+            replies: 1024,
+            reply_bytes: 1 << 20,
             receive_buffer: 4 << 20,
             listener_sessions_max: Some(8_192),
             listener_sessions_per_second: Some(10_000),
@@ -84,6 +101,7 @@ impl Default for UdpSettings {
             datagrams_per_second: None,
             listener_datagrams_per_second: None,
             source_datagrams_per_second: None,
+            sources_max: 65_536,
         }
     }
 }
@@ -92,6 +110,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             hello_timeout: Duration::from_secs(10),
+            hello_bytes_max: HELLO_BYTES_MAX,
             linger_time: Duration::from_secs(1),
             linger_bytes_max: 64 * 1024,
             connect_timeout: Duration::from_secs(5),

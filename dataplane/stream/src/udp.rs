@@ -43,10 +43,6 @@ use begin::Session;
 use flood::{Limits, ListenerLimits};
 use replies::Replies;
 
-/// Bytes of all sessions of one socket that may wait for their endpoints.
-const QUEUE_BYTES_MAX: usize = 4 << 20;
-/// How long a session may be silent once its listener is gone.
-const DRAIN_IDLE: Duration = Duration::from_secs(2);
 /// Batches taken before others have their turn.
 const BATCHES_MAX: usize = 8;
 /// When nothing has to be looked at.
@@ -131,11 +127,12 @@ impl Port {
         let settings = &worker.settings.udp;
         let sessions = Sessions::new(SessionLimits {
             idle: settings.idle,
-            leaving_idle: settings.idle.min(DRAIN_IDLE),
+            leaving_idle: settings.idle.min(settings.leaving_idle),
             sessions: settings.listener_sessions_max.unwrap_or(usize::MAX),
             queue: settings.queue,
-            queue_bytes: QUEUE_BYTES_MAX,
+            queue_bytes: settings.queue_bytes,
         });
+        let replies = Replies::new(wildcard, settings.replies, settings.reply_bytes);
         Ok(Self {
             worker,
             limits,
@@ -144,7 +141,7 @@ impl Port {
             socket: udp,
             headers: RefCell::new(Headers::new(wildcard)),
             sessions: RefCell::new(sessions),
-            replies: RefCell::new(Replies::new(wildcard)),
+            replies: RefCell::new(replies),
             task: RefCell::default(),
             reviewed: RefCell::default(),
             ends_at: Cell::default(),
@@ -159,7 +156,7 @@ impl Port {
     fn stop(&self) {
         let settings = &self.worker.settings;
         self.ends_at.set(Some(self.limits.now() + settings.drain));
-        let idle = settings.udp.idle.min(DRAIN_IDLE);
+        let idle = settings.udp.idle.min(settings.udp.leaving_idle);
         self.sessions.borrow_mut().set_idle(idle);
     }
 

@@ -19,7 +19,6 @@ use dataplane_telemetry::access_log::{HandshakeRecord, Writer};
 use dataplane_telemetry::metrics::OverloadMetrics;
 use dataplane_telemetry::reason::Reason;
 use dataplane_tls::Seen;
-use dataplane_tls::client_hello::HELLO_BYTES_MAX;
 
 use crate::batch::Moving;
 use crate::log::{self, Refused};
@@ -160,8 +159,8 @@ impl Worker {
     pub(crate) fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
         let mut scratch = self.scratch.borrow_mut();
         if scratch.is_empty() {
-            let bytes = (self.settings.buffer_bytes * GROWTH_MAX).max(HELLO_BYTES_MAX);
-            *scratch = vec![0; bytes].into();
+            let bytes = self.settings.buffer_bytes * GROWTH_MAX;
+            *scratch = vec![0; bytes.max(self.settings.hello_bytes_max)].into();
         }
         scratch
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dataplane::Metrics;
 use dataplane::admin::{AdminState, Readiness, Server};
-use dataplane::bootstrap::AdminSettings;
+use dataplane::bootstrap::{AdminLimits, AdminSettings};
 use dataplane_config::{RuntimeConfig, Store};
 use dataplane_resilience::admission::Gate;
 use dataplane_resilience::pressure::SharedLevel;
@@ -26,6 +26,7 @@ use ir::{Filter, Secret, SecretText, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 mod contract;
+mod limits;
 
 const TOKEN: &str = "open-sesame";
 
@@ -44,6 +45,7 @@ impl Admin {
             token: None,
             tls: None,
             changes: false,
+            limits: AdminLimits::default(),
         };
         let mut state = AdminState {
             store: Arc::new(Store::new()),
@@ -240,6 +242,7 @@ async fn unusable_settings_are_told_at_the_start() {
         token: None,
         tls: Some(("/nowhere/tls.crt".into(), "/nowhere/tls.key".into())),
         changes: false,
+        limits: AdminLimits::default(),
     };
     let error = Server::bind(missing.clone()).await.unwrap_err();
     assert!(

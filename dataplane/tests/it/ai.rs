@@ -24,6 +24,7 @@ mod failing;
 mod hostile;
 mod keys;
 mod large;
+mod limits;
 mod many;
 mod plugged;
 mod provider;
@@ -129,7 +130,12 @@ impl Case {
     }
 
     async fn serve(&self) -> Gateway {
-        Gateway::serving(&self.snapshot("v1")).await
+        self.serve_with(|_| ()).await
+    }
+
+    async fn serve_with(&self, change: impl FnOnce(&mut dataplane_http::Settings)) -> Gateway {
+        let snapshot = self.snapshot("v1");
+        Gateway::with(&snapshot, |bootstrap| change(&mut bootstrap.http)).await
     }
 
     async fn connect(&self) -> Http1Client {

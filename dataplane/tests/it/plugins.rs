@@ -2,6 +2,7 @@
 //!
 //! The modules are text; those that SDKs build are tested where the examples are.
 
+mod calls;
 mod grpc;
 mod modules;
 mod replies;

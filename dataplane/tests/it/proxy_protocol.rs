@@ -94,6 +94,23 @@ async fn a_connection_without_a_sound_header_is_closed_and_never_answered() {
 }
 
 #[tokio::test]
+async fn a_header_with_more_extensions_than_the_limit_says_is_not_taken() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let snapshot = snapshot(port, &backend, required(&[]));
+    let _gateway = Gateway::with(&snapshot, |bootstrap| bootstrap.proxy_tlvs_max = 100).await;
+    for (bytes, is_taken) in [(100, true), (101, false)] {
+        let mut header = v2();
+        header[15] += bytes;
+        // One that means nothing (PP2_TYPE_NOOP).
+        header.extend([&[4, 0, bytes - 3], &vec![0; usize::from(bytes - 3)][..]].concat());
+        let mut client = connect(at(port), &header).await;
+        let answer = client.get("x.example.com", "/").await;
+        assert_eq!(answer.is_ok(), is_taken, "{bytes}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_does_not_come_ends_the_connection_in_time() {
     let backend = Backend::http1("b").await;
     let port = free_port();

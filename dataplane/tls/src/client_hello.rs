@@ -6,7 +6,7 @@
 //! is read; extensions that are not known (GREASE, RFC 8701) are skipped, and of an encrypted
 //! ClientHello the outer name counts. Keeping a deadline is the caller's work.
 
-/// Most bytes a ClientHello may take, record headers included.
+/// Most bytes a ClientHello may take, record headers included, unless a reader is told otherwise.
 ///
 /// It is peeked, not read, so it has to fit into the receive window that the kernel offers at
 /// first, which is about 64 KiB. Those of today's clients have 200 to 2,000 bytes.
@@ -52,7 +52,7 @@ pub enum HelloError {
     /// What came is not TLS.
     #[error("this is not TLS")]
     NotTls,
-    /// It is longer than [`HELLO_BYTES_MAX`], or a record is longer than TLS allows.
+    /// It is longer than is taken, or a record is longer than TLS allows.
     #[error("the ClientHello is too long")]
     TooLong,
     /// A handshake message, but not a ClientHello.
@@ -103,29 +103,46 @@ impl Alert {
 }
 
 /// Reads a ClientHello from bytes that arrive bit by bit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HelloReader {
+    /// The most that is taken.
+    bytes_max: usize,
     /// Where the next record begins.
     at: usize,
     /// The handshake message as far as whole records of it are here.
     message: Vec<u8>,
 }
 
+impl Default for HelloReader {
+    fn default() -> Self {
+        Self::new(HELLO_BYTES_MAX)
+    }
+}
+
 impl HelloReader {
+    /// One that takes so many bytes, record headers included.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            at: 0,
+            message: Vec::new(),
+        }
+    }
+
     /// Looks at everything that has arrived; `bytes` must begin with what it began with before.
     ///
     /// Gives nothing while more is needed. The work over all calls is linear in the bytes.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, HelloError> {
         loop {
             let Some(record) = self.next_record(bytes)? else {
-                return if bytes.len() >= HELLO_BYTES_MAX {
+                return if bytes.len() >= self.bytes_max {
                     Err(HelloError::TooLong)
                 } else {
                     Ok(None)
                 };
             };
             self.at += RECORD_HEADER + record.len();
-            if self.at > HELLO_BYTES_MAX {
+            if self.at > self.bytes_max {
                 return Err(HelloError::TooLong);
             }
             self.message.extend_from_slice(record);
@@ -177,7 +194,7 @@ impl HelloReader {
             return Ok(None);
         };
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        if length + MESSAGE_HEADER + RECORD_HEADER > HELLO_BYTES_MAX {
+        if length + MESSAGE_HEADER + RECORD_HEADER > self.bytes_max {
             return Err(HelloError::TooLong);
         }
         Ok(Some(length))

@@ -6,10 +6,12 @@
 use dataplane::listener::proxy_protocol::{Header, decode};
 use libfuzzer_sys::fuzz_target;
 
+const TLVS_MAX: usize = 4096;
+
 fuzz_target!(|input: &[u8]| {
-    let whole = decode(input);
+    let whole = decode(input, TLVS_MAX);
     for end in 0..input.len() {
-        match (decode(&input[..end]), &whole) {
+        match (decode(&input[..end], TLVS_MAX), &whole) {
             (Ok(None), _) => {}
             (Ok(Some(early)), Ok(Some(whole))) => {
                 assert_eq!(early, *whole);
@@ -23,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     assert!(length <= input.len());
-    let alone = decode(&input[..length]).expect("it was taken with bytes behind it");
+    let alone = decode(&input[..length], TLVS_MAX).expect("it was taken with bytes behind it");
     assert_eq!(alone, Some((header, length)));
     if let (Some(line), Header::Proxied(client)) = (input[..length].strip_prefix(b"PROXY "), header)
     {

@@ -110,8 +110,8 @@ impl Answering {
     }
 
     /// Opens the way of an answer in pieces.
-    pub fn stream(&self) -> AnswerStream {
-        AnswerStream::new(self)
+    pub fn stream(&self, frame_bytes_max: usize) -> AnswerStream {
+        AnswerStream::new(self, frame_bytes_max)
     }
 
     /// The content type of what the client gets; absent when it is the provider's own.

@@ -68,7 +68,7 @@ impl Seen {
 }
 
 impl AnswerStream {
-    pub(super) fn new(answering: &Answering) -> Self {
+    pub(super) fn new(answering: &Answering, frame_bytes_max: usize) -> Self {
         let decoder = match answering.operation {
             Operation::Responses => Decoder::Responses,
             _ => Decoder::new(answering.dialect),
@@ -80,7 +80,7 @@ impl AnswerStream {
         Self {
             client: answering.client,
             may_end_silently: answering.dialect == Dialect::OpenAi,
-            splitter: Splitter::new(answering.dialect.framing()),
+            splitter: Splitter::new(answering.dialect.framing(), frame_bytes_max),
             decoder,
             encoder,
             hides_usage: answering.hides_usage,

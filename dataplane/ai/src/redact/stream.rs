@@ -72,11 +72,11 @@ impl Ends {
 }
 
 impl StreamRedactor {
-    pub(super) fn new(redactor: Redactor, vault: Vault) -> Self {
+    pub(super) fn new(redactor: Redactor, vault: Vault, frame_bytes_max: usize) -> Self {
         Self {
             redactor,
             vault,
-            splitter: Splitter::new(Framing::Sse),
+            splitter: Splitter::new(Framing::Sse, frame_bytes_max),
             texts: Vec::new(),
             counts: Counts::new(),
         }
@@ -94,9 +94,9 @@ impl StreamRedactor {
             match self.splitter.next_frame() {
                 Ok(Some(frame)) => self.frame(frame, out),
                 Ok(None) => return,
-                Err(_) => {
+                Err(error) => {
                     // Too large to look at, and so too large to pass on.
-                    self.splitter = Splitter::new(Framing::Sse);
+                    self.splitter = Splitter::new(Framing::Sse, error.limit);
                     return;
                 }
             }

@@ -263,7 +263,7 @@ fn chunks(pieces: &[&str]) -> Vec<String> {
 
 /// The text that a client gathers from a stream.
 fn gathered(redactor: &Redactor, vault: Vault, frames: &[String]) -> String {
-    let mut stream = redactor.stream(vault);
+    let mut stream = redactor.stream(vault, 4 << 20);
     let mut out = Vec::new();
     for frame in frames {
         stream.push(Bytes::from(frame.clone()), &mut out);
@@ -356,7 +356,7 @@ fn blocks_of_anthropic_are_kept_apart() {
         ),
         stop(1),
     ];
-    let mut stream = redactor.stream(Vault::default());
+    let mut stream = redactor.stream(Vault::default(), 4 << 20);
     let mut out = Vec::new();
     for frame in frames {
         stream.push(Bytes::from(frame), &mut out);
@@ -380,7 +380,7 @@ fn blocks_of_anthropic_are_kept_apart() {
 fn responses_and_several_choices_are_kept_apart() {
     let redactor = all(Mask);
     let run = |frames: &[&str]| {
-        let mut stream = redactor.stream(Vault::default());
+        let mut stream = redactor.stream(Vault::default(), 4 << 20);
         let mut out = Vec::new();
         for frame in frames {
             stream.push(Bytes::copy_from_slice(frame.as_bytes()), &mut out);

@@ -27,14 +27,14 @@ fn budget(minute: u64, hour: u64, requests: u64) -> TokenBudget {
 }
 
 fn passes(budget: &TokenBudget, ledger: &Ledger, tokens: u64, now: Duration) -> bool {
-    budget.reserve(ledger, 1, tokens, now).outcome == Outcome::Pass
+    budget.reserve(ledger, 1, tokens, 10 * SECOND, now).outcome == Outcome::Pass
 }
 
 #[test]
 fn a_used_up_budget_refuses_and_says_when_to_come_back() {
     let (budget, ledger) = (budget(600, 0, 0), Ledger::with_room_for(8));
     assert!(passes(&budget, &ledger, 600, SECOND));
-    let verdict = budget.reserve(&ledger, 1, 100, SECOND);
+    let verdict = budget.reserve(&ledger, 1, 100, 10 * SECOND, SECOND);
     let retry_after = Duration::from_secs(10);
     assert_eq!(verdict.outcome, Outcome::Refuse { retry_after });
     assert_eq!(verdict.reservation, None);
@@ -45,16 +45,22 @@ fn a_used_up_budget_refuses_and_says_when_to_come_back() {
 #[test]
 fn what_was_really_used_takes_the_place_of_the_estimate() {
     let (budget, ledger) = (budget(600, 0, 0), Ledger::with_room_for(8));
-    let reservation = budget.reserve(&ledger, 1, 500, SECOND).reservation.unwrap();
+    let reservation = budget
+        .reserve(&ledger, 1, 500, 10 * SECOND, SECOND)
+        .reservation
+        .unwrap();
     budget.settle(&ledger, reservation, 100, SECOND);
     assert_eq!(
         budget.peek(&ledger, 1, SECOND).tokens.unwrap().remaining,
         500
     );
-    let reservation = budget.reserve(&ledger, 1, 10, SECOND).reservation.unwrap();
+    let reservation = budget
+        .reserve(&ledger, 1, 10, 10 * SECOND, SECOND)
+        .reservation
+        .unwrap();
     // Overdrawn by 600: no request for a minute and what it needs itself.
     budget.settle(&ledger, reservation, 1100, SECOND);
-    let verdict = budget.reserve(&ledger, 1, 10, SECOND);
+    let verdict = budget.reserve(&ledger, 1, 10, 10 * SECOND, SECOND);
     let retry_after = Duration::from_secs(61);
     assert_eq!(verdict.outcome, Outcome::Refuse { retry_after });
     assert_eq!(verdict.standing.tokens.unwrap().remaining, 0);
@@ -65,7 +71,10 @@ fn what_was_really_used_takes_the_place_of_the_estimate() {
 fn failed_calls_are_free() {
     let (budget, ledger) = (budget(600, 0, 0), Ledger::with_room_for(8));
     for _ in 0..100 {
-        let reservation = budget.reserve(&ledger, 1, 600, SECOND).reservation.unwrap();
+        let reservation = budget
+            .reserve(&ledger, 1, 600, 10 * SECOND, SECOND)
+            .reservation
+            .unwrap();
         budget.settle(&ledger, reservation, 0, SECOND);
     }
 }
@@ -117,8 +126,10 @@ fn each_way_beyond_the_limit() {
         let mut policy = policy(600, 0, 0, on_limit);
         policy.is_dry_run = is_dry_run;
         let (budget, ledger) = (TokenBudget::compile(&policy), Ledger::with_room_for(8));
-        budget.reserve(&ledger, 1, 600, SECOND);
-        budget.reserve(&ledger, 1, tokens, SECOND).outcome
+        budget.reserve(&ledger, 1, 600, 10 * SECOND, SECOND);
+        budget
+            .reserve(&ledger, 1, tokens, 10 * SECOND, SECOND)
+            .outcome
     };
     let refuse = |seconds| Outcome::Refuse {
         retry_after: Duration::from_secs(seconds),
@@ -138,9 +149,9 @@ fn each_way_beyond_the_limit() {
 fn who_waits_keeps_a_place_in_the_queue() {
     let budget = TokenBudget::compile(&policy(600, 0, 0, OnLimit::Queue));
     let ledger = Ledger::with_room_for(8);
-    budget.reserve(&ledger, 1, 600, SECOND);
+    budget.reserve(&ledger, 1, 600, 10 * SECOND, SECOND);
     let waits: Vec<_> = (0..3)
-        .map(|_| budget.reserve(&ledger, 1, 30, SECOND).outcome)
+        .map(|_| budget.reserve(&ledger, 1, 30, 10 * SECOND, SECOND).outcome)
         .collect();
     let expected = [3, 6, 9].map(|seconds| Outcome::Wait(seconds * SECOND));
     assert_eq!(waits, expected);
@@ -151,7 +162,9 @@ fn keys_have_budgets_of_their_own_and_bounded_room() {
     let (budget, ledger) = (budget(600, 0, 0), Ledger::with_room_for(8));
     for key in 1..=1000 {
         assert_eq!(
-            budget.reserve(&ledger, key, 600, SECOND).outcome,
+            budget
+                .reserve(&ledger, key, 600, 10 * SECOND, SECOND)
+                .outcome,
             Outcome::Pass
         );
     }
@@ -161,7 +174,7 @@ fn keys_have_budgets_of_their_own_and_bounded_room() {
         // Each has paid before the next comes.
         let now = SECOND * 61 * u32::try_from(key).unwrap();
         assert_eq!(
-            budget.reserve(&ledger, key, 600, now).outcome,
+            budget.reserve(&ledger, key, 600, 10 * SECOND, now).outcome,
             Outcome::Pass
         );
     }
@@ -171,9 +184,12 @@ fn keys_have_budgets_of_their_own_and_bounded_room() {
 #[test]
 fn an_account_that_gave_way_is_charged_all_the_same() {
     let (budget, ledger) = (budget(600, 0, 0), Ledger::with_room_for(8));
-    let reservation = budget.reserve(&ledger, 1, 1, SECOND).reservation.unwrap();
+    let reservation = budget
+        .reserve(&ledger, 1, 1, 10 * SECOND, SECOND)
+        .reservation
+        .unwrap();
     for key in 2..100 {
-        budget.reserve(&ledger, key, 600, SECOND);
+        budget.reserve(&ledger, key, 600, 10 * SECOND, SECOND);
     }
     budget.settle(&ledger, reservation, 601, SECOND);
     assert!(!passes(&budget, &ledger, 600, SECOND));
@@ -182,7 +198,7 @@ fn an_account_that_gave_way_is_charged_all_the_same() {
 #[test]
 fn headers_tell_where_a_key_stands() {
     let (budget, ledger) = (budget(600, 100_000, 60), Ledger::with_room_for(8));
-    let verdict = budget.reserve(&ledger, 1, 150, SECOND);
+    let verdict = budget.reserve(&ledger, 1, 150, 10 * SECOND, SECOND);
     let fields: Vec<_> = verdict.standing.headers();
     let expected = [
         ("x-ratelimit-limit-requests", "60"),
@@ -236,10 +252,10 @@ proptest! {
         let (budget, ledger) = (budget(limit, 0, 0), Ledger::with_room_for(8));
         let mut now = SECOND;
         for (estimate, used) in takes {
-            let mut verdict = budget.reserve(&ledger, 1, estimate, now);
+            let mut verdict = budget.reserve(&ledger, 1, estimate, 10 * SECOND, now);
             if let Outcome::Refuse { retry_after } = verdict.outcome {
                 now += retry_after;
-                verdict = budget.reserve(&ledger, 1, estimate, now);
+                verdict = budget.reserve(&ledger, 1, estimate, 10 * SECOND, now);
             }
             prop_assert_eq!(verdict.outcome, Outcome::Pass);
             budget.settle(&ledger, verdict.reservation.unwrap(), used, now);
@@ -255,7 +271,7 @@ proptest! {
         let (mut now, mut spent, mut most) = (Duration::from_millis(1), 0_u64, 0_u64);
         for (pause, used) in steps {
             now += Duration::from_millis(pause);
-            let verdict = budget.reserve(&ledger, 1, used / 2, now);
+            let verdict = budget.reserve(&ledger, 1, used / 2, 10 * SECOND, now);
             if let Some(reservation) = verdict.reservation {
                 budget.settle(&ledger, reservation, used, now);
                 spent += used;

@@ -86,7 +86,7 @@ pub(crate) fn stream(operation: Operation, dialect: Dialect, usage: bool) -> Ans
         r#"{{"model":"m","stream":true,"max_tokens":9,"messages":[{{"role":"user","content":"hi"}}]{options}}}"#
     );
     let outgoing = send(operation, dialect, "", &request).unwrap();
-    outgoing.answering.stream()
+    outgoing.answering.stream(4 << 20)
 }
 
 /// What a client gets of a stream that comes in these pieces.

@@ -22,8 +22,6 @@ use crate::reply::Reply;
 
 /// Members of the client's request that the provider has no word for.
 const IGNORED: HeaderName = HeaderName::from_static("x-nantian-ignored-members");
-/// Names in that field; further ones are left out.
-const IGNORED_MAX: usize = 32;
 /// Longest of them; what is longer is nobody's word and is left out, too.
 const IGNORED_NAME_BYTES_MAX: usize = 64;
 
@@ -226,13 +224,13 @@ pub(crate) fn stamp(standing: &Standing, headers: &mut HeaderMap) {
 }
 
 /// Tells which members of its request were left behind.
-pub(crate) fn stamp_ignored(left_behind: &[String], headers: &mut HeaderMap) {
+pub(crate) fn stamp_ignored(left_behind: &[String], most: usize, headers: &mut HeaderMap) {
     let is_told = |name: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
         (1..=IGNORED_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain)
     };
     let names = left_behind.iter().map(String::as_str);
-    let names: Vec<&str> = names.filter(is_told).take(IGNORED_MAX).collect();
+    let names: Vec<&str> = names.filter(is_told).take(most).collect();
     if names.is_empty() {
         return;
     }
@@ -290,7 +288,7 @@ mod tests {
                 vec!["a".to_owned(), "b".to_owned()],
                 Some("a, b".to_owned()),
             ),
-            (numbered(1000), Some(numbered(IGNORED_MAX).join(", "))),
+            (numbered(1000), Some(numbered(32).join(", "))),
             (vec![long.clone()], Some(long.clone())),
             (vec![long + "x", "b".to_owned()], Some("b".to_owned())),
             // Neither another member nor another field.
@@ -298,7 +296,7 @@ mod tests {
             (vec![String::new(), "n\u{e9}".to_owned()], None),
         ] {
             let mut headers = HeaderMap::new();
-            stamp_ignored(&names, &mut headers);
+            stamp_ignored(&names, 32, &mut headers);
             let field = headers.get(IGNORED).map(|it| it.to_str().unwrap());
             assert_eq!(field, told.as_deref(), "{names:?}");
         }

@@ -24,8 +24,8 @@ use crate::held::Held;
 use crate::io::Io;
 use crate::settings::Settings;
 
-/// Receive window of a stream: what one slow client can make us hold.
-const STREAM_WINDOW: u32 = 128 * 1024;
+/// The largest receive window there is (RFC 9113 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// Streams that clients gave up and whose late frames are still passed over quietly.
 const GIVEN_UP_MAX: usize = 1024;
 /// How long they are.
@@ -208,12 +208,13 @@ fn builder(settings: &Settings) -> Builder {
     let streams_max = settings.upstream_h2_streams_max;
     // Clients share a connection, so it must hold what all of them leave unread: were it smaller,
     // those who read nothing would stop the responses of all others.
-    let connection_window = STREAM_WINDOW * u32::from(streams_max);
+    let stream_window = settings.upstream_h2_stream_window;
+    let connection_window = stream_window.saturating_mul(u32::from(streams_max));
     builder
         .enable_push(false)
         .initial_max_send_streams(usize::from(streams_max))
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(connection_window)
+        .initial_window_size(stream_window)
+        .initial_connection_window_size(connection_window.min(WINDOW_MAX))
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         // Request bytes that may be queued on a stream for an endpoint that is slow.
         .max_send_buffer_size(settings.buffer_bytes)

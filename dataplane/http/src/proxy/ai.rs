@@ -215,7 +215,8 @@ impl<'c> Line<'_, 'c> {
         let model = self.service.model_for(call.model());
         let account = phase::ai::account(budget, ctx, request, call, model);
         let tokens = call.reservation(model);
-        let verdict = budget.reserve(account, tokens, tally::now());
+        let queue_time = self.worker.settings.ai_queue_time;
+        let verdict = budget.reserve(account, tokens, queue_time, tally::now());
         tally.reserved(budget, &verdict, call.estimated_input(model));
         let metrics = &self.ai.metrics;
         match verdict.outcome {

@@ -391,6 +391,7 @@ async fn switch(
         upstream,
         drain: ctx.drain,
         drain_time: worker.settings.tunnel_drain,
+        shutdown_time: worker.settings.shutdown_time,
     };
     let ended = tunnel::run(ends, client_buf, rest, watch, &mut carried).await;
     if carried.is_parted

@@ -9,7 +9,7 @@ use crate::bootstrap::keys::ALL;
 
 mod beside_http;
 
-use beside_http::{END, PLUGINS, STREAMS, UDP};
+use beside_http::{ADMIN, END, PLUGINS, STREAMS, UDP};
 
 /// One limit: its key, the outcomes and metrics it is seen by, and what happens.
 pub struct Row {
@@ -37,6 +37,7 @@ pub static SECTIONS: &[(&str, &[Row])] = &[
     ("TCP and TLS passthrough", STREAMS),
     ("UDP", UDP),
     ("Plugins", PLUGINS),
+    ("Admin API", ADMIN),
     ("The end", END),
 ];
 
@@ -189,6 +190,26 @@ static REQUESTS: &[Row] = &[
         &["body_too_large", "ai_requests_too_large_total"],
         "413 in the client's format; 502 when it is the answer",
     ),
+    row(
+        "runtimeTuning.aiEventBytes",
+        &["upstream_protocol"],
+        "the answer ends in an error",
+    ),
+    row(
+        "runtimeTuning.aiRetryPauseMaxMs",
+        &["ai_failovers_total"],
+        "the next provider, or what the last one said",
+    ),
+    row(
+        "runtimeTuning.aiQueueTimeoutMs",
+        &["rate_limited", "ai_token_policy_outcomes_total"],
+        "429 with `Retry-After`",
+    ),
+    row(
+        "runtimeTuning.aiIgnoredMembers",
+        &[SETTING],
+        "further names are left out",
+    ),
 ];
 
 static MEMORY: &[Row] = &[
@@ -283,6 +304,16 @@ static MESSAGES: &[Row] = &[
         "runtimeProtection.httpMaxInterimResponses",
         &["upstream_protocol"],
         "502",
+    ),
+    row(
+        "runtimeProtection.tlsMaxClientHelloBytes",
+        &["bad_client_hello"],
+        "an alert (record_overflow), then the connection is closed",
+    ),
+    row(
+        "runtimeProtection.proxyProtocolMaxTlvBytes",
+        &[REJECTED],
+        "the connection is closed",
     ),
     row(
         "runtimeTuning.httpBufferBytes",
@@ -387,6 +418,11 @@ static CLIENTS: &[Row] = &[
         "the request is given up",
     ),
     row(
+        "runtimeTuning.downstreamShutdownTimeoutMs",
+        &[SETTING],
+        "the connection is closed without it",
+    ),
+    row(
         "runtimeTuning.downstreamLingerTimeoutMs",
         &[ENDED],
         "the connection is closed",
@@ -485,6 +521,11 @@ static BACKENDS: &[Row] = &[
         "another connection is opened",
     ),
     row(
+        "runtimeTuning.upstreamHttp2StreamWindowBytes",
+        &[SETTING],
+        "the endpoint waits",
+    ),
+    row(
         "runtimeTuning.upstreamReadTimeoutMs",
         &["upstream_timeout"],
         "504",
@@ -568,5 +609,27 @@ A level of memory holds for the whole process.
 Memory is that of the control group (version 2 or 1), without page cache that the kernel can drop; the group nearest to its limit counts.
 At the start the soft limit of open files is raised to the hard one.
 An endpoint is left after `upstreamRetryableConnectionTimeoutMs` only when the attempt behind it is certain to be made elsewhere: there is another endpoint that is well and was not tried, `upstreamConnectionRetries` or the rule's `retry` allow one more, the breaker is closed, and time is left. The last attempt has all of `upstreamConnectionTimeoutMs` (or what route or cluster say), and so has a request that waits for a place among the connections of its cluster.
-The admin API is on threads of its own and is never refused for any of this.
+The admin API is on threads of its own and is refused for nothing but its own limits.
+
+## Without a key
+
+What follows is fixed, for the reason that stands beside it.
+
+| Limit | Value | Why |
+| --- | --- | --- |
+| Line of a PROXY protocol header of version 1; addresses of one of version 2 | 107 and 216 bytes | the protocol has no longer ones |
+| Name of a host | 253 bytes | DNS has no longer ones |
+| Digits of the size of a chunk | 16 | 64 bits have no more |
+| Method | 32 bytes | the longest registered one has 17 |
+| TLS record; handshake message | 16 KiB; 64 KiB | RFC 8446 5.1; rustls |
+| `tracestate` of a client | 512 bytes | W3C Trace Context asks for as many |
+| `X-Request-Id` of a client | 128 bytes | a longer one is replaced; the head it stands in has a limit |
+| Members, depth, tool calls, names and model of a request to an AI service, or of its answer | 1,024, 512, 1,024, 80 and 512 bytes | they say which bodies are understood; how large these are is `aiBodyBytes` and `aiEventBytes` |
+| Names and texts in logs, traces, metrics and messages of errors | some hundred bytes to 4 KiB | cut, and nothing is refused |
+| Streams that clients gave up and whose late frames are passed over, on one HTTP/2 connection to an endpoint | 1,024 for 10 s | only what they were called is kept |
+| Time in which control frames, and early resets, are counted | 10 s, and 1 s | part of what their limits mean |
+| Calls of a plugin at once, its messages that wait, its shared data | 64, 4 MiB, and 10,000 entries of 4 MiB | no client chooses them; whoever writes a plugin has memory and time to spend |
+| Requests that the admin API shows as they end | to 4 at once, for 30 s each | asked for by operators |
+| Connections that the kernel has taken and no worker yet | 4,096 for each worker | `net.core.somaxconn` of the host, where that is less |
+| Lookups of names of providers | 16 at once, 5 s each | their names come from the configuration, and a failure keeps the last addresses |
 ";

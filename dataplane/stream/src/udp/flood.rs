@@ -15,9 +15,6 @@ use dataplane_resilience::token_bucket::{Bucket, Keyed, Rate};
 use crate::settings::UdpSettings;
 use crate::udp_session::source_of;
 
-/// Sources whose buckets are remembered at once.
-const SOURCES_MAX: usize = 65_536;
-
 /// Limits of all UDP listeners together; shared by all workers.
 #[derive(Debug)]
 pub struct Limits {
@@ -53,13 +50,14 @@ struct Sources {
 impl Limits {
     /// With the rates of `settings`.
     pub fn new(process: Gate, sessions: Gate, level: SharedLevel, settings: &UdpSettings) -> Self {
+        let sources = || Sources::with_room_for(settings.sources_max);
         Self {
             process,
             sessions,
             level,
-            datagrams: limited(settings.datagrams_per_second),
-            source_datagrams: limited(settings.source_datagrams_per_second),
-            source_sessions: limited(settings.source_sessions_per_second),
+            datagrams: limited(settings.datagrams_per_second, Bucket::default),
+            source_datagrams: limited(settings.source_datagrams_per_second, sources),
+            source_sessions: limited(settings.source_sessions_per_second, sources),
             began: Instant::now(),
         }
     }
@@ -109,16 +107,16 @@ impl ListenerLimits {
     pub fn new(settings: &UdpSettings) -> Self {
         Self {
             sessions: Gate::new(settings.listener_sessions_max),
-            datagrams: limited(settings.listener_datagrams_per_second),
-            new_sessions: limited(settings.listener_sessions_per_second),
+            datagrams: limited(settings.listener_datagrams_per_second, Bucket::default),
+            new_sessions: limited(settings.listener_sessions_per_second, Bucket::default),
         }
     }
 }
 
-fn limited<T: Default>(per_second: Option<u64>) -> Limited<T> {
+fn limited<T>(per_second: Option<u64>, counter: impl FnOnce() -> T) -> Limited<T> {
     let per_second = per_second?;
     let rate = Rate::new(per_second, Duration::from_secs(1), per_second);
-    Some((rate, T::default()))
+    Some((rate, counter()))
 }
 
 fn of_all(limited: Option<&(Rate, Bucket)>, now: Duration) -> bool {
@@ -132,10 +130,10 @@ fn of_source(limited: Option<&(Rate, Sources)>, source: IpAddr, now: Duration) -
     })
 }
 
-impl Default for Sources {
-    fn default() -> Self {
+impl Sources {
+    fn with_room_for(sources: usize) -> Self {
         Self {
-            buckets: Keyed::with_room_for(SOURCES_MAX),
+            buckets: Keyed::with_room_for(sources),
             hasher: RandomState::new(),
         }
     }
@@ -172,5 +170,31 @@ mod tests {
         assert_eq!(admitted("192.0.2.1"), 3);
         // The same /64 is the same client; and the listener has had its five.
         assert_eq!(admitted("2001:db8::1") + admitted("2001:db8::2"), 2);
+    }
+
+    #[test]
+    fn as_many_sources_are_told_apart_as_the_limit_says() {
+        for (sources_max, is_held_back) in [(64, false), (65_536, true)] {
+            let settings = UdpSettings {
+                source_datagrams_per_second: Some(100),
+                sources_max,
+                ..UdpSettings::default()
+            };
+            let gate = || Gate::new(None);
+            let limits = Limits::new(gate(), gate(), SharedLevel::default(), &settings);
+            let listener = ListenerLimits::new(&settings);
+            let send = |source: u32, count: usize| {
+                let source = std::net::Ipv4Addr::from(source).into();
+                let admitted =
+                    |_: &usize| limits.admits_datagram(&listener, source, Duration::ZERO);
+                (0..count).filter(admitted).count()
+            };
+            // Each of them has more held against it than the one before all.
+            assert_eq!(send(0, 99), 99);
+            for source in 1..1000 {
+                send(source, 100);
+            }
+            assert_eq!(send(0, 2) == 1, is_held_back, "{sources_max}");
+        }
     }
 }

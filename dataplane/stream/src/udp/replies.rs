@@ -15,9 +15,6 @@ use tokio::net::UdpSocket;
 use crate::batch::{self, BATCH, Outgoing, Wildcard};
 use crate::udp_session::Full;
 
-/// Datagrams and bytes that may wait.
-const DATAGRAMS_MAX: usize = 1024;
-const BYTES_MAX: usize = 1 << 20;
 /// Memory that is kept when nothing waits.
 const BYTES_KEPT: usize = 64 * 1024;
 
@@ -25,6 +22,9 @@ const BYTES_KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Replies {
     outgoing: Outgoing,
+    /// How many datagrams and bytes may wait.
+    datagrams_max: usize,
+    bytes_max: usize,
     bytes: Vec<u8>,
     waiting: VecDeque<Reply>,
     /// Of each one in `waiting`, in the form in which the kernel reads it.
@@ -47,9 +47,11 @@ pub(crate) struct Flushed {
 }
 
 impl Replies {
-    pub(crate) fn new(wildcard: Wildcard) -> Self {
+    pub(crate) fn new(wildcard: Wildcard, datagrams_max: usize, bytes_max: usize) -> Self {
         Self {
             outgoing: Outgoing::new(wildcard),
+            datagrams_max,
+            bytes_max,
             bytes: Vec::new(),
             waiting: VecDeque::new(),
             to: VecDeque::new(),
@@ -69,7 +71,8 @@ impl Replies {
     ) -> Result<(), Full> {
         let end = self.bytes.len() + datagram.len();
         // A datagram alone always has room.
-        if self.waiting.len() >= DATAGRAMS_MAX || (end > BYTES_MAX && !self.is_empty()) {
+        let is_full = self.waiting.len() >= self.datagrams_max;
+        if is_full || (end > self.bytes_max && !self.is_empty()) {
             return Err(Full);
         }
         let range = self.bytes.len()..end;
@@ -117,5 +120,21 @@ impl Replies {
         let to = self.to.make_contiguous();
         let socket = batch::descriptor(socket);
         self.outgoing.send_to(socket, datagrams, to, local)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_datagrams_and_bytes_wait_as_the_limits_say() {
+        let client = SocketAddr::from(([192, 0, 2, 1], 53));
+        for (datagrams, bytes, taken) in [(3, 1000, 3), (10, 25, 2), (10, 1, 1)] {
+            let wildcard = Wildcard::of(SocketAddr::from(([127, 0, 0, 1], 0)));
+            let mut replies = Replies::new(wildcard, datagrams, bytes);
+            let pushed = (0..5).filter(|_| replies.push(client, None, &[0; 10]).is_ok());
+            assert_eq!(pushed.count(), taken, "{datagrams} {bytes}");
+        }
     }
 }

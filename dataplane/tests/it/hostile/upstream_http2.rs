@@ -10,9 +10,13 @@ use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, DEADLINE, until, within};
 use http::{Method, Request};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
-use super::frames::{DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, Origin, RST_STREAM};
+use super::frames::{
+    DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, Origin, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use super::to_http2;
 use crate::support::{Gateway, at};
 
@@ -178,6 +182,35 @@ async fn beyond_the_streams_that_the_limit_allows_there_is_another_connection() 
             assert_eq!(response.unwrap().status, 200);
         }
         assert_eq!(origin.connections() - before + 1, connections, "{most}");
+    }
+}
+
+#[tokio::test]
+async fn origins_are_told_the_windows_that_are_set() {
+    let listener = TcpListener::bind(at(0)).await.unwrap();
+    let port = free_port();
+    let snapshot = to_http2(port, &[listener.local_addr().unwrap()]);
+    // Of three streams at once, and more than there can be.
+    for (window, streams, expected) in [(70_000, 3, 210_000), (1 << 30, 3, (1 << 31) - 1)] {
+        let gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.http.upstream_h2_stream_window = window;
+            bootstrap.http.upstream_h2_streams_max = streams;
+        })
+        .await;
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        let get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.send_bytes(get).await.unwrap();
+        let (mut tcp, _) = within("a connection", listener.accept()).await.unwrap();
+        tcp.read_exact(&mut [0; 24]).await.unwrap();
+        let mut frames = Frames { tcp };
+        let told = frames.until(SETTINGS, 0).await.unwrap().payload;
+        let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
+        assert!(told.chunks(6).any(|it| it == setting), "{told:?}");
+        let more = frames.until(WINDOW_UPDATE, 0).await.unwrap().payload;
+        let more = u32::from_be_bytes(more.try_into().unwrap());
+        assert_eq!(65_535 + more, expected);
+        drop((client, frames));
+        gateway.stopped().await;
     }
 }
 

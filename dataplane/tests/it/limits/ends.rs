@@ -330,3 +330,77 @@ async fn a_client_of_passthrough_that_was_refused_is_left_as_the_limits_say() {
         gateway.stopped().await;
     }
 }
+
+#[tokio::test]
+async fn a_client_hello_is_looked_at_as_far_as_the_limit_says() {
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .passthrough_listener("infra/gw/passed", port, &["known.test"])
+        .build();
+    // Version, random, no session, one suite, no compression, and padding (RFC 7685).
+    let mut body = vec![3; 2 + 32];
+    body.extend([0, 0, 2, 0x13, 1, 1, 0, 7, 212, 0, 21, 7, 208]);
+    body.resize(body.len() + 2000, 0);
+    let length = u16::try_from(body.len()).unwrap();
+    let [a, b] = length.to_be_bytes();
+    let [c, d] = (length + 4).to_be_bytes();
+    let hello = [&[22, 3, 1, c, d, 1, 0, a, b], &body[..]].concat();
+    for (limit, reason) in [
+        (hello.len(), "unknown_server_name"),
+        (hello.len() - 1, "bad_client_hello"),
+    ] {
+        let gateway = Gateway::with(&snapshot, |bootstrap| {
+            bootstrap.streams.hello_bytes_max = limit;
+        })
+        .await;
+        let mut tcp = TcpStream::connect(at(port)).await.unwrap();
+        tcp.write_all(&hello).await.unwrap();
+        until(DEADLINE, async || gateway.outcomes(reason) == 1).await;
+        drop(tcp);
+        gateway.stopped().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_told_of_the_end_as_long_as_the_limit_says() {
+    // More than the kernel holds on both sides.
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
+                    connection: upgrade\r\n\r\n";
+    let flood = Step::Send(vec![b'x'; 32 << 20].into());
+    let steps = [
+        Step::ReadHead,
+        Step::Send(switched.into()),
+        flood,
+        Step::Hold,
+    ];
+    for (limit, is_left) in [(SHORT, true), (HOUR, false)] {
+        let origin = scripted(&steps).await;
+        let port = free_port();
+        let mut gateway = Gateway::with(&to(port, &[origin.address()]), |bootstrap| {
+            bootstrap.http.write_idle = HOUR;
+            bootstrap.http.tunnel_drain = SHORT;
+            bootstrap.http.shutdown_time = limit;
+            bootstrap.drain.min_accept = SHORT;
+        })
+        .await;
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        let upgrade = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+                        upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        client.send_bytes(upgrade).await.unwrap();
+        assert_eq!(client.read_head().await.unwrap().status, 101);
+        gateway.stop();
+        let open = || gateway.metric("downstream_connections_active", &[]);
+        let parted =
+            async || gateway.metric("downstream_connections_ended_total", &["tunnel_drain"]) == 1;
+        if is_left {
+            until(DEADLINE, async || open() == 0).await;
+        } else {
+            tokio::time::sleep(SHORT * 5).await;
+            assert_eq!(open(), 1);
+            drop(client);
+            until(DEADLINE, async || open() == 0).await;
+        }
+        until(DEADLINE, parted).await;
+    }
+}

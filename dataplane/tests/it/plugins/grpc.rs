@@ -13,7 +13,7 @@ use crate::support::{Gateway, at, http_route};
 
 /// Calls `/pkg.Svc/Get` at `shop/grpc:80` with the message `hello`, and answers with what comes: the
 /// message, or the status behind a `!`.
-fn asks() -> bytes::Bytes {
+pub(super) fn asks() -> bytes::Bytes {
     module(
         r#"(data (i32.const 0) "shop/grpc:80" "pkg.Svc" "Get" "hello" "!")
         (func $answer (param $at i32) (param $length i32)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane_telemetry::access_log;
 use dataplane_testkit::snapshot::{cluster, free_port, listener, stream_route};
@@ -452,6 +452,31 @@ async fn a_removed_listener_lets_sessions_finish() {
     let third = SnapshotBuilder::from(&first, "v3").build();
     gateway.change(&second, &third).await;
     assert_eq!(name(&late).await, "one");
+}
+
+#[tokio::test]
+async fn a_session_whose_listener_is_gone_may_be_silent_as_long_as_the_limit_says() {
+    let backend = StreamBackend::udp("one").await;
+    let port = free_port();
+    let first = snapshot(port, &[("app/dns:53", 1, &[backend.address()])]);
+    // Longer than without the setting.
+    let limit = Duration::from_secs(3);
+    let gateway = Gateway::with(&first, |bootstrap| {
+        bootstrap.streams.udp.leaving_idle = limit;
+    })
+    .await;
+    let known = client("127.0.0.1", at(port)).await;
+    let began = Instant::now();
+    assert_eq!(name(&known).await, "one");
+    let second = SnapshotBuilder::from(&first, "v2")
+        .with(|snapshot| drop(snapshot.listeners.remove(LISTENER)))
+        .build();
+    gateway.change(&first, &second).await;
+    eventually("the socket is closed", || {
+        std::net::UdpSocket::bind(at(port)).ok()
+    })
+    .await;
+    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

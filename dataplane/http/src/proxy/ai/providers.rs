@@ -33,8 +33,6 @@ use super::tally::Tally;
 
 /// The first pause before an attempt at the same provider, unless the service says otherwise.
 const BACKOFF_DEFAULT: Duration = Duration::from_millis(250);
-/// The longest pause; a provider that asks for more is not asked again.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 impl<'c> Line<'_, 'c> {
     /// Asks one provider after another until one answers.
@@ -294,13 +292,14 @@ impl<'c> Line<'_, 'c> {
     /// How long to wait before the next attempt at the same provider; absent when that is too long.
     fn pause(&self, retries: u32, asked_for: Option<Duration>) -> Option<Duration> {
         let base = self.service.retry_backoff.unwrap_or(BACKOFF_DEFAULT);
-        let grown = base.saturating_mul(1 << retries.min(6)).min(PAUSE_MAX);
+        let pause_max = self.worker.settings.ai_retry_pause_max;
+        let grown = base.saturating_mul(1 << retries.min(6)).min(pause_max);
         // Half of it is drawn, so that callers do not come back together.
         let drawn = grown.mul_f64(0.5 + self.worker.random() / 2.0);
         let pause = asked_for.map_or(drawn, |time| time.max(drawn));
         let due = self.waiting.watch.due();
         let fits = due.is_none_or(|due| Instant::now() + pause < due);
-        (pause <= PAUSE_MAX && fits).then_some(pause)
+        (pause <= pause_max && fits).then_some(pause)
     }
 
     /// A deadline passed, or the client has gone.

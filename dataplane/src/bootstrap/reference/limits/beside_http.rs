@@ -1,6 +1,6 @@
 //! Rows of the page of limits for what is not of requests by HTTP.
 
-use super::{BACKEND, ENDED, Row, SETTING, row};
+use super::{ENDED, Row, SETTING, row};
 
 const PLUGIN: &str = "plugin_failures_total";
 const FETCHES: &str = "plugin_module_fetches_total";
@@ -97,6 +97,16 @@ pub(super) static PLUGINS: &[Row] = &[
         "the request meets the failure policy",
     ),
     row(
+        "wasm.callAnswerBytes",
+        &[SETTING],
+        "the plugin is told that the call has failed; by gRPC with status 8 (resource exhausted)",
+    ),
+    row(
+        "wasm.callIdleTimeoutMs",
+        &[SETTING],
+        "the plugin is told that the call has failed, with status 4 (deadline exceeded)",
+    ),
+    row(
         "wasm.moduleBytesMax",
         &["plugin_failed", FETCHES, "plugin_module_lacking"],
         "the module is not taken; the plugin keeps the one before, or has none",
@@ -145,12 +155,37 @@ pub(super) static UDP: &[Row] = &[
         "the datagram is dropped",
     ),
     row(
+        "runtimeProtection.udpSourcesMax",
+        &[SETTING],
+        "the source that is closest to having nothing held against it is forgotten",
+    ),
+    row(
         "runtimeTuning.udpSessionIdleTimeoutMs",
         &["idle_timeout", "udp_session_idle_evictions_total"],
         "the session ends; the next datagram of its client begins another one",
     ),
     row(
+        "runtimeTuning.udpDrainIdleTimeoutMs",
+        &["idle_timeout"],
+        "the session ends",
+    ),
+    row(
         "runtimeTuning.udpSessionQueueDatagrams",
+        &[DROPPED, "udp_session_queue_overflow_dropped_total"],
+        "the datagram is dropped",
+    ),
+    row(
+        "runtimeTuning.udpQueueBytes",
+        &[DROPPED, "udp_session_queue_overflow_dropped_total"],
+        "the datagram is dropped",
+    ),
+    row(
+        "runtimeTuning.udpReplyQueueDatagrams",
+        &[DROPPED, "udp_session_queue_overflow_dropped_total"],
+        "the datagram is dropped",
+    ),
+    row(
+        "runtimeTuning.udpReplyQueueBytes",
         &[DROPPED, "udp_session_queue_overflow_dropped_total"],
         "the datagram is dropped",
     ),
@@ -176,5 +211,53 @@ pub(super) static END: &[Row] = &[
         "runtimeTuning.tunnelDrainTimeoutMs",
         &[ENDED],
         "the tunnel is cut",
+    ),
+];
+
+pub(super) static ADMIN: &[Row] = &[
+    row(
+        "runtimeProtection.adminConnectionLimit",
+        &[SETTING],
+        "clients wait in the kernel",
+    ),
+    row(
+        "runtimeProtection.adminLargeAnswerLimit",
+        &["admin_requests_total"],
+        "503",
+    ),
+    row(
+        "runtimeProtection.adminMaxRequestHeaderBytes",
+        &[SETTING],
+        "431",
+    ),
+    row(
+        "runtimeProtection.adminMaxRequestHeaderFields",
+        &[SETTING],
+        "431",
+    ),
+    row(
+        "runtimeProtection.adminMaxRequestBodyBytes",
+        &["admin_requests_total"],
+        "413",
+    ),
+    row(
+        "runtimeTuning.adminRequestTimeoutMs",
+        &["admin_requests_total"],
+        "408 for a body, else the connection is closed",
+    ),
+    row(
+        "runtimeTuning.adminMaxConnectionAgeMs",
+        &[SETTING],
+        "the connection is closed behind its request",
+    ),
+    row(
+        "runtimeTuning.adminAnswerTimeoutMs",
+        &[SETTING],
+        "the connection is closed",
+    ),
+    row(
+        "runtimeTuning.adminDrainTimeoutMs",
+        &[SETTING],
+        "the connection is closed",
     ),
 ];

@@ -83,7 +83,8 @@ impl<'c> Asking<'_, '_, 'c> {
         let is_ours = answer.failure.is_some();
         let kind = kind.filter(|_| !is_ours).unwrap_or_else(json);
         fields.insert(header::CONTENT_TYPE, kind);
-        phase::ai::stamp_ignored(left_behind, &mut fields);
+        let most = self.line.worker.settings.ai_ignored_members;
+        phase::ai::stamp_ignored(left_behind, most, &mut fields);
         if let Some(failure) = answer.failure.take() {
             tally.failed(failure.reason.as_str());
             let again = match failure.reason {
@@ -178,7 +179,8 @@ impl<'c> Asking<'_, '_, 'c> {
         }
         let no_cache = HeaderValue::from_static("no-cache");
         fields.entry(header::CACHE_CONTROL).or_insert(no_cache);
-        phase::ai::stamp_ignored(left_behind, &mut fields);
+        let most = self.line.worker.settings.ai_ignored_members;
+        phase::ai::stamp_ignored(left_behind, most, &mut fields);
         tally.stamp(&mut fields);
         // Not held while the answer streams, which may take long.
         if let Some(call) = asked.call.take() {
@@ -189,9 +191,10 @@ impl<'c> Asking<'_, '_, 'c> {
         }
         let vault = asked.vault.take().unwrap_or_default();
         let redactor = self.line.service.redactor.as_ref();
+        let event_bytes_max = self.line.worker.settings.ai_event_bytes_max;
         tally.streams(
-            answering.stream(),
-            redactor.map(|redactor| redactor.stream(vault)),
+            answering.stream(event_bytes_max),
+            redactor.map(|redactor| redactor.stream(vault, event_bytes_max)),
         );
         let mut head = Response {
             status: response.status,

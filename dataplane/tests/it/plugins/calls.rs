@@ -1,0 +1,94 @@
+//! Limits of calls that plugins make, each by its own setting.
+
+use std::time::{Duration, Instant};
+
+use dataplane::bootstrap::Bootstrap;
+use dataplane_testkit::Backend;
+use dataplane_testkit::backend::{Kind, Script, Step};
+use dataplane_testkit::client::http1;
+use dataplane_testkit::snapshot::{cluster, free_port};
+use ir::cluster::ClusterProtocol;
+use ir::wasm::WasmNetwork;
+
+use super::grpc::asks;
+use super::{At, module, plugin, serving_with, snapshot};
+use crate::support::{Gateway, at};
+
+/// Asks `shop/other:80` for 5,000 bytes and answers with what comes, or with nothing.
+fn fetches() -> bytes::Bytes {
+    module(
+        r#"(data (i32.const 0) "shop/other:80")
+        (data (i32.const 100) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\0c\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/?bytes=5000\00:authority\00a\00")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (if (call $http (i32.const 0) (i32.const 13) (i32.const 100) (i32.const 72)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 200))
+            (then unreachable))
+          (i32.const 1))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+          (drop (call $get_buffer (i32.const 4) (i32.const 0) (i32.const 100000) (i32.const 204) (i32.const 208)))
+          (drop (call $reply (i32.const 203) (i32.const 0) (i32.const 0)
+            (i32.load (i32.const 204)) (i32.load (i32.const 208)) (i32.const 0) (i32.const 0) (i32.const -1))))"#,
+    )
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_none() {
+    for (limit, told) in [(5000, 5000), (4999, 0)] {
+        let mut plugin = plugin("shop/p", fetches());
+        plugin.sandbox.network = WasmNetwork::OwnNamespace;
+        let at_rule = At {
+            rule: vec![plugin],
+            ..At::default()
+        };
+        let setting = serving_with(at_rule, |bootstrap| {
+            bootstrap.http.plugin_answer_bytes_max = limit;
+        })
+        .await;
+        let answer = http1::get(at(setting.port), "a.test", "/").await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (203, told));
+    }
+}
+
+/// What a plugin says that asks this service by gRPC.
+async fn asked(service: &Backend, change: impl FnOnce(&mut Bootstrap)) -> String {
+    let backends = [Backend::http1("b").await, Backend::http1("other").await];
+    let port = free_port();
+    let mut asking = plugin("shop/p", asks());
+    asking.sandbox.network = WasmNetwork::OwnNamespace;
+    let at_rule = At {
+        rule: vec![asking],
+        ..At::default()
+    };
+    let mut snapshot = snapshot(port, at_rule, [&backends[0], &backends[1]]);
+    let grpc = cluster("shop/grpc:80", ClusterProtocol::Grpc, &[service.address()]);
+    snapshot.clusters.insert(grpc);
+    let _gateway = Gateway::with(&snapshot, change).await;
+    let answer = http1::get(at(port), "a.test", "/").await.unwrap();
+    answer.text().to_string()
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_its_call() {
+    let service = Backend::start("g", Kind::Grpc).await;
+    for (limit, told) in [(5, "hello"), (4, "!8")] {
+        let answer = asked(&service, |bootstrap| {
+            bootstrap.http.plugin_answer_bytes_max = limit;
+        });
+        assert_eq!(answer.await, told, "8 is resource exhausted");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_says_nothing_is_waited_for_as_long_as_the_limit_says() {
+    let silent = Script::new([Step::Hold]);
+    let service = Backend::start("g", Kind::Scripted(silent)).await;
+    let limit = Duration::from_millis(300);
+    let began = Instant::now();
+    let answer = asked(&service, |bootstrap| {
+        bootstrap.http.plugin_call_idle = limit;
+    });
+    assert_eq!(answer.await, "!4", "deadline exceeded");
+    // The call's own time is 5 s.
+    let time = began.elapsed();
+    assert!((limit..Duration::from_secs(5)).contains(&time), "{time:?}");
+}
