@@ -51,7 +51,7 @@ fn encode(criterion: &mut Criterion) {
         handle.observe(200, Reason::Ok, Duration::from_millis(1), 1, 1);
         drop(
             metrics
-                .backend(&format!("shop/backend-{route}:80"))
+                .backend(&format!("shop/backend-{route}:80").into())
                 .connection_opened(),
         );
     }

@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 
 use dataplane_testkit::SnapshotBuilder;
 
-mod amplification;
 mod client;
 mod origin;
 mod versions;

@@ -31,6 +31,10 @@ pub struct Cluster {
     /// All with an address, ready or not, one per address, in the order of the control plane.
     endpoints: Box<[Arc<Endpoint>]>,
     /// Places in `endpoints`; made when the first session comes.
+    #[expect(
+        clippy::box_collection,
+        reason = "most of thousands of clusters never make it, and an empty place in each is memory"
+    )]
     by_address: OnceLock<Box<HashMap<SocketAddr, usize>>>,
     /// Those of `endpoints` that may be chosen; see [`candidates`].
     candidates: Box<[Arc<Endpoint>]>,

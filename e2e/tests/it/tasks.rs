@@ -92,7 +92,7 @@ fn shown(block: &str) -> Vec<Step> {
                 printed.push_str(line);
                 printed.push('\n');
             }
-            (None, _) => panic!("a block begins with a command: {line}"),
+            (None, _) => unreachable!("a block begins with a command: {line}"),
         }
     }
     steps
@@ -304,6 +304,11 @@ async fn run(page: &Path) -> Result<usize, String> {
     Ok(steps.len())
 }
 
+#[expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it is the body of tests"
+)]
 async fn run_all(pages: Vec<PathBuf>) {
     if Command::new("curl").arg("--version").output().is_err() {
         let is_ci = std::env::var_os("CI").is_some();
