@@ -59,13 +59,18 @@ def use(proxy, count):
     client = http.client.HTTPConnection("127.0.0.1", proxy.plain, timeout=10)
 
     def ask(number):
-        client.request("GET", "/1k", headers={"host": host(number)})
-        answer = client.getresponse()
-        answer.read()
+        try:
+            client.request("GET", "/1k", headers={"host": host(number)})
+            answer = client.getresponse()
+            answer.read()
+        except OSError:
+            # What is half said on a connection is said anew on another one.
+            client.close()
+            raise
         if answer.status != 200:
             raise ValueError(f"{host(number)}: {answer.status}")
 
-    wait_until("the last route", lambda: ask(count - 1), proxy.all)
+    wait_until("the last route", lambda: ask(count - 1), proxy.all, seconds=120)
     for number in range(count):
         ask(number)
 
