@@ -20,8 +20,14 @@ const PAGES = ["overview", "topology", "backends", "configuration", "certificate
 const gateway = new Gateway(values.binaries);
 let browser;
 let said = [];
+// A browser that hangs does not say so by itself: opening a page has no limit of time.
+const PATIENCE_MS = 180_000;
 const claim = async (text, holds) => {
-  await holds();
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`"${text}" took longer than ${PATIENCE_MS} ms`)), PATIENCE_MS);
+  });
+  await Promise.race([holds(), late]).finally(() => clearTimeout(timer));
   console.log(`ok - ${text}`);
 };
 const picture = async (page, name) => {
