@@ -19,7 +19,6 @@ use futures_util::future::join_all;
 use http::Request;
 use ir::cluster::ClusterProtocol;
 use ir::listener::ListenerProtocol;
-use ir::policy::Retry;
 use ir::stream_route::StreamKind;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -27,7 +26,7 @@ use tokio::net::TcpStream;
 
 use crate::binary::Binary;
 use crate::streams::{line, rest};
-use crate::support::{Gateway, at};
+use crate::support::{Gateway, at, retry};
 use crate::traces::{self, shop};
 
 /// Asks until the trace has ended, and gives its answer.
@@ -56,14 +55,7 @@ async fn a_watched_request_is_told_step_by_step_and_others_are_not() {
     let backend = Backend::start("b", Kind::Scripted(Script::answer(answer))).await;
     let (port, admin) = (free_port(), free_port());
     let snapshot = shop(port, &backend, |route| {
-        route.rules[0].retry = Some(
-            Retry {
-                codes: vec![503],
-                attempts: 1,
-                backoff: None,
-            }
-            .into(),
-        );
+        route.rules[0].retry = retry(&[503], 1, 0);
     });
     let gateway = Gateway::with(&snapshot, |bootstrap| bootstrap.admin.address = at(admin)).await;
     let paths = ["/shop/cart?token=s3cr3t", "/nowhere"];

@@ -321,13 +321,22 @@ async fn a_plugin_that_fails_closes_or_opens_its_routes_and_no_others() {
     }
 }
 
-#[tokio::test]
-async fn a_request_waits_for_what_its_plugin_asks_another_backend() {
-    let asks = module(
+/// Asks `shop/other:80` for a path and answers with what comes, or with nothing.
+fn asks_other(path: &str) -> Bytes {
+    // A map of header fields: how many, the lengths of names and values, and then these.
+    let fields = [(":method", "GET"), (":path", path), (":authority", "a")];
+    let lengths = fields.map(|(name, value)| format!("{}{}", length(name), length(value)));
+    let texts = fields.map(|(name, value)| format!("{name}\\00{value}\\00"));
+    let texts_len: usize = fields
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 2)
+        .sum();
+    let map_len = 4 + 8 * fields.len() + texts_len;
+    module(&format!(
         r#"(data (i32.const 0) "shop/other:80")
-        (data (i32.const 100) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\06\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/asked\00:authority\00a\00")
+        (data (i32.const 100) "\03\00\00\00{lengths}{texts}")
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-          (if (call $http (i32.const 0) (i32.const 13) (i32.const 100) (i32.const 66)
+          (if (call $http (i32.const 0) (i32.const 13) (i32.const 100) (i32.const {map_len})
                 (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 200))
             (then unreachable))
           (i32.const 1))
@@ -335,7 +344,20 @@ async fn a_request_waits_for_what_its_plugin_asks_another_backend() {
           (drop (call $get_buffer (i32.const 4) (i32.const 0) (i32.const 100000) (i32.const 204) (i32.const 208)))
           (drop (call $reply (i32.const 203) (i32.const 0) (i32.const 0)
             (i32.load (i32.const 204)) (i32.load (i32.const 208)) (i32.const 0) (i32.const 0) (i32.const -1))))"#,
-    );
+        lengths = lengths.concat(),
+        texts = texts.concat(),
+    ))
+}
+
+/// Four bytes in little endian, as text of a module has them.
+fn length(text: &str) -> String {
+    let bytes = u32::try_from(text.len()).unwrap().to_le_bytes();
+    bytes.map(|byte| format!("\\{byte:02x}")).concat()
+}
+
+#[tokio::test]
+async fn a_request_waits_for_what_its_plugin_asks_another_backend() {
+    let asks = asks_other("/asked");
     for (network, status) in [(WasmNetwork::OwnNamespace, 203), (WasmNetwork::None, 500)] {
         let mut plugin = plugin("shop/p", asks.clone());
         plugin.sandbox.network = network;

@@ -1,6 +1,7 @@
 //! Retries as an origin counts them: what is sent again, what never is, how soon, and how often.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use http::{Method, Request, StatusCode};
 use ir::cluster::ClusterProtocol;
 use ir::policy::{Retry, RoutePolicy};
 
-use crate::support::{Gateway, at, http_route};
+use crate::support::{Gateway, at, http_route, retry};
 
 /// One route to one cluster.
 struct Case {
@@ -25,9 +26,9 @@ struct Case {
 }
 
 impl Case {
-    fn new(endpoints: &[SocketAddr], retry: Option<Retry>) -> Self {
+    fn new(endpoints: &[SocketAddr], retry: Option<Arc<Retry>>) -> Self {
         let mut route = http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
-        route.rules[0].retry = retry.map(Into::into);
+        route.rules[0].retry = retry;
         Self {
             port: free_port(),
             protocol: ClusterProtocol::Http,
@@ -76,14 +77,6 @@ impl Case {
         let client = Http2Client::connect(at(self.port)).await.unwrap();
         client.send(request).await.unwrap()
     }
-}
-
-fn retry(codes: &[u16], attempts: u32, backoff_ms: u64) -> Option<Retry> {
-    Some(Retry {
-        codes: codes.to_vec(),
-        attempts,
-        backoff: (backoff_ms > 0).then(|| Duration::from_millis(backoff_ms)),
-    })
 }
 
 fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {

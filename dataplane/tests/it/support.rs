@@ -9,6 +9,7 @@ use dataplane::bootstrap::Bootstrap;
 use dataplane_telemetry::metrics::Metrics;
 use dataplane_testkit::{ControlPlane, within};
 use ir::Snapshot;
+use ir::policy::Retry;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -112,6 +113,15 @@ impl Gateway {
             .unwrap()
             .unwrap()
     }
+}
+
+/// A rule's policy to try again at these statuses.
+pub(crate) fn retry(codes: &[u16], attempts: u32, backoff_ms: u64) -> Option<Arc<Retry>> {
+    Some(Arc::new(Retry {
+        codes: codes.to_vec(),
+        attempts,
+        backoff: (backoff_ms > 0).then(|| Duration::from_millis(backoff_ms)),
+    }))
 }
 
 /// Where a listener on that port is reached.

@@ -13,9 +13,8 @@ use dataplane_testkit::collector::{Collector, Span};
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, SnapshotBuilder, eventually};
 use ir::Snapshot;
-use ir::policy::Retry;
 
-use crate::support::{Gateway, at, http_route};
+use crate::support::{Gateway, at, http_route, retry};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -135,14 +134,7 @@ async fn each_retry_is_a_span_of_its_own() {
     let backend = Backend::start("b", Kind::Scripted(Script::answer(answer))).await;
     let port = free_port();
     let snapshot = shop(port, &backend, |route| {
-        route.rules[0].retry = Some(
-            Retry {
-                codes: vec![503],
-                attempts: 2,
-                backoff: None,
-            }
-            .into(),
-        );
+        route.rules[0].retry = retry(&[503], 2, 0);
     });
     let gateway = Gateway::with(&snapshot, |bootstrap| {
         bootstrap.traces = Some(settings(&collector, Protocol::Grpc));

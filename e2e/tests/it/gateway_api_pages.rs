@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use e2e::gateway::Standalone;
 use e2e::ports::Ports;
 
+use crate::pages::blocks;
+
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The listeners, and the backends of `--demo`.
 const WRITTEN: [u16; 4] = [8080, 8443, 3001, 3002];
@@ -66,10 +68,9 @@ fn rounds() -> Vec<Round> {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        let blocks = text.split("```sh\n").skip(1);
-        let blocks = blocks.filter_map(|block| block.split("```").next());
+        let blocks = blocks(&text).filter(|(language, _)| *language == "sh");
         let before = rounds.len();
-        rounds.extend(blocks.filter_map(|block| round(&page, block)));
+        rounds.extend(blocks.filter_map(|(_, block)| round(&page, block)));
         assert!(rounds.len() > before, "{page} has nothing to try");
     }
     rounds

@@ -25,6 +25,7 @@ mod isolation;
 mod kinds;
 mod monitoring;
 mod operations;
+mod pages;
 mod quickstart;
 mod shutdown;
 mod streams;

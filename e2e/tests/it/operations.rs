@@ -22,8 +22,11 @@ use e2e::{Scenario, manifest};
 use serde_json::Value;
 
 use crate::cluster::LIMIT;
+use crate::pages::{blocks, copy_quickstart};
 use crate::support::CONTROLLER;
 
+/// Ports of the quick start and of the backends behind it.
+const WRITTEN: [u16; 4] = [8080, 8443, 3001, 3002];
 /// Between two questions whose answer is awaited.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -36,13 +39,8 @@ fn page(name: &str) -> String {
 
 /// The block of that language that holds `part`.
 fn block<'a>(page: &'a str, language: &str, part: &str) -> &'a str {
-    // Every other part is a block, which begins with its language.
-    let mut blocks = page.split("```").skip(1).step_by(2);
-    let found = blocks.find_map(|block| {
-        let (name, block) = block.split_once('\n')?;
-        (name == language && block.contains(part)).then_some(block)
-    });
-    found.expect("the page has such a block")
+    let found = blocks(page).find(|(name, block)| *name == language && block.contains(part));
+    found.expect("the page has such a block").1
 }
 
 fn here(text: &str, exchanged: Exchanged<'_>) -> String {
@@ -78,18 +76,11 @@ fn holds(all: &Value, expected: &str) -> bool {
 #[tokio::test]
 async fn two_processes_are_joined_by_the_commands_of_their_page() {
     let page = page("two-processes.md");
-    let ports = Ports::for_written(&[8080, 8443, 3001, 3002]).unwrap();
+    let ports = Ports::for_written(&WRITTEN).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let quickstart = folder.path().join("quickstart");
     fs::create_dir(&quickstart).unwrap();
-    for entry in fs::read_dir(root().join("examples/quickstart")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut text = fs::read_to_string(&path).unwrap();
-        for port in [8080, 8443, 3001, 3002] {
-            text = text.replace(&port.to_string(), &ports.address(port).port().to_string());
-        }
-        fs::write(quickstart.join(path.file_name().unwrap()), text).unwrap();
-    }
+    copy_quickstart(&quickstart, &ports, &WRITTEN);
     let (grpc, control_plane, data_plane) = (free_address(), free_address(), free_address());
     let exchanged = [
         (

@@ -1,7 +1,6 @@
 //! The README's first command and the requests below it, on free ports.
 
 use std::fs;
-use std::path::Path;
 
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::grpc;
@@ -15,21 +14,15 @@ use e2e::ports::Ports;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tempfile::TempDir;
 
+use crate::pages::copy_quickstart;
+
 /// The listeners, and the backends of `--demo`.
 const WRITTEN: [u16; 4] = [8080, 8443, 3001, 3002];
 
 /// The example, with its backends at free ports and a certificate that a client can check.
 fn quickstart(ports: &Ports, authority: &Authority) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
-    for name in ["gateway.yaml", "routes.yaml", "backends.yaml"] {
-        let mut text = fs::read_to_string(from.join(name)).unwrap();
-        for port in [3001, 3002] {
-            let bound = ports.address(port).port().to_string();
-            text = text.replace(&port.to_string(), &bound);
-        }
-        fs::write(folder.path().join(name), text).unwrap();
-    }
+    copy_quickstart(folder.path(), ports, &[3001, 3002]);
     let identity = authority.server(&["localhost"]);
     let secret = manifest::certificate("default/example-test-tls", &identity);
     let text = manifest::file([secret]);

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::ai::binary;
+use crate::pages::{blocks, copy_quickstart};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Ports of the pages and of the backends behind them.
@@ -48,14 +49,6 @@ fn tasks() -> Vec<PathBuf> {
     pages
 }
 
-/// The fenced blocks of a language.
-fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
-    let begin = format!("```{language}\n");
-    let parts: Vec<_> = text.split(begin.as_str()).skip(1).collect();
-    let ends = |part: &'a str| part.split("```").next();
-    parts.into_iter().filter_map(ends)
-}
-
 /// What a page asks for, in its order.
 enum Step {
     /// Run this; nothing is shown of it.
@@ -68,9 +61,7 @@ enum Step {
 
 fn steps(text: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    // Every other part is a block, which begins with its language.
-    for block in text.split("```").skip(1).step_by(2) {
-        let (language, block) = block.split_once('\n').unwrap();
+    for (language, block) in blocks(text) {
         match language {
             "sh" if NOT_RUN.iter().any(|(begin, _)| block.starts_with(begin)) => {}
             "sh" => steps.push(Step::Run(block.to_owned())),
@@ -199,19 +190,10 @@ impl Drop for Shell {
 /// The quick start and the manifests of a page, with the backends at free ports.
 fn folder(text: &str, ports: &Ports) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(ROOT).join("examples/quickstart");
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let mut held = fs::read_to_string(&path).unwrap();
-        if path.ends_with("backends.yaml") {
-            for port in [3001, 3002] {
-                let bound = ports.address(port).port().to_string();
-                held = held.replace(&port.to_string(), &bound);
-            }
-        }
-        fs::write(folder.path().join(path.file_name().unwrap()), held).unwrap();
-    }
-    let manifests: Vec<_> = blocks(text, "yaml").collect();
+    copy_quickstart(folder.path(), ports, &[3001, 3002]);
+    let manifests: Vec<_> = blocks(text)
+        .filter_map(|(language, block)| (language == "yaml").then_some(block))
+        .collect();
     // As the page calls it.
     let is_shop = text.contains("/tmp/try/shop.yaml");
     let name = if is_shop { "shop.yaml" } else { "task.yaml" };

@@ -11,11 +11,11 @@ use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
 use http::{Method, Request};
 use ir::Snapshot;
 use ir::cluster::ClusterProtocol;
-use ir::policy::{Retry, RoutePolicy};
+use ir::policy::RoutePolicy;
 use tokio::time::Instant;
 
 use super::to;
-use crate::support::{Gateway, at};
+use crate::support::{Gateway, at, retry};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(300);
@@ -106,14 +106,7 @@ async fn a_policy_that_leaves_no_time_for_another_attempt_shortens_none() {
         ClusterProtocol::Http,
     );
     let mut route = (**snapshot.http_routes.get("shop/r").unwrap()).clone();
-    route.rules[0].retry = Some(
-        Retry {
-            codes: vec![503],
-            attempts: 2,
-            backoff: None,
-        }
-        .into(),
-    );
+    route.rules[0].retry = retry(&[503], 2, 0);
     route.policy = Some(
         RoutePolicy {
             next_upstream_timeout: Some(SHORT / 2),

@@ -12,12 +12,12 @@ use http::Method;
 use ir::Filter;
 use ir::cluster::ClusterProtocol;
 use ir::filter::{ExternalAuth, ExternalAuthProtocol, Mirror};
-use ir::policy::{RateLimit, Retry, SecurityPolicy};
+use ir::policy::{RateLimit, SecurityPolicy};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::to;
-use crate::support::{Gateway, at, http_route};
+use crate::support::{Gateway, at, http_route, retry};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(200);
@@ -128,14 +128,7 @@ async fn retrying(
     let port = free_port();
     let mut snapshot = to(port, &[origin.address()]);
     let mut route = (**snapshot.http_routes.get("shop/r").unwrap()).clone();
-    route.rules[0].retry = Some(
-        Retry {
-            codes: vec![503],
-            attempts: 1,
-            backoff: None,
-        }
-        .into(),
-    );
+    route.rules[0].retry = retry(&[503], 1, 0);
     snapshot.http_routes.insert(route);
     (Gateway::with(&snapshot, change).await, origin, port)
 }

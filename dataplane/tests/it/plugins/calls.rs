@@ -11,30 +11,13 @@ use ir::cluster::ClusterProtocol;
 use ir::wasm::WasmNetwork;
 
 use super::grpc::asks;
-use super::{At, module, plugin, serving_with, snapshot};
+use super::{At, asks_other, plugin, serving_with, snapshot};
 use crate::support::{Gateway, at};
-
-/// Asks `shop/other:80` for 5,000 bytes and answers with what comes, or with nothing.
-fn fetches() -> bytes::Bytes {
-    module(
-        r#"(data (i32.const 0) "shop/other:80")
-        (data (i32.const 100) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\0c\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/?bytes=5000\00:authority\00a\00")
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-          (if (call $http (i32.const 0) (i32.const 13) (i32.const 100) (i32.const 72)
-                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 200))
-            (then unreachable))
-          (i32.const 1))
-        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
-          (drop (call $get_buffer (i32.const 4) (i32.const 0) (i32.const 100000) (i32.const 204) (i32.const 208)))
-          (drop (call $reply (i32.const 203) (i32.const 0) (i32.const 0)
-            (i32.load (i32.const 204)) (i32.load (i32.const 208)) (i32.const 0) (i32.const 0) (i32.const -1))))"#,
-    )
-}
 
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_none() {
     for (limit, told) in [(5000, 5000), (4999, 0)] {
-        let mut plugin = plugin("shop/p", fetches());
+        let mut plugin = plugin("shop/p", asks_other("/?bytes=5000"));
         plugin.sandbox.network = WasmNetwork::OwnNamespace;
         let at_rule = At {
             rule: vec![plugin],

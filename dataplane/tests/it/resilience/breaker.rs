@@ -8,10 +8,10 @@ use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::{Backend, SnapshotBuilder, wait};
 use http::Request;
 use ir::backend_policy::{BackendPolicy, BreakerThresholds};
-use ir::policy::{Retry, RoutePolicy};
+use ir::policy::RoutePolicy;
 
 use super::{Case, breaking};
-use crate::support::{Gateway, at, http_route};
+use crate::support::{Gateway, at, http_route, retry};
 
 const OPENED: &str = "http_circuit_breaker_opened_total{backend=\"shop/b:80\"}";
 const REFUSED: &str = "http_circuit_breaker_rejected_backend_total{backend=\"shop/b:80\"}";
@@ -126,14 +126,7 @@ async fn a_grpc_call_hears_unavailable() {
 async fn retries_end_where_the_breaker_opens() {
     let backend = Backend::http1("b").await;
     let mut case = Case::new(&[backend.address()], behind(breaking(3, 1, 60_000)));
-    case.route.rules[0].retry = Some(
-        Retry {
-            codes: vec![500],
-            attempts: 10,
-            backoff: None,
-        }
-        .into(),
-    );
+    case.route.rules[0].retry = retry(&[500], 10, 0);
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/?status=500", 2).await, [500, 503]);
     assert_eq!(backend.requests(), 3);

@@ -10,10 +10,9 @@ use dataplane_testkit::{Backend, within};
 use http::{Method, Request};
 use ir::backend_policy::BackendPolicy;
 use ir::cluster::ClusterProtocol;
-use ir::policy::Retry;
 
 use super::{Case, ejecting};
-use crate::support::at;
+use crate::support::{at, retry};
 
 const EJECTIONS: &str = "backend_endpoint_ejections_total{backend=\"shop/b:80\"}";
 
@@ -146,13 +145,8 @@ async fn what_is_held_against_an_endpoint_outlives_its_configuration() {
 async fn a_retry_goes_to_another_endpoint_and_nowhere_when_too_many_fail() {
     let bad = Backend::start("bad", Kind::Scripted(answering("503 X"))).await;
     let good = Backend::http1("good").await;
-    let retry = || Retry {
-        codes: vec![503],
-        attempts: 5,
-        backoff: None,
-    };
     let mut case = Case::new(&[bad.address(), good.address()], ejecting(3));
-    case.route.rules[0].retry = Some(retry().into());
+    case.route.rules[0].retry = retry(&[503], 5, 0);
     let gateway = case.serve().await;
     assert_eq!(case.statuses("/", 20).await, [200; 20]);
     assert_eq!(bad.requests(), 3);
@@ -167,7 +161,7 @@ async fn a_retry_goes_to_another_endpoint_and_nowhere_when_too_many_fail() {
             ..ejecting(3)
         },
     );
-    case.route.rules[0].retry = Some(retry().into());
+    case.route.rules[0].retry = retry(&[503], 5, 0);
     let _gateway = case.serve().await;
     assert_eq!(case.statuses("/", 4).await, [503; 4]);
     assert_eq!(
