@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use dataplane_testkit::SnapshotBuilder;
 
+mod amplification;
 mod client;
 mod origin;
 mod versions;
