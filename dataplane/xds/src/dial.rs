@@ -43,13 +43,18 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    /// Whether nobody listens at the address, as long as no control plane is there.
+    /// Whether nobody answers at the address, as long as no control plane is there. A dial that nobody
+    /// answered within its limit, as at a Service whose last Pod is just gone, has waited long enough.
     pub(crate) fn is_unanswered(&self) -> bool {
-        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+        if let Self::Timeout { .. } = self {
+            return true;
+        }
         let mut cause = self.source();
         while let Some(error) = cause {
             let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-            if let Some(ConnectionRefused | HostUnreachable | NetworkUnreachable) = kind {
+            if let Some(ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut) = kind
+            {
                 return true;
             }
             cause = error.source();
@@ -192,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_listens_and_fails_is_told_from_nobody() {
+    async fn who_listens_and_fails_is_told_from_nobody_and_from_silence() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut settings = Settings::new(listener.local_addr().unwrap().to_string(), "node");
         let hang_up = async { drop(listener.accept().await) };
@@ -203,6 +208,11 @@ mod tests {
         let (dialled, ()) = tokio::join!(dial(&settings), hang_up);
         let error = dialled.unwrap_err();
         assert!(!error.is_unanswered(), "{}", with_causes(&error));
+
+        // The kernel takes the connection, and nobody shakes hands.
+        settings.connect_timeout = Duration::from_millis(50);
+        let error = dial(&settings).await.unwrap_err();
+        assert!(error.is_unanswered(), "{}", with_causes(&error));
 
         drop(listener);
         let error = dial(&settings).await.unwrap_err();
