@@ -226,6 +226,11 @@ pub fn items(raw: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(raw.get()).ok()
 }
 
+/// The objects of an array.
+pub(crate) fn objects(raw: &RawValue) -> Result<Vec<Members<'_>>, serde_json::Error> {
+    serde_json::from_str(raw.get())
+}
+
 /// A number as a count; floats without a fraction are understood, as some providers write them.
 pub fn count(raw: &RawValue) -> Option<u64> {
     let text = raw.get();

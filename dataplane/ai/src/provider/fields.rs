@@ -89,6 +89,28 @@ impl<'a, 'l> Fields<'a, 'l> {
         Ok(raw.and_then(json::items).unwrap_or_default())
     }
 
+    /// The objects of a list, which `path` names in messages. They are read with the list in one pass, since
+    /// almost all of a request is text in its messages.
+    pub(super) fn objects(&mut self, name: &str, path: &'static str) -> Result<Vec<Self>, Failure> {
+        let Some(raw) = self.of_kind(name, Kind::Array, "a list")? else {
+            return Ok(Vec::new());
+        };
+        let left = self.left;
+        let fields = |members| Self {
+            members,
+            path,
+            left,
+        };
+        match json::objects(raw) {
+            Ok(objects) => Ok(objects.into_iter().map(fields).collect()),
+            // What is wrong with which of them is said by reading one after the other.
+            Err(_) => {
+                let items = json::items(raw).unwrap_or_default().into_iter();
+                items.map(|item| self.inner(item, path)).collect()
+            }
+        }
+    }
+
     pub(super) fn texts(&mut self, name: &str) -> Result<Vec<Text<'a>>, Failure> {
         let texts = self.list(name)?.into_iter().map(Text::of);
         let texts: Option<Vec<_>> = texts.collect();

@@ -18,7 +18,7 @@ const SOURCE: &str = "messages[].content[].source";
 /// Reads a request for messages.
 pub(crate) fn read<'a>(body: &'a str, left: &RefCell<LeftBehind>) -> Result<Request<'a>, Failure> {
     let mut fields = Fields::read(body, "", left)?;
-    let messages = fields.list("messages")?;
+    let messages = fields.objects("messages", "messages[]")?;
     if messages.is_empty() {
         return Err(Failure::invalid("`messages` is missing or empty").about("messages"));
     }
@@ -33,7 +33,7 @@ pub(crate) fn read<'a>(body: &'a str, left: &RefCell<LeftBehind>) -> Result<Requ
         turns.push(Turn::System(system_texts(system, &fields)?));
     }
     for message in messages {
-        turns.push(turn(fields.inner(message, "messages[]")?)?);
+        turns.push(turn(message)?);
     }
     let (tool_choice, parallel_tool_calls) = tool_choice(&mut fields)?;
     let thinking = thinking(&mut fields)?;
@@ -201,8 +201,7 @@ fn media<'a>(mut source: Fields<'a, '_>) -> Result<Media<'a>, Failure> {
 
 fn tools<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Tool<'a>>, Failure> {
     let mut tools = Vec::new();
-    for raw in fields.list("tools")? {
-        let mut tool = fields.inner(raw, "tools[]")?;
+    for mut tool in fields.objects("tools", "tools[]")? {
         if let Some(kind) = tool.text("type")?
             && kind.raw() != "custom"
         {

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::chat::{Finish, Part, Response, ToolCall};
 use crate::failure::{Failure, FailureReason};
-use crate::json::{self, Members, Object, Text};
+use crate::json::{self, Kind, Members, Object, Text};
 use crate::provider::Stamp;
 use crate::token::Usage;
 
@@ -58,10 +58,11 @@ pub(crate) fn read(body: &str) -> Result<Response<'_>, Failure> {
     let bad =
         |what: &str| Failure::bad_answer(format!("the provider's answer cannot be read: {what}"));
     let mut answer = Members::read(body).map_err(|error| bad(&error.to_string()))?;
-    let content = answer.take("content").and_then(json::items);
+    let content = answer.take("content");
+    let content = content.filter(|raw| json::kind(raw) == Kind::Array);
+    let content = content.ok_or_else(|| bad("it holds no content"))?;
     let mut parts = Vec::new();
-    for block in content.ok_or_else(|| bad("it holds no content"))? {
-        let mut block = Members::read(block.get()).map_err(|error| bad(&error.to_string()))?;
+    for mut block in json::objects(content).map_err(|error| bad(&error.to_string()))? {
         let kind = block.take("type").and_then(Text::of).unwrap_or_default();
         let mut text = |name: &str| block.take(name).and_then(Text::of).unwrap_or_default();
         match kind.raw() {

@@ -18,13 +18,13 @@ use serde_json::value::RawValue;
 /// Reads a request for chat completions.
 pub(crate) fn read<'a>(body: &'a str, left: &RefCell<LeftBehind>) -> Result<Request<'a>, Failure> {
     let mut fields = Fields::read(body, "", left)?;
-    let turns = fields.list("messages")?;
-    if turns.is_empty() {
+    let messages = fields.objects("messages", "messages[]")?;
+    if messages.is_empty() {
         return Err(Failure::invalid("`messages` is missing or empty").about("messages"));
     }
     refuse_others(&mut fields)?;
     let mut request = Request {
-        turns: read_turns(&turns, &fields)?,
+        turns: read_turns(messages)?,
         max_tokens: max_tokens(&mut fields)?,
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
@@ -85,14 +85,10 @@ fn refuse_others(fields: &mut Fields<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_turns<'a>(
-    messages: &[&'a RawValue],
-    request: &Fields<'a, '_>,
-) -> Result<Vec<Turn<'a>>, Failure> {
+fn read_turns<'a>(messages: Vec<Fields<'a, '_>>) -> Result<Vec<Turn<'a>>, Failure> {
     let mut turns: Vec<Turn<'a>> = Vec::with_capacity(messages.len());
     let mut legacy_calls = 0_u32;
-    for message in messages {
-        let mut fields = request.inner(message, "messages[]")?;
+    for mut fields in messages {
         let role = fields.needed_text("role")?;
         match role.raw() {
             "system" | "developer" => turns.push(Turn::System(texts(&mut fields)?)),
@@ -158,8 +154,7 @@ fn assistant<'a>(fields: &mut Fields<'a, '_>, legacy_calls: &mut u32) -> Result<
     if let Some(refusal) = fields.text("refusal")? {
         parts.push(Part::Text(refusal));
     }
-    for call in fields.list("tool_calls")? {
-        let mut call = fields.inner(call, "messages[].tool_calls[]")?;
+    for mut call in fields.objects("tool_calls", "messages[].tool_calls[]")? {
         let id = call.needed_text("id")?;
         let kind = call.text("type")?.unwrap_or_default();
         let Some(function) = call.object("function")? else {
@@ -303,8 +298,7 @@ fn stop<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Text<'a>>, Failure> {
 
 fn tools<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Tool<'a>>, Failure> {
     let mut tools = Vec::new();
-    for raw in fields.list("tools")? {
-        let mut tool = fields.inner(raw, "tools[]")?;
+    for mut tool in fields.objects("tools", "tools[]")? {
         let kind = tool.text("type")?;
         let function = tool.object("function")?;
         match (kind.as_ref().map_or("function", Text::raw), function) {
@@ -318,8 +312,8 @@ fn tools<'a>(fields: &mut Fields<'a, '_>) -> Result<Vec<Tool<'a>>, Failure> {
             }
         }
     }
-    for raw in fields.list("functions")? {
-        tools.push(read_tool(fields.inner(raw, "functions[]")?)?);
+    for function in fields.objects("functions", "functions[]")? {
+        tools.push(read_tool(function)?);
     }
     Ok(tools)
 }
