@@ -79,13 +79,14 @@ impl<R> Table<R> {
             is_grpc: request.is_grpc(),
         };
         let mut met = Vec::new();
-        let mut others = Vec::new();
+        let mut others = Nearest::of(others_max);
         let routes = self.http.values().chain(self.grpc.values());
         for route in routes {
+            let host = asked.host(route);
             for compiled in route.matches() {
-                match asked.judge(route, compiled) {
+                match asked.judge(route, host, compiled) {
                     Judged::Met(standing) => met.push(standing),
-                    Judged::Near(other) => others.push(other),
+                    Judged::Near(other) => others.add(other),
                     Judged::Far => {}
                 }
             }
@@ -97,25 +98,25 @@ impl<R> Table<R> {
             .min_by(|one, two| one.order(two).0);
         let winner_source = winner.map(Standing::source);
         if let Some(winner) = winner {
-            others.extend(met.iter().filter_map(|it| {
-                let (_, precedence) = winner.order(it);
-                let source = it.source();
+            for it in &met {
                 // Of the matches of one rule it does not matter which was met.
-                (!Arc::ptr_eq(&it.compiled.rule, &winner.compiled.rule)).then_some(Near {
+                if Arc::ptr_eq(&it.compiled.rule, &winner.compiled.rule) {
+                    continue;
+                }
+                let (_, precedence) = winner.order(it);
+                others.add(Near {
                     closeness: usize::MAX,
                     other: Other {
-                        source,
+                        source: it.source(),
                         lost: Lost::Precedence(precedence),
                     },
-                })
-            }));
+                });
+            }
         }
-        others.sort_by(Near::order);
-        others.truncate(others_max);
         Explained {
             found,
             winner: winner_source,
-            others: others.into_iter().map(|near| near.other).collect(),
+            others: others.in_order(),
             routes: self.len(),
         }
     }
@@ -136,9 +137,17 @@ enum Judged<'a, R> {
 }
 
 impl Asked<'_, '_> {
+    /// Place of the route's host among those that cover the request's, 0 for the most specific.
+    fn host<R>(&self, route: &CompiledRoute<R>) -> Option<usize> {
+        let hosts = route.host_names().map(Place::of);
+        let rank = |host: Place<'_>| self.covering.iter().position(|place| *place == host);
+        hosts.filter_map(rank).min()
+    }
+
     fn judge<'a, R>(
         &self,
         route: &'a CompiledRoute<R>,
+        host: Option<usize>,
         compiled: &'a CompiledMatch<R>,
     ) -> Judged<'a, R> {
         let path = self.request.path;
@@ -148,9 +157,6 @@ impl Asked<'_, '_> {
             Path::Regex(regex) => regex.is_match(path),
             Path::Exact(_) | Path::Prefix(_) => kind.covers(key, path),
         };
-        let hosts = route.host_names().map(Place::of);
-        let rank = |host: Place<'_>| self.covering.iter().position(|place| *place == host);
-        let host = hosts.filter_map(rank).min();
         let source = Source {
             kind: route.kind(),
             route: route.key(),
@@ -246,6 +252,37 @@ impl Near<'_> {
             .then_with(|| other.closeness.cmp(&self.closeness))
             .then_with(|| one.route.cmp(two.route))
             .then_with(|| (one.rule, one.index).cmp(&(two.rule, two.index)))
+    }
+}
+
+/// So many matches as somebody wants to see, and never all of a large table: most lost by their host.
+struct Nearest<'a> {
+    kept: Vec<Near<'a>>,
+    most: usize,
+}
+
+impl<'a> Nearest<'a> {
+    fn of(most: usize) -> Self {
+        Self {
+            kept: Vec::new(),
+            most,
+        }
+    }
+
+    fn add(&mut self, near: Near<'a>) {
+        if self.kept.len() == self.most {
+            match self.kept.last() {
+                Some(last) if near.order(last).is_lt() => self.kept.pop(),
+                _ => return,
+            };
+        }
+        let nearer = |it: &Near<'_>| it.order(&near).is_le();
+        let place = self.kept.partition_point(nearer);
+        self.kept.insert(place, near);
+    }
+
+    fn in_order(self) -> Vec<Other<'a>> {
+        self.kept.into_iter().map(|near| near.other).collect()
     }
 }
 
