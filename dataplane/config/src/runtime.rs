@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
 use ir::listener::{
     EscapedSlashes, ForwardedFields, ListenerSettings, ProxyProtocol, RequestIds, TlsVersion,
     TrustedProxies,
@@ -36,6 +38,11 @@ use crate::rule_settings::RuleSettings;
 use crate::sessions::SessionPolicy;
 use crate::streams::{Streams, UdpBind};
 
+/// Clusters by key. Each stands in a place of its own, because the map's nodes have room for many that are
+/// not there. Every request looks its cluster up, and nobody but the control plane chooses keys.
+pub type Clusters =
+    GenericHashMap<Arc<str>, Arc<ClusterConfig>, foldhash::quality::RandomState, DefaultSharedPtr>;
+
 /// One compiled configuration.
 #[derive(Clone, Default)]
 pub struct RuntimeConfig {
@@ -48,7 +55,7 @@ pub struct RuntimeConfig {
     /// Listeners by name.
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
     /// Clusters by key.
-    pub clusters: imbl::HashMap<Arc<str>, Arc<ClusterConfig>>,
+    pub clusters: Clusters,
     /// Keys of those that are AI services.
     pub ai_services: BTreeSet<Arc<str>>,
     /// Plugins that listeners, rules and clusters name.

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -198,8 +199,8 @@ impl Duplex {
         cx: &mut Context<'_>,
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        let mut piece = [0; 1024];
-        let mut read = ReadBuf::new(&mut piece);
+        let mut piece = [MaybeUninit::uninit(); 1024];
+        let mut read = ReadBuf::uninit(&mut piece);
         ready!(Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut read))?;
         buf.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))

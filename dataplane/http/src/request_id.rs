@@ -6,12 +6,16 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use dataplane_telemetry::trace_context::HEX_DIGITS;
+
 /// `X-Request-Id`.
 pub(crate) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over.
 const BYTES_MAX: usize = 128;
 /// `xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx`.
 const UUID_BYTES: usize = 36;
+/// Where each octet of a UUID stands in its text.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// True for an id that can stand in any log: neither empty nor long, letters, digits and `-_.~+/=:@`.
 pub(crate) fn is_sound(id: &[u8]) -> bool {
@@ -21,18 +25,12 @@ pub(crate) fn is_sound(id: &[u8]) -> bool {
 
 /// A UUID of version 4 (RFC 9562 5.4) of these random bits.
 pub(crate) fn uuid(high: u64, low: u64) -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let high = high & !0xf000 | 0x4000;
     let low = low & !(0b11 << 62) | 0b10 << 62;
     let bits = u128::from(high) << 64 | u128::from(low);
     let mut text = [b'-'; UUID_BYTES];
-    let mut at = 0;
-    for (index, octet) in bits.to_be_bytes().into_iter().enumerate() {
-        // Here a hyphen stands between two octets.
-        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
-        text[at] = HEX[usize::from(octet >> 4)];
-        text[at + 1] = HEX[usize::from(octet & 0xf)];
-        at += 2;
+    for (octet, at) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        text[at..at + 2].copy_from_slice(&HEX_DIGITS[usize::from(octet)]);
     }
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text))
         .unwrap_or_else(|_| HeaderValue::from_static(""))

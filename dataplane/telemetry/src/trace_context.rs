@@ -143,6 +143,18 @@ fn hex(digits: &[u8]) -> Option<u128> {
     Some(value)
 }
 
+/// Each octet in hexadecimal digits: one look-up is less than two.
+pub static HEX_DIGITS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut octet = 0;
+    while octet < all.len() {
+        all[octet] = [DIGITS[octet >> 4], DIGITS[octet & 0xf]];
+        octet += 1;
+    }
+    all
+};
+
 /// The text of a trace's id.
 pub fn trace_text(trace_id: u128) -> [u8; 32] {
     let mut text = [0; 32];
@@ -175,10 +187,13 @@ pub fn write_b3(trace_id: u128, span_id: u64, is_sampled: bool) -> [u8; 51] {
     text
 }
 
-fn write_hex(out: &mut [u8], mut value: u128) {
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 0xf) as usize];
-        value >>= 4;
+/// As many digits as there is room for, two of them at a time.
+fn write_hex(out: &mut [u8], value: u128) {
+    let octets = value.to_be_bytes();
+    let (pairs, _) = out.as_chunks_mut::<2>();
+    let first = octets.len() - pairs.len();
+    for (pair, octet) in pairs.iter_mut().zip(&octets[first..]) {
+        *pair = HEX_DIGITS[usize::from(*octet)];
     }
 }
 

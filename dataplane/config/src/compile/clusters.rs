@@ -16,11 +16,8 @@ use crate::ai::{AiCluster, Around};
 use crate::backend_tls::{ClusterTls, Identities};
 use crate::kept;
 use crate::plugins;
-use crate::runtime::{ClusterConfig, RuntimeConfig};
+use crate::runtime::{ClusterConfig, Clusters, RuntimeConfig};
 use crate::sessions::{self, Place};
-
-/// By key. Each stands in a place of its own, because the map's nodes have room for many that are not there.
-type Clusters = imbl::HashMap<Arc<str>, Arc<ClusterConfig>>;
 
 /// All clusters, and the keys of those that are AI services.
 pub(super) fn clusters(

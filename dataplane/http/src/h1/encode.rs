@@ -2,6 +2,8 @@
 //! hold no line ends, the framing fields come from the `BodyLength` alone, and such fields of the map are
 //! left out. Large data need not be copied: `BodyEncoder::data` gives the pieces to write in order.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
@@ -19,8 +21,6 @@ const CHUNK_PREFIX_MAX: usize = 18;
 /// At least what a head holds besides method, target, host and fields: the longest status with its reason,
 /// and the lines of framing and connection.
 const HEAD_REST_BYTES: usize = 128;
-/// What a byte of a target that is not ASCII takes.
-const ENCODED_BYTES_MAX: usize = "%xx".len();
 /// Bodies up to this size are usually written together with their head.
 const SMALL_BYTES_MAX: u64 = 4 * 1024;
 const LAST_CHUNK: &[u8] = b"0\r\n";
@@ -51,18 +51,12 @@ pub fn encode_request_head(
     headers: &HeaderMap,
     framing: BodyLength,
 ) {
-    let (method, target) = (method.as_str(), path_and_query.as_str());
-    let width = if target.is_ascii() {
-        1
-    } else {
-        ENCODED_BYTES_MAX
-    };
-    let line = method.len() + target.len() * width;
-    let room = line + host.len() + fields_len(headers) + HEAD_REST_BYTES;
+    let (method, target) = (method.as_str(), encoded_target(path_and_query));
+    let room = method.len() + target.len() + host.len() + fields_len(headers) + HEAD_REST_BYTES;
     let mut head = Head::begin(out, room, small(framing));
     head.put(method.as_bytes());
     head.put(b" ");
-    head.put_target(target);
+    head.put(target.as_bytes());
     head.put(b" HTTP/1.1\r\nhost: ");
     head.put(host.as_bytes());
     head.put(CRLF);
@@ -136,14 +130,28 @@ fn fields_len(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-fn encode_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(CRLF);
+/// A path from HTTP/2 may hold UTF-8, which HTTP/1.1 knows only percent-encoded.
+fn encoded_target(path_and_query: &PathAndQuery) -> Cow<'_, str> {
+    let target = path_and_query.as_str();
+    if target.is_ascii() {
+        return Cow::Borrowed(target);
+    }
+    let mut encoded = String::with_capacity(target.len() * "%xx".len());
+    for byte in target.bytes() {
+        if byte.is_ascii() {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.extend([
+                '%',
+                upper_hex(byte >> 4).into(),
+                upper_hex(byte & 0xf).into(),
+            ]);
+        }
+    }
+    Cow::Owned(encoded)
 }
 
-/// A head that is being written behind what a buffer holds. Its room is made at once, so that each of its
+/// A head, or trailers, being written behind what a buffer holds. Its room is made at once, so that each of its
 /// many small pieces is a copy and nothing more.
 struct Head<'a> {
     out: &'a mut BytesMut,
@@ -180,21 +188,6 @@ impl<'a> Head<'a> {
                 self.put(b"content-length: ");
                 self.put_decimal(length);
                 self.put(CRLF);
-            }
-        }
-    }
-
-    /// A path from HTTP/2 may hold UTF-8, which HTTP/1.1 knows only percent-encoded.
-    fn put_target(&mut self, target: &str) {
-        if target.is_ascii() {
-            self.put(target.as_bytes());
-            return;
-        }
-        for byte in target.bytes() {
-            if byte.is_ascii() {
-                self.put(&[byte]);
-            } else {
-                self.put(&[b'%', upper_hex(byte >> 4), upper_hex(byte & 0xf)]);
             }
         }
     }
@@ -349,13 +342,16 @@ impl BodyEncoder {
             State::Length(left) => return Err(EncodeError::TooShort(left)),
             State::UntilClose => {}
             State::Chunked => {
-                out.extend_from_slice(LAST_CHUNK);
+                let room = LAST_CHUNK.len() + trailers.map_or(0, fields_len) + CRLF.len();
+                let mut head = Head::begin(out, room, 0);
+                head.put(LAST_CHUNK);
                 for (name, value) in trailers.into_iter().flatten() {
                     if is_allowed_in_trailers(name) {
-                        encode_field(out, name, value);
+                        head.put_field(name, value);
                     }
                 }
-                out.extend_from_slice(CRLF);
+                head.put(CRLF);
+                head.end();
             }
         }
         self.state = State::Done;

@@ -14,8 +14,9 @@ use super::error::HeadError;
 use super::hop_by_hop::{is_allowed_in_trailers, list};
 use super::{BodyLength, HeadLimits};
 
-/// Room kept in a new map for the fields a proxy adds.
-const FIELDS_TO_ADD: usize = 8;
+/// Room kept in a new map for the fields a proxy adds to requests, and to responses.
+pub(super) const ADDED_TO_REQUESTS: usize = 8;
+pub(super) const ADDED_TO_RESPONSES: usize = 2;
 /// Heads of browsers have a field in about this many bytes. It only sizes a new map, and so does the next.
 const LINE_BYTES_USUAL: usize = 40;
 const FIELDS_USUAL_MAX: usize = 24;
@@ -166,14 +167,15 @@ impl Noted {
 }
 
 /// Parses the field lines of a head from `at` on. `section` ends with the empty line, and all its lines
-/// end with CRLF; `section_end` has seen to both.
+/// end with CRLF; `section_end` has seen to both. The map has room for so many fields more.
 pub(super) fn parse(
     section: &Bytes,
     at: usize,
     limits: &HeadLimits,
+    added: usize,
 ) -> Result<(HeaderMap, Noted), HeadError> {
     let mut noted = Noted::default();
-    let map = parse_lines(section, at, limits, |name, name_len, value| {
+    let map = parse_lines(section, at, limits, added, |name, name_len, value| {
         noted.note(section, name, name_len, value)
     })?;
     Ok((map, noted))
@@ -181,7 +183,7 @@ pub(super) fn parse(
 
 /// Parses a trailer section, in which no field says anything about the message.
 pub(super) fn parse_trailers(section: &Bytes, limits: &HeadLimits) -> Result<HeaderMap, HeadError> {
-    parse_lines(section, 0, limits, |name, _, _| {
+    parse_lines(section, 0, limits, 0, |name, _, _| {
         Ok(is_allowed_in_trailers(name))
     })
 }
@@ -192,11 +194,12 @@ fn parse_lines(
     section: &Bytes,
     mut at: usize,
     limits: &HeadLimits,
+    added: usize,
     mut is_kept: impl FnMut(&HeaderName, usize, Range<usize>) -> Result<bool, HeadError>,
 ) -> Result<HeaderMap, HeadError> {
     let text: &[u8] = section;
     let expected = (text.len().saturating_sub(at) / LINE_BYTES_USUAL).min(FIELDS_USUAL_MAX);
-    let mut map = HeaderMap::with_capacity(expected + FIELDS_TO_ADD);
+    let mut map = HeaderMap::with_capacity(expected + added);
     let mut fields_left = limits.fields_max;
     // Up to the empty line at the end, and not to the first CR: a bare one would hide what follows.
     while let Some(rest) = text.get(at..)

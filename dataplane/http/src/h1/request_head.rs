@@ -114,7 +114,7 @@ pub fn request_head(
 
 fn parse(head: &Bytes, base: usize, limits: &HeadLimits) -> Result<RequestHead, HeadError> {
     let line = request_line(head, base, limits)?;
-    let (mut headers, noted) = fields::parse(head, line.end, limits)?;
+    let (mut headers, noted) = fields::parse(head, line.end, limits, fields::ADDED_TO_REQUESTS)?;
     let (target, absolute) = target(head, &line)?;
     let authority = authority(head, &mut headers, &noted, absolute, line.version)?;
     let body = noted

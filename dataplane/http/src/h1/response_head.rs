@@ -72,7 +72,7 @@ fn parse(
 ) -> Result<ResponseHead, HeadError> {
     let lf = memchr(b'\n', head).ok_or(HeadError::BadStatusLine)?;
     let (version, status) = status_line(&head[..lf.saturating_sub(1)])?;
-    let (mut headers, noted) = fields::parse(head, lf + 1, limits)?;
+    let (mut headers, noted) = fields::parse(head, lf + 1, limits, fields::ADDED_TO_RESPONSES)?;
     let framed = noted.body_length(head, version)?;
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         // RFC 9112 6.1, RFC 9110 8.6: such a response has neither field, so they are not passed on.

@@ -226,11 +226,16 @@ fn read(headers: &HeaderMap) -> (Remote, Forms) {
         let first = values.next()?;
         values.next().is_none().then(|| first.as_bytes())
     };
-    let forms = Forms {
-        w3c: headers.contains_key(TRACEPARENT),
-        b3: headers.contains_key(B3),
-        b3_multi: headers.contains_key(B3_TRACE) || headers.contains_key(B3_SAMPLED),
-    };
+    let mut forms = Forms::default();
+    // One pass, since almost no request has any of them.
+    for name in headers.keys() {
+        match name.as_str() {
+            "traceparent" => forms.w3c = true,
+            "b3" => forms.b3 = true,
+            "x-b3-traceid" | "x-b3-sampled" => forms.b3_multi = true,
+            _ => {}
+        }
+    }
     let w3c = || field(TRACEPARENT).and_then(context::read_w3c);
     let b3 = || field(B3).and_then(context::read_b3);
     let b3_multi = || {

@@ -180,13 +180,12 @@ impl JsonFormat {
         out.extend_from_slice(b"\",\"event\":\"http_request\"");
         write_request(out, record);
         write_response(out, record);
-        let place = Place::of(
+        self.write_destination(
+            out,
             record.listener,
             &record.destination,
             record.snapshot_version,
         );
-        self.places.write(out, place);
-        write_attempts(out, &record.destination);
         write_tls(out, record.tls_version, record.sni);
         if let Some((trace, span)) = record.trace {
             out.extend_from_slice(b",\"trace_id\":\"");
@@ -208,6 +207,19 @@ impl JsonFormat {
             gen_ai::write(out, call);
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Where a request or session went, and by which configuration.
+    fn write_destination(
+        &mut self,
+        out: &mut Vec<u8>,
+        listener: &str,
+        destination: &Destination<'_>,
+        snapshot_version: &str,
+    ) {
+        let place = Place::of(listener, destination, snapshot_version);
+        self.places.write(out, place);
+        write_attempts(out, destination);
     }
 }
 

@@ -6,10 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::place::Place;
-use super::{
-    Destination, JsonFormat, address, milliseconds, number, plain, write_attempts, write_tls,
-};
+use super::{Destination, JsonFormat, address, milliseconds, number, plain, write_tls};
 use crate::reason::Reason;
 
 /// What is known about a session when it has ended. Empty and absent fields are left out.
@@ -87,13 +84,12 @@ impl JsonFormat {
         milliseconds(out, b",\"duration_ms\":", record.duration);
         plain(out, b",\"reason\":\"", record.reason.as_str());
         plain(out, b",\"response_flags\":\"", record.reason.flag());
-        let place = Place::of(
+        self.write_destination(
+            out,
             record.listener,
             &record.destination,
             record.snapshot_version,
         );
-        self.places.write(out, place);
-        write_attempts(out, &record.destination);
         write_tls(out, record.tls_version, record.sni);
         out.extend_from_slice(b"}\n");
     }
