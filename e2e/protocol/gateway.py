@@ -146,5 +146,8 @@ class Gateway:
         yield from backend("http", self.http_port, {})
         yield from backend("h2c", self.h2c_port, {"appProtocol": "kubernetes.io/h2c"})
         # The suites name the host as it comes: an address, a port behind it, or a name of the certificate.
-        yield route("HTTPRoute", "http", [], "http")
-        yield route("GRPCRoute", "grpc", ["grpc.gateway.test", "localhost"], "h2c")
+        # Only one of them is accepted where their host names meet, and the other is for every host.
+        if self.folder.name == "grpc":
+            yield route("GRPCRoute", "grpc", ["grpc.gateway.test", "localhost"], "h2c")
+        else:
+            yield route("HTTPRoute", "http", [], "http")
