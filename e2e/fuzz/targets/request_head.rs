@@ -17,6 +17,7 @@ const LIMITS: HeadLimits = HeadLimits {
     fields_max: 16,
     target_bytes_max: 256,
     is_connect_allowed: false,
+    ..HeadLimits::REQUEST
 };
 
 fuzz_target!(|input: &[u8]| {
