@@ -12,6 +12,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub(crate) use self::strings::containers;
 pub use self::strings::{DEPTH_MAX, Place, strings};
 
 /// Most members of an object that is taken apart.

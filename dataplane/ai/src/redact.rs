@@ -2,8 +2,9 @@
 //!
 //! A [`Redactor`] is compiled from an AI service; it looks at the strings of a JSON body that people and
 //! models wrote and at nothing else, so names, numbers, images and schemas stay what they are, and a body
-//! without finds stays the same bytes. With `tokenize` a [`Vault`] keeps what was hidden for the time of one
-//! call and puts it back into the answer. [`stream`](Redactor::stream) does the same to an answer in pieces.
+//! without finds stays the same bytes; only `logprobs`, which hold a text cut into tokens, are left out.
+//! With `tokenize` a [`Vault`] keeps what was hidden for the time of one call and puts it back into the
+//! answer. [`stream`](Redactor::stream) does the same to an answer in pieces.
 
 mod find;
 mod number;
@@ -15,11 +16,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ir::ai::{Redaction, RedactionAction, RedactionKind};
+use memchr::memmem;
 
 use self::find::Finder;
 pub use self::stream::{HOLD_BACK_MAX, StreamRedactor};
 use crate::failure::{Failure, FailureReason};
-use crate::json::{DEPTH_MAX, escape_into, strings};
+use crate::json::{DEPTH_MAX, containers, escape_into, strings};
 
 /// Texts a vault keeps; beyond, they are masked.
 pub const VAULT_ENTRIES_MAX: usize = 1024;
@@ -198,8 +200,8 @@ impl Redactor {
     }
 
     /// Looks at an answer in pieces, in the form in which its client gets it.
-    pub fn stream(&self, vault: Vault, frame_bytes_max: usize) -> StreamRedactor {
-        StreamRedactor::new(self.clone(), vault, frame_bytes_max)
+    pub fn stream(&self, vault: Vault) -> StreamRedactor {
+        StreamRedactor::new(self.clone(), vault)
     }
 
     fn body(&self, body: &Bytes, way: Way, vault: &mut Vault) -> Redacted {
@@ -211,12 +213,44 @@ impl Redactor {
                 is_whole: true,
             };
         };
-        let (changed, is_whole) = self.json(text, way, vault, &mut counts, true);
+        let text = self.without_logprobs(text);
+        let (changed, is_whole) = self.json(&text, way, vault, &mut counts, true);
+        let changed = changed.or(match text {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(text) => Some(text),
+        });
         Redacted {
             body: changed.map_or_else(|| body.clone(), Bytes::from),
             counts,
             is_whole,
         }
+    }
+
+    /// A body without the tokens of its texts and their likelihoods, where something is hidden: each may
+    /// be a piece of a find, and no placeholder has a likelihood.
+    fn without_logprobs<'b>(&self, body: &'b str) -> Cow<'b, str> {
+        const NAME: &str = "\"logprobs\"";
+        let is_container = |at: usize| {
+            let value = body[at + NAME.len()..].trim_start().strip_prefix(':');
+            value.is_some_and(|value| value.trim_start().starts_with(['{', '[']))
+        };
+        let hides = |rule: &Rule| rule.action != RedactionAction::Detect;
+        let mut named = memmem::find_iter(body.as_bytes(), NAME);
+        if !named.any(is_container) || !self.rules.iter().any(hides) {
+            return Cow::Borrowed(body);
+        }
+        let mut out = String::with_capacity(body.len());
+        let mut from = 0;
+        for at in containers(body, "logprobs") {
+            out.push_str(&body[from..at.start]);
+            out.push_str(match body.as_bytes()[at.start] {
+                b'[' => "[]",
+                _ => "null",
+            });
+            from = at.end;
+        }
+        out.push_str(&body[from..]);
+        Cow::Owned(out)
     }
 
     /// A JSON text with its strings looked at, absent when nothing has changed; and whether all were.
@@ -237,17 +271,9 @@ impl Redactor {
                 return;
             }
             let plain = text.plain();
-            let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&plain).is_ok();
-            let changed = if is_outer && place.is_arguments() && is_json() {
-                let (changed, is_whole) = self.json(&plain, way, vault, counts, false);
-                is_whole_inside &= is_whole;
-                changed
-            } else {
-                match self.text(&plain, 0, Form::Prose, way, vault, counts) {
-                    Cow::Borrowed(_) => None,
-                    Cow::Owned(changed) => Some(changed),
-                }
-            };
+            let may_be_json = is_outer && place.is_arguments();
+            let (changed, is_whole) = self.string(&plain, may_be_json, way, vault, counts);
+            is_whole_inside &= is_whole;
             if let Some(changed) = changed {
                 out.push_str(&json[from..inside.start]);
                 escape_into(&mut out, &changed);
@@ -260,6 +286,24 @@ impl Redactor {
         }
         out.push_str(&json[from..]);
         (Some(out), is_whole)
+    }
+
+    /// A whole string, absent when nothing has changed; and whether all of it was looked at.
+    fn string(
+        &self,
+        plain: &str,
+        may_be_json: bool,
+        way: Way,
+        vault: &mut Vault,
+        counts: &mut Counts,
+    ) -> (Option<String>, bool) {
+        if may_be_json && serde_json::from_str::<serde::de::IgnoredAny>(plain).is_ok() {
+            return self.json(plain, way, vault, counts, false);
+        }
+        match self.text(plain, 0, Form::Prose, way, vault, counts) {
+            Cow::Borrowed(_) => (None, true),
+            Cow::Owned(changed) => (Some(changed), true),
+        }
     }
 
     /// A text with everything from `from` on looked at; what is before only tells surroundings.
@@ -291,9 +335,15 @@ impl Redactor {
                 (at.start + from..at.end + from, text)
             })
             .collect();
-        for find in finds {
-            if form == Form::Json && is_bare_number(text, &find.at) {
-                continue;
+        for mut find in finds {
+            if form == Form::Json {
+                if is_bare_number(text, &find.at) {
+                    continue;
+                }
+                find.at.start += rest_of_escape(text, &find.at);
+                if find.at.is_empty() {
+                    continue;
+                }
             }
             let rule = &self.rules[find.rule];
             count(counts, rule.label);
@@ -351,7 +401,7 @@ impl Redactor {
         finds
     }
 
-    /// The rule that hides a word which goes on without end and can only become a token.
+    /// The rule that hides a word which goes on and can only become a token.
     fn unfinished(&self, word: &str) -> Option<&'static str> {
         let is_token = word.starts_with("eyJ") && word.contains('.');
         let hides = |rule: &&Rule| {
@@ -382,6 +432,21 @@ fn is_bare_number(json: &str, at: &Range<usize>) -> bool {
     let before = json[..at.start].trim_end().chars().next_back();
     let is_number = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
     json[at.clone()].chars().all(is_number) && matches!(before, Some(':' | ',' | '['))
+}
+
+/// How much of a find belongs to an escape that has begun before it, as in `\nann@example.com`.
+fn rest_of_escape(json: &str, at: &Range<usize>) -> usize {
+    let before = &json[..at.start];
+    let backslashes = before.len() - before.trim_end_matches('\\').len();
+    let length = match json.as_bytes()[at.start] {
+        _ if backslashes % 2 == 0 => 0,
+        b'u' => 5,
+        _ => 1,
+    };
+    match json.is_char_boundary(at.start + length) {
+        true => length.min(at.len()),
+        false => 0,
+    }
 }
 
 fn count(counts: &mut Counts, label: &'static str) {

@@ -2,7 +2,8 @@
 //!
 //! Redaction and token counting both look at what people wrote, and at nothing else: names of members,
 //! numbers, ids, images and schemas are not theirs. The text must be valid JSON; callers have read it
-//! before. Nothing recurses, so depth costs memory only, up to a limit.
+//! before. Nothing recurses, so depth costs memory only, up to a limit. [`containers`] finds the lists and
+//! objects that are the value of a member, for what is left out as a whole.
 
 use std::ops::Range;
 
@@ -35,6 +36,10 @@ impl Place<'_> {
         if self.is_input {
             return true;
         }
+        // A picture that a model has made, or what a tool told.
+        if self.key == "result" {
+            return !is_base64(raw);
+        }
         let is_structure = matches!(
             self.key,
             "model"
@@ -52,6 +57,9 @@ impl Place<'_> {
                 | "file_id"
                 | "data"
                 | "file_data"
+                | "embedding"
+                | "b64_json"
+                | "partial_image_b64"
                 | "media_type"
                 | "format"
                 | "detail"
@@ -100,10 +108,29 @@ fn is_data_url(raw: &str) -> bool {
     !head.contains(' ') && (!is_prose(data) || !data.replace("\\/", "").contains([' ', '\\']))
 }
 
+/// Longest text that is prose whatever it is made of.
+const WORD_BYTES_MAX: usize = 256;
+
+/// True for what is too long for a word and has nothing but the symbols of base64 in it.
+fn is_base64(raw: &str) -> bool {
+    let is_symbol = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'\\');
+    raw.len() > WORD_BYTES_MAX && raw.bytes().all(is_symbol)
+}
+
 struct Level<'a> {
+    /// Where it begins.
+    start: usize,
     is_object: bool,
+    /// True when it is the value of a member itself, and no item of a list.
+    is_member: bool,
     awaits_key: bool,
     place: Place<'a>,
+}
+
+enum Value<'a> {
+    String(Text<'a>),
+    /// A list or an object, once it has ended.
+    Container,
 }
 
 /// Calls `visit` for each string that is a value: its place, where its inside lies, and the text. False
@@ -112,6 +139,30 @@ pub fn strings<'a>(
     json: &'a str,
     mut visit: impl FnMut(Place<'a>, Range<usize>, Text<'a>),
 ) -> bool {
+    walk(json, |place, at, value| {
+        if let Value::String(text) = value {
+            visit(place, at, text);
+        }
+    })
+}
+
+/// Where the lists and objects are that a member of that name has for its value, apart from each other,
+/// in their order. Those of schemas and of what tools are called with are somebody else's.
+pub(crate) fn containers(json: &str, name: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    walk(json, |place, at, value| {
+        let is_named = place.key == name && !place.is_schema && !place.is_input;
+        if is_named && matches!(value, Value::Container) {
+            // What is inside has ended before.
+            while found.pop_if(|inner| inner.start > at.start).is_some() {}
+            found.push(at);
+        }
+    });
+    found
+}
+
+/// Calls `visit` for each string that is a value, and for each container that is one of a member.
+fn walk<'a>(json: &'a str, mut visit: impl FnMut(Place<'a>, Range<usize>, Value<'a>)) -> bool {
     let bytes = json.as_bytes();
     let mut levels: Vec<Level<'a>> = Vec::with_capacity(16);
     let mut too_deep = 0_usize;
@@ -139,7 +190,7 @@ pub fn strings<'a>(
                             is_input: level.place.is_input,
                         };
                     }
-                    _ => visit(place, inside, Text(raw.into())),
+                    _ => visit(place, inside, Value::String(Text(raw.into()))),
                 }
             }
             b'{' | b'[' if levels.len() == DEPTH_MAX => too_deep += 1,
@@ -149,14 +200,18 @@ pub fn strings<'a>(
                 let is_call = matches!(place.key, "input" | "arguments");
                 place.is_input |= is_object && is_member && is_call;
                 levels.push(Level {
+                    start: at - 1,
                     is_object,
+                    is_member,
                     awaits_key: is_object,
                     place,
                 });
             }
             b'}' | b']' if too_deep > 0 => too_deep -= 1,
             b'}' | b']' => {
-                levels.pop();
+                if let Some(level) = levels.pop().filter(|level| level.is_member) {
+                    visit(level.place, level.start..at, Value::Container);
+                }
             }
             b',' if too_deep == 0 => {
                 if let Some(level) = levels.last_mut() {

@@ -2,27 +2,41 @@
 //!
 //! A find may be cut anywhere, so the end of each text is held back until it cannot be the beginning of
 //! one: usually the last word, with a run of digits the run. What is held is bounded, and let go when its
-//! text ends. Texts of one answer (choices, blocks, thoughts, arguments of calls) are told apart.
+//! text ends. Texts of one answer (choices, blocks, thoughts, arguments of calls) are told apart; what a
+//! frame holds as a whole is looked at like an answer that is not in pieces.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::find::{CONTEXT_BYTES, is_key_byte};
-use super::{Counts, Find, Form, Redactor, Vault, Way};
+use super::{Counts, Form, Redactor, Vault, Way};
 use crate::event_stream::{Frame, Framing, Splitter};
-use crate::json::{escape_into, strings};
+use crate::json::{self, Place, escape_into, strings};
 
 /// Most bytes of a text that are held back.
 pub const HOLD_BACK_MAX: usize = 512;
+/// How far back an expression of the configuration is looked for.
+const REACH: usize = HOLD_BACK_MAX / 2;
 /// Texts of one answer; beyond, the oldest is let go.
 const TEXTS_MAX: usize = 64;
 
 /// Looks at an answer in pieces.
 #[derive(Debug)]
 pub struct StreamRedactor {
-    redactor: Redactor,
-    vault: Vault,
+    look: Look,
     splitter: Splitter,
     texts: Vec<Text>,
+}
+
+/// What texts are looked at with.
+#[derive(Debug)]
+struct Look {
+    redactor: Redactor,
+    vault: Vault,
     counts: Counts,
 }
 
@@ -36,18 +50,101 @@ struct Text {
     held: String,
     /// Characters of a find that is still going on are dropped.
     is_swallowing: bool,
-    /// The last frame that carried it: its event, and what stood around its text.
+    /// The last frame that carried it: its event, the frame without its texts, and where this one was.
     event: Bytes,
-    before: String,
-    after: String,
+    frame: Arc<str>,
+    at: usize,
 }
 
-/// Tells texts apart: the member, the outer and the inner index of its frame.
+/// Tells texts apart: the member, or for a `delta` that is a text the event, and the outer and the inner
+/// index of its frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     key: String,
     outer: u64,
     inner: u64,
+}
+
+impl Name {
+    /// What its texts are: arguments of calls are JSON.
+    fn form(&self) -> Form {
+        let is_json = self.key == "partial_json" || self.key.contains("arguments");
+        match is_json {
+            true => Form::Json,
+            false => Form::Prose,
+        }
+    }
+}
+
+/// What a frame says of itself.
+struct Told<'f> {
+    /// The event of OpenAI's responses, in its own words.
+    event: &'f str,
+    ends: Ends,
+    /// No text of it goes on in another frame.
+    is_whole: bool,
+}
+
+impl<'f> Told<'f> {
+    fn read(values: &'f [(Place<'_>, Range<usize>, json::Text<'_>)]) -> Self {
+        let mut told = Self {
+            event: "",
+            ends: Ends::Nothing,
+            is_whole: false,
+        };
+        for (place, _, text) in values {
+            match (place.key, text.raw()) {
+                ("finish_reason", reason) if !reason.is_empty() => told.ends(Ends::OfIndex),
+                ("type", kind) => told.reads(kind),
+                _ => {}
+            }
+        }
+        told
+    }
+
+    /// What a member `type` tells, in Anthropic's words and those of OpenAI's responses.
+    fn reads(&mut self, kind: &'f str) {
+        match kind {
+            "content_block_stop" => self.ends(Ends::OfIndex),
+            "message_delta" | "message_stop" | "error" => {
+                self.ends(Ends::All);
+                self.is_whole = true;
+            }
+            _ if kind.starts_with("response.") => {
+                self.event = kind;
+                self.is_whole = !kind.ends_with("delta");
+                if matches!(
+                    kind.rsplit('.').next(),
+                    Some("done" | "completed" | "failed" | "incomplete")
+                ) {
+                    self.ends(Ends::All);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ends(&mut self, ends: Ends) {
+        if self.ends != Ends::All {
+            self.ends = ends;
+        }
+    }
+
+    /// The key of a text that comes in pieces.
+    fn piece<'p>(&'p self, place: &Place<'p>) -> Option<&'p str> {
+        match place.key {
+            _ if place.is_input || place.is_schema => None,
+            "delta" => Some(self.event),
+            "content" | "reasoning_content" | "reasoning" | "refusal" | "text" | "thinking"
+            | "summary" | "transcript" | "partial_json" | "arguments" => Some(place.key),
+            _ => None,
+        }
+    }
+
+    /// True for sounds, which are written in base64.
+    fn is_sound(&self, place: &Place<'_>) -> bool {
+        place.key == "delta" && self.event.ends_with("audio.delta")
+    }
 }
 
 /// Which texts end with a frame.
@@ -59,47 +156,84 @@ enum Ends {
     All,
 }
 
-impl Ends {
-    /// What a member `type` tells, in Anthropic's words and those of OpenAI's responses.
-    fn or_by(self, kind: &str) -> Self {
-        match kind {
-            "content_block_stop" => Self::OfIndex,
-            "message_delta" | "message_stop" | "error" => Self::All,
-            _ if kind.starts_with("response.") && !kind.ends_with(".delta") => Self::All,
-            _ => self,
+/// A JSON text with some of its strings replaced.
+struct Splice<'j> {
+    json: &'j str,
+    from: usize,
+    out: String,
+}
+
+impl<'j> Splice<'j> {
+    fn new(json: &'j str) -> Self {
+        Self {
+            json,
+            from: 0,
+            out: String::with_capacity(json.len()),
         }
+    }
+
+    /// Puts a text in the place of a string's inside.
+    fn replace(&mut self, inside: &Range<usize>, plain: &str) {
+        self.out.push_str(&self.json[self.from..inside.start]);
+        escape_into(&mut self.out, plain);
+        self.from = inside.end;
+    }
+
+    fn end(mut self) -> String {
+        self.out.push_str(&self.json[self.from..]);
+        self.out
+    }
+}
+
+impl Look {
+    /// A string that is there as a whole, absent when nothing has changed.
+    fn string(&mut self, place: &Place<'_>, plain: &str) -> Option<String> {
+        let Self {
+            redactor,
+            vault,
+            counts,
+        } = self;
+        let may_be_json = place.is_arguments();
+        let (changed, _) = redactor.string(plain, may_be_json, Way::Back, vault, counts);
+        changed
+    }
+
+    /// All strings of a frame, absent when nothing has changed.
+    fn json(&mut self, json: &str) -> Option<String> {
+        let Self {
+            redactor,
+            vault,
+            counts,
+        } = self;
+        redactor.json(json, Way::Back, vault, counts, true).0
     }
 }
 
 impl StreamRedactor {
-    pub(super) fn new(redactor: Redactor, vault: Vault, frame_bytes_max: usize) -> Self {
+    pub(super) fn new(redactor: Redactor, vault: Vault) -> Self {
         Self {
-            redactor,
-            vault,
-            splitter: Splitter::new(Framing::Sse, frame_bytes_max),
+            look: Look {
+                redactor,
+                vault,
+                counts: Counts::new(),
+            },
+            // What comes in is whole frames of an answer, which has a limit of its own.
+            splitter: Splitter::new(Framing::Sse, usize::MAX),
             texts: Vec::new(),
-            counts: Counts::new(),
         }
     }
 
     /// What was found so far.
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        &self.look.counts
     }
 
-    /// Takes a piece of the client's stream and adds what may leave to `out`.
+    /// Takes a piece of the client's stream, as [`AnswerStream`](crate::call::AnswerStream) gives it, and
+    /// adds what may leave to `out`.
     pub fn push(&mut self, piece: Bytes, out: &mut Vec<Bytes>) {
         self.splitter.push(piece);
-        loop {
-            match self.splitter.next_frame() {
-                Ok(Some(frame)) => self.frame(frame, out),
-                Ok(None) => return,
-                Err(error) => {
-                    // Too large to look at, and so too large to pass on.
-                    self.splitter = Splitter::new(Framing::Sse, error.limit);
-                    return;
-                }
-            }
+        while let Ok(Some(frame)) = self.splitter.next_frame() {
+            self.frame(frame, out);
         }
     }
 
@@ -114,7 +248,7 @@ impl StreamRedactor {
     fn frame(&mut self, frame: Frame, out: &mut Vec<Bytes>) {
         let Some(json) = std::str::from_utf8(&frame.data)
             .ok()
-            .filter(|json| json.starts_with('{'))
+            .filter(|json| json.trim_start().starts_with('{'))
         else {
             // `[DONE]`, or a comment.
             if !frame.data.is_empty() {
@@ -123,156 +257,272 @@ impl StreamRedactor {
             out.push(frame.raw);
             return;
         };
-        let (outer, inner) = indices(json);
-        let mut edits = Vec::new();
-        let mut ends = Ends::Nothing;
-        strings(json, |place, inside, text| match place.key {
-            "finish_reason" => ends = Ends::OfIndex,
-            "type" => ends = ends.or_by(text.raw()),
-            "content" | "reasoning_content" | "refusal" | "text" | "thinking" | "partial_json"
-            | "arguments" | "delta" => {
-                edits.push((place.key, inside, text.plain().into_owned()));
-            }
-            _ => {}
+        let json = self.look.redactor.without_logprobs(json);
+        let mut values = Vec::new();
+        strings(&json, |place, inside, text| {
+            values.push((place, inside, text));
         });
-        let is_last = ends != Ends::Nothing;
-        let has_text = edits.iter().any(|(_, _, text)| !text.is_empty());
-        // A last piece of text goes out with what is held of it.
-        if is_last && !(has_text && ends == Ends::OfIndex) {
-            self.let_go(|name| ends == Ends::All || name.outer == outer, out);
+        let told = Told::read(&values);
+        let changed = if told.is_whole {
+            if told.ends == Ends::All {
+                self.let_go(|_| true, out);
+            }
+            self.look.json(&json)
+        } else {
+            self.pieces(&json, &values, &told, &frame.event, out)
+        };
+        match (changed, json) {
+            (Some(json), _) => out.push(sse(&frame.event, &json)),
+            (None, Cow::Owned(json)) => out.push(sse(&frame.event, &json)),
+            (None, Cow::Borrowed(_)) => out.push(frame.raw),
         }
-        if edits.is_empty() {
-            out.push(frame.raw);
-            return;
-        }
-        let mut written = String::with_capacity(json.len());
-        let mut from = 0;
-        let mut has_changed = false;
-        for (key, inside, plain) in edits {
-            let name = Name {
+    }
+
+    /// A frame with pieces of texts, absent when nothing has changed.
+    fn pieces(
+        &mut self,
+        json: &str,
+        values: &[(Place<'_>, Range<usize>, json::Text<'_>)],
+        told: &Told<'_>,
+        event: &Bytes,
+        out: &mut Vec<Bytes>,
+    ) -> Option<String> {
+        let (outer, inner) = indices(json);
+        let named = |place: &Place<'_>, text: &json::Text<'_>| {
+            let key = told.piece(place).filter(|_| !text.is_empty())?;
+            Some(Name {
                 key: key.to_owned(),
                 outer,
                 inner,
+            })
+        };
+        let is_last = told.ends == Ends::OfIndex;
+        if is_last {
+            // A last piece goes out with what is held of its text.
+            let goes_on = |name: &Name| {
+                let mut names = values
+                    .iter()
+                    .filter_map(|(place, _, text)| named(place, text));
+                names.any(|carried| carried == *name)
             };
-            let text = self.text(name, out);
-            let held = std::mem::take(&mut self.texts[text].held);
-            let whole = if held.is_empty() {
-                plain.clone()
+            self.let_go(|name| name.outer == outer && !goes_on(name), out);
+        }
+        let calls = memmem::find(json.as_bytes(), b"\"tool_calls\"").unwrap_or(json.len());
+        let (mut written, mut blank) = (Splice::new(json), Splice::new(json));
+        let mut carried = Vec::new();
+        let mut has_changed = false;
+        for (place, inside, text) in values {
+            let plain = text.plain();
+            let changed = if let Some(name) = named(place, text) {
+                if told.is_sound(place) {
+                    continue;
+                }
+                let at = self.text(&name, out);
+                let free = self.texts[at].push(&plain, is_last, &mut self.look);
+                blank.replace(inside, "");
+                carried.push((name, blank.out.len()));
+                (free != plain).then_some(free)
             } else {
-                held + &plain
+                let is_prose = place.is_prose(text.raw());
+                let changed = is_prose.then(|| self.look.string(place, &plain)).flatten();
+                // What names a call is told once.
+                let is_name = inside.start > calls && matches!(place.key, "id" | "name");
+                if is_name || changed.is_some() {
+                    let text = changed.as_deref().filter(|_| !is_name).unwrap_or_default();
+                    blank.replace(inside, text);
+                }
+                changed
             };
-            let free = self.advance(text, whole, is_last);
-            self.texts[text].event = frame.event.clone();
-            self.texts[text].before = json[..inside.start].to_owned();
-            self.texts[text].after = json[inside.end..].to_owned();
-            if free != plain {
+            if let Some(changed) = changed {
                 has_changed = true;
-                written.push_str(&json[from..inside.start]);
-                escape_into(&mut written, &free);
-                from = inside.end;
+                written.replace(inside, &changed);
             }
         }
-        if !has_changed {
-            out.push(frame.raw);
-            return;
+        if is_last {
+            self.texts.retain(|text| text.name.outer != outer);
+        } else if !carried.is_empty() {
+            let frame: Arc<str> = blank.end().into();
+            for (name, at) in carried {
+                let text = self.text(&name, out);
+                let text = &mut self.texts[text];
+                text.event = event.clone();
+                text.frame = frame.clone();
+                text.at = at;
+            }
         }
-        written.push_str(&json[from..]);
-        out.push(sse(&frame.event, &written));
+        has_changed.then(|| written.end())
     }
 
     /// The place of a text; a new one may push out the oldest.
-    fn text(&mut self, name: Name, out: &mut Vec<Bytes>) -> usize {
-        if let Some(at) = self.texts.iter().position(|text| text.name == name) {
+    fn text(&mut self, name: &Name, out: &mut Vec<Bytes>) -> usize {
+        if let Some(at) = self.texts.iter().position(|text| text.name == *name) {
             return at;
         }
         if self.texts.len() == TEXTS_MAX {
             let oldest = self.texts[0].name.clone();
             self.let_go(|name| *name == oldest, out);
-            self.texts.remove(0);
         }
         self.texts.push(Text {
-            name,
+            name: name.clone(),
             context: String::new(),
             held: String::new(),
             is_swallowing: false,
             event: Bytes::new(),
-            before: String::new(),
-            after: String::new(),
+            frame: Arc::default(),
+            at: 0,
         });
         self.texts.len() - 1
     }
 
-    /// Looks at what is there of a text and gives what may leave; the rest is held.
-    fn advance(&mut self, at: usize, mut whole: String, is_last: bool) -> String {
-        let text = &mut self.texts[at];
-        if text.is_swallowing {
+    /// Ends texts: what is held of each is written in a frame like its last one.
+    fn let_go(&mut self, ends: impl Fn(&Name) -> bool, out: &mut Vec<Bytes>) {
+        let texts = std::mem::take(&mut self.texts);
+        for mut text in texts {
+            if !ends(&text.name) {
+                self.texts.push(text);
+                continue;
+            }
+            if text.held.is_empty() {
+                continue;
+            }
+            let free = text.push("", true, &mut self.look);
+            let mut frame = Splice::new(&text.frame);
+            frame.replace(&(text.at..text.at), &free);
+            out.push(sse(&text.event, &frame.end()));
+        }
+    }
+}
+
+impl Text {
+    /// Takes a piece and gives what may leave; the rest is held.
+    fn push(&mut self, piece: &str, is_last: bool, look: &mut Look) -> String {
+        let mut whole = std::mem::take(&mut self.held);
+        whole.push_str(piece);
+        if self.is_swallowing {
             let end = whole.bytes().position(|b| !is_key_byte(b));
-            text.is_swallowing = end.is_none();
+            self.is_swallowing = end.is_none();
             whole.drain(..end.unwrap_or(whole.len()));
         }
-        let mut cut = if is_last {
-            whole.len()
-        } else {
-            safe_cut(&whole, self.redactor.has_regex())
-        };
-        let from = text.context.len();
-        let seen = format!("{}{whole}", text.context);
-        let finds = self.redactor.finds(&seen, from);
-        if let Some(find) = finds
-            .iter()
-            .find(|find| find.at.start < from + cut && find.at.end > from + cut)
-        {
-            cut = find.at.start - from;
-        }
+        let from = self.context.len();
         let mut mask = None;
-        if whole.len() - cut > HOLD_BACK_MAX {
-            // What goes on beyond all bounds is hidden from its beginning, if it is one word.
-            let is_going_on = |find: &&Find| find.at.end == seen.len() && self.redactor.hides(find);
-            mask = self.redactor.unfinished(&whole[cut..]);
-            text.is_swallowing = mask.is_some() || finds.iter().any(|find| is_going_on(&find));
-            if mask.is_some() {
-                whole.truncate(cut);
+        let cut = match is_last {
+            true => whole.len(),
+            false => {
+                let spans = Spans::find(&self.context, &whole, look);
+                let cut = spans.cut(&whole, look.redactor.has_regex());
+                match spans.endless(&whole, cut) {
+                    None => cut,
+                    Some(span) => {
+                        // What goes on beyond all bounds is hidden from its beginning.
+                        self.is_swallowing = span.is_hidden;
+                        mask = span.mask;
+                        if mask.is_some() {
+                            whole.truncate(cut);
+                        }
+                        whole.len()
+                    }
+                }
             }
-            cut = whole.len();
-        }
-        let seen = &seen[..from + cut];
-        let form = match text.name.key.as_str() {
-            "partial_json" | "arguments" => Form::Json,
-            _ => Form::Prose,
         };
-        let (vault, counts) = (&mut self.vault, &mut self.counts);
-        let free = self
+        let mut seen = std::mem::take(&mut self.context);
+        seen.push_str(&whole[..cut]);
+        self.held = whole.split_off(cut);
+        let (vault, counts) = (&mut look.vault, &mut look.counts);
+        let form = self.name.form();
+        let free = look
             .redactor
-            .text(seen, from, form, Way::Back, vault, counts);
+            .text(&seen, from, form, Way::Back, vault, counts);
         let mut free = free.into_owned();
         if let Some(label) = mask {
             free.push('[');
             free.push_str(label);
             free.push(']');
         }
-        text.held = whole.split_off(cut);
         let mut keep = seen.len().saturating_sub(CONTEXT_BYTES);
         while !seen.is_char_boundary(keep) {
             keep += 1;
         }
-        text.context = seen[keep..].to_owned();
+        seen.drain(..keep);
+        self.context = seen;
         free
     }
+}
 
-    /// Writes what is held of the texts that end, each in a frame like its last one.
-    fn let_go(&mut self, ends: impl Fn(&Name) -> bool, out: &mut Vec<Bytes>) {
-        for at in 0..self.texts.len() {
-            if self.texts[at].held.is_empty() || !ends(&self.texts[at].name) {
-                continue;
-            }
-            let held = std::mem::take(&mut self.texts[at].held);
-            let free = self.advance(at, held, true);
-            let text = &self.texts[at];
-            let mut json = text.before.clone();
-            escape_into(&mut json, &free);
-            json.push_str(&text.after);
-            out.push(sse(&text.event, &json));
+/// What of a text leaves as one or not at all.
+struct Spans(Vec<Span>);
+
+struct Span {
+    at: Range<usize>,
+    is_hidden: bool,
+    /// The label of what is no find yet and can become nothing else.
+    mask: Option<&'static str>,
+}
+
+impl Spans {
+    /// Finds, placeholders, and at the end what may become a token.
+    fn find(context: &str, text: &str, look: &Look) -> Self {
+        let Look {
+            redactor, vault, ..
+        } = look;
+        let from = context.len();
+        let seen = format!("{context}{text}");
+        let finds = redactor.finds(&seen, from);
+        let finds = finds.into_iter().map(|find| Span {
+            at: find.at.start - from..find.at.end - from,
+            is_hidden: redactor.hides(&find),
+            mask: None,
+        });
+        let placeholders = vault.placeholders(text).into_iter().map(|(at, _)| Span {
+            at,
+            is_hidden: false,
+            mask: None,
+        });
+        let word = text.bytes().rposition(|b| !is_key_byte(b));
+        let word = word.map_or(0, |before| text.ceil_char_boundary(before + 1));
+        let token = redactor.unfinished(&text[word..]).map(|label| Span {
+            at: word..text.len(),
+            is_hidden: true,
+            mask: Some(label),
+        });
+        Self(finds.chain(placeholders).chain(token).collect())
+    }
+
+    /// Up to where a text may leave: all but its end, and never within a span. No more than
+    /// [`HOLD_BACK_MAX`] bytes stay behind it, but for a span that is [endless](Self::endless).
+    fn cut(&self, text: &str, has_regex: bool) -> usize {
+        let cut = self.before(safe_cut(text, has_regex));
+        if text.len() - cut <= HOLD_BACK_MAX {
+            return cut;
         }
+        let cut = self.before(text.floor_char_boundary(text.len() - REACH));
+        if text.len() - cut <= HOLD_BACK_MAX {
+            return cut;
+        }
+        // Too long to wait for, but it has ended.
+        let begun = self.0.iter().filter(|span| span.at.start == cut);
+        let end = begun.map(|span| span.at.end).max();
+        end.filter(|end| *end < text.len()).unwrap_or(cut)
+    }
+
+    /// The place, or the begin of the span that it is in.
+    fn before(&self, mut at: usize) -> usize {
+        while let Some(span) = self
+            .0
+            .iter()
+            .find(|span| span.at.start < at && at < span.at.end)
+        {
+            at = span.at.start;
+        }
+        at
+    }
+
+    /// The span that goes on from a cut to the end, when it is too long to be held.
+    fn endless(&self, text: &str, cut: usize) -> Option<&Span> {
+        let is_long = text.len() - cut > HOLD_BACK_MAX;
+        let mut begun = self.0.iter().filter(|span| span.at.start == cut);
+        begun
+            .find(|span| span.at.end == text.len())
+            .filter(|_| is_long)
     }
 }
 
@@ -283,9 +533,12 @@ fn sse(event: &[u8], json: &str) -> Bytes {
         frame.extend_from_slice(event);
         frame.push(b'\n');
     }
-    frame.extend_from_slice(b"data: ");
-    frame.extend_from_slice(json.as_bytes());
-    frame.extend_from_slice(b"\n\n");
+    for line in json.split('\n') {
+        frame.extend_from_slice(b"data: ");
+        frame.extend_from_slice(line.as_bytes());
+        frame.push(b'\n');
+    }
+    frame.push(b'\n');
     frame.into()
 }
 
@@ -306,26 +559,18 @@ fn indices(json: &str) -> (u64, u64) {
 }
 
 /// Up to where no find can begin that goes on behind the end: the begin of the last word, and of the words
-/// before it that may belong to a number.
+/// before it that may belong to a number; with an expression of the configuration, which may match across
+/// words, [`REACH`] bytes.
 fn safe_cut(text: &str, has_regex: bool) -> usize {
-    if has_regex {
-        let mut cut = text.len().saturating_sub(HOLD_BACK_MAX / 2);
-        while !text.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        return cut;
-    }
     let is_space = |c: char| c.is_whitespace();
-    let mut cut = text.rfind(is_space).map_or(0, |at| at + space(text, at));
+    let mut cut = last_word(text);
     // `GB82 WEST …` has words of letters between its digits; a plain word between two ends a number.
     while cut > 0 {
         let before = text[..cut].trim_end_matches(is_space);
         if text[before.len()..cut].contains('\n') {
             break;
         }
-        let start = before
-            .rfind(is_space)
-            .map_or(0, |at| at + space(before, at));
+        let start = last_word(before);
         let word = &before[start..];
         let may_belong = word.bytes().any(|b| b.is_ascii_digit())
             || word.len() <= 4 && word.bytes().all(|b| b.is_ascii_uppercase())
@@ -335,9 +580,18 @@ fn safe_cut(text: &str, has_regex: bool) -> usize {
         }
         cut = start;
     }
-    cut
+    if !has_regex {
+        return cut;
+    }
+    let reach = text.floor_char_boundary(text.len().saturating_sub(REACH));
+    cut.min(last_word(&text[..reach]))
 }
 
-fn space(text: &str, at: usize) -> usize {
-    text[at..].chars().next().map_or(1, char::len_utf8)
+/// Where the last word begins.
+fn last_word(text: &str) -> usize {
+    let space = text.char_indices().rfind(|(_, c)| c.is_whitespace());
+    space.map_or(0, |(at, c)| at + c.len_utf8())
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,3 +92,28 @@ async fn what_is_blocked_goes_nowhere() {
         1
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_within_the_limit_is_not_lost_for_what_it_is_converted_to() {
+    let words = "word ".repeat(1000);
+    let event = format!(
+        "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{words}{MAIL}\"}}}}\n"
+    );
+    let stream = format!(
+        "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude\",\"content\":[],\"usage\":{{\"input_tokens\":8,\"output_tokens\":1}}}}}}\n\n{event}\nevent: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"end_turn\"}},\"usage\":{{\"output_tokens\":7}}}}\n\nevent: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
+    );
+    let provider = Provider::start([Answer::sse(&stream)]).await;
+    let mut service = service(AiProvider::Anthropic, &provider);
+    service.redaction = vec![Redaction {
+        kind: RedactionKind::Email,
+        action: RedactionAction::Mask,
+    }];
+    let case = Case::new(service);
+    let limit = event.len();
+    let _gateway = case
+        .serve_with(|http| http.ai_event_bytes_max = limit)
+        .await;
+    let text = case.chat(&chat(true)).await.text();
+    assert_eq!(content(&text), format!("{words}[EMAIL]"), "{text:.300}");
+    assert_eq!(frames(&text).last().unwrap(), "[DONE]");
+}

@@ -194,7 +194,7 @@ impl<'c> Asking<'_, '_, 'c> {
         let event_bytes_max = self.line.worker.settings.ai_event_bytes_max;
         tally.streams(
             answering.stream(event_bytes_max),
-            redactor.map(|redactor| redactor.stream(vault, event_bytes_max)),
+            redactor.map(|redactor| redactor.stream(vault)),
         );
         let mut head = Response {
             status: response.status,
