@@ -113,6 +113,20 @@ annotations:
 {{- default (printf "%s-grpc-client-tls" (include "nantian-gw.fullname" .)) .Values.dataplane.xdsTLS.existingSecret -}}
 {{- end -}}
 
+{{/* Which certificates of the stream the chart makes itself, as JSON: "server", "client", both or none. */}}
+{{- define "nantian-gw.ownCertificates" -}}
+{{- $made := list -}}
+{{- if and .Values.certs.generate (not .Values.certs.certManager.enabled) -}}
+{{- if and .Values.controlplane.enabled .Values.controlplane.grpcTLS.enabled (not .Values.controlplane.grpcTLS.existingSecret) -}}
+{{- $made = append $made "server" -}}
+{{- end -}}
+{{- if and .Values.dataplane.enabled .Values.dataplane.xdsTLS.enabled (not .Values.dataplane.xdsTLS.existingSecret) -}}
+{{- $made = append $made "client" -}}
+{{- end -}}
+{{- end -}}
+{{- $made | toJson -}}
+{{- end -}}
+
 {{- define "nantian-gw.adminSecret" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}

@@ -13,10 +13,12 @@ use e2e::process::{DATA_PLANE, Process};
 use e2e::published;
 use serde_json::Value;
 
+mod disruption;
 mod kustomize;
 mod readme;
 mod rights;
 mod schema;
+mod told;
 
 /// The value files that come with the chart.
 const FILES: &[&str] = &["dev", "staging", "production", "ai-gateway", "standalone"];

@@ -26,6 +26,41 @@
 {{- toYaml (mergeOverwrite $config (deepCopy $values.config)) -}}
 {{- end -}}
 
+{{/*
+How old pods give way to new ones: (list . strategy). Two pods that take the same port of a node cannot
+run beside each other on it, so there the old one goes first. Kubernetes refuses nought for both, and
+for a DaemonSet anything else for both, so what is said of one decides the other.
+*/}}
+{{- define "nantian-gw.dataplane.strategy" -}}
+{{- $strategy := deepCopy (default dict (index . 1)) -}}
+{{- if eq (default "RollingUpdate" $strategy.type) "RollingUpdate" -}}
+{{- $steps := default dict $strategy.rollingUpdate -}}
+{{- $surge := $steps.maxSurge -}}
+{{- $unavailable := $steps.maxUnavailable -}}
+{{- $nought := list "0" "0%" -}}
+{{- if kindIs "invalid" $surge -}}
+{{- if kindIs "invalid" $unavailable -}}
+{{- $unavailable = ternary 1 0 (include "nantian-gw.dataplane.takesNodePorts" (index . 0) | eq "true") -}}
+{{- end -}}
+{{- $surge = ternary 1 0 (has (toString $unavailable) $nought) -}}
+{{- else if kindIs "invalid" $unavailable -}}
+{{- $unavailable = ternary 1 0 (has (toString $surge) $nought) -}}
+{{- end -}}
+{{- $_ := set $strategy "rollingUpdate" (dict "maxSurge" $surge "maxUnavailable" $unavailable) -}}
+{{- end -}}
+{{- toYaml $strategy -}}
+{{- end -}}
+
+{{- define "nantian-gw.dataplane.takesNodePorts" -}}
+{{- $takes := .Values.dataplane.hostNetwork -}}
+{{- range .Values.dataplane.extraContainers -}}
+{{- range .ports -}}
+{{- if .hostPort }}{{ $takes = true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $takes -}}
+{{- end -}}
+
 {{/* The pod of Deployment and DaemonSet. */}}
 {{- define "nantian-gw.dataplane.pod" -}}
 {{- $values := .Values.dataplane -}}
