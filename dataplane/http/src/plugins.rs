@@ -15,6 +15,7 @@ use std::task::{Context as Task, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::select_all;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
@@ -73,6 +74,7 @@ impl Running {
             done: VecDeque::new(),
             had_trailers: false,
             running: None,
+            held: None,
         }))
     }
 }
@@ -90,8 +92,13 @@ pub(crate) struct BodyLine {
     /// Frames that passed.
     done: VecDeque<Frame>,
     had_trailers: bool,
-    running: Option<Pin<Box<dyn Future<Output = Passed>>>>,
+    running: Option<Way>,
+    /// What a plugin holds back and may let go before another frame comes.
+    held: Option<Way>,
 }
+
+/// Frames on their way.
+type Way = Pin<Box<dyn Future<Output = Passed>>>;
 
 impl BodyLine {
     /// Frames that were read already come first.
@@ -101,10 +108,36 @@ impl BodyLine {
 
     /// What follows from a frame that is at hand; behind [`Frame::End`] there must be no other.
     pub(crate) async fn pass(&mut self, frame: Frame) -> Passed {
+        self.way_of(frame).await
+    }
+
+    fn way_of(&mut self, frame: Frame) -> impl Future<Output = Passed> + use<> {
         let had_trailers = self.had_trailers;
         self.had_trailers |= matches!(frame, Frame::Trailers(_));
         let (chain, facts) = (self.chain.clone(), self.facts.clone());
-        through(chain, facts, self.direction, frame, had_trailers).await
+        let frames = VecDeque::from([frame]);
+        through(chain, 0, facts, self.direction, frames, had_trailers)
+    }
+
+    /// What follows when a plugin lets go of what it holds; nothing while none holds anything.
+    fn way_of_held(&self) -> Option<Way> {
+        let direction = self.direction;
+        let let_go = |(at, stream): (usize, &Rc<Stream>)| {
+            let stream = stream.clone();
+            let holds = stream.holds(direction);
+            holds.then(|| Box::pin(async move { (at, stream.let_go(direction).await) }))
+        };
+        let holding: Vec<_> = self.chain.iter().enumerate().filter_map(let_go).collect();
+        if holding.is_empty() {
+            return None;
+        }
+        let (chain, facts, had_trailers) =
+            (self.chain.clone(), self.facts.clone(), self.had_trailers);
+        Some(Box::pin(async move {
+            let ((at, piece), ..) = select_all(holding).await;
+            let frames = passed(piece, &facts)?.into_iter().collect();
+            through(chain, at + 1, facts, direction, frames, had_trailers).await
+        }))
     }
 
     /// The next frame that passed; `next` gives those that come in. Behind [`Frame::End`] it must not be
@@ -126,28 +159,38 @@ impl BodyLine {
             }
             let frame = match self.raw.pop_front() {
                 Some(frame) => frame,
-                None => ready!(next(cx))?,
+                None => match next(cx)? {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        self.held = self.held.take().or_else(|| self.way_of_held());
+                        let Some(held) = &mut self.held else {
+                            return Poll::Pending;
+                        };
+                        let done = ready!(held.as_mut().poll(cx));
+                        self.held = None;
+                        self.done = done?;
+                        continue;
+                    }
+                },
             };
-            let had_trailers = self.had_trailers;
-            self.had_trailers |= matches!(frame, Frame::Trailers(_));
-            let (chain, facts) = (self.chain.clone(), self.facts.clone());
-            let through = through(chain, facts, self.direction, frame, had_trailers);
-            self.running = Some(Box::pin(through));
+            // Plugins are shown the frame with what they hold.
+            self.held = None;
+            self.running = Some(Box::pin(self.way_of(frame)));
         }
     }
 }
 
-/// One frame through all plugins.
+/// Frames through all plugins from that one on.
 async fn through(
     chain: Rc<[Rc<Stream>]>,
+    from: usize,
     facts: Rc<RequestFacts>,
     direction: Direction,
-    frame: Frame,
+    mut frames: VecDeque<Frame>,
     had_trailers: bool,
 ) -> Passed {
-    let mut frames = VecDeque::from([frame]);
-    for stream in chain.iter() {
-        let mut passed = VecDeque::new();
+    for stream in chain.iter().skip(from) {
+        let mut next = VecDeque::new();
         for frame in frames {
             let (piece, rest) = match frame {
                 Frame::Data(data) => (stream.body(direction, data, false).await, None),
@@ -162,21 +205,22 @@ async fn through(
                     (piece, Some(Frame::End))
                 }
             };
-            match piece {
-                Ok(Piece::Pass(data)) if data.is_empty() => {}
-                Ok(Piece::Pass(data)) => passed.push_back(Frame::Data(data)),
-                Ok(Piece::Held) => {}
-                Ok(Piece::Respond(local)) => {
-                    let reply = answer(local, facts.is_grpc);
-                    return Err(Box::new(reply));
-                }
-                Err(failed) => return Err(Box::new(failure(failed))),
-            }
-            passed.extend(rest);
+            next.extend(passed(piece, &facts)?);
+            next.extend(rest);
         }
-        frames = passed;
+        frames = next;
     }
     Ok(frames)
+}
+
+/// What goes on of a body, or the answer that ends the request.
+fn passed(piece: Result<Piece, Failed>, facts: &RequestFacts) -> Result<Option<Frame>, Box<Reply>> {
+    match piece {
+        Ok(Piece::Pass(data)) => Ok((!data.is_empty()).then_some(Frame::Data(data))),
+        Ok(Piece::Held) => Ok(None),
+        Ok(Piece::Respond(local)) => Err(Box::new(answer(local, facts.is_grpc))),
+        Err(failed) => Err(Box::new(failure(failed))),
+    }
 }
 
 /// The answer to a request that a plugin could not serve.
@@ -234,15 +278,13 @@ pub(crate) fn sent_head(request: &Request, scheme: &'static str) -> Head {
 
 fn head_of(request: &Request, fields: HeaderMap, scheme: &'static str) -> Head {
     let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    Head {
-        pseudo: vec![
-            (":method", copied(request.method.as_str())),
-            (":path", copied(request.target.as_str())),
-            (":authority", copied(request.authority.as_str())),
-            (":scheme", Bytes::from_static(scheme.as_bytes())),
-        ],
-        ..Head::of(announced(fields, request.body))
-    }
+    let pseudo = vec![
+        (":method", copied(request.method.as_str())),
+        (":path", copied(request.target.as_str())),
+        (":authority", copied(request.authority.as_str())),
+        (":scheme", Bytes::from_static(scheme.as_bytes())),
+    ];
+    Head::new(pseudo, announced(fields, request.body))
 }
 
 /// Takes a head back from plugins; nothing when they made it unfit to be sent.
@@ -276,10 +318,7 @@ pub(crate) fn take_request(request: &mut Request, mut head: Head) -> Option<()> 
 pub(crate) fn response_head(response: &mut Response) -> Head {
     let fields = std::mem::take(&mut response.headers);
     let status = Bytes::copy_from_slice(response.status.as_str().as_bytes());
-    Head {
-        pseudo: vec![(":status", status)],
-        ..Head::of(announced(fields, response.body))
-    }
+    Head::new(vec![(":status", status)], announced(fields, response.body))
 }
 
 /// Takes a head back from plugins; nothing when they made it unfit to be sent.

@@ -16,12 +16,14 @@ use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::{self, free_port};
-use dataplane_testkit::{Backend, SnapshotBuilder};
+use dataplane_testkit::backend::{Kind, Script, Step};
+use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder};
 use http::Request;
 use ir::cluster::ClusterProtocol;
 use ir::listener::ListenerProtocol;
 use ir::wasm::{WasmFailure, WasmNetwork, WasmSource};
 use ir::{Snapshot, WasmPlugin};
+use tokio::time::timeout;
 
 use crate::support::{Gateway, at, http_route};
 
@@ -43,6 +45,8 @@ pub(crate) fn module(functions: &str) -> Bytes {
         (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
         (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+        (import "env" "proxy_set_effective_context" (func $effective (param i32) (result i32)))
         (memory (export "memory") 2)
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
@@ -257,6 +261,41 @@ async fn bodies_are_changed_both_ways() {
         assert_eq!(said["body_bytes"], "<hello>".len());
         assert!(said["headers"]["content-length"].is_null());
     }
+}
+
+/// As one does that asks another service about each part: the next may come only when this one arrived.
+#[tokio::test]
+async fn a_part_that_is_held_arrives_once_it_is_let_go() {
+    let holds = module(
+        r#"(global $held (mut i32) (i32.const 0))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+          (global.set $held (local.get 0)) (drop (call $tick (i32.const 10))) (i32.const 1))
+        (func (export "proxy_on_tick") (param i32)
+          (drop (call $tick (i32.const 0)))
+          (drop (call $effective (global.get $held)))
+          (drop (call $continue (i32.const 1))))"#,
+    );
+    let at_rule = At {
+        rule: vec![plugin("shop/p", holds), plugin("shop/q", adds('q'))],
+        ..At::default()
+    };
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    let steps = [
+        Step::ReadHead,
+        Step::Send(Bytes::from_static(head)),
+        Step::Hold,
+    ];
+    let origin = Backend::start("slow", Kind::Scripted(Script::new(steps))).await;
+    let port = free_port();
+    let snapshot = snapshot(port, at_rule, [&origin, &origin]);
+    let _gateway = Gateway::serving(&snapshot).await;
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    let get = Request::get("http://x.example.com/").body(()).unwrap();
+    let mut exchange = client.open(get).await.unwrap();
+    exchange.finish().unwrap();
+    assert_eq!(exchange.head().await.unwrap().status, 200);
+    let next = timeout(DEADLINE, exchange.next()).await;
+    assert_eq!(next.unwrap().unwrap().unwrap(), "first");
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::pairs;
 
-/// Bytes of all names and values that a plugin may bring a head to.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Fields that it may bring it to.
-const FIELDS_MAX: usize = 256;
+/// Bytes of names and values that plugins may add to a head, however large it came.
+const ADDED_BYTES_MAX: isize = 64 * 1024;
+/// Fields that they may add.
+const ADDED_FIELDS_MAX: isize = 256;
 
 /// Fields that plugins may not write: they would change where a message ends, or whom it is for.
 const NOT_TO_WRITE: [&str; 8] = [
@@ -34,6 +34,15 @@ pub struct Head {
     pub fields: HeaderMap,
     /// A pseudo field was written.
     pub is_rewritten: bool,
+    /// What plugins added beyond what they removed.
+    added: Added,
+}
+
+/// Fields and bytes; below zero where more was removed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Added {
+    fields: isize,
+    bytes: isize,
 }
 
 /// A plugin wrote what may not stand in a head.
@@ -41,12 +50,18 @@ pub struct Head {
 pub(crate) struct NotAllowed;
 
 impl Head {
-    /// A head without pseudo fields, such as trailers.
-    pub fn of(fields: HeaderMap) -> Self {
+    /// A head as it came.
+    pub fn new(pseudo: Vec<(&'static str, Bytes)>, fields: HeaderMap) -> Self {
         Self {
+            pseudo,
             fields,
             ..Self::default()
         }
+    }
+
+    /// A head without pseudo fields, such as trailers.
+    pub fn of(fields: HeaderMap) -> Self {
+        Self::new(Vec::new(), fields)
     }
 
     /// The value of a pseudo field.
@@ -89,7 +104,7 @@ impl Head {
             return self.set_pseudo(name, value);
         }
         let (name, value) = field(name, value)?;
-        self.has_room_for(&name, &value)?;
+        self.added = self.added.and((&name, &value))?;
         self.fields.append(name, value);
         Ok(())
     }
@@ -99,8 +114,7 @@ impl Head {
             return self.set_pseudo(name, value);
         }
         let (name, value) = field(name, value)?;
-        self.fields.remove(&name);
-        self.has_room_for(&name, &value)?;
+        self.added = self.without(&name).and((&name, &value))?;
         self.fields.insert(name, value);
         Ok(())
     }
@@ -108,6 +122,7 @@ impl Head {
     /// Removes a field; one that is not there, and a pseudo field, stays as it is.
     pub(crate) fn remove(&mut self, name: &[u8]) {
         if let Ok(name) = HeaderName::from_bytes(name) {
+            self.added = self.without(&name);
             self.fields.remove(name);
         }
     }
@@ -116,12 +131,13 @@ impl Head {
     pub(crate) fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), NotAllowed> {
         let mut next = Self {
             pseudo: self.pseudo.clone(),
-            ..Self::default()
+            fields: HeaderMap::new(),
+            is_rewritten: self.is_rewritten,
+            added: self.added.less(self.fields.iter()),
         };
         for (name, value) in pairs {
             next.add(name, value)?;
         }
-        next.is_rewritten |= self.is_rewritten;
         *self = next;
         Ok(())
     }
@@ -130,7 +146,9 @@ impl Head {
         let mut all = self.pseudo.iter_mut();
         let known = all.find(|(it, _)| it.as_bytes() == name);
         let (_, known) = known.ok_or(NotAllowed)?;
-        if value.len() > HEAD_BYTES_MAX || value.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
+        if value.len().cast_signed() > ADDED_BYTES_MAX
+            || value.iter().any(|byte| *byte < b' ' || *byte == 0x7f)
+        {
             return Err(NotAllowed);
         }
         if known != value {
@@ -140,14 +158,38 @@ impl Head {
         Ok(())
     }
 
-    fn has_room_for(&self, name: &HeaderName, value: &HeaderValue) -> Result<(), NotAllowed> {
-        let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-        let held = self.fields.iter().map(bytes).sum::<usize>();
-        match self.fields.len() < FIELDS_MAX && held + bytes((name, value)) <= HEAD_BYTES_MAX {
-            true => Ok(()),
+    /// What has been added once that field is gone.
+    fn without(&self, name: &HeaderName) -> Added {
+        let values = self.fields.get_all(name).iter();
+        self.added.less(values.map(|value| (name, value)))
+    }
+}
+
+type Field<'a> = (&'a HeaderName, &'a HeaderValue);
+
+impl Added {
+    /// With one field more, if there is room for it.
+    fn and(self, field: Field<'_>) -> Result<Self, NotAllowed> {
+        let with = Self {
+            fields: self.fields + 1,
+            bytes: self.bytes + bytes(field),
+        };
+        match with.fields <= ADDED_FIELDS_MAX && with.bytes <= ADDED_BYTES_MAX {
+            true => Ok(with),
             false => Err(NotAllowed),
         }
     }
+
+    fn less<'a>(self, fields: impl Iterator<Item = Field<'a>>) -> Self {
+        fields.fold(self, |added, field| Self {
+            fields: added.fields - 1,
+            bytes: added.bytes - bytes(field),
+        })
+    }
+}
+
+fn bytes((name, value): Field<'_>) -> isize {
+    (name.as_str().len() + value.len()).cast_signed()
 }
 
 fn field(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NotAllowed> {
@@ -213,8 +255,32 @@ mod tests {
         let mut head = head();
         let large = vec![b'v'; 1024];
         let added = (0..10_000).take_while(|_| head.add(b"x", &large).is_ok());
-        assert!(added.count() <= HEAD_BYTES_MAX / 1024);
+        assert_eq!(added.count(), 63);
         let added = (0..10_000).take_while(|_| head.add(b"y", b"").is_ok());
-        assert!(added.count() <= FIELDS_MAX);
+        assert!((1..256).contains(&added.count()));
+        head.remove(b"x");
+        head.replace(b"x", &large).unwrap();
+    }
+
+    #[test]
+    fn a_large_head_can_be_changed_and_loses_nothing_to_a_refusal() {
+        let mut head = Head::of(HeaderMap::new());
+        let large = HeaderValue::from_bytes(&[b'v'; 1024]).unwrap();
+        for at in 0..300_u16 {
+            let name = HeaderName::from_bytes(format!("x-{at}").as_bytes()).unwrap();
+            head.fields.insert(name, large.clone());
+        }
+        head.add(b"x-stamp", b"one").unwrap();
+        head.replace(b"x-7", b"short").unwrap();
+        let all = head.clone();
+        let pairs = all.fields.iter();
+        let pairs: Vec<_> = pairs
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .collect();
+        head.set(&pairs).unwrap();
+        assert_eq!(head.fields, all.fields);
+        let too_large = vec![b'v'; 70_000];
+        assert_eq!(head.replace(b"x-7", &too_large), Err(NotAllowed));
+        assert_eq!(head.value(b"x-7").unwrap(), b"short");
     }
 }

@@ -4,7 +4,7 @@
 //! call into the guest and acts on it afterwards. Nothing here calls the guest.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,6 +68,8 @@ pub(crate) struct Host {
     pub(crate) grpc_waiting: Rc<Cell<usize>>,
     /// Queues to be watched.
     pub(crate) queues: Vec<(u32, Arc<Queue>)>,
+    /// Those, and all that are watched already.
+    watched: HashSet<u32>,
     /// Contexts that may go on.
     pub(crate) woken: Vec<u32>,
     /// Clusters that the proxy has.
@@ -249,6 +251,7 @@ impl Host {
             },
             grpc_waiting: Rc::default(),
             queues: Vec::new(),
+            watched: HashSet::new(),
             woken: Vec::new(),
             knows,
             log: LogBudget::default(),
@@ -270,6 +273,13 @@ impl Host {
             if !self.grpc.contains_key(&self.last_call) {
                 return Some(self.last_call);
             }
+        }
+    }
+
+    /// Has the guest told of what comes into that queue; once, however often it asks.
+    pub(crate) fn watch(&mut self, number: u32, queue: Arc<Queue>) {
+        if self.watched.insert(number) {
+            self.queues.push((number, queue));
         }
     }
 

@@ -30,7 +30,7 @@ use crate::plugin::Plugin;
 use crate::settings::Limits;
 use crate::shared::Queue;
 
-/// How much longer than a call an instance may take to come up.
+/// How much longer than a call an instance may take to come up, from its making to its configuration.
 const START_FACTOR: u32 = 5;
 /// Streams that one instance serves at once.
 const STREAMS_MAX: usize = 10_000;
@@ -263,11 +263,10 @@ impl Vm {
             let store = &mut inner.store;
             let host = store.data_mut();
             (host.effective, host.called) = (context, context);
-            let factor = match self.is_starting.get() {
-                true => START_FACTOR,
-                false => 1,
-            };
-            allot(store, &self.plugin.settings.limits, factor);
+            // All calls of a start share what was given to it when it was made.
+            if !self.is_starting.get() {
+                allot(store, &self.plugin.settings.limits, 1);
+            }
             let began = Instant::now();
             let result = function.call(store, params);
             self.plugin.shared.metrics.took(began.elapsed());

@@ -19,6 +19,8 @@ const ENTRIES_MAX: usize = 10_000;
 const DATA_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Queues of a plugin.
 const QUEUES_MAX: usize = 16;
+/// Bytes of the name of one.
+const QUEUE_NAME_BYTES_MAX: usize = 1024;
 /// Entries of one queue.
 const QUEUE_ENTRIES_MAX: usize = 1_000;
 /// Bytes of one queue.
@@ -124,12 +126,14 @@ impl Space {
         Ok(())
     }
 
-    /// The queue of that name, made on first use; nothing when there are too many.
+    /// The queue of that name, made on first use; nothing when there are too many or its name is too long.
     pub(crate) fn register_queue(&self, name: &[u8]) -> Option<(u32, Arc<Queue>)> {
         let mut queues = locked(&self.queues);
         let id = match queues.by_name.get(name) {
             Some(id) => *id,
-            None if queues.queues.len() >= QUEUES_MAX => return None,
+            None if queues.queues.len() >= QUEUES_MAX || name.len() > QUEUE_NAME_BYTES_MAX => {
+                return None;
+            }
             None => {
                 queues.queues.push(Arc::default());
                 let id = u32::try_from(queues.queues.len()).ok()?;

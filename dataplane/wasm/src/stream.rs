@@ -207,8 +207,11 @@ impl Stream {
                 vm.stream(id, |stream| {
                     *stream.trailers(direction) = Some(std::mem::take(trailers));
                     *stream.resumed(direction) = false;
+                    stream.body(direction).is_open = true;
                 });
-                vm.on_trailers(id, at, fields).map(|action| action != 0)
+                let said = vm.on_trailers(id, at, fields);
+                vm.stream(id, |stream| stream.body(direction).is_open = false);
+                said.map(|action| action != 0)
             }
             false => Ok(false),
         };
@@ -217,6 +220,28 @@ impl Stream {
         if let Some(held) = held.flatten() {
             *trailers = held;
         }
+        let rest = take_body(&vm, id, direction);
+        Ok(match self.verdict(settled)? {
+            Verdict::Continue => Piece::Pass(rest),
+            Verdict::Respond(local) => Piece::Respond(local),
+        })
+    }
+
+    /// True while the plugin holds a part of a body back.
+    pub fn holds(&self, direction: Direction) -> bool {
+        let opened = self.opened.borrow();
+        let is_held = |stream: &mut StreamContext| !stream.body(direction).bytes.is_empty();
+        let holds = |(vm, id): &Opened| vm.stream(*id, is_held) == Some(true);
+        !self.is_over.get() && opened.as_ref().is_some_and(holds)
+    }
+
+    /// Waits until the plugin lets go of what it [`holds`](Self::holds), without being shown more of the
+    /// body. May be dropped at any time.
+    pub async fn let_go(&self, direction: Direction) -> Result<Piece, Failed> {
+        let Some((vm, id)) = self.open()? else {
+            return Ok(Piece::Pass(self.rest(direction)));
+        };
+        let settled = self.let_through(&vm, id, direction, true).await;
         let rest = take_body(&vm, id, direction);
         Ok(match self.verdict(settled)? {
             Verdict::Continue => Piece::Pass(rest),
@@ -309,7 +334,7 @@ impl Stream {
         }
     }
 
-    /// Waits while the guest holds the message back.
+    /// Waits while the guest holds the message back, which it may for some time.
     async fn settled(
         &self,
         vm: &Rc<Vm>,
@@ -318,35 +343,39 @@ impl Stream {
         is_held: Result<bool, Broken>,
     ) -> Result<Option<LocalResponse>, Failed> {
         let is_held = is_held.map_err(|Broken| Failed::Trapped)?;
-        let state = || {
-            vm.stream(id, |stream| {
-                let is_free = !is_held || std::mem::take(stream.resumed(direction));
-                (stream.local.take(), is_free)
-            })
-        };
-        let limit = self.slot.plugin.settings.limits.pause;
-        let waiting = async {
-            loop {
-                match state() {
-                    None => return Err(Failed::Trapped),
-                    Some((Some(local), _)) => return Ok(Some(local)),
-                    Some((None, true)) => return Ok(None),
-                    Some((None, false)) if vm.is_broken() => return Err(Failed::Trapped),
-                    Some((None, false)) => {}
-                }
-                let wake = vm.stream(id, |stream| stream.wake[direction as usize].clone());
-                if let Some(wake) = wake {
-                    wake.notified().await;
-                }
-            }
-        };
+        let waiting = self.let_through(vm, id, direction, is_held);
         if !is_held {
             return waiting.await;
         }
+        let limit = self.slot.plugin.settings.limits.pause;
         timeout(limit, waiting).await.unwrap_or_else(|_| {
             self.slot.plugin.shared.metrics.failed(PluginFailure::Hold);
             Err(Failed::Trapped)
         })
+    }
+
+    /// Waits until the guest answers, or, where it holds the message back, lets it go.
+    async fn let_through(
+        &self,
+        vm: &Rc<Vm>,
+        id: u32,
+        direction: Direction,
+        is_held: bool,
+    ) -> Result<Option<LocalResponse>, Failed> {
+        loop {
+            let state = vm.stream(id, |stream| {
+                let is_free = !is_held || std::mem::take(stream.resumed(direction));
+                let wake = stream.wake[direction as usize].clone();
+                (stream.local.take(), is_free, wake)
+            });
+            match state {
+                None => return Err(Failed::Trapped),
+                Some((Some(local), ..)) => return Ok(Some(local)),
+                Some((None, true, _)) => return Ok(None),
+                Some((None, false, _)) if vm.is_broken() => return Err(Failed::Trapped),
+                Some((None, false, wake)) => wake.notified().await,
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use e2e::gateway::Standalone;
 use e2e::ports::Ports;
-use http::Request;
+use http::{Method, Request};
 use tempfile::TempDir;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/wasm");
@@ -129,6 +129,13 @@ async fn every_request_of_the_page_is_answered_as_it_says() {
     // Bodies.
     let redacted = ask(&ports, "/redacted", &[], "my secret is safe").await;
     assert_eq!(redacted.json()["body"], "my ****** is safe");
+    let mut client = Http1Client::connect(ports.address(8080)).await.unwrap();
+    let with_trailer = b"POST /redacted HTTP/1.1\r\nhost: localhost\r\n\
+        transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+        5\r\nmy se\r\n4\r\ncret\r\n0\r\nx-sum: 1\r\n\r\n";
+    client.send_bytes(with_trailer).await.unwrap();
+    let redacted = client.read_response(&Method::POST).await.unwrap();
+    assert_eq!(redacted.json()["body"], "my ******");
     let shouted = ask(&ports, "/shouted", &[], "").await;
     let told = shouted.text();
     assert!(told.contains(r#""BACKEND": "ECHO-1""#), "{told}");

@@ -13,6 +13,8 @@ use crate::pairs;
 
 use super::{Done, Guest, Status, handed, handed_two, put_number};
 
+/// Bytes of a call's head, or of the names and the metadata of one by gRPC.
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a call's body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The longest that a call may take.
@@ -40,9 +42,12 @@ pub(super) fn http(
     if !may_call(host, &cluster) {
         return Err(Status::BadArgument.into());
     }
+    if head.len() > HEAD_BYTES_MAX || body.len() > BODY_BYTES_MAX {
+        return Err(Status::BadArgument.into());
+    }
     let head = pairs::decode(head).ok_or(Status::ParseFailure)?;
     let has = |name: &str| head.iter().any(|(it, _)| *it == name.as_bytes());
-    if body.len() > BODY_BYTES_MAX || ![":method", ":path", ":authority"].into_iter().all(has) {
+    if ![":method", ":path", ":authority"].into_iter().all(has) {
         return Err(Status::BadArgument.into());
     }
     let call = HttpCall {

@@ -11,7 +11,7 @@ use crate::callout::{Fields, GrpcCall, GrpcMessage};
 use crate::host::Host;
 use crate::pairs;
 
-use super::calls::{TIMEOUT_MAX, may_call};
+use super::calls::{HEAD_BYTES_MAX, TIMEOUT_MAX, may_call};
 use super::{Done, Guest, Status, Stop, give, handed, put_number};
 
 /// Bytes of messages of one instance that wait to be sent.
@@ -125,7 +125,8 @@ fn begin(
     let [service, method] = names;
     let (service, method) = (text(guest, service)?, text(guest, method)?);
     let (fields, host) = handed(guest, metadata.0, metadata.1)?;
-    if !may_call(host, &cluster) {
+    let bytes = service.len() + method.len() + fields.len();
+    if bytes > HEAD_BYTES_MAX || !may_call(host, &cluster) {
         return Err(Status::BadArgument.into());
     }
     let fields = match fields.is_empty() {

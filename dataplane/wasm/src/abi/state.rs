@@ -118,7 +118,7 @@ pub(super) fn register_queue(guest: &mut Guest<'_>, name: u32, name_len: u32, id
         .space
         .register_queue(name)
         .ok_or(Status::InternalFailure)?;
-    host.queues.push((number, queue));
+    host.watch(number, queue);
     put_number(guest, id, number)
 }
 

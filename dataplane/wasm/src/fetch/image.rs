@@ -50,6 +50,11 @@ pub(super) async fn pull(
         .map_err(|error| FetchError::Image(format!("{reference:?} has no proper name: {error}")))?;
     let mut registry = Registry::new(getter, &image, credentials)?;
     let tag = image.digest().or_else(|| image.tag()).unwrap_or("latest");
+    // No tag has a colon in it.
+    if tag.contains(':') && !tag.starts_with("sha256:") {
+        let message = "is pinned by a digest that is not SHA-256, and so cannot be checked";
+        return Err(FetchError::Image(message.to_owned()));
+    }
     let mut manifest = registry.manifest(tag).await?;
     if let Some(entries) = manifest.get("manifests").and_then(Value::as_array) {
         let chosen = of_index(entries)?;

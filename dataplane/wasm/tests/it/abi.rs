@@ -50,10 +50,8 @@ fn heads_are_read_and_changed_both_ways() {
             assert!(head.is_rewritten && stream.wants_response());
             assert!(!stream.wants_body(Request) && !stream.wants_body(Response));
             stream.sent(&Rc::new(head));
-            let mut head = Head {
-                pseudo: vec![(":status", Bytes::from_static(b"200"))],
-                ..Head::of(HeaderMap::new())
-            };
+            let status = Bytes::from_static(b"200");
+            let mut head = Head::new(vec![(":status", status)], HeaderMap::new());
             stream.head(Response, &mut head, false).await.unwrap();
             assert_eq!(head.pseudo(":status").unwrap(), "500");
             assert_eq!(head.fields, map(&[("x-seen", user)]));
@@ -101,6 +99,57 @@ fn a_body_is_held_until_its_end_and_replaced() {
         assert!(matches!(said, Piece::Pass(all) if all == "<abcd>"));
         let said = stream.body(Response, Bytes::from("r"), true).await.unwrap();
         assert!(matches!(said, Piece::Pass(all) if all == "r"));
+    });
+}
+
+#[test]
+fn a_held_body_can_be_replaced_when_trailers_come() {
+    let bench = Bench::new(
+        r#"
+        (data (i32.const 0) "all")
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_request_trailers") (param i32 i32) (result i32)
+          (drop (call $set_buffer (i32.const 0) (i32.const 0) (i32.const -1) (i32.const 0) (i32.const 3)))
+          (i32.const 0))
+        "#,
+    );
+    run(async {
+        let stream = bench.stream();
+        let mut head = request(&[]);
+        stream.head(Request, &mut head, false).await.unwrap();
+        let said = stream.body(Request, Bytes::from("secret"), false).await;
+        assert!(matches!(said, Ok(Piece::Held)));
+        let mut trailers = Head::of(map(&[("x", "1")]));
+        let said = stream.trailers(Request, &mut trailers).await;
+        assert!(matches!(said, Ok(Piece::Pass(rest)) if rest == "all"));
+    });
+}
+
+#[test]
+fn a_held_body_goes_on_when_it_is_let_go_and_not_with_what_follows() {
+    let bench = Bench::new(
+        r#"
+        (global $held (mut i32) (i32.const 0))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+          (global.set $held (local.get 0)) (drop (call $tick (i32.const 10))) (i32.const 1))
+        (func (export "proxy_on_tick") (param i32)
+          (drop (call $effective (global.get $held)))
+          (drop (call $continue (i32.const 0)))
+          (drop (call $tick (i32.const 0))))
+        "#,
+    );
+    run(async {
+        let stream = bench.stream();
+        let mut head = request(&[]);
+        stream.head(Request, &mut head, false).await.unwrap();
+        for piece in ["first", "second"] {
+            assert!(!stream.holds(Request));
+            let said = stream.body(Request, Bytes::from(piece), false).await;
+            assert!(matches!(said, Ok(Piece::Held)));
+            assert!(stream.holds(Request) && !stream.holds(Response));
+            let said = stream.let_go(Request).await;
+            assert!(matches!(said, Ok(Piece::Pass(rest)) if rest == piece));
+        }
     });
 }
 
@@ -206,13 +255,13 @@ impl Callout for Echo {
 
 /// Calls a cluster, holds the request back, and answers with what the call brought; says 599 when the
 /// call is refused.
-fn caller(cluster: &str) -> String {
+fn caller(cluster: &str, head_bytes: usize) -> String {
     format!(
         r#"
         (data (i32.const 0) "{cluster}")
         (data (i32.const 100) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-          (if (call $http (i32.const 0) (i32.const {}) (i32.const 100) (i32.const 61)
+          (if (call $http (i32.const 0) (i32.const {}) (i32.const 100) (i32.const {head_bytes})
                 (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 200))
             (then (drop (call $reply (i32.const 599) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
               (i32.const 0) (i32.const 0) (i32.const -1)))))
@@ -232,14 +281,17 @@ fn only_clusters_that_are_allowed_are_called() {
         keys: ["other/b:80".into()].into(),
         prefixes: vec!["shop/".into()],
     };
-    for (cluster, network, status) in [
-        ("shop/a:80", shop(), 203),
-        ("other/b:80", shop(), 203),
-        ("other/c:80", shop(), 599),
-        ("shop/unknown:80", shop(), 599),
-        ("shop/a:80", Network::Denied, 599),
+    const HEAD: usize = 61;
+    for (cluster, head_bytes, network, status) in [
+        ("shop/a:80", HEAD, shop(), 203),
+        ("other/b:80", HEAD, shop(), 203),
+        ("other/c:80", HEAD, shop(), 599),
+        ("shop/unknown:80", HEAD, shop(), 599),
+        ("shop/a:80", HEAD, Network::Denied, 599),
+        ("shop/a:80", 70_000, shop(), 599),
     ] {
-        let mut bench = Bench::with(&caller(cluster), |settings| settings.network = network);
+        let module = caller(cluster, head_bytes);
+        let mut bench = Bench::with(&module, |settings| settings.network = network);
         let echo = Rc::new(Echo::default());
         bench.instances = Instances::new(echo.clone());
         run(async {
@@ -395,6 +447,26 @@ fn instructions_are_counted_where_they_are_limited() {
         });
         let spent = r#"plugin_failures_total{plugin="shop/p",kind="fuel"}"#;
         assert_eq!(bench.sample(spent).unwrap() == "0", goes_on);
+    }
+}
+
+#[test]
+fn all_calls_of_a_start_have_one_limit_together() {
+    let spend = |call: &str, result: &str| {
+        format!(
+            r#"(func (export "{call}") (param i32 i32) (result i32)
+            (local $left i32) (local.set $left (i32.const 10000))
+            (loop $l (local.set $left (i32.sub (local.get $left) (i32.const 1))) (br_if $l (local.get $left)))
+            {result})"#
+        )
+    };
+    let starts = spend("proxy_on_vm_start", "(i32.const 1)");
+    let both = starts.clone() + &spend("proxy_on_configure", "(i32.const 1)");
+    // A start has five times of what a call has; either of them alone needs some 50,000 to 80,000.
+    for (module, is_up) in [(starts, true), (both, false)] {
+        let bench = Bench::with(&module, |settings| settings.limits.fuel = Some(18_000));
+        let said = run(bench.stream().head(Request, &mut request(&[]), true));
+        assert_eq!(said.is_ok(), is_up, "{said:?}");
     }
 }
 

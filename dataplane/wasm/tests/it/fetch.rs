@@ -329,6 +329,15 @@ async fn a_registry_that_sends_something_else_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_digest_that_cannot_be_checked_is_not_taken_for_one() {
+    let server = Server::start(|_| HashMap::new()).await;
+    let pinned = format!("plugins/stamp@sha512:{}", "0".repeat(128));
+    let error = fetch(&server.image(&pinned)).await.unwrap_err();
+    assert!(matches!(error, FetchError::Image(_)), "{error}");
+    assert_eq!(server.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_token_is_fetched_with_the_pull_secret() {
     let server = Server::start(|address| {
         let realm = format!(

@@ -39,21 +39,36 @@ struct Redactor(Vec<u8>);
 impl Context for Redactor {}
 
 impl HttpContext for Redactor {
-    fn on_http_request_body(&mut self, size: usize, is_last: bool) -> Action {
+    fn on_http_request_body(&mut self, _: usize, is_last: bool) -> Action {
         if !is_last {
             return Action::Pause;
         }
-        if let Some(mut body) = self.get_http_request_body(0, size) {
-            let length = self.0.len();
-            let mut at = 0;
-            while let Some(found) = body[at..].windows(length).position(|it| it == self.0) {
-                at += found;
-                body[at..at + length].fill(b'*');
-            }
-            if at > 0 || body.starts_with(b"*") {
-                self.set_http_request_body(0, size, &body);
-            }
-        }
+        self.redact();
         Action::Continue
+    }
+
+    // Where trailers follow, no part of the body is the last.
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.redact();
+        Action::Continue
+    }
+}
+
+impl Redactor {
+    fn redact(&self) {
+        let Some(mut body) = self.get_http_request_body(0, usize::MAX) else {
+            return;
+        };
+        let length = self.0.len();
+        let mut is_changed = false;
+        let mut at = 0;
+        while let Some(found) = body[at..].windows(length).position(|it| it == self.0) {
+            at += found;
+            body[at..at + length].fill(b'*');
+            is_changed = true;
+        }
+        if is_changed {
+            self.set_http_request_body(0, usize::MAX, &body);
+        }
     }
 }
