@@ -156,10 +156,10 @@ pub(crate) async fn send(
             // What was read from a pipe cannot be read again.
             (_, Body::Copied(_, length)) if !length.is_empty() => false,
             (_, Body::Pieces(_)) => false,
-            (Again::Safe, _) => true,
+            (Again::Safe | Again::Closing, _) => true,
             // The endpoint may have closed a kept connection just as it was used.
-            (Again::IfIdempotent, _) => is_reused && message.is_repeatable,
-            (Again::Never, _) => false,
+            (Again::Closed, _) => is_reused && message.is_repeatable,
+            (Again::IfIdempotent | Again::Never, _) => false,
         };
         if !may_again || tries == AGAIN_MAX {
             return Err(CallError::Failed(failure.reason));

@@ -63,6 +63,8 @@ pub(crate) struct Context<'c> {
     /// How long the request waited, or waits, for them.
     pub(crate) queued: Duration,
     pub(crate) attempts: u32,
+    /// Of them, how many a kept connection lost that was being closed.
+    pub(crate) races: u8,
     /// Leave of the breaker for the last attempt.
     pub(crate) pass: Option<Pass<'c>>,
     /// What the head of its response says of the endpoint, when somebody wants to know.
@@ -146,6 +148,7 @@ impl<'c> Context<'c> {
             rates: Vec::new(),
             queued: Duration::ZERO,
             attempts: 0,
+            races: 0,
             pass: None,
             answered: None,
             answers_grpc: false,

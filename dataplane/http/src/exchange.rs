@@ -48,8 +48,13 @@ pub(crate) struct Failure {
 /// Whether a failed attempt may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// Nothing of the request can have arrived.
+    /// Nothing of the request can have been processed.
     Safe,
+    /// Nothing either, because the connection took no further request.
+    Closing,
+    /// The connection itself ended before anything came back. The request may have arrived; only an
+    /// idempotent one may be sent again.
+    Closed,
     /// It may have arrived; only an idempotent request may be sent again.
     IfIdempotent,
     /// A response has begun.
@@ -59,6 +64,13 @@ pub(crate) enum Again {
 impl Failure {
     const fn new(reason: Reason, again: Again) -> Self {
         Self { reason, again }
+    }
+
+    /// True when the endpoint was closing the connection just as it was used again: that is nobody's
+    /// fault, and says nothing about the endpoint. What it does to one stream of an HTTP/2 connection
+    /// that lives on is its answer.
+    pub(crate) fn is_race(self, was_reused: bool) -> bool {
+        was_reused && matches!(self.again, Again::Closing | Again::Closed)
     }
 }
 
@@ -486,7 +498,7 @@ impl Receiver<'_> {
                 Ok(0) | Err(_) => {
                     // With a part of the head seen, the request has arrived for sure.
                     let again = if buf.is_empty() {
-                        Again::IfIdempotent
+                        Again::Closed
                     } else {
                         Again::Never
                     };

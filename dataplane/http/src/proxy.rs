@@ -436,7 +436,7 @@ async fn attempts(
             }
             Fault::Unwanted(pause) => pause,
             Fault::Upstream(failure) => {
-                phase::health::failed(ctx, failure.reason, was_reused);
+                phase::health::failed(ctx, failure, was_reused);
                 let failed = Failed {
                     failure,
                     was_reused,

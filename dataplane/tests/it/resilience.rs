@@ -66,7 +66,7 @@ impl Case {
 }
 
 /// Endpoints are left out for a minute after so many failures in a row of either kind.
-fn ejecting(failures: u32) -> BackendPolicy {
+pub(crate) fn ejecting(failures: u32) -> BackendPolicy {
     BackendPolicy {
         outlier_detection: Some(OutlierDetection {
             consecutive_failures: Some(failures),

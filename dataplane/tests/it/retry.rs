@@ -227,6 +227,32 @@ async fn without_a_policy_a_failed_request_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn after_two_kept_connections_that_ended_a_new_one_is_dialled() {
+    const KEPT: usize = 6;
+    // Each connection serves one request and ends with the next.
+    let backend = Backend::start(
+        "b",
+        Kind::Scripted(Script::new([
+            Step::ReadHead,
+            Step::Pause(Duration::from_millis(300)),
+            Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into()),
+            Step::ReadHead,
+        ])),
+    )
+    .await;
+    let case = Case::new(&[backend.address()], None);
+    let _gateway = Gateway::with(&case.snapshot(), |bootstrap| bootstrap.workers = 1).await;
+    let client = Http2Client::connect(at(case.port)).await.unwrap();
+    let burst = (0..KEPT).map(|_| client.get("x", "/"));
+    for response in futures_util::future::join_all(burst).await {
+        assert_eq!(response.unwrap().status, 200);
+    }
+    assert_eq!(backend.connections(), KEPT);
+    assert_eq!(case.http1(get("/")).await.text(), "ok");
+    assert_eq!(backend.connections(), KEPT + 1);
+}
+
+#[tokio::test]
 async fn a_kept_body_arrives_again_byte_by_byte() {
     let cases: [(Kind, ClusterProtocol); 2] = [
         (Kind::Http1, ClusterProtocol::Http),

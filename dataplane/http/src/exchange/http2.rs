@@ -67,7 +67,7 @@ impl Http2 {
         let (response, body) = self.stream.send.send_request(head, ends).map_err(|_| {
             // A connection that is going away, or has used up its numbers; nothing was sent.
             self.stream.give_up_connection();
-            Failure::new(Reason::UpstreamReset, Again::Safe)
+            Failure::new(Reason::UpstreamReset, Again::Closing)
         })?;
         self.is_head_request = request.method == Method::HEAD;
         self.response = Some(response);
@@ -178,21 +178,20 @@ fn poll_head(
 
 /// What an error in place of a head means.
 fn failure(error: &h2::Error) -> Failure {
-    if error.is_remote() && (error.is_go_away() || is_refused(error)) {
-        // RFC 9113 6.8, 8.7: a stream beyond the last that GOAWAY names and a refused one were not
-        // processed.
-        return Failure::new(Reason::UpstreamReset, Again::Safe);
-    }
     if error.is_library() && error.is_reset() {
         // It is this very response that broke the rules.
         return Failure::new(Reason::UpstreamProtocol, Again::Never);
     }
-    // An error of the connection says nothing about what was processed.
-    Failure::new(Reason::UpstreamReset, Again::IfIdempotent)
-}
-
-fn is_refused(error: &h2::Error) -> bool {
-    error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    let again = match error.is_remote() {
+        // RFC 9113 6.8, 8.7: a stream beyond the last that GOAWAY names and a refused one were not
+        // processed.
+        true if error.is_go_away() => Again::Closing,
+        true if error.reason() == Some(h2::Reason::REFUSED_STREAM) => Again::Safe,
+        // The end of the connection says nothing about what was processed.
+        false if error.is_io() => Again::Closed,
+        _ => Again::IfIdempotent,
+    };
+    Failure::new(Reason::UpstreamReset, again)
 }
 
 /// The limits that the codec of HTTP/1.1 holds heads to by itself.

@@ -12,6 +12,7 @@ use dataplane_telemetry::Reason;
 use dataplane_upstream::{Outcome, since_start};
 
 use crate::context::Context;
+use crate::exchange::Failure;
 use crate::message::Response;
 use crate::phase::Step;
 use crate::reply::Reply;
@@ -93,14 +94,13 @@ pub(crate) fn succeeded(ctx: &mut Context<'_>) {
 }
 
 /// The attempt broke. `was_reused` says that the connection had served a request before.
-pub(crate) fn failed(ctx: &mut Context<'_>, reason: Reason, was_reused: bool) {
+pub(crate) fn failed(ctx: &mut Context<'_>, failure: Failure, was_reused: bool) {
     if !ctx.is_watched() {
         return;
     }
-    let is_race = was_reused && ctx.answered.is_none() && reason == Reason::UpstreamReset;
-    match reason {
-        // Closed in the moment in which it was used again: that is nobody's fault.
-        _ if is_race => {}
+    match failure.reason {
+        // That is nobody's fault.
+        _ if failure.is_race(was_reused) => {}
         Reason::ConnectFailed
         | Reason::ConnectTimeout
         | Reason::UpstreamTls

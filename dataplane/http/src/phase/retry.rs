@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderMap, Method, header};
 
 use dataplane_resilience::circuit_breaker::{Breaker, State};
-use dataplane_telemetry::Reason;
 use dataplane_telemetry::metrics::Denied;
 use dataplane_upstream::since_start;
 
@@ -20,6 +19,9 @@ use crate::exchange::{Again, Failure};
 use crate::message::{Response, decimal};
 use crate::retry_policy::{Chance, Policy};
 use crate::settings::Settings;
+
+/// How often a request is sent again because a kept connection ended just then.
+const RACES_MAX: u8 = 2;
 
 /// Facts about the attempt that failed.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +64,8 @@ pub(crate) fn after_failure(
 ) -> Option<Duration> {
     let again = failed.failure.again;
     let may_repeat = match again {
-        Again::Safe => true,
-        Again::IfIdempotent => method.is_idempotent(),
+        Again::Safe | Again::Closing => true,
+        Again::Closed | Again::IfIdempotent => method.is_idempotent(),
         Again::Never => false,
     };
     if !may_repeat || failed.head_sent {
@@ -73,8 +75,8 @@ pub(crate) fn after_failure(
         body_is_gone(ctx);
         return None;
     }
-    let is_race = failed.was_reused && failed.failure.reason == Reason::UpstreamReset;
-    if is_race && ctx.attempts <= settings.connect_retries + 1 {
+    if failed.failure.is_race(failed.was_reused) && ctx.races < RACES_MAX {
+        ctx.races += 1;
         return Some(Duration::ZERO);
     }
     note_tried(ctx);
@@ -82,11 +84,17 @@ pub(crate) fn after_failure(
         return None;
     }
     // Nothing of the request has arrived anywhere: it costs no backend anything.
-    let is_free = again == Again::Safe && ctx.attempts <= settings.connect_retries;
+    let is_unprocessed = matches!(again, Again::Safe | Again::Closing);
+    let is_free = is_unprocessed && ctx.attempts <= settings.connect_retries;
     match (ctx.cluster, &mut ctx.retry) {
         (Some(cluster), Some(policy)) => policy.next(cluster, is_free, Duration::ZERO, chance),
         _ => is_free.then_some(Duration::ZERO),
     }
+}
+
+/// Whether the next attempt may use a kept connection: not once two of them have ended in its hands.
+pub(crate) fn may_reuse(ctx: &Context<'_>) -> bool {
+    ctx.races < RACES_MAX
 }
 
 /// How long dialling the endpoint of the context may take, if less than ever: where another one would

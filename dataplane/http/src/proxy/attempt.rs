@@ -111,7 +111,7 @@ pub(super) async fn attempt(
     let began = ctx.is_watched().then(Instant::now);
     let owner = Owner::new(cluster, &endpoint);
     let settings = &worker.settings;
-    let opened = match Channel::kept(&worker.pool, &peer, owner, settings, watch.now()) {
+    let opened = match kept(worker, ctx, &peer, owner, watch) {
         Some(channel) => Ok(channel),
         None => {
             peer.dialled_within(phase::retry::dial_limit(ctx, settings));
@@ -155,6 +155,18 @@ pub(super) async fn attempt(
             .map_or(Ok(()), |pause| Err(Fault::Unwanted(pause)))
     });
     Attempted { result, was_reused }
+}
+
+/// A kept connection to the endpoint, if the attempt may have one.
+fn kept(
+    worker: &Worker,
+    ctx: &Context<'_>,
+    peer: &Peer,
+    owner: Owner<'_>,
+    watch: &Watch,
+) -> Option<Channel> {
+    let take = || Channel::kept(&worker.pool, peer, owner, &worker.settings, watch.now());
+    phase::retry::may_reuse(ctx).then(take).flatten()
 }
 
 /// How an exchange ended in which nothing broke.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
-use dataplane_testkit::snapshot::free_port;
-use dataplane_testkit::{Backend, DEADLINE, until, within};
+use dataplane_testkit::snapshot::{cluster, free_port};
+use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until, within};
 use http::{Method, Request};
-use tokio::io::AsyncReadExt as _;
+use ir::cluster::ClusterProtocol;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
@@ -18,9 +19,11 @@ use super::frames::{
     DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, Origin, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use super::to_http2;
-use crate::support::{Gateway, at};
+use crate::resilience::ejecting;
+use crate::support::{Gateway, at, http_route, retry};
 
 const CANCEL: u32 = 8;
+const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 const NO_ERROR: u32 = 0;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -262,6 +265,121 @@ async fn a_reset_that_says_nothing_does_not_repeat_a_post() {
         let post = Request::post("/").header("host", "x").body(Bytes::new());
         let response = client.send(post.unwrap()).await.unwrap();
         assert_eq!((response.status.as_u16(), origin.requests()), (502, 1));
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_the_origin_resets_is_no_connection_that_ended() {
+    // The code, how many more attempts the rule allows, and how often the request arrives.
+    for (code, attempts, requests) in [
+        (NO_ERROR, 0, 1),
+        (INTERNAL_ERROR, 0, 1),
+        (CANCEL, 0, 1),
+        (CANCEL, 1, 2),
+        (CANCEL, 5, 6),
+        // It says that nothing was processed.
+        (REFUSED_STREAM, 0, 3),
+    ] {
+        let work = async {
+            let is_first = Rc::new(Cell::new(true));
+            let origin = Origin::start(async move |frames: &mut Frames, request: Frame| {
+                match is_first.replace(false) {
+                    true => ok(frames, request.stream).await,
+                    false => reset(frames, request.stream, code).await,
+                }
+            })
+            .await;
+            let mut route = http_route("shop/r", "", "/", &[("shop/b:80", 1)]);
+            route.rules[0].retry = (attempts > 0).then(|| retry(&[], attempts, 0)).flatten();
+            let port = free_port();
+            let snapshot = SnapshotBuilder::new("v1")
+                .http_listener("infra/gw/http", port)
+                .http_route(route)
+                .h2c_cluster("shop/b:80", &[origin.address])
+                .build();
+            let gateway = Gateway::serving(&snapshot).await;
+            // One connection is served by one worker, hence one pool.
+            let mut client = Http1Client::connect(at(port)).await.unwrap();
+            assert_eq!(client.get("x", "/").await.unwrap().status, 200);
+            let response = client.get("x", "/").await.unwrap();
+            let row = format!("{code} {attempts}");
+            assert_eq!(response.status, 502, "{row}");
+            assert!(response.text().contains("upstream_reset"), "{row}");
+            assert_eq!(origin.requests() - 1, requests, "{row}");
+            assert_eq!(origin.connections(), 1, "{row}");
+            let told = gateway.metric("backend_retries_total", &[]);
+            assert_eq!(told, u64::from(attempts), "{row}");
+        };
+        LocalSet::new().run_until(work).await;
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_resets_every_stream_is_left_out() {
+    for (method, code) in [
+        (Method::GET, CANCEL),
+        (Method::POST, INTERNAL_ERROR),
+        (Method::POST, REFUSED_STREAM),
+    ] {
+        let work = async {
+            let bad = Origin::start(async move |frames: &mut Frames, request: Frame| {
+                reset(frames, request.stream, code).await;
+            })
+            .await;
+            let good = Origin::start(async |frames: &mut Frames, request: Frame| {
+                ok(frames, request.stream).await;
+            })
+            .await;
+            let endpoints = [bad.address, good.address];
+            let mut cluster = cluster("shop/b:80", ClusterProtocol::H2c, &endpoints);
+            cluster.policy = Some(ejecting(3).into());
+            let port = free_port();
+            let snapshot = SnapshotBuilder::new("v1")
+                .http_listener("infra/gw/http", port)
+                .route("shop/r", "", "/", "shop/b:80")
+                .add_cluster(cluster)
+                .build();
+            let gateway = Gateway::serving(&snapshot).await;
+            let mut client = Http1Client::connect(at(port)).await.unwrap();
+            for _ in 0..20 {
+                let request = Request::builder().method(method.clone()).uri("/");
+                let request = request.header("host", "x").body(Bytes::new()).unwrap();
+                client.send(request).await.unwrap();
+            }
+            let ejections = gateway.metric("backend_endpoint_ejections_total", &[]);
+            assert_eq!((bad.requests(), ejections), (3, 1), "{method} {code}");
+        };
+        LocalSet::new().run_until(work).await;
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_costs_an_idempotent_request_nothing() {
+    let work = async {
+        // Each connection serves one request and ends with the next.
+        let served = Rc::new(RefCell::new(Vec::new()));
+        let origin = Origin::start(async move |frames: &mut Frames, request: Frame| {
+            let client = frames.tcp.peer_addr().unwrap();
+            if served.borrow().contains(&client) {
+                let _ = frames.tcp.shutdown().await;
+            } else {
+                served.borrow_mut().push(client);
+                ok(frames, request.stream).await;
+            }
+        })
+        .await;
+        let (_gateway, port) = gateway_to(&origin).await;
+        let mut client = Http1Client::connect(at(port)).await.unwrap();
+        assert_eq!(client.get("x", "/").await.unwrap().status, 200);
+        assert_eq!(client.get("x", "/").await.unwrap().status, 200);
+        assert_eq!((origin.requests(), origin.connections()), (3, 2));
+        let post = Request::post("/")
+            .header("host", "x")
+            .body(Bytes::new())
+            .unwrap();
+        assert_eq!(client.send(post).await.unwrap().status, 502);
+        assert_eq!((origin.requests(), origin.connections()), (4, 2));
     };
     LocalSet::new().run_until(work).await;
 }
