@@ -382,19 +382,24 @@ fn ended_by(worker: &Worker, bind: SocketAddr, limit: LifeLimit) {
 }
 
 fn refused(refusal: Refusal) -> Reply {
-    Reply::with_detail(Reason::BadRequest, refusal.status, refusal.detail)
+    Reply::with_detail(reason_of(refusal.status), refusal.status, refusal.detail)
+}
+
+/// Why a request is refused with that status before anything else is known of it.
+fn reason_of(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::URI_TOO_LONG => Reason::UriTooLong,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadTooLarge,
+        _ => Reason::BadRequest,
+    }
 }
 
 /// Answers a head that cannot be read as a request, then closes (RFC 9112 2.2, 9.6).
 async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: HeadFault) {
     let (reason, status, detail) = match fault {
         HeadFault::Malformed(error) => {
-            let reason = match error.status() {
-                StatusCode::URI_TOO_LONG => Reason::UriTooLong,
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadTooLarge,
-                _ => Reason::BadRequest,
-            };
-            (reason, error.status(), error.detail())
+            let status = error.status();
+            (reason_of(status), status, error.detail())
         }
         HeadFault::Slow | HeadFault::Silent(_) => {
             let detail = "the request head did not arrive in time";

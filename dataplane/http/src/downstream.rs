@@ -404,6 +404,12 @@ impl Http1Sink<'_> {
         let framing = match response.body {
             // With chunks a body that is cut can be told from one that is whole.
             BodyLength::UntilClose if self.version == Version::HTTP_11 => BodyLength::Chunked,
+            // Nothing but trailers can follow: chunks are for who asked for those.
+            BodyLength::Chunked
+                if response.declared == BodyLength::Length(0) && !self.takes_trailers =>
+            {
+                BodyLength::Length(0)
+            }
             body => body.for_version(self.version),
         };
         let is_bodyless = self.is_head || matches!(response.status.as_u16(), 100..200 | 204 | 304);
@@ -444,6 +450,18 @@ impl Http1Sink<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         Poll::Ready(Ok(ready!(self.out.poll_flush(self.io, cx))?))
+    }
+}
+
+/// What ends a body in HTTP/2, without the fields that no trailer may be.
+pub(crate) fn end_of_http2(trailers: Option<HeaderMap>) -> Frame {
+    let Some(mut trailers) = trailers else {
+        return Frame::End;
+    };
+    h1::strip_trailers(&mut trailers);
+    match trailers.is_empty() {
+        true => Frame::End,
+        false => Frame::Trailers(trailers),
     }
 }
 

@@ -19,7 +19,9 @@ pub use encode::{
     BodyEncoder, ChunkPrefix, Connection, Encoded, encode_request_head, encode_response_head,
 };
 pub use error::{BodyError, EncodeError, HeadError};
-pub use hop_by_hop::{is_allowed_in_trailers, is_websocket_upgrade, strip_hop_by_hop};
+pub use hop_by_hop::{
+    is_allowed_in_trailers, is_websocket_upgrade, strip_hop_by_hop, strip_trailers,
+};
 pub use request_head::{RequestHead, Target, Upgrade, request_head};
 pub use response_head::{ResponseHead, response_head};
 

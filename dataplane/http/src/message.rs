@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-use crate::h1::{self, Authority, BodyLength};
+use crate::h1::{self, Authority, BodyLength, HeadError, HeadLimits};
 use crate::path::{self, PathError};
 
 /// The head of a request.
@@ -51,6 +51,15 @@ impl Refusal {
     }
 }
 
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        Self {
+            status: error.status(),
+            detail: error.detail(),
+        }
+    }
+}
+
 impl Request {
     /// Takes over a head that the HTTP/1.1 codec has read and checked.
     pub(crate) fn from_h1(head: h1::RequestHead) -> Result<Self, Refusal> {
@@ -83,15 +92,22 @@ impl Request {
 
     /// Takes over the head of an HTTP/2 stream and checks what RFC 9113 8.2 and 8.3 ask beyond the
     /// frame layer.
-    pub(crate) fn from_h2(parts: http::request::Parts, ends: bool) -> Result<Self, Refusal> {
+    pub(crate) fn from_h2(
+        parts: http::request::Parts,
+        ends: bool,
+        limits: &HeadLimits,
+    ) -> Result<Self, Refusal> {
         let mut headers = parts.headers;
         if parts.method == Method::CONNECT {
             return Err(Refusal::bad_request("CONNECT is not served"));
         }
-        if headers.keys().any(|name| CONNECTION_FIELDS.contains(name)) {
-            return Err(Refusal::bad_request(
-                "a connection field in an HTTP/2 request",
-            ));
+        let target = parts.uri.path_and_query().map_or(0, |it| it.as_str().len());
+        if target > limits.target_bytes_max {
+            return Err(HeadError::UriTooLong.into());
+        }
+        let Special { expects, settings } = Special::of(&headers)?;
+        if settings {
+            headers.remove(HTTP2_SETTINGS);
         }
         let takes_trailers = takes_trailers(&headers);
         if headers.remove(header::TE).is_some() && !takes_trailers {
@@ -107,8 +123,13 @@ impl Request {
             None if ends => BodyLength::None,
             // A length other than 0 without data was refused by the frame layer.
             Some(_) if ends => BodyLength::Length(0),
+            // Trailers may follow a body of no bytes; an end with the head would lose them.
+            Some(BodyLength::Length(0)) => BodyLength::Chunked,
             length => length.unwrap_or(BodyLength::Chunked),
         };
+        if expects {
+            expect(&mut headers, ends || length == Some(BodyLength::Length(0)))?;
+        }
         join_cookies(&mut headers);
         let target = match parts.uri.into_parts().path_and_query {
             Some(target) if target == "*" && parts.method == Method::OPTIONS => target,
@@ -246,13 +267,59 @@ fn unshared(target: &PathAndQuery) -> PathAndQuery {
 }
 
 /// Fields that speak of a connection and have no place in HTTP/2 (RFC 9113 8.2.2).
-const CONNECTION_FIELDS: [HeaderName; 5] = [
+static CONNECTION_FIELDS: [HeaderName; 5] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+/// Belongs to an upgrade from HTTP/1.1 and is never passed on.
+const HTTP2_SETTINGS: &str = "http2-settings";
+
+/// A bit for each length that one of these names has, or `expect`: almost every other name has another one.
+const SPECIAL_LENGTHS: u32 = 1 << 6 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17;
+
+/// Which fields of an HTTP/2 request ask for more than to be passed on.
+#[derive(Debug, Default)]
+struct Special {
+    expects: bool,
+    settings: bool,
+}
+
+impl Special {
+    /// One look at all names is cheaper than a search for each of these.
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut special = Self::default();
+        for name in headers.keys() {
+            let length = name.as_str().len();
+            if length >= 32 || SPECIAL_LENGTHS >> length & 1 == 0 {
+                continue;
+            }
+            if CONNECTION_FIELDS.contains(name) {
+                return Err(Refusal::bad_request(
+                    "a connection field in an HTTP/2 request",
+                ));
+            }
+            special.expects |= *name == header::EXPECT;
+            special.settings |= name == HTTP2_SETTINGS;
+        }
+        Ok(special)
+    }
+}
+
+/// RFC 9110 10.1.1, as the codec of HTTP/1.1 reads it: what means nothing without a body is removed.
+fn expect(headers: &mut HeaderMap, is_bodyless: bool) -> Result<(), Refusal> {
+    let mut values = headers.get_all(header::EXPECT).iter();
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !values.next().is_some_and(is_known) || values.next().is_some() {
+        return Err(HeadError::UnknownExpectation.into());
+    }
+    if is_bodyless {
+        headers.remove(header::EXPECT);
+    }
+    Ok(())
+}
 
 fn takes_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(header::TE).iter().any(|value| {
@@ -386,7 +453,8 @@ mod tests {
             let mut request = http::Request::get(uri).body(()).unwrap();
             let value = HeaderValue::try_from("v".repeat(field_bytes)).unwrap();
             request.headers_mut().insert("x-large", value);
-            let request = Request::from_h2(request.into_parts().0, true).unwrap();
+            let request = Request::from_h2(request.into_parts().0, true, &HeadLimits::REQUEST);
+            let request = request.unwrap();
             assert_eq!(request.target, "/path?query");
             let is_inside = head
                 .as_ptr_range()

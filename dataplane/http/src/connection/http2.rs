@@ -254,8 +254,9 @@ impl Stream {
         let fields = parts.headers.len();
         let ends = stream.is_end_stream();
         let (worker, arrival) = (&self.worker, &*self.arrival);
-        let reply = match Request::from_h2(parts, ends) {
-            Ok(request) if fields <= worker.settings.request_head.fields_max => {
+        let limits = &worker.settings.request_head;
+        let reply = match Request::from_h2(parts, ends, limits) {
+            Ok(request) if fields <= limits.fields_max => {
                 let mut body = RequestBody::http2(stream);
                 let streams = &self.running.0;
                 let timer = streams.timer();

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
-use super::{ClientError, body_room};
+use super::{ClientError, body_room, end_of_http2};
 use crate::h1::{self, BodyDecoder, BodyLength, Frame};
 use crate::io::Duplex;
 use crate::pipe::Writer;
@@ -484,7 +484,7 @@ fn poll_http2(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Fram
             stream.flow_control().release_capacity(data.len())?;
             Frame::Data(data)
         }
-        None => ready!(stream.poll_trailers(cx))?.map_or(Frame::End, Frame::Trailers),
+        None => end_of_http2(ready!(stream.poll_trailers(cx))?),
     };
     Poll::Ready(Ok(frame))
 }

@@ -11,6 +11,7 @@ use super::{NotTaken, Outgoing, Receiver};
 use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::held::Held;
 use crate::io::Duplex;
+use crate::message::decimal;
 use crate::outbox::Outbox;
 use crate::pool::Kept;
 use crate::settings::Settings;
@@ -40,18 +41,23 @@ impl Http1 {
     ) -> (super::Sender<'a>, Receiver<'a>) {
         let mut out = Outbox::default();
         let headers = hop_by_hop_of(request);
+        let length = match request.body {
+            // Nothing but trailers can follow, and mostly nothing does: no reason for chunks.
+            BodyLength::Chunked if says_zero(request.headers) => BodyLength::Length(0),
+            length => length,
+        };
         h1::encode_request_head(
             &mut out.gathered,
             request.method,
             request.target,
             &request.authority.to_header_value(),
             &headers,
-            request.body,
+            length,
         );
         let sender = super::Sender::Http1(Sender {
             io: &self.io,
             out,
-            encoder: BodyEncoder::new(request.body),
+            encoder: BodyEncoder::new(length),
         });
         let receiver = Receiver::Http1 {
             io: &self.io,
@@ -86,6 +92,11 @@ impl Sender<'_> {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.out.poll_flush(self.io, cx)
     }
+}
+
+fn says_zero(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| decimal(length.as_bytes()) == Some(0))
 }
 
 /// The header fields with those that concern this connection alone.

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use dataplane_telemetry::Reason;
 
 use super::{Again, Failure, Head, Outgoing, Receiver, Sender};
+use crate::downstream::end_of_http2;
 use crate::h1::{self, BodyLength, Frame, HeadLimits};
 use crate::message::{Response, decimal};
 use crate::pool::http2::Stream;
@@ -128,7 +129,12 @@ impl Http2 {
             (BodyLength::Length(0), BodyLength::Length(0))
         } else {
             let declared = length.unwrap_or(BodyLength::Chunked);
-            (declared, declared)
+            // Trailers may follow a body of no bytes; an end with the head would lose them.
+            let body = match declared {
+                BodyLength::Length(0) => BodyLength::Chunked,
+                declared => declared,
+            };
+            (body, declared)
         };
         Ok(Head::Final(Response {
             status: head.status,
@@ -157,7 +163,7 @@ impl Http2 {
             }
         }
         let trailers = ready!(body.poll_trailers(cx)).map_err(cut)?;
-        Poll::Ready(Ok(trailers.map_or(Frame::End, Frame::Trailers)))
+        Poll::Ready(Ok(end_of_http2(trailers)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fields that belong to one connection and must not be forwarded, and fields that must not come
 //! as trailers. The proxy calls `strip_hop_by_hop` on every head it passes on, whatever the protocol;
-//! the codec itself filters trailers in both directions.
+//! the codec itself filters trailers in both directions, and
+//! those of HTTP/2 go through `strip_trailers` as they come in.
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
@@ -144,6 +145,20 @@ pub fn is_allowed_in_trailers(name: &HeaderName) -> bool {
                 | "via"
                 | "warning"
         )
+}
+
+/// Removes the fields that may not come after the body.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    // All that most gRPC calls end with, without a look at the list.
+    let is_allowed =
+        |name: &&HeaderName| name.as_str().starts_with("grpc-") || is_allowed_in_trailers(name);
+    if trailers.keys().all(|name| is_allowed(&name)) {
+        return;
+    }
+    let forbidden = trailers.keys().filter(|name| !is_allowed(name));
+    for name in forbidden.cloned().collect::<Vec<_>>() {
+        trailers.remove(name);
+    }
 }
 
 /// The members of a comma-separated value, without the white space around them; empty ones are left out.

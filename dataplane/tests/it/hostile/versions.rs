@@ -1,6 +1,8 @@
 //! What HTTP/1.0, HTTP/1.1 and HTTP/2 say differently, on either side: every row arrives as it was meant.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::client::{ClientError, Response};
 use dataplane_testkit::snapshot::free_port;
 use dataplane_testkit::{Backend, within};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, LocalSet};
@@ -272,8 +274,8 @@ async fn trailers_of_requests_pass_between_the_versions() {
         let mut exchange = client.open(post.body(()).unwrap()).await.unwrap();
         exchange.send("hello").await.unwrap();
         let sum = [(
-            http::HeaderName::from_static("x-sum"),
-            http::HeaderValue::from_static("7"),
+            HeaderName::from_static("x-sum"),
+            HeaderValue::from_static("7"),
         )];
         exchange.finish_with(HeaderMap::from_iter(sum)).unwrap();
         exchange.response().await.unwrap()
@@ -305,6 +307,208 @@ async fn trailers_of_requests_pass_between_the_versions() {
     for response in [over_http1, over_http2(port).await] {
         assert_eq!(response.text(), "hello");
         assert_eq!(response.trailer("x-sum"), "7");
+    }
+}
+
+#[tokio::test]
+async fn trailers_that_speak_of_the_message_do_not_pass_over_http2() {
+    let work = async {
+        // What came of the request's trailers: field blocks of HTTP/2 tell by their length alone.
+        let seen = Rc::new(Cell::new(None));
+        let origin = {
+            let seen = seen.clone();
+            Origin::start(async move |frames: &mut Frames, head: Frame| {
+                let trailers = frames.until(HEADERS, head.stream).await.unwrap();
+                assert_eq!(trailers.flags & END_STREAM, END_STREAM);
+                seen.set(Some(trailers.payload.len()));
+                frames.headers(head.stream, 0, &[(":status", "200")]).await;
+                let fields = [
+                    ("grpc-status", "5"),
+                    ("grpc-message", "gone"),
+                    ("grpc-status-details-bin", "CAU"),
+                    ("x-sum", "7"),
+                    ("set-cookie", "a=b"),
+                    ("content-length", "5"),
+                    ("location", "/evil"),
+                    ("x-forwarded-host", "evil"),
+                ];
+                frames.headers(head.stream, END_STREAM, &fields).await;
+            })
+            .await
+        };
+        let port = free_port();
+        let _gateway = Gateway::serving(&to_http2(port, &[origin.address])).await;
+        let client = Http2Client::connect(at(port)).await.unwrap();
+        for (name, is_kept) in [
+            ("x-sum", true),
+            ("authorization", false),
+            ("x-forwarded-for", false),
+            ("cookie", false),
+        ] {
+            let post = Request::post("http://x/").header("te", "trailers");
+            let mut exchange = client.open(post.body(()).unwrap()).await.unwrap();
+            exchange.send("hello").await.unwrap();
+            let trailers = [("x-other", "1"), (name, &"v".repeat(1000))];
+            let trailers = trailers.map(|(name, value)| {
+                (
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            });
+            exchange
+                .finish_with(trailers.into_iter().collect())
+                .unwrap();
+            let response = exchange.response().await.unwrap();
+            let mut names: Vec<_> = response.trailers.keys().map(HeaderName::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(
+                names,
+                [
+                    "grpc-message",
+                    "grpc-status",
+                    "grpc-status-details-bin",
+                    "x-sum"
+                ]
+            );
+            let length = seen.take().unwrap();
+            assert_eq!(length > 500, is_kept, "{name}: {length} bytes");
+        }
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn trailers_behind_a_body_of_no_bytes_arrive() {
+    let work = async {
+        let origin = Origin::start(async |frames: &mut Frames, head: Frame| {
+            let fields = [(":status", "200"), ("content-length", "0")];
+            frames.headers(head.stream, 0, &fields).await;
+            let trailers = [("grpc-status", "5"), ("x-sum", "7")];
+            frames.headers(head.stream, END_STREAM, &trailers).await;
+        })
+        .await;
+        let port = free_port();
+        let _gateway = Gateway::serving(&to_http2(port, &[origin.address])).await;
+        let client = Http2Client::connect(at(port)).await.unwrap();
+        let over_http2 = client.get("x", "/").await.unwrap();
+        assert_eq!(over_http2.trailer("grpc-status"), "5");
+        let asked = "GET / HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n";
+        let mut client = raw(port, asked).await;
+        let over_http1 = client.read_response(&Method::GET).await.unwrap();
+        assert_eq!(over_http1.trailer("x-sum"), "7");
+        // Who did not ask for any is told the length.
+        let unasked = http1::get(at(port), "x", "/").await.unwrap();
+        assert_eq!(unasked.header("content-length"), "0");
+        let head = raw(port, "HEAD / HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n")
+            .await
+            .read_response(&Method::HEAD)
+            .await
+            .unwrap();
+        assert_eq!(head.header("content-length"), "0");
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+#[tokio::test]
+async fn trailers_behind_a_request_body_of_no_bytes_arrive() {
+    let http2 = Backend::http2("b").await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to_http2(port, &[http2.address()])).await;
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    let post = || Request::post("http://x/echo").header("content-length", "0");
+    let mut exchange = client.open(post().body(()).unwrap()).await.unwrap();
+    let sum = (
+        HeaderName::from_static("x-sum"),
+        HeaderValue::from_static("7"),
+    );
+    exchange.finish_with(HeaderMap::from_iter([sum])).unwrap();
+    let response = exchange.response().await.unwrap();
+    assert_eq!(response.trailer("x-sum"), "7");
+    // HTTP/1.1 is told the length as ever.
+    let http1 = Backend::http1("b").await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to(port, &[http1.address()])).await;
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    let post = Request::post("http://x/").header("content-length", "0");
+    let response = client.send(post.body(Bytes::new()).unwrap()).await.unwrap();
+    let fields = &response.json()["headers"];
+    assert_eq!(fields["content-length"][0], "0");
+    assert!(fields["transfer-encoding"].is_null());
+}
+
+#[tokio::test]
+async fn expectations_mean_the_same_in_every_version() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let gateway = Gateway::serving(&to(port, &[backend.address()])).await;
+    let http2 = Http2Client::connect(at(port)).await.unwrap();
+    for (lines, status) in [
+        (&["100-continue"][..], 200),
+        (&["100-Continue"], 200),
+        (&["200-ok"], 417),
+        (&["100-continue, 200-ok"], 417),
+        (&[""], 417),
+        (&["100-continue", "100-continue"], 417),
+    ] {
+        let mut head = String::from("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n");
+        let mut post = Request::post("http://x/").header("content-length", "2");
+        for line in lines {
+            head += &format!("expect: {line}\r\n");
+            post = post.header("expect", *line);
+        }
+        let mut client = raw(port, &(head + "\r\nhi")).await;
+        let over_http1 = client.read_response(&Method::POST).await.unwrap();
+        let post = post.body(Bytes::from_static(b"hi")).unwrap();
+        let over_http2 = http2.send(post).await.unwrap();
+        for response in [over_http1, over_http2] {
+            assert_eq!(response.status, status, "{lines:?}");
+        }
+    }
+    assert_eq!(gateway.outcomes("bad_request"), 8);
+    // Without a body there is nothing to go on with.
+    let mut client = Frames::connect(at(port), &[]).await;
+    let mut fields = request("GET", "/").to_vec();
+    fields.push(("expect", "100-continue"));
+    client.headers(1, END_STREAM, &fields).await;
+    let seen = client.until(DATA, 1).await.unwrap().payload;
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(seen.contains("x.example.com"), "{seen}");
+    assert!(!seen.contains("expect"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_long_target_is_refused_in_every_version() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let gateway = Gateway::serving(&to(port, &[backend.address()])).await;
+    let http2 = Http2Client::connect(at(port)).await.unwrap();
+    for (bytes, status) in [(16 * 1024, 200), (16 * 1024 + 1, 414)] {
+        for start in ["/", "/?"] {
+            let target = format!("{start:a<bytes$}");
+            let over_http1 = http1::get(at(port), "x", &target).await.unwrap();
+            let over_http2 = http2.get("x", &target).await.unwrap();
+            for response in [over_http1, over_http2] {
+                assert_eq!(response.status, status, "{bytes}");
+            }
+        }
+    }
+    assert_eq!(gateway.outcomes("uri_too_long"), 4);
+}
+
+#[tokio::test]
+async fn settings_of_an_upgrade_go_no_further_in_any_version() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let _gateway = Gateway::serving(&to(port, &[backend.address()])).await;
+    let asked = "GET / HTTP/1.1\r\nhost: x\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n";
+    let mut client = raw(port, asked).await;
+    let over_http1 = client.read_response(&Method::GET).await.unwrap();
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    let get = Request::get("http://x/").header("http2-settings", "AAMAAABkAAQAAP__");
+    let over_http2 = client.send(get.body(Bytes::new()).unwrap()).await.unwrap();
+    for response in [over_http1, over_http2] {
+        assert_eq!(response.status, 200);
+        assert!(response.json()["headers"]["http2-settings"].is_null());
     }
 }
 
