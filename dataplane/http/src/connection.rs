@@ -162,7 +162,7 @@ async fn serve_http1(
         };
         served += 1;
         let is_last = is_last(worker, arrival, served, born);
-        let mut responder = Responder::http1(io, &head);
+        let mut responder = Responder::http1(io, &head, &worker.settings);
         responder.serves(served);
         if is_last || worker.is_saving() {
             responder.close_after();
@@ -412,7 +412,7 @@ async fn refuse_head(worker: &Worker, io: &Duplex, arrival: &Arrival, fault: Hea
         }
     };
     debug!(%reason, detail, "request refused");
-    let mut responder = Responder::http1_for_refusal(io);
+    let mut responder = Responder::http1_for_refusal(io, &worker.settings);
     let reply = Reply::with_detail(reason, status, detail);
     let told = proxy::refuse(worker, arrival, &mut responder, reply).await;
     // There is no room to read what still comes either.

@@ -11,12 +11,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use tokio::time::timeout;
 
 use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::io::Duplex;
 use crate::message::Response;
 use crate::outbox::Outbox;
 use crate::reply::Reply;
+use crate::settings::Settings;
 
 mod request_body;
 
@@ -118,6 +120,7 @@ struct Http1Sink<'a> {
     is_head: bool,
     takes_trailers: bool,
     keep_alive: bool,
+    settings: &'a Settings,
     /// Which request of the connection this is.
     number: u32,
     /// The end of the body is the end of the connection, so a cut must not look like an end.
@@ -125,8 +128,8 @@ struct Http1Sink<'a> {
 }
 
 impl<'a> Responder<'a> {
-    pub(crate) fn http1(io: &'a Duplex, head: &h1::RequestHead) -> Self {
-        let mut responder = Self::http1_for_refusal(io);
+    pub(crate) fn http1(io: &'a Duplex, head: &h1::RequestHead, settings: &'a Settings) -> Self {
+        let mut responder = Self::http1_for_refusal(io, settings);
         if let Sink::Http1(sink) = &mut responder.sink {
             sink.version = head.version;
             sink.is_head = head.method == http::Method::HEAD;
@@ -143,7 +146,7 @@ impl<'a> Responder<'a> {
     }
 
     /// For a request whose head could not be read.
-    pub(crate) fn http1_for_refusal(io: &'a Duplex) -> Self {
+    pub(crate) fn http1_for_refusal(io: &'a Duplex, settings: &'a Settings) -> Self {
         let sink = Http1Sink {
             io,
             out: Outbox::default(),
@@ -152,6 +155,7 @@ impl<'a> Responder<'a> {
             is_head: false,
             takes_trailers: false,
             keep_alive: false,
+            settings,
             number: 1,
             ends_by_close: false,
         };
@@ -242,7 +246,8 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Passes an interim response (1xx) on; RFC 9110 15.2 forbids them to HTTP/1.0 clients.
+    /// Passes an interim response (1xx) on; RFC 9110 15.2 forbids them to HTTP/1.0 clients. A client
+    /// that does not take it in time is gone.
     pub(crate) async fn interim(
         &mut self,
         status: StatusCode,
@@ -258,7 +263,13 @@ impl<'a> Responder<'a> {
                     BodyLength::None,
                     h1::Connection::KeepAlive,
                 );
-                poll_fn(|cx| sink.poll_flush(cx)).await?;
+                if let Poll::Ready(flushed) = poll_fn(|cx| Poll::Ready(sink.poll_flush(cx))).await {
+                    return flushed;
+                }
+                // Boxed, because almost every client has room for it.
+                let limit = sink.settings.write_idle;
+                let flushed = Box::pin(timeout(limit, poll_fn(|cx| sink.poll_flush(cx))));
+                return flushed.await.unwrap_or(Err(ClientError::Gone));
             }
             Sink::Http1(_) => {}
             Sink::Http2 { respond, .. } => {
@@ -496,5 +507,39 @@ pub(crate) fn poll_write_http2(
 pub(crate) fn stamp(headers: &mut HeaderMap, date: &HeaderValue) {
     if !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use crate::io::Io;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interim_response_waits_for_a_client_no_longer_than_any_write() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(connecting, listener.accept());
+        let (tcp, _) = accepted.unwrap();
+        // It reads nothing: at some point neither kernel takes any more.
+        let pause = Duration::from_millis(300);
+        while timeout(pause, tcp.writable()).await.is_ok() {
+            while tcp.try_write(&[0; 64 * 1024]).is_ok() {}
+        }
+        let settings = Settings {
+            write_idle: Duration::from_millis(50),
+            ..Settings::default()
+        };
+        let io = Duplex::new(Io::Plain(tcp));
+        let mut responder = Responder::http1_for_refusal(&io, &settings);
+        let fields = HeaderMap::new();
+        let interim = responder.interim(StatusCode::CONTINUE, &fields);
+        let told = timeout(Duration::from_secs(10), interim).await;
+        assert!(matches!(told, Ok(Err(ClientError::Gone))), "{told:?}");
     }
 }

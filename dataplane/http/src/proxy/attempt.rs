@@ -229,7 +229,10 @@ async fn converse(
             match head {
                 Head::Interim(status, headers) if interims < interims_max => {
                     interims += 1;
+                    // The time it takes is the client's.
+                    watch.await_client_write(true);
                     responder.interim(status, &headers).await?;
+                    watch.await_client_write(false);
                 }
                 Head::Switched(response) if request.wants_websocket => break Err(response),
                 Head::Interim(..) | Head::Switched(_) => return Err(protocol_fault.into()),
