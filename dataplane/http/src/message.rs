@@ -69,11 +69,7 @@ impl Request {
             h1::Target::Authority => return Err(Refusal::bad_request("CONNECT is not served")),
         };
         // HTTP/1.0 may leave the host out; such a request can only match routes for every host.
-        let authority = match head.authority {
-            Some(authority) => authority,
-            None => Authority::parse(Bytes::from_static(b"localhost"))
-                .map_err(|_| Refusal::bad_request("no host"))?,
-        };
+        let authority = head.authority.unwrap_or_else(Authority::unnamed);
         let mut headers = head.headers;
         headers.remove(header::HOST);
         let takes_trailers = takes_trailers(&headers);

@@ -21,9 +21,22 @@ pub struct Authority {
     text: Bytes,
     host_len: usize,
     port: Option<u16>,
+    is_named: bool,
 }
 
 impl Authority {
+    /// For a request that names none, which only HTTP/1.0 may leave out. Whoever must be told one is
+    /// told `localhost`.
+    pub const fn unnamed() -> Self {
+        const TEXT: &[u8] = b"localhost";
+        Self {
+            text: Bytes::from_static(TEXT),
+            host_len: TEXT.len(),
+            port: None,
+            is_named: false,
+        }
+    }
+
     /// Checks the bytes and brings them into lower case; without upper-case letters nothing is copied.
     pub fn parse(text: Bytes) -> Result<Self, HeadError> {
         let host_len = host_len(&text).ok_or(HeadError::BadHost)?;
@@ -41,6 +54,7 @@ impl Authority {
             text,
             host_len,
             port,
+            is_named: true,
         })
     }
 
@@ -50,6 +64,11 @@ impl Authority {
             .get(..self.host_len)
             .and_then(|host| str::from_utf8(host).ok())
             .unwrap_or("")
+    }
+
+    /// What the host is matched by: empty for a request that named none, which no name matches.
+    pub fn routed_host(&self) -> &str {
+        if self.is_named { self.host() } else { "" }
     }
 
     /// The port, when one was named.

@@ -87,7 +87,7 @@ pub(crate) fn view(request: &Request) -> View<'_> {
 
 /// The host as routes name it.
 fn host(request: &Request) -> &str {
-    let host = request.authority.host();
+    let host = request.authority.routed_host();
     host.strip_suffix('.').unwrap_or(host)
 }
 

@@ -11,7 +11,7 @@ use dataplane_testkit::client::http1::{self, Http1Client};
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::client::{ClientError, Response};
 use dataplane_testkit::snapshot::free_port;
-use dataplane_testkit::{Backend, within};
+use dataplane_testkit::{Backend, SnapshotBuilder, within};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -510,6 +510,34 @@ async fn settings_of_an_upgrade_go_no_further_in_any_version() {
         assert_eq!(response.status, 200);
         assert!(response.json()["headers"]["http2-settings"].is_null());
     }
+}
+
+#[tokio::test]
+async fn who_names_no_host_reaches_what_is_for_every_host_and_nothing_else() {
+    let backend = Backend::http1("b").await;
+    for (host, status) in [("", 200), ("localhost", 404), ("*.localhost", 404)] {
+        let port = free_port();
+        let snapshot = SnapshotBuilder::new("v1")
+            .http_listener("infra/gw/http", port)
+            .route("shop/r", host, "/", "shop/b:80")
+            .cluster("shop/b:80", &[backend.address()])
+            .build();
+        let _gateway = Gateway::serving(&snapshot).await;
+        let mut client = raw(port, "GET / HTTP/1.0\r\n\r\n").await;
+        let response = client.read_response(&Method::GET).await.unwrap();
+        assert_eq!(response.status, status, "{host:?}");
+    }
+    // Who names it means it.
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .route("shop/r", "localhost", "/", "shop/b:80")
+        .cluster("shop/b:80", &[backend.address()])
+        .build();
+    let _gateway = Gateway::serving(&snapshot).await;
+    let mut client = raw(port, "GET / HTTP/1.0\r\nhost: localhost\r\n\r\n").await;
+    let response = client.read_response(&Method::GET).await.unwrap();
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test]
