@@ -91,6 +91,7 @@ pub struct Call {
     is_stream: bool,
     wants_usage: bool,
     at_stream_options: Option<Range<usize>>,
+    at_max_tokens: Option<Range<usize>>,
     output_limit: Option<u64>,
     /// The limit stands there by its newer name alone.
     has_newer_limit: bool,
@@ -139,17 +140,20 @@ impl Call {
             .map_err(|_| Failure::invalid("the body is not a JSON object: it is not UTF-8"))?;
         let mut members = Members::read(text)
             .map_err(|error| Failure::invalid(format!("the body is not a JSON object: {error}")))?;
+        // A `null` is none, and is replaced where it stands: twice, readers would differ about it.
+        let at = |name| members.find(name).map(|raw| within(text, raw));
+        let (at_model, at_max_tokens) = (at("model"), at("max_tokens"));
+        let at_stream_options = at("stream_options");
         let model = match members.take("model") {
             None => None,
-            Some(raw) => Some((
+            Some(raw) => Some(
                 Text::of(raw)
                     .ok_or_else(|| Failure::invalid("`model` must be a string").about("model"))?,
-                within(text, raw),
-            )),
+            ),
         };
-        if model
+        if at_model
             .as_ref()
-            .is_some_and(|(_, at)| at.len() > MODEL_BYTES_MAX)
+            .is_some_and(|at| at.len() > MODEL_BYTES_MAX)
         {
             return Err(Failure::invalid("`model` is too long to be one").about("model"));
         }
@@ -179,11 +183,12 @@ impl Call {
             .or_else(|| members.take("max_output_tokens"));
         Ok(Self {
             operation,
-            at_model: model.as_ref().map(|(_, at)| at.clone()),
-            model: model.map_or_else(String::new, |(model, _)| model.plain().into_owned()),
+            at_model,
+            model: model.map_or_else(String::new, |model| model.plain().into_owned()),
             is_stream,
             wants_usage,
-            at_stream_options: options.map(|raw| within(text, raw)),
+            at_stream_options,
+            at_max_tokens,
             output_limit: limit.and_then(json::count),
             has_newer_limit: newer.is_some() && older.is_none(),
             is_empty: text.trim_start_matches(['{', ' ', '\t', '\r', '\n']) == "}",
@@ -240,6 +245,15 @@ impl Call {
     pub fn estimated_input(&self, model: &str) -> u64 {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
         token::of_request(model, text)
+    }
+
+    /// About how many tokens a whole answer is; absent where answers are no text.
+    pub fn estimated_output(&self, body: &[u8]) -> Option<u64> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        match self.operation {
+            Operation::Embeddings | Operation::Models => None,
+            _ => Some(token::of_answer(&self.model, text)),
+        }
     }
 
     /// How many tokens to reserve for question and answer together.
@@ -312,35 +326,28 @@ impl Call {
             .iter()
             .position(|b| *b == b'{')
             .map_or(0, |at| at + 1);
-        let insert = |edits: &mut Vec<_>, mut member: String| {
-            if !self.is_empty {
-                member.push(',');
+        let mut set = |name: &str, at: &Option<Range<usize>>, value: String| match at {
+            Some(at) => edits.push((at.clone(), value)),
+            None => {
+                let comma = if self.is_empty { "" } else { "," };
+                edits.push((start..start, format!("\"{name}\":{value}{comma}")));
             }
-            edits.push((start..start, member));
         };
         if model != self.model {
             let mut quoted = String::new();
             json::quote_plain(&mut quoted, model);
-            match &self.at_model {
-                Some(at) => edits.push((at.clone(), quoted)),
-                None => insert(&mut edits, format!("\"model\":{quoted}")),
-            }
+            set("model", &self.at_model, quoted);
         }
         if let Some(limit) = self.output_limit
             && is_ollama
             && self.operation == Operation::Chat
             && self.has_newer_limit
         {
-            insert(&mut edits, format!("\"max_tokens\":{limit}"));
+            set("max_tokens", &self.at_max_tokens, limit.to_string());
         }
         if self.asks_for_usage() {
-            match &self.at_stream_options {
-                Some(at) => edits.push((at.clone(), self.with_usage(at))),
-                None => insert(
-                    &mut edits,
-                    r#""stream_options":{"include_usage":true}"#.to_owned(),
-                ),
-            }
+            let at = &self.at_stream_options;
+            set("stream_options", at, self.with_usage(at.as_ref()));
         }
         edits.sort_by_key(|(at, _)| at.start);
         let mut pieces = Vec::with_capacity(2 * edits.len() + 1);
@@ -362,8 +369,9 @@ impl Call {
     }
 
     /// The client's options with usage among them.
-    fn with_usage(&self, at: &Range<usize>) -> String {
-        let options = std::str::from_utf8(&self.body[at.clone()]).unwrap_or_default();
+    fn with_usage(&self, at: Option<&Range<usize>>) -> String {
+        let options = at.map_or(&[][..], |at| &self.body[at.clone()]);
+        let options = std::str::from_utf8(options).unwrap_or_default();
         let others = Members::read(options).map(|members| members.others("include_usage"));
         let mut out = String::new();
         let mut object = Object::open(&mut out);

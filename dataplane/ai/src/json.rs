@@ -120,6 +120,12 @@ impl<'a> Members<'a> {
         at.1.take().filter(|value| value.get() != "null")
     }
 
+    /// A member as it stands there, also `null`; it is not taken.
+    pub(crate) fn find(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
+        *value
+    }
+
     /// Names of the members that nobody has taken, those with `null` left out.
     pub fn left(&self) -> impl Iterator<Item = &str> {
         let left = self

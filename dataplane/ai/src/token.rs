@@ -1,8 +1,9 @@
 //! Tokens: counts that providers report, and estimates where they report none.
 //!
 //! [`Usage`] holds what a provider says. [`count`] counts a text with OpenAI's vocabularies, which are
-//! loaded when they are first needed; [`of_request`] adds what a chat costs beyond its text, and [`Meter`]
-//! sees an answer go by in pieces within a bound of memory. Nothing here decides about limits.
+//! loaded when they are first needed; [`of_request`] adds what a chat costs beyond its text, [`of_answer`]
+//! does so for whole answers, and [`Meter`] sees an answer go by in pieces within a bound of memory.
+//! Nothing here decides about limits.
 
 use crate::json::{Text, strings};
 
@@ -14,6 +15,8 @@ const TOKENS_PER_IMAGE: u64 = 765;
 const TOKENS_PER_SMALL_IMAGE: u64 = 85;
 /// Bytes of a text that are counted exactly; beyond, the count is projected.
 pub const EXACT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of the text of a whole answer that are counted exactly, at a price that any call can pay.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of an answer that a [`Meter`] keeps to project from.
 pub const METER_BYTES_MAX: usize = 8 * 1024;
 
@@ -113,8 +116,20 @@ fn project(counted: u64, sample: usize, whole: u64) -> u64 {
 
 /// What the tokens of a request are about, in any client's format. The body must be valid JSON.
 pub fn of_request(model: &str, body: &str) -> u64 {
-    let mut prose = String::with_capacity(body.len().min(EXACT_BYTES_MAX));
-    let mut bytes = 0_u64;
+    of_body(model, body, EXACT_BYTES_MAX)
+}
+
+/// What the tokens of a whole answer are about; of a long one the begin is counted. The body must be
+/// valid JSON.
+pub fn of_answer(model: &str, body: &str) -> u64 {
+    of_body(model, body, ANSWER_BYTES_MAX)
+}
+
+/// Counts `exact` bytes of the text in a body, and projects to all of it.
+fn of_body(model: &str, body: &str, exact: usize) -> u64 {
+    let mut prose = String::with_capacity(body.len().min(exact));
+    // As they are written, which with escapes is longer than the text: those of all, and those counted.
+    let (mut bytes, mut sample) = (0_usize, 0_usize);
     let mut fixed = TOKENS_PER_ANSWER;
     let mut is_small = false;
     strings(body, |place, _, text| {
@@ -126,31 +141,31 @@ pub fn of_request(model: &str, body: &str) -> u64 {
         if text.raw().starts_with("data:image/") || place.key == "data" {
             fixed += TOKENS_PER_IMAGE;
         } else if place.is_prose(text.raw()) || place.is_schema {
-            bytes += text.raw().len() as u64;
-            if prose.len() < EXACT_BYTES_MAX {
+            bytes += text.raw().len();
+            if prose.len() < exact {
                 // Names of members count where they reach the model: in schemas.
                 if place.is_schema {
                     prose.push_str(place.key);
                     prose.push_str(": ");
-                    bytes += place.key.len() as u64 + 2;
+                    bytes += place.key.len() + 2;
+                    sample += place.key.len() + 2;
                 }
-                prose.push_str(&text.plain());
+                let plain = text.plain();
+                let end = plain.floor_char_boundary(exact.saturating_sub(prose.len()));
+                prose.push_str(&plain[..end]);
                 prose.push('\n');
+                sample += match end == plain.len() {
+                    true => text.raw().len(),
+                    false => text.raw().len() * end / plain.len(),
+                };
             }
         }
     });
     if is_small && fixed >= TOKENS_PER_IMAGE {
         fixed -= TOKENS_PER_IMAGE - TOKENS_PER_SMALL_IMAGE;
     }
-    let counted = count(model, &prose);
-    // Escapes make the written form longer than the text; that is no reason to project.
-    let is_whole = prose.len() < EXACT_BYTES_MAX;
-    fixed
-        + if is_whole {
-            counted
-        } else {
-            project(counted, prose.len(), bytes)
-        }
+    let counted = tokenizer(model).count(&prose) as u64;
+    fixed + project(counted, sample, bytes as u64)
 }
 
 /// Sees an answer go by in pieces, to tell how long it was when nobody else does.

@@ -2,10 +2,11 @@
 
 use dataplane_ai::call::Operation::{Chat, Completions, Embeddings, Messages, Models, Responses};
 use dataplane_ai::call::{Call, Operation};
+use dataplane_ai::failure::FailureReason;
 use dataplane_ai::provider::Dialect::{Anthropic, Ollama, OpenAi};
 use http::Method;
 
-use crate::support::{frames, json, send, sent, stream, streamed};
+use crate::support::{frames, json, send, sent, stream, streamed, to};
 
 const ODD: &str = r#"{ "messages":[{"role":"user","content":"caf\u00e9","n":1.0}], "model" : "fast" ,"top_k":9007199254740993,"chat_template_kwargs":{"a":1e5}}"#;
 
@@ -24,6 +25,25 @@ fn only_the_models_name_is_replaced_where_it_stands() {
     );
 }
 
+/// Readers that take the last of two would read `null`.
+#[test]
+fn a_member_that_is_null_is_replaced_where_it_stands() {
+    let nulls = r#"{"model":null,"max_tokens":null,"max_completion_tokens":5,"messages":[]}"#;
+    let expected = r#"{"model":"gpt","max_tokens":null,"max_completion_tokens":5,"messages":[]}"#;
+    assert_eq!(sent(Chat, OpenAi, "gpt", nulls), expected);
+    // To Ollama in OpenAI's format the limit is told by its older name, too.
+    let mut ollama = to(OpenAi, "gpt");
+    ollama.is_ollama = true;
+    let call = Call::read(Chat, nulls.into()).unwrap();
+    let body = call.send(&ollama).unwrap().body.concat();
+    let expected = expected.replace("\"max_tokens\":null", "\"max_tokens\":5");
+    assert_eq!(String::from_utf8(body).unwrap(), expected);
+    // However its name is written.
+    let escaped = r#"{"input":"x","mod\u0065l":null}"#;
+    let expected = r#"{"input":"x","mod\u0065l":"e"}"#;
+    assert_eq!(sent(Embeddings, OpenAi, "e", escaped), expected);
+}
+
 #[test]
 fn a_large_body_is_not_copied() {
     let text = format!(
@@ -32,7 +52,7 @@ fn a_large_body_is_not_copied() {
     );
     let body = bytes::Bytes::from(text);
     let call = Call::read(Chat, body.clone()).unwrap();
-    let sent = call.send(&crate::support::to(OpenAi, "gpt")).unwrap();
+    let sent = call.send(&to(OpenAi, "gpt")).unwrap();
     let range = body.as_ptr_range();
     let copied: usize = sent
         .body
@@ -61,6 +81,10 @@ fn streams_are_asked_for_usage_and_the_clients_options_stay() {
         (
             r#"{"messages":[],"stream":false}"#,
             r#"{"messages":[],"stream":false}"#,
+        ),
+        (
+            r#"{"messages":[],"stream":true,"stream_options":null}"#,
+            r#"{"messages":[],"stream":true,"stream_options":{"include_usage":true}}"#,
         ),
     ];
     for (body, expected) in rows {
@@ -180,6 +204,52 @@ fn responses_are_watched_for_their_usage() {
         (usage.input, usage.output, usage.reasoning),
         (Some(5), Some(6), Some(2))
     );
+}
+
+#[test]
+fn responses_that_fail_are_failures_in_the_providers_words() {
+    let begin = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"status\":\"in_progress\"}}\n\n";
+    for (kind, event, message, code) in [
+        (
+            "error",
+            r#"{"type":"error","code":"server_error","message":"over","param":null,"sequence_number":2}"#,
+            "over",
+            Some("server_error"),
+        ),
+        (
+            "error",
+            r#"{"type":"error","error":{"type":"server_error","message":"full"}}"#,
+            "full",
+            None,
+        ),
+        (
+            "response.failed",
+            r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"rate_limit_exceeded","message":"slow"},"usage":null}}"#,
+            "slow",
+            Some("rate_limit_exceeded"),
+        ),
+        (
+            "response.failed",
+            r#"{"type":"response.failed"}"#,
+            "the provider failed in the middle of its answer",
+            None,
+        ),
+    ] {
+        let text = format!("{begin}event: {kind}\ndata: {event}\n\n");
+        let (found, ended) = streamed(stream(Responses, OpenAi, false), &[text.as_bytes()]);
+        assert_eq!(found, text);
+        let failure = ended.failure().unwrap();
+        assert_eq!(failure.reason, FailureReason::Provider, "{event}");
+        assert_eq!(
+            (&*failure.message, failure.code.as_deref()),
+            (message, code)
+        );
+        assert!(!ended.is_usage_reported(), "{event}");
+    }
+    // One that was cut short by a limit is an answer.
+    let text = "data: {\"type\":\"response.incomplete\",\"response\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\n\n";
+    let (_, ended) = streamed(stream(Responses, OpenAi, false), &[text.as_bytes()]);
+    assert!(ended.failure().is_none() && ended.is_usage_reported());
 }
 
 #[test]

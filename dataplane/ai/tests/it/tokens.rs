@@ -1,7 +1,9 @@
 //! Counting where nobody reports: section 9 of the rules.
 
 use dataplane_ai::json::Text;
-use dataplane_ai::token::{EXACT_BYTES_MAX, METER_BYTES_MAX, Meter, Usage, count, of_request};
+use dataplane_ai::token::{
+    ANSWER_BYTES_MAX, EXACT_BYTES_MAX, METER_BYTES_MAX, Meter, Usage, count, of_answer, of_request,
+};
 use ir::ai::AiPrice;
 
 const SENTENCE: &str = "The quick brown fox jumps over the lazy dog. ";
@@ -66,6 +68,28 @@ fn long_texts_are_projected_closely() {
     );
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
     assert!(of_request("gpt-4o", &body).abs_diff(exact) * 50 < exact);
+}
+
+#[test]
+fn long_answers_are_projected_from_their_begin_however_they_are_written() {
+    let text = SENTENCE.repeat(20 * ANSWER_BYTES_MAX / SENTENCE.len());
+    let exact = count("gpt-4o", &text);
+    let escaped: String = text
+        .chars()
+        .map(|c| format!("\\u{:04x}", c as u32))
+        .collect();
+    let halves = text.split_at(text.len() / 2);
+    for content in [
+        format!("\"{text}\""),
+        format!("\"{escaped}\""),
+        format!(r#"[{{"text":"{}"}},{{"text":"{}"}}]"#, halves.0, halves.1),
+    ] {
+        let body = format!(r#"{{"id":"c","choices":[{{"message":{{"content":{content}}}}}]}}"#);
+        let found = of_answer("gpt-4o", &body);
+        assert!(found.abs_diff(exact) * 50 < exact, "{found} of {exact}");
+    }
+    let short = format!(r#"{{"choices":[{{"message":{{"content":"{SENTENCE}"}}}}]}}"#);
+    assert_eq!(of_answer("gpt-4o", &short), of_request("gpt-4o", &short));
 }
 
 #[test]

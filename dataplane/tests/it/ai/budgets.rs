@@ -221,6 +221,84 @@ async fn who_leaves_before_the_answer_begins_pays_for_the_question() {
     assert_eq!(case.chat(CHAT).await.status, 429);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_without_usage_is_charged_for_its_text() {
+    let text = "word ".repeat(8000);
+    let body = format!(
+        r#"{{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}]}}"#
+    );
+    let provider = Provider::start([Answer::json(200, &body)]).await;
+    let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+    case.cluster.token_policy = Some(Arc::new(policy(1000, TokenScope::Global)));
+    let gateway = case.serve().await;
+    assert_eq!(case.chat(CHAT).await.status, 200);
+    let tokens = || gateway.metric("gen_ai_client_token_usage_sum", &["type=\"output\""]);
+    eventually("it is counted", || (tokens() >= 7900).then_some(())).await;
+    assert!(tokens() <= 8100, "{}", tokens());
+    until(&case, 429).await;
+}
+
+/// Base64 is no text that a model wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn embeddings_have_no_tokens_of_an_answer() {
+    let vector = "AAAA".repeat(10_000);
+    let body = format!(
+        r#"{{"object":"list","model":"e","data":[{{"object":"embedding","index":0,"embedding":"{vector}"}}],"usage":{{"prompt_tokens":3,"total_tokens":3}}}}"#
+    );
+    let provider = Provider::start([Answer::json(200, &body)]).await;
+    let case = Case::new(service(AiProvider::OpenAi, &provider));
+    let gateway = case.serve().await;
+    let response = case
+        .post("/v1/embeddings", r#"{"model":"e","input":"x"}"#)
+        .await;
+    assert_eq!(response.status, 200);
+    let tokens = |kind| gateway.metric("gen_ai_client_token_usage_sum", &[kind]);
+    eventually("it is counted", || {
+        (tokens("type=\"input\"") == 3).then_some(())
+    })
+    .await;
+    assert_eq!(tokens("type=\"output\""), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_a_provider_fails_are_free_and_counted_as_failed() {
+    let begin = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"hi\"}\n\n";
+    let error = "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"over\"}\n\n";
+    let failed = "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\",\"message\":\"over\"}}}\n\n";
+    let chat = "data: {\"error\":{\"message\":\"over\",\"type\":\"server_error\"}}\n\n";
+    for (path, answer) in [
+        ("/v1/responses", error.to_owned()),
+        ("/v1/responses", [begin, failed].concat()),
+        ("/v1/chat/completions", chat.to_owned()),
+    ] {
+        let provider = Provider::start([Answer::sse(&answer)]).await;
+        let mut case = Case::new(service(AiProvider::OpenAi, &provider));
+        case.cluster.token_policy = Some(Arc::new(policy(300, TokenScope::Global)));
+        let gateway = case.serve().await;
+        let words = "word ".repeat(200);
+        let body = format!(
+            r#"{{"model":"m","stream":true,"max_tokens":10,"max_output_tokens":10,"input":"{words}","messages":[{{"role":"user","content":"hi"}}]}}"#
+        );
+        for times in 1..=5 {
+            let response = case.post(path, &body).await;
+            assert_eq!(response.status, 200, "{path}: {}", response.text());
+            assert!(response.text().contains("over"), "{}", response.text());
+            let labels = ["error_type=\"provider_error\""];
+            for family in [
+                "gen_ai_client_operation_errors_total",
+                "gen_ai_client_operation_duration_seconds_count",
+            ] {
+                eventually("it is settled", || {
+                    (gateway.metric(family, &labels) == times).then_some(())
+                })
+                .await;
+            }
+        }
+        let tokens = gateway.metric("gen_ai_client_token_usage_count", &[]);
+        assert_eq!(tokens, 0, "{path}");
+    }
+}
+
 /// A call, as one caller makes it.
 #[derive(Clone, Copy, Default)]
 struct Caller {

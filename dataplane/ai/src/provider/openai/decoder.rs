@@ -181,10 +181,20 @@ fn unreadable() -> Failure {
     Failure::bad_answer("the provider's stream holds a frame that cannot be read")
 }
 
-/// The failure that a provider tells in the middle of a stream.
-pub(crate) fn in_stream(error: &RawValue) -> Failure {
+/// The failure of an event of the Responses API, which may say nothing about it.
+fn failed(error: Option<&RawValue>) -> Failure {
+    error.map_or_else(in_the_middle, in_stream)
+}
+
+fn in_the_middle() -> Failure {
     let mut failure = Failure::bad_answer("the provider failed in the middle of its answer");
     failure.reason = FailureReason::Provider;
+    failure
+}
+
+/// The failure that a provider tells in the middle of a stream.
+pub(crate) fn in_stream(error: &RawValue) -> Failure {
+    let mut failure = in_the_middle();
     // Shown as it is when it has an unknown form.
     if read_error(error, &mut failure).is_none() {
         failure.message = error.get().chars().take(512).collect();
@@ -212,12 +222,22 @@ pub(crate) fn responses_frame(frame: &Frame, step: &mut dyn FnMut(Step<'_>)) {
         "response.completed" | "response.incomplete" | "response.failed" => {
             let response = event.take("response").map(RawValue::get);
             let response = response.and_then(|json| Members::read(json).ok());
-            if let Some(counts) = response.and_then(|mut response| response.take("usage")) {
+            let mut response = response.unwrap_or_default();
+            if let Some(counts) = response.take("usage") {
                 step(Step::Usage(usage(counts)));
             }
-            step(Step::Done);
+            step(match kind.raw() {
+                "response.failed" => Step::Failed(failed(response.take("error"))),
+                _ => Step::Done,
+            });
         }
-        "error" => step(Step::Done),
+        "error" => {
+            // Its members stand in the event itself, or in one of it with other servers.
+            let told = event.take("error");
+            step(Step::Failed(failed(
+                told.or_else(|| serde_json::from_str(text).ok()),
+            )));
+        }
         _ => {}
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use dataplane_ai::call::{Answer, AnswerStream, Call, Operation};
-use dataplane_ai::failure::Failure;
+use dataplane_ai::failure::{Failure, FailureReason};
 use dataplane_ai::redact::{Counts, StreamRedactor};
 use dataplane_ai::service::Target;
 use dataplane_ai::token::Usage;
@@ -341,6 +341,8 @@ impl<'c> Tally<'c> {
         }
         if let Some(failure) = answer.failure() {
             self.failed(failure.reason.as_str());
+            // What the provider itself calls failed is no answer, and free like any other failure.
+            self.is_answered = failure.reason != FailureReason::Provider;
         } else if !answer.is_over() {
             self.failed("client_aborted");
         }

@@ -146,9 +146,8 @@ impl<'c> Asking<'_, '_, 'c> {
     fn estimate(&self, asked: &Asked, answer: &mut Answer, tally: &mut Tally<'_>) {
         let Some(call) = &asked.call else { return };
         tally.estimates(estimated(call));
-        if answer.usage.output.is_none() && answer.body.len() <= COUNTED_BYTES_MAX {
-            let text = std::str::from_utf8(&answer.body).unwrap_or_default();
-            answer.usage.output = Some(dataplane_ai::token::of_request(call.model(), text));
+        if answer.usage.output.is_none() {
+            answer.usage.output = call.estimated_output(&answer.body);
         }
     }
 
