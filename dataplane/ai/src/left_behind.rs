@@ -6,8 +6,8 @@
 
 /// Most names that are kept, the one for all further ones among them.
 pub const NAMES_MAX: usize = 32;
-/// The longest name.
-const NAME_BYTES_MAX: usize = 80;
+/// The longest name; longer ones are cut.
+pub const NAME_BYTES_MAX: usize = 80;
 /// Stands for what was left out.
 const FURTHER: &str = "...";
 

@@ -304,7 +304,7 @@ keys! {
     AI_QUEUE_TIME "runtimeTuning.aiQueueTimeoutMs": WAIT, "10000",
         "How long a call may wait at a TokenPolicy with `onLimit: queue`; those that would wait longer are answered with 429.";
     AI_IGNORED "runtimeTuning.aiIgnoredMembers": number(Unit::Count, 1, 32, Zero::Plain), "32",
-        "Members of a request that its provider cannot be given and whose names the answer tells (`x-nantian-ignored-members`), those of 64 bytes or less; 0 for none.";
+        "Members of a request that its provider cannot be given and whose names the answer tells (`x-nantian-ignored-members`), each cut to 80 bytes; 0 for none.";
     UPSTREAM_IDLE "runtimeTuning.upstreamIdleTimeoutMs": WAIT, "55000",
         "How long an idle connection to an endpoint is kept; below the endpoint's own limit.";
     AUTHORIZATION_TIMEOUT "runtimeTuning.externalAuthTimeoutMs": WAIT, "5000",

@@ -340,6 +340,37 @@ fn formats_and_efforts_have_their_counterparts() {
     }
 }
 
+/// Such a turn would have to begin with thoughts, which a client of OpenAI's format cannot send back.
+#[test]
+fn a_turn_that_has_begun_goes_on_without_thoughts() {
+    const CALL: &str = r#"{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}"#;
+    const RESULT: &str = r#"{"role":"tool","tool_call_id":"c","content":"7"}"#;
+    const SAID: &str = r#"{"role":"assistant","content":"a"}"#;
+    let model = "claude-sonnet-4-5";
+    for (turns, thinks) in [
+        (vec![USER], true),
+        (vec![USER, CALL, RESULT], false),
+        (vec![USER, CALL, RESULT, USER], false),
+        (vec![USER, CALL, RESULT, CALL, RESULT], false),
+        (vec![USER, CALL, RESULT, SAID, USER], true),
+        (vec![USER, SAID], false),
+    ] {
+        let body = format!(
+            r#"{{"model":"m","reasoning_effort":"low","max_tokens":8000,"temperature":0.5,"messages":[{}]}}"#,
+            turns.join(",")
+        );
+        let outgoing = send(Chat, Anthropic, model, &body).unwrap();
+        let found = json(std::str::from_utf8(&outgoing.body.concat()).unwrap());
+        assert_eq!(found["thinking"].is_object(), thinks, "{turns:?}");
+        assert_eq!(found["temperature"].is_null(), thinks, "{turns:?}");
+        let told = match thinks {
+            true => "temperature",
+            false => "reasoning_effort",
+        };
+        assert_eq!(outgoing.left_behind, [told], "{turns:?}");
+    }
+}
+
 #[test]
 fn what_anthropic_cannot_do_is_refused_with_a_reason() {
     let rows = [

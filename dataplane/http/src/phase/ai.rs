@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use dataplane_ai::call::{Call, Operation};
 use dataplane_ai::claim::claim;
 use dataplane_ai::failure::{ClientFormat, Failure, FailureReason};
+use dataplane_ai::left_behind::NAME_BYTES_MAX;
 use dataplane_ai::token_policy::{Standing, retry_after_seconds};
 use dataplane_config::{Budget, client_of};
 use dataplane_telemetry::Reason;
@@ -22,8 +23,6 @@ use crate::reply::Reply;
 
 /// Members of the client's request that the provider has no word for.
 const IGNORED: HeaderName = HeaderName::from_static("x-nantian-ignored-members");
-/// Longest of them; what is longer is nobody's word and is left out, too.
-const IGNORED_NAME_BYTES_MAX: usize = 64;
 
 /// Fields that tell of the client and the way here, which are nobody else's business.
 const OWN_FIELDS: [HeaderName; 11] = [
@@ -227,7 +226,7 @@ pub(crate) fn stamp(standing: &Standing, headers: &mut HeaderMap) {
 pub(crate) fn stamp_ignored(left_behind: &[String], most: usize, headers: &mut HeaderMap) {
     let is_told = |name: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
-        (1..=IGNORED_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain)
+        (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain)
     };
     let names = left_behind.iter().map(String::as_str);
     let names: Vec<&str> = names.filter(is_told).take(most).collect();
@@ -276,12 +275,27 @@ fn retry_after(time: Duration) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use dataplane_ai::left_behind::LeftBehind;
+
     use super::*;
+
+    #[test]
+    fn what_is_noted_is_told_however_long_its_name_is() {
+        for length in [1, 50, 64, 65, 66, 80, 81, 5000] {
+            let mut left = LeftBehind::default();
+            left.note_in("messages[]", &"x".repeat(length));
+            let names = left.into_names();
+            let mut headers = HeaderMap::new();
+            stamp_ignored(&names, 32, &mut headers);
+            let field = headers.get(IGNORED).map(|it| it.to_str().unwrap());
+            assert_eq!(field, Some(&*names[0]), "{length}");
+        }
+    }
 
     #[test]
     fn what_was_left_behind_is_told_in_a_field_of_bounded_length() {
         let numbered = |count: usize| (0..count).map(|at| format!("m{at}")).collect::<Vec<_>>();
-        let long = "x".repeat(IGNORED_NAME_BYTES_MAX);
+        let long = "x".repeat(NAME_BYTES_MAX);
         for (names, told) in [
             (vec![], None),
             (

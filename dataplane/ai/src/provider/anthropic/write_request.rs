@@ -44,7 +44,7 @@ pub(crate) fn write(
     body.list("messages", groups.iter().enumerate(), |out, (at, group)| {
         write_group(out, group, at == last);
     });
-    let thinking = thinking(request, known, max_tokens);
+    let thinking = thinking(request, known, max_tokens).filter(|_| !goes_on(&groups));
     sampling(request, known, thinking.is_some(), &mut body, left_behind);
     let stops: Vec<_> = request
         .stop
@@ -382,6 +382,16 @@ fn thinking(request: &Request<'_>, known: Option<Model<'_>>, max_tokens: &str) -
     }
     let most = max_tokens.parse::<u64>().ok()?.checked_sub(1)?;
     (most >= BUDGET_MIN).then_some(wanted.min(most))
+}
+
+/// True when the answer goes on with a turn of the model that has begun: behind what its tools gave, or in
+/// the middle of a text. A model that thinks must have begun such a turn with a thought, and thoughts are
+/// not sent back, so Anthropic would refuse it.
+fn goes_on(groups: &[Group<'_, '_>]) -> bool {
+    groups.last().is_some_and(|group| {
+        let mut parts = group.parts.iter();
+        group.role == "assistant" || parts.any(|part| matches!(part, Part::ToolResult(_)))
+    })
 }
 
 /// The word for all other models.
