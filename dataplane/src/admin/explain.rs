@@ -180,6 +180,7 @@ fn tell_stream(
 /// A request of HTTP.
 fn tell(config: &RuntimeConfig, explanation: &Explanation<'_>, told: &mut Value) {
     told["listener"] = explanation.listener.map_or(Value::Null, rule::listener);
+    told["plugins"] = rule::plugins(config, explanation.listener, explanation.rule);
     told["matched"] = json!({ "host": explanation.host, "path": explanation.target });
     told["answer"] = explanation.answer.as_ref().map_or(Value::Null, |answer| {
         json!({

@@ -11,6 +11,7 @@ use dataplane_testkit::{Backend, SnapshotBuilder};
 use http::Method;
 use ir::Snapshot;
 use ir::http_route::{TextMatch, ValueMatch};
+use ir::wasm::{WasmPlugin, WasmSource};
 use serde_json::{Value, json};
 
 use crate::binary::Binary;
@@ -157,6 +158,52 @@ fn the_line_from_socket_to_endpoints_is_told() {
         .map(|at| shared["backends"][at]["share_percent"].clone())
         .collect();
     assert_eq!(shares, [json!(75.0), json!(25.0)]);
+}
+
+#[test]
+fn plugins_that_may_answer_are_named_in_their_order() {
+    let plugin = |key: &str| WasmPlugin::new(key, WasmSource::Inline("module".into()));
+    let mut first = plugin("shop/first");
+    first.priority = -1;
+    let snapshot = SnapshotBuilder::from(&shop([8080, 8443], [NOWHERE; 2]), "v2").with(|it| {
+        let mut listener = (**it.listeners.get("infra/gw/http").unwrap()).clone();
+        listener.plugins = vec!["infra/all".into()];
+        it.listeners.insert(listener);
+        let mut route = (**it.http_routes.get("shop/shared").unwrap()).clone();
+        route.rules[0].plugins = vec!["shop/second".into(), "shop/first".into()];
+        it.http_routes.insert(route);
+        let mut cluster = (**it.clusters.get("shop/two:80").unwrap()).clone();
+        cluster.plugins = vec!["shop/two".into()];
+        it.clusters.insert(cluster);
+        it.wasm_plugins.insert(first);
+        for key in ["infra/all", "shop/second", "shop/two", "shop/unused"] {
+            it.wasm_plugins.insert(plugin(key));
+        }
+    });
+    let snapshot = snapshot.build();
+    let told = told(&snapshot, "http://shop.test/shared");
+    assert_eq!(
+        told["plugins"],
+        json!([
+            { "plugin": "infra/all", "of": "listener" },
+            { "plugin": "shop/first", "of": "rule" },
+            { "plugin": "shop/second", "of": "rule" },
+            { "plugin": "shop/two", "of": "backend", "only_for": "shop/two:80" },
+        ])
+    );
+    let text = as_text(&told);
+    for line in [
+        "plugin       shop/first of the rule: it may change or answer the request\n",
+        "plugin       shop/two of the backend shop/two:80: it may change or answer the request\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    // They come before a rule is looked for.
+    let nothing = self::told(&snapshot, "http://other.test/");
+    assert_eq!(
+        nothing["plugins"],
+        json!([{ "plugin": "infra/all", "of": "listener" }])
+    );
 }
 
 #[test]

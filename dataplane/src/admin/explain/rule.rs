@@ -2,9 +2,12 @@
 //!
 //! Reads the compiled rule for what is in effect and the snapshot for what was written.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dataplane_config::{Backend, ListenerConfig, RequestFilter, Rule, RuntimeConfig, StreamRule};
+use dataplane_config::{
+    Backend, Configured, ListenerConfig, RequestFilter, Rule, RuntimeConfig, StreamRule,
+};
 use dataplane_route::table::{RouteKind, Source};
 use dataplane_tls::CertificateFacts;
 use dataplane_upstream::since_start;
@@ -102,6 +105,32 @@ pub(super) fn filters(snapshot: &Snapshot, rule: &Rule) -> Value {
     of_rule.chain(of_backends).collect()
 }
 
+/// Wasm plugins that meet the request, in their order: before the rule is looked for, behind it, and in
+/// front of one of its backends. What they do to it nobody knows before they run.
+pub(super) fn plugins(
+    config: &RuntimeConfig,
+    listener: Option<&ListenerConfig>,
+    rule: Option<&Rule>,
+) -> Value {
+    let rows = |names: &[Arc<str>], place: &str| -> Vec<Value> {
+        let plugins = config.plugins_in_order(names);
+        let row = |it: &&Arc<Configured>| json!({ "plugin": &*it.source.key, "of": place });
+        plugins.iter().map(row).collect()
+    };
+    let of_listener = listener.map(|it| rows(&it.listener.plugins, "listener"));
+    let of_rule = rule.map(|it| rows(&it.plugins, "rule"));
+    let backends = rule.into_iter().flat_map(|it| &it.backends);
+    let of_backends = backends.filter_map(|backend| {
+        let mut rows = rows(&config.cluster(backend)?.plugins, "backend");
+        for row in &mut rows {
+            row["only_for"] = (*backend.display).into();
+        }
+        Some(rows)
+    });
+    let before = of_listener.into_iter().chain(of_rule);
+    before.chain(of_backends).flatten().collect()
+}
+
 /// The settings in effect that differ from those of the process.
 pub(super) fn policies(listener: Option<&ListenerConfig>, rule: &Rule) -> Value {
     let mut set = serde_json::Map::new();
@@ -173,7 +202,7 @@ pub(super) fn stream_backends(config: &RuntimeConfig, rule: &StreamRule) -> Valu
     rows.collect()
 }
 
-fn cluster(config: &RuntimeConfig, keys: &[std::sync::Arc<str>], now: Instant) -> Value {
+fn cluster(config: &RuntimeConfig, keys: &[Arc<str>], now: Instant) -> Value {
     let Some(found) = config.cluster_by_keys(keys) else {
         return json!({ "cluster": null, "fault": "it does not exist or may not be referred to" });
     };

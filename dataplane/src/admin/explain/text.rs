@@ -105,6 +105,15 @@ fn route(out: &mut String, told: &Value) {
     if route.is_object() {
         line(out, "route", &source(route));
     }
+    for plugin in list(&told["plugins"]) {
+        let (name, place) = (text(&plugin["plugin"]), text(&plugin["of"]));
+        let place = match &plugin["only_for"] {
+            Value::Null => place,
+            target => format!("{place} {}", text(target)),
+        };
+        let shown = format!("{name} of the {place}: it may change or answer the request");
+        line(out, "plugin", &shown);
+    }
     for filter in list(&told["filters"]) {
         line(out, "filter", &filter.to_string());
     }
