@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dataplane::bootstrap::Bootstrap;
+use dataplane_testkit::backend::{Kind, Script, Step};
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::{self, free_port};
-use dataplane_testkit::backend::{Kind, Script, Step};
 use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder};
 use http::Request;
 use ir::cluster::ClusterProtocol;

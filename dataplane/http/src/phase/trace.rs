@@ -102,7 +102,11 @@ fn recorded(
     worker: &Worker,
 ) -> Option<Active> {
     let headers = &mut request.headers;
-    let (remote, came) = read(headers);
+    let Read {
+        remote,
+        forms: came,
+        has_state,
+    } = read(headers);
     let trace_id = match remote.parent {
         Some(parent) => parent.trace_id,
         None => (u128::from(worker.draw()) << 64 | u128::from(worker.draw())).max(1),
@@ -111,7 +115,9 @@ fn recorded(
     let forms = tracer.forms().and(came);
     if !tracer.samples(&remote, trace_id, of_route) {
         if remote.is_sampled.is_none() {
-            headers.remove(TRACESTATE);
+            if has_state {
+                headers.remove(TRACESTATE);
+            }
             write(headers, forms, trace_id, worker.draw().max(1), false);
         }
         return None;
@@ -218,8 +224,14 @@ fn running<'a>(ctx: &'a mut Context<'_>) -> Option<&'a mut Attempt> {
     last.ended.is_none().then_some(last)
 }
 
-/// What the request says, and in which forms.
-fn read(headers: &HeaderMap) -> (Remote, Forms) {
+/// What the request says, in which forms, and whether it has a `tracestate`.
+struct Read {
+    remote: Remote,
+    forms: Forms,
+    has_state: bool,
+}
+
+fn read(headers: &HeaderMap) -> Read {
     // A field that comes twice says nothing.
     let field = |name: HeaderName| {
         let mut values = headers.get_all(name).iter();
@@ -227,10 +239,12 @@ fn read(headers: &HeaderMap) -> (Remote, Forms) {
         values.next().is_none().then(|| first.as_bytes())
     };
     let mut forms = Forms::default();
+    let mut has_state = false;
     // One pass, since almost no request has any of them.
     for name in headers.keys() {
         match name.as_str() {
             "traceparent" => forms.w3c = true,
+            "tracestate" => has_state = true,
             "b3" => forms.b3 = true,
             "x-b3-traceid" | "x-b3-sampled" => forms.b3_multi = true,
             _ => {}
@@ -249,7 +263,11 @@ fn read(headers: &HeaderMap) -> (Remote, Forms) {
     let remote = forms.w3c.then(w3c).flatten();
     let remote = remote.or_else(|| forms.b3.then(b3).flatten());
     let remote = remote.or_else(|| forms.b3_multi.then(b3_multi).flatten());
-    (remote.unwrap_or_default(), forms)
+    Read {
+        remote: remote.unwrap_or_default(),
+        forms,
+        has_state,
+    }
 }
 
 /// Tells a span as the parent of what follows.
@@ -313,7 +331,7 @@ mod tests {
             (&[], None),
         ];
         for (given, first) in cases {
-            let (remote, _) = read(&fields(given));
+            let remote = read(&fields(given)).remote;
             let byte = remote.parent.map(|it| it.trace_id.to_be_bytes()[0]);
             assert_eq!(byte, first, "{given:?}");
         }
