@@ -439,7 +439,7 @@ fn rest_of_escape(json: &str, at: &Range<usize>) -> usize {
     let before = &json[..at.start];
     let backslashes = before.len() - before.trim_end_matches('\\').len();
     let length = match json.as_bytes()[at.start] {
-        _ if backslashes % 2 == 0 => 0,
+        _ if backslashes.is_multiple_of(2) => 0,
         b'u' => 5,
         _ => 1,
     };

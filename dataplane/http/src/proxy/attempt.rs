@@ -10,6 +10,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
@@ -169,6 +170,19 @@ fn kept(
     phase::retry::may_reuse(ctx).then(take).flatten()
 }
 
+/// Passes an interim response on; the time it takes is the client's.
+async fn pass_on(
+    responder: &mut Responder<'_>,
+    watch: &Watch,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<(), ClientError> {
+    watch.await_client_write(true);
+    responder.interim(status, headers).await?;
+    watch.await_client_write(false);
+    Ok(())
+}
+
 /// How an exchange ended in which nothing broke.
 struct Conversed {
     /// The connection may serve another request.
@@ -229,10 +243,7 @@ async fn converse(
             match head {
                 Head::Interim(status, headers) if interims < interims_max => {
                     interims += 1;
-                    // The time it takes is the client's.
-                    watch.await_client_write(true);
-                    responder.interim(status, &headers).await?;
-                    watch.await_client_write(false);
+                    pass_on(responder, watch, status, &headers).await?;
                 }
                 Head::Switched(response) if request.wants_websocket => break Err(response),
                 Head::Interim(..) | Head::Switched(_) => return Err(protocol_fault.into()),

@@ -23,7 +23,7 @@ use dataplane_upstream::{Ask, Cluster, Endpoint, Outcome};
 use crate::context::Context;
 use crate::deadline::Wait;
 use crate::downstream::{ClientError, Responder};
-use crate::exchange::{self, Channel, Outgoing, Owner, Peer};
+use crate::exchange::{Channel, Outgoing, Owner, Peer};
 use crate::h1::BodyLength;
 use crate::message::{Request, Response};
 use crate::phase;
@@ -416,7 +416,7 @@ impl<'c> Asking<'_, '_, 'c> {
             Fault::Unwanted(_) => return self.failed(tally, Reason::Internal, Again::Never),
             Fault::Upstream(failure) => failure,
         };
-        let is_race = was_reused && failure.again != exchange::Again::Never;
+        let is_race = failure.is_race(was_reused);
         if !is_race {
             self.judge(asked, Outcome::GatewayFailure);
         }
