@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use crate::filter::HeaderEdit;
 use crate::http_route::{BackendRef, GrpcRule, HttpRule, Route};
+use crate::listener::ListenerProtocol;
 use crate::policy::SecurityPolicy;
 use crate::{
     Cluster, Filter, Listener, Resource, Resources, Snapshot, Violations, decode, encode, wire,
@@ -58,7 +59,10 @@ pub fn without_secrets(snapshot: &Snapshot) -> Bare {
     for listener in snapshot.listeners.iter() {
         if needs_secrets(listener) {
             withheld.push(format!("Listener {}", listener.name));
-            bare.listeners.remove(&listener.name);
+            match listener.protocol {
+                ListenerProtocol::Http => bare.listeners.insert(shut(listener)),
+                _ => bare.listeners.remove(&listener.name),
+            };
         }
     }
     for route in snapshot.http_routes.iter() {
@@ -94,6 +98,22 @@ pub fn to_bytes(bare: &Bare) -> Vec<u8> {
 pub fn from_bytes(bytes: &[u8]) -> Result<Snapshot, AtRestError> {
     let message = wire::ConfigSnapshot::decode(bytes).map_err(|_| AtRestError::Malformed)?;
     decode::snapshot(message).map_err(AtRestError::Invalid)
+}
+
+/// The same listener, at which nobody is let in.
+///
+/// It stays, because without it one for more hosts on its port would take its requests.
+fn shut(listener: &Listener) -> Listener {
+    let nobody = SecurityPolicy {
+        deny_cidrs: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
+        ..SecurityPolicy::default()
+    };
+    Listener {
+        backend_client_certificate: None,
+        security_policy: Some(Arc::new(nobody)),
+        plugins: Vec::new(),
+        ..listener.clone()
+    }
 }
 
 /// Settings and address of a plugin are the plugin's affair and may hold anything: plugins count as

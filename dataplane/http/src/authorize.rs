@@ -201,10 +201,12 @@ fn over_grpc(
             continue;
         }
         let value = String::from_utf8_lossy(value.as_bytes());
+        // Cookies that stand apart are one list (RFC 6265 5.4), as backends read them.
+        let separator = if name == header::COOKIE { "; " } else { "," };
         headers
             .entry(name.as_str().to_owned())
             .and_modify(|held| {
-                held.push(',');
+                held.push_str(separator);
                 held.push_str(&value);
             })
             .or_insert_with(|| value.into_owned());
@@ -255,6 +257,10 @@ fn over_grpc(
 
 fn judge_http(answer: Answer, returned: &[HeaderName], request: &mut Request) -> Option<Judged> {
     if answer.status == StatusCode::OK {
+        // What the service is to say must not come from the client when the service does not say it.
+        for name in returned.iter().filter(|name| !NOT_TO_COPY.contains(name)) {
+            request.headers.remove(name);
+        }
         for name in answer.headers.keys() {
             let is_wanted = returned.is_empty() || returned.contains(name);
             if !is_wanted || NOT_TO_COPY.contains(name) {

@@ -13,6 +13,7 @@ pub mod server;
 pub mod client_hello;
 pub mod stream;
 mod admission;
+mod anchors;
 mod client_facts;
 mod listener;
 mod verify;

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use ir::listener::{ClientValidation, ClientValidationMode};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
 
+use crate::anchors::Anchors;
 use crate::provider::provider;
 
 /// Whom a listener lets in.
@@ -54,7 +56,7 @@ impl Clients {
             // one, no chain would be trusted.
             Self::Anyone | Self::Nobody => WebPkiClientVerifier::no_client_auth(),
             Self::Certified(verifier) => verifier.clone(),
-            Self::Fallback(verifier) => Arc::new(ForgivingVerifier(verifier.clone())),
+            Self::Fallback(verifier) => Arc::new(Verifier::Forgiving(verifier.clone())),
         }
     }
 
@@ -91,36 +93,63 @@ impl Clients {
 
 /// Certificates that cannot serve as anchors are passed over, as long as one can.
 fn verifier(ca_pems: &[String]) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let mut anchors = RootCertStore::empty();
-    for pem in ca_pems {
-        let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
-        anchors.add_parsable_certificates(certificates);
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider())
-        .build()
-        .map_err(|_| "holds no PEM certificate that can be a trust anchor".to_owned())
+    let anchors = Anchors::of(ca_pems);
+    let inner = by(anchors.all().clone())
+        .map_err(|_| "holds no PEM certificate that can be a trust anchor".to_owned())?;
+    Ok(Arc::new(Verifier::InTheirDates { anchors, inner }))
 }
 
-/// Asks for a certificate and takes any chain, or none; signatures are checked all the same.
-#[derive(Debug)]
-struct ForgivingVerifier(Arc<dyn ClientCertVerifier>);
+fn by(anchors: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    WebPkiClientVerifier::builder_with_provider(anchors, provider()).build()
+}
 
-impl ClientCertVerifier for ForgivingVerifier {
+/// A verifier with another view of chains; signatures are checked as they are by it.
+#[derive(Debug)]
+enum Verifier {
+    /// Trusts anchors within their own dates only.
+    InTheirDates {
+        anchors: Anchors,
+        /// Trusts all of them.
+        inner: Arc<dyn ClientCertVerifier>,
+    },
+    /// Asks for a certificate and takes any chain, or none.
+    Forgiving(Arc<dyn ClientCertVerifier>),
+}
+
+impl Verifier {
+    fn inner(&self) -> &dyn ClientCertVerifier {
+        match self {
+            Self::InTheirDates { inner, .. } | Self::Forgiving(inner) => &**inner,
+        }
+    }
+}
+
+impl ClientCertVerifier for Verifier {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        matches!(self, Self::InTheirDates { .. })
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.inner().root_hint_subjects()
     }
 
     fn verify_client_cert(
         &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
+        let Self::InTheirDates { anchors, inner } = self else {
+            return Ok(ClientCertVerified::assertion());
+        };
+        let trusted = anchors.at(now);
+        if Arc::ptr_eq(&trusted, anchors.all()) {
+            return inner.verify_client_cert(leaf, intermediates, now);
+        }
+        // Seldom: somebody has left an authority in place that has ended.
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let verifier = by(trusted).map_err(|_| unknown)?;
+        verifier.verify_client_cert(leaf, intermediates, now)
     }
 
     fn verify_tls12_signature(
@@ -129,7 +158,7 @@ impl ClientCertVerifier for ForgivingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
+        self.inner()
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -139,11 +168,11 @@ impl ClientCertVerifier for ForgivingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
+        self.inner()
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner().supported_verify_schemes()
     }
 }

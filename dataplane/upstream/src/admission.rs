@@ -146,7 +146,11 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.wakers().clear();
+            let mut wakers = self.0.wakers();
+            // Whoever came meanwhile was counted before the waker was left here.
+            if self.0.waiting() == 0 {
+                wakers.clear();
+            }
         }
     }
 }

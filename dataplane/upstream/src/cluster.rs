@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dataplane_resilience::health_check::{self, Fault};
@@ -42,6 +42,8 @@ pub struct Cluster {
     available: Available,
     /// When one that is unwell is due to be well again, in milliseconds of [`since_start`].
     next_well: AtomicU64,
+    /// Held by who looks at all of `candidates`.
+    looking: Mutex<()>,
     rules: Arc<Rules>,
     balancer: Balancer,
     near: Option<Box<Near>>,
@@ -98,6 +100,7 @@ impl Cluster {
             by_address: OnceLock::new(),
             available: Available::all(candidates.len()),
             next_well: AtomicU64::new(u64::MAX),
+            looking: Mutex::default(),
             candidates,
             rules: Rules::of(source.policy.as_deref()),
             balancer: Balancer::compile(&source.balancing, &drawn),
@@ -273,6 +276,8 @@ impl Cluster {
 
     /// Looks at every endpoint anew: who is well, and when the next one will be.
     fn look(&self, now: Duration) {
+        // Of two at once, the one that saw less would have the last word.
+        let _turn = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next_well = u64::MAX;
         for (at, endpoint) in self.candidates.iter().enumerate() {
             let ejected_for = self.ejected_for(endpoint, now);

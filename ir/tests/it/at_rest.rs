@@ -37,6 +37,11 @@ fn planted_secrets_are_not_in_the_bytes() {
         client_validation: None,
     });
     snapshot.listeners.insert(secure);
+    let mut guarded = (*plain).clone();
+    guarded.name = "a/gw/guarded".into();
+    guarded.hostnames = vec![ir::Hostname::new("a.test").unwrap()];
+    guarded.plugins = vec!["a/w".into()];
+    snapshot.listeners.insert(guarded);
     let route = |key: &str, field: &str| ir::HttpRoute {
         key: key.into(),
         hostnames: Vec::new(),
@@ -83,6 +88,7 @@ fn planted_secrets_are_not_in_the_bytes() {
     assert_eq!(
         bare.withheld,
         [
+            "Listener a/gw/guarded",
             "Listener a/gw/secure",
             "HTTPRoute a/token",
             "Cluster a/w:80"
@@ -91,6 +97,13 @@ fn planted_secrets_are_not_in_the_bytes() {
     let back = at_rest::from_bytes(&bytes).unwrap();
     assert!(back.listeners.get("a/gw/plain").is_some());
     assert!(back.listeners.get("a/gw/secure").is_none());
+    let guarded = back.listeners.get("a/gw/guarded").unwrap();
+    let policy = guarded.security_policy.as_ref().unwrap();
+    assert_eq!(
+        (&policy.deny_cidrs[..], guarded.plugins.len()),
+        (&["0.0.0.0/0".to_owned(), "::/0".to_owned()][..], 0),
+        "its requests are refused and not served by the one for all hosts"
+    );
     assert_eq!(**back.http_routes.get("a/open").unwrap(), open);
     let closed = back.http_routes.get("a/token").unwrap();
     assert!(

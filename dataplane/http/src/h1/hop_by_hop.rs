@@ -1,7 +1,7 @@
 //! Fields that belong to one connection and must not be forwarded, and fields that must not come
 //! as trailers. The proxy calls `strip_hop_by_hop` on every head it passes on, whatever the protocol;
-//! the codec itself filters trailers in both directions, and
-//! those of HTTP/2 go through `strip_trailers` as they come in.
+//! the codec itself filters trailers in both directions, and those of HTTP/2 go through
+//! `strip_trailers` as they come in.
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,

@@ -26,12 +26,8 @@ pub(crate) fn enter(ctx: &mut Context<'_>) -> Step {
     let Some(breaker) = ctx.breaker() else {
         return Step::Continue;
     };
-    // The first attempt begins with the request; later ones are rare.
-    let now = match ctx.attempts {
-        0 => ctx.started,
-        _ => Instant::now(),
-    };
-    match breaker.enter(since_start(now)) {
+    // The request may have begun long ago: its body was waited for, or somebody was asked about it.
+    match breaker.enter(since_start(Instant::now())) {
         Ok(pass) => {
             ctx.pass = Some(pass);
             Step::Continue

@@ -68,8 +68,9 @@ pub(crate) fn take<'c>(
         route: ctx.rule.map_or("", |it| &it.route),
         cluster: ctx.cluster.map_or("", |it| it.cluster.key()),
     };
-    let now = match ctx.queued {
-        Duration::ZERO => ctx.started,
+    let now = match (stage, ctx.queued) {
+        (Stage::Entry, Duration::ZERO) => ctx.started,
+        // An authorization service or a plugin may have taken its time.
         _ => Instant::now(),
     };
     let now = since_start(now);

@@ -75,7 +75,7 @@ async fn the_service_sees_what_it_may_and_adds_what_it_may() {
     let yes = "HTTP/1.1 200 OK\r\nx-user: ann\r\nx-other: 1\r\ncontent-length: 2\r\n\
                content-type: x/y\r\n\r\nok";
     let auth = Capture::answering(yes).await;
-    for (returned, gets_other) in [(&[][..], true), (&["x-user"][..], false)] {
+    for (returned, gets_other) in [(&[][..], true), (&["x-user", "x-role"][..], false)] {
         let filter = over_http("/check/", &["x-seen"], returned, 0);
         let (_gateway, port) = serving(filter, &backend, Some(auth.address)).await;
         let fields = [
@@ -83,6 +83,7 @@ async fn the_service_sees_what_it_may_and_adds_what_it_may() {
             ("x-seen", "1"),
             ("x-hidden", "1"),
             ("x-user", "forged"),
+            ("x-role", "forged"),
         ];
         let before = auth.seen().len();
         for answer in both(port, Method::GET, "/a?q=1", &fields).await {
@@ -90,6 +91,8 @@ async fn the_service_sees_what_it_may_and_adds_what_it_may() {
             let headers = &answer.json()["headers"];
             assert_eq!(headers["x-user"], serde_json::json!(["ann"]));
             assert_eq!(headers["x-other"].is_array(), gets_other);
+            // What the service alone may say is not taken from the client.
+            assert_eq!(headers["x-role"].is_array(), gets_other);
             assert!(headers["content-type"].is_null());
         }
         for seen in &auth.seen()[before..] {

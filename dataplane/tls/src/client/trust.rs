@@ -2,58 +2,36 @@
 //!
 //! The chain is judged by webpki as for any server. Without `subjectAltNames` the name in the
 //! certificate must be the policy's host name; with them any one of them must be there, and the
-//! host name is no more than what is sent as SNI. An authority that a policy names is trusted within
-//! its own dates only, which webpki leaves to us.
+//! host name is no more than what is sent as SNI.
 
-use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
 use ir::cluster::{BackendTls, SubjectAltName};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::ClientTlsError;
+use crate::anchors::Anchors;
 use crate::provider::provider;
 
 /// The trust anchors and names of a policy.
 #[derive(Debug)]
 pub(super) struct Trust {
-    anchors: Arc<RootCertStore>,
-    /// When the first of `anchors` are trusted, in their order; those of the system always are.
-    dates: Vec<RangeInclusive<u64>>,
+    anchors: Anchors,
     names: Vec<SubjectAltName>,
 }
 
 impl Trust {
     pub(super) fn compile(policy: &BackendTls) -> Result<Self, ClientTlsError> {
-        let (anchors, dates) = anchors(policy)?;
         Ok(Self {
-            anchors,
-            dates,
+            anchors: anchors(policy)?,
             names: policy.subject_alt_names.clone(),
         })
-    }
-
-    /// The anchors that are trusted at that time.
-    fn anchors_at(&self, now: UnixTime) -> Arc<RootCertStore> {
-        let now = now.as_secs();
-        if self.dates.iter().all(|dates| dates.contains(&now)) {
-            return Arc::clone(&self.anchors);
-        }
-        let is_good = |index: usize| {
-            let dates = self.dates.get(index);
-            dates.is_none_or(|dates| dates.contains(&now))
-        };
-        let roots = self.anchors.roots.iter().enumerate();
-        let roots = roots.filter(|(index, _)| is_good(*index));
-        let roots = roots.map(|(_, root)| root.clone()).collect();
-        Arc::new(RootCertStore { roots })
     }
 
     fn check_names(
@@ -82,47 +60,23 @@ impl Trust {
     }
 }
 
-/// Trust anchors, and the dates of those that the policy names.
-type Anchors = (Arc<RootCertStore>, Vec<RangeInclusive<u64>>);
-
 fn anchors(policy: &BackendTls) -> Result<Anchors, ClientTlsError> {
     if policy.ca_pems.is_empty() {
         let system = system_anchors();
         return if system.is_empty() {
             Err(ClientTlsError::NoSystemAuthorities)
         } else {
-            Ok((system, Vec::new()))
+            Ok(system.into())
         };
     }
-    let mut anchors = RootCertStore::empty();
-    let mut dates = Vec::new();
-    for pem in &policy.ca_pems {
-        let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
-        for certificate in certificates {
-            let of_it = dates_of(&certificate);
-            if anchors.add(certificate).is_ok() {
-                dates.push(of_it);
-            }
-        }
-    }
-    if anchors.is_empty() {
+    let anchors = Anchors::of(&policy.ca_pems);
+    if anchors.all().is_empty() {
         return Err(ClientTlsError::NoAuthorities);
     }
-    if policy.use_system_ca_certificates {
-        anchors.roots.extend(system_anchors().roots.iter().cloned());
-    }
-    Ok((Arc::new(anchors), dates))
-}
-
-/// When a certificate is good, in seconds since 1970; never when it cannot be told.
-fn dates_of(certificate: &CertificateDer<'_>) -> RangeInclusive<u64> {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-        return RangeInclusive::new(1, 0);
-    };
-    let validity = certificate.validity();
-    // Before 1970 is as good as 1970.
-    let seconds = |timestamp: i64| timestamp.max(0).unsigned_abs();
-    seconds(validity.not_before.timestamp())..=seconds(validity.not_after.timestamp())
+    Ok(match policy.use_system_ca_certificates {
+        true => anchors.and(&system_anchors()),
+        false => anchors,
+    })
 }
 
 /// The authorities of the operating system, read once per process by the first policy that asks.
@@ -173,7 +127,7 @@ impl ServerCertVerifier for Trust {
         let parsed = ParsedCertificate::try_from(leaf)?;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
-            &self.anchors_at(now),
+            &self.anchors.at(now),
             intermediates,
             now,
             provider().signature_verification_algorithms.all,

@@ -11,22 +11,23 @@ use crate::support::{compile, shake_hands, simple};
 struct Cast {
     server: ServerTls,
     trusted: (TlsClient, Vec<u8>),
-    strangers: [(&'static str, TlsClient); 3],
+    strangers: [(&'static str, TlsClient); 4],
 }
 
 fn cast(mode: ClientValidationMode) -> Cast {
     let (authority, secrets, mut listener, _) = simple();
-    let clients = Authority::new("clients");
+    let (clients, ended) = (Authority::new("clients"), Authority::expired("ended"));
     listener.tls.as_mut().unwrap().client_validation = Some(ClientValidation {
         ca_pems: match mode {
             ClientValidationMode::RejectAll => Vec::new(),
-            _ => vec![clients.pem().to_owned()],
+            _ => vec![ended.pem().to_owned(), clients.pem().to_owned()],
         },
         mode,
     });
     let client = TlsClient::trusting(&authority);
     let good = clients.client("good");
     let other = Authority::new("others").client("good");
+    let of_ended = ended.client("good");
     Cast {
         server: compile(&[listener], &secrets),
         trusted: (client.clone().identity(&good), good.leaf.clone()),
@@ -34,6 +35,10 @@ fn cast(mode: ClientValidationMode) -> Cast {
             (
                 "expired",
                 client.clone().identity(&clients.expired_client("old")),
+            ),
+            (
+                "of an authority that has ended",
+                client.clone().identity(&of_ended),
             ),
             ("untrusted", client.clone().identity(&other)),
             ("anonymous", client),
