@@ -29,3 +29,6 @@ pub mod files;
 pub mod translate;
 pub mod conditions;
 pub mod cluster_view;
+
+#[cfg(test)]
+mod fake_api;

@@ -55,6 +55,22 @@ struct Entries {
 }
 
 impl Known {
+    /// Knows one HTTPRoute.
+    #[cfg(test)]
+    pub(crate) fn of_route(route: Value) -> Self {
+        let source = Source {
+            group: "gateway.networking.k8s.io".into(),
+            version: "v1".into(),
+            kind: "HTTPRoute".to_owned(),
+            plural: "httproutes".to_owned(),
+            namespace: None,
+        };
+        let route: DynamicObject = serde_json::from_value(route).expect("it is an object");
+        let known = Self::default();
+        known.put(&source, &super::key_of(&route), &route);
+        known
+    }
+
     /// One object.
     pub fn get(&self, kind: Kind, key: &str) -> Option<Entry> {
         self.lock().objects.get(&(kind, Arc::from(key))).cloned()

@@ -16,7 +16,7 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::discovery::Task;
 use super::kind::{Change, Pause, Source};
@@ -27,8 +27,13 @@ use crate::files::object::Outcome;
 
 /// Fetches at a time.
 const FETCHES_MAX: usize = 16;
-/// Pause before a fetch that failed is tried again.
+/// Pause before a fetch that failed is tried again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// Longest name of a namespace (RFC 1123 label), and of an object in it (RFC 1123 subdomain).
+const NAMESPACE_BYTES_MAX: usize = 63;
+const NAME_BYTES_MAX: usize = 253;
 
 /// What happened to Secrets or ConfigMaps.
 pub(super) enum SecretChange {
@@ -38,6 +43,28 @@ pub(super) enum SecretChange {
     Listed(Kind),
     /// One was fetched; nothing when there is none.
     Fetched(Kind, Arc<str>, Option<Box<DynamicObject>>),
+    /// One was asked for in vain.
+    Failed(Kind, Arc<str>, Failure),
+}
+
+/// Why a fetch brought nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The API server will not give it: waiting for it may last for ever.
+    Refused,
+    /// The API server could not be asked.
+    Unanswered,
+}
+
+/// A fetch under way.
+#[derive(Default)]
+struct Fetch {
+    /// It changed meanwhile.
+    again: bool,
+    /// It was refused before, so nothing waits for it.
+    is_refused: bool,
+    /// Failures in a row.
+    failures: u32,
 }
 
 /// Which Secrets and ConfigMaps are needed, and what is under way.
@@ -49,8 +76,8 @@ pub(super) struct Secrets {
     named: HashMap<(Source, Arc<str>), BTreeSet<Wanted>>,
     /// How many name it.
     needed: BTreeMap<Wanted, usize>,
-    /// Fetches under way; true when it changed meanwhile.
-    fetching: HashMap<Wanted, bool>,
+    /// Fetches under way, and those that failed and will be tried again.
+    fetching: HashMap<Wanted, Fetch>,
     /// Those of other namespaces may not be fetched, and count as missing; empty for all.
     namespaces: Arc<[Arc<str>]>,
 }
@@ -130,9 +157,9 @@ impl Secrets {
         }
     }
 
-    /// True when nothing is under way.
+    /// True when nothing is awaited. What is refused counts as missing until it is not.
     pub(super) fn is_idle(&self) -> bool {
-        self.fetching.is_empty()
+        self.fetching.values().all(|fetch| fetch.is_refused)
     }
 
     /// An object names these from now on; true when that changed the view.
@@ -142,7 +169,7 @@ impl Secrets {
         mut wanted: BTreeSet<Wanted>,
         view: &mut ClusterView,
     ) -> bool {
-        wanted.retain(|(_, key)| self.may_see(key));
+        wanted.retain(|(_, key)| can_exist(key) && self.may_see(key));
         let before = self.named.get(&referrer).cloned().unwrap_or_default();
         if before == wanted {
             return false;
@@ -200,7 +227,7 @@ impl Secrets {
             }
             SecretChange::Fetched(kind, key, object) => {
                 let wanted = (kind, key);
-                if self.fetching.remove(&wanted) == Some(true) {
+                if self.fetching.remove(&wanted).is_some_and(|it| it.again) {
                     self.fetch(wanted.clone());
                 }
                 if !self.needed.contains_key(&wanted) {
@@ -212,16 +239,39 @@ impl Secrets {
                     _ => view.remove(kind, &wanted.1).is_some(),
                 }
             }
+            SecretChange::Failed(kind, key, failure) => {
+                self.try_again((kind, key), failure);
+                false
+            }
         }
     }
 
     /// Fetches one, or once more after the fetch that is under way.
     fn fetch(&mut self, wanted: Wanted) {
-        if let Some(again) = self.fetching.get_mut(&wanted) {
-            *again = true;
+        if let Some(fetch) = self.fetching.get_mut(&wanted) {
+            fetch.again = true;
             return;
         }
-        self.fetching.insert(wanted.clone(), false);
+        self.fetching.insert(wanted.clone(), Fetch::default());
+        self.ask(wanted, Duration::ZERO, true);
+    }
+
+    /// Fetches one that failed once more, later and later, as long as somebody names it.
+    fn try_again(&mut self, wanted: Wanted, failure: Failure) {
+        let is_needed = self.needed.contains_key(&wanted);
+        let Some(fetch) = self.fetching.get_mut(&wanted).filter(|_| is_needed) else {
+            self.fetching.remove(&wanted);
+            return;
+        };
+        let pause = PAUSE_MAX.min(PAUSE * 2_u32.pow(fetch.failures.min(8)));
+        fetch.again = false;
+        fetch.is_refused |= failure == Failure::Refused;
+        fetch.failures += 1;
+        self.ask(wanted, pause, false);
+    }
+
+    /// Asks for one after a pause, which takes no slot from others.
+    fn ask(&self, wanted: Wanted, pause: Duration, is_first: bool) {
         let (client, changes) = (self.client.clone(), self.changes.clone());
         let slots = Arc::clone(&self.slots);
         tokio::spawn(async move {
@@ -231,24 +281,58 @@ impl Secrets {
             };
             let resource: ApiResource = source(kind).resource();
             let api = Api::<DynamicObject>::namespaced_with(client, namespace, &resource);
+            tokio::time::sleep(pause).await;
             let slot = slots.acquire().await;
-            let object = loop {
-                match api.get_opt(name).await {
-                    Ok(object) => break object,
-                    Err(error) => {
+            let answer = api.get_opt(name).await;
+            drop(slot);
+            let change = match answer {
+                Ok(object) => SecretChange::Fetched(kind, key.clone(), object.map(Box::new)),
+                Err(error) => {
+                    if is_first {
                         warn!(%kind, %key, %error, "cannot be fetched, trying again");
-                        tokio::time::sleep(PAUSE).await;
+                    } else {
+                        debug!(%kind, %key, %error, "still cannot be fetched");
                     }
-                }
-                if changes.is_closed() {
-                    return;
+                    SecretChange::Failed(kind, key.clone(), failure(&error))
                 }
             };
-            drop(slot);
-            let change = SecretChange::Fetched(kind, key.clone(), object.map(Box::new));
             drop(changes.send(Change::Secret(change)).await);
         });
     }
+}
+
+/// What a failure is worth: one that is about this object may last, one that is about the API server
+/// or about who we are will not.
+fn failure(error: &kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status)
+            if (400..500).contains(&status.code) && !matches!(status.code, 401 | 408 | 429) =>
+        {
+            Failure::Refused
+        }
+        _ => Failure::Unanswered,
+    }
+}
+
+/// True when `namespace/name` can be an object at all: Gateway API lets references name anything, and
+/// a name that is none would be part of a path.
+fn can_exist(key: &str) -> bool {
+    let Some((namespace, name)) = key.split_once('/') else {
+        return false;
+    };
+    namespace.len() <= NAMESPACE_BYTES_MAX
+        && is_label(namespace)
+        && name.len() <= NAME_BYTES_MAX
+        && name.split('.').all(is_label)
+}
+
+/// An RFC 1123 label, of any length.
+fn is_label(label: &str) -> bool {
+    let is_inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !label.is_empty()
+        && label.bytes().all(is_inside)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
 }
 
 fn source(kind: Kind) -> Source {
@@ -258,5 +342,29 @@ fn source(kind: Kind) -> Source {
         kind: kind.as_str().to_owned(),
         plural: format!("{}s", kind.as_str().to_lowercase()),
         namespace: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_key_that_an_object_can_have_is_asked_for() {
+        let long = "x".repeat(253);
+        for name in ["a", "a.b-c.1", "0", &long] {
+            assert!(can_exist(&format!("shop/{name}")), "{name}");
+        }
+        let too_long = "x".repeat(254);
+        for name in [
+            "", "a/b", "..", ".", "a..b", "A", "-a", "a-", "a.-b", "a_b", "a b", &too_long,
+        ] {
+            assert!(!can_exist(&format!("shop/{name}")), "{name}");
+        }
+        let long = "x".repeat(64);
+        for namespace in ["", "a.b", "..", "Shop", &long] {
+            assert!(!can_exist(&format!("{namespace}/a")), "{namespace}");
+        }
+        assert!(!can_exist("a"));
     }
 }

@@ -1,6 +1,9 @@
 //! The collector, fed by hand: what it hands out, and when statuses are compared again.
 
+use std::sync::Mutex;
+
 use super::*;
+use crate::fake_api::{self, Answer};
 
 /// A collector that has listed its routes.
 struct Stand {
@@ -37,8 +40,23 @@ fn removed(name: &str) -> Change {
 impl Stand {
     async fn start(sync_period: Duration, max_input_objects: Option<usize>) -> Self {
         // Nobody is asked: nothing names a Secret.
-        let nowhere = "http://127.0.0.1:1".parse().expect("it is an address");
-        let client = Client::try_from(kube::Config::new(nowhere)).expect("it connects to nothing");
+        let client = fake_api::client(|_, _| Answer::Never);
+        Self::of(
+            client,
+            vec![route("first", "")],
+            sync_period,
+            max_input_objects,
+        )
+        .await
+    }
+
+    /// One that has listed these objects, and got from the client what they name.
+    async fn of(
+        client: Client,
+        objects: Vec<Change>,
+        sync_period: Duration,
+        max_input_objects: Option<usize>,
+    ) -> Self {
         let (changes, received) = mpsc::channel(CHANGES_MAX);
         let (synced, files) = oneshot::channel();
         let known = Arc::new(Known::default());
@@ -62,15 +80,15 @@ impl Stand {
             files: watch::channel(Files::default()).1,
             known,
         };
-        for change in [
-            Change::Installed(vec![source()]),
-            Change::ListBegins(source()),
-            route("first", ""),
-            Change::ListEnds(source()),
-        ] {
-            stand.send(change).await;
+        stand.send(Change::Installed(vec![source()])).await;
+        stand.send(Change::ListBegins(source())).await;
+        for object in objects {
+            stand.send(object).await;
         }
-        let files = files.await.expect("everything was listed");
+        stand.send(Change::ListEnds(source())).await;
+        let files = tokio::time::timeout(Duration::from_secs(60), files).await;
+        let files = files.expect("it never synced");
+        let files = files.expect("everything was listed");
         Self { files, ..stand }
     }
 
@@ -149,4 +167,94 @@ async fn an_event_of_a_status_hands_out_nothing_and_is_known() {
     let window = Duration::from_millis(200);
     let handed_out = tokio::time::timeout(window, stand.files.changed()).await;
     assert!(handed_out.is_err(), "a status made a translation");
+}
+
+/// A route that names Secrets.
+fn naming(name: &str, secrets: &[String]) -> Change {
+    let secrets: Vec<_> = secrets
+        .iter()
+        .map(|it| json!({ "secretRef": { "name": it } }))
+        .collect();
+    let text = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": { "name": name, "namespace": "shop", "generation": 1 },
+        "spec": { "parentRefs": [{ "name": "gw" }], "ours": secrets },
+    });
+    let object = serde_json::from_value(text).expect("it is an object");
+    Change::Listed(source(), Box::new(object))
+}
+
+fn secret(path: &str) -> Answer {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    Answer::Is(
+        200,
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": name, "namespace": "shop" }, "data": {},
+        }),
+    )
+}
+
+async fn named(client: Client, secrets: &[&str]) -> Stand {
+    let secrets: Vec<_> = secrets.iter().map(|&it| it.to_owned()).collect();
+    let objects = vec![naming("first", &secrets)];
+    Stand::of(client, objects, Duration::from_secs(60), None).await
+}
+
+#[tokio::test]
+async fn what_no_object_can_be_called_is_missing_and_not_asked_for() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let client = fake_api::client(move |_, path| {
+        seen.lock().unwrap().push(path.to_owned());
+        if path.ends_with("/good") {
+            secret(path)
+        } else {
+            Answer::error(400)
+        }
+    });
+    let stand = named(client, &["a/b", "..", "UPPER", "good"]).await;
+    let keys = stand.files.borrow().view.keys(Kind::Secret);
+    assert_eq!(keys, ["shop/good".into()]);
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, ["/api/v1/namespaces/shop/secrets/good"]);
+}
+
+#[tokio::test]
+async fn those_that_are_refused_hold_nobody_up_and_come_when_they_may() {
+    let may = Arc::new(Mutex::new(false));
+    let allowed = Arc::clone(&may);
+    let client = fake_api::client(move |_, path| {
+        if path.ends_with("/z-good") || *allowed.lock().unwrap() {
+            secret(path)
+        } else {
+            Answer::error(403)
+        }
+    });
+    let mut secrets: Vec<_> = (0..40).map(|it| format!("a-refused-{it}")).collect();
+    secrets.push("z-good".to_owned());
+    let objects = vec![naming("first", &secrets)];
+    let mut stand = Stand::of(client, objects, Duration::from_secs(60), None).await;
+    let keys = stand.files.borrow().view.keys(Kind::Secret);
+    assert_eq!(keys, ["shop/z-good".into()]);
+    *may.lock().unwrap() = true;
+    stand
+        .until(|it| it.view.keys(Kind::Secret).len() == 41)
+        .await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_cannot_answer_yet_is_waited_for() {
+    let mut tries = 0;
+    let client = fake_api::client(move |_, path| {
+        tries += 1;
+        match tries {
+            1 => Answer::error(503),
+            2 => Answer::error(401),
+            _ => secret(path),
+        }
+    });
+    let stand = named(client, &["slow"]).await;
+    let keys = stand.files.borrow().view.keys(Kind::Secret);
+    assert_eq!(keys, ["shop/slow".into()]);
 }
