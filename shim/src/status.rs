@@ -4,7 +4,7 @@
 //! [`Applied`], of answers from data planes by [`Nodes`], and of what the API server holds by
 //! [`Known`]. A Gateway is called programmed only once every connected data plane serves the snapshot
 //! that came of it ([`progress`]); [`compose`] makes a status, which is sent with the version it was
-//! made from, so that nobody's change is lost. Only a leader writes.
+//! made from, so that nobody's change is lost. Only a leader writes, and only once there is a translation.
 
 mod compose;
 mod due;
@@ -147,6 +147,10 @@ impl Writer {
     pub async fn run(mut self) {
         let mut nodes = self.inputs.nodes.subscribe();
         let known = Arc::clone(&self.inputs.known);
+        // Before the first translation nobody is told anything: all that stands would be taken away.
+        if self.inputs.applied.changed().await.is_err() {
+            return;
+        }
         loop {
             if self
                 .inputs
@@ -401,5 +405,60 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::fake_api::{self, Answer};
+
+    #[tokio::test]
+    async fn no_status_is_written_before_the_first_translation() {
+        let (sent, mut written) = mpsc::channel(16);
+        let client = fake_api::client(move |method, path| {
+            if method == http::Method::PATCH {
+                drop(sent.try_send(path.to_owned()));
+            }
+            Answer::error(404)
+        });
+        let known = Known::of_route(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": { "name": "first", "namespace": "shop", "generation": 1 },
+            "spec": { "parentRefs": [{ "name": "gw" }] },
+            "status": { "parents": [
+                { "controllerName": "ours", "parentRef": { "name": "gw" }, "conditions": [] },
+            ] },
+        }));
+        let metrics = Arc::new(Metrics::default());
+        let (applied, received) = watch::channel(Applied::default());
+        let (_leading, leads) = watch::channel(true);
+        let settings = Settings {
+            controller_name: "ours".to_owned(),
+            status_address: Ipv4Addr::LOCALHOST.into(),
+            has_services: false,
+            retry_backoff: Duration::from_secs(1),
+        };
+        let inputs = Inputs {
+            applied: received,
+            nodes: Arc::default(),
+            store: Arc::new(Store::new(2, Arc::clone(&metrics))),
+            known: Arc::new(known),
+            leading: leads,
+        };
+        let writer = Writer::new(client, settings, inputs, metrics);
+        let running = tokio::spawn(writer.run());
+        let early = timeout(Duration::from_millis(200), written.recv()).await;
+        assert!(early.is_err(), "{early:?} was written");
+        applied.send_replace(Applied::default());
+        let path = timeout(Duration::from_secs(20), written.recv()).await;
+        let expected = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/first/status";
+        assert_eq!(path.ok().flatten().as_deref(), Some(expected));
+        running.abort();
     }
 }
