@@ -253,7 +253,7 @@ impl Composer {
         let known = before.get(list).and_then(Value::as_array);
         let mut entries = Vec::new();
         for parent in &status.parents {
-            let written = as_written(parent, entry, list);
+            let written = as_written(parent, status.key.split('/').next(), entry, list);
             let stands = known.into_iter().flatten().find(|it| {
                 it.get("controllerName").and_then(Value::as_str) == Some(ours)
                     && it.get(reference) == Some(&written)
@@ -442,31 +442,35 @@ fn now() -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The reference of a parent as its object writes it; made anew where it is not written.
-fn as_written(parent: &ParentStatus, entry: &Entry, list: &str) -> Value {
+/// The reference of a parent as its object, which is in namespace `own`, writes it; made anew where
+/// it is not written.
+fn as_written(parent: &ParentStatus, own: Option<&str>, entry: &Entry, list: &str) -> Value {
     let references = entry.references.as_array().into_iter().flatten();
     let text = |value: &Value, field: &str| -> Option<String> {
         Some(value.get(field)?.as_str()?.to_owned())
     };
-    let is_it = |value: &&Value| {
-        let namespace = text(value, "namespace");
-        text(value, "name").as_deref() == Some(&parent.name)
-            && text(value, "kind").is_none_or(|kind| kind == parent.kind)
-            && namespace.is_none_or(|namespace| namespace == parent.namespace)
-            && text(value, "sectionName").filter(|it| !it.is_empty()) == parent.section_name
-            && value.get("port").and_then(Value::as_u64) == parent.port.map(u64::from)
-    };
-    if list == "parents"
-        && let Some(written) = references.into_iter().find(is_it)
-    {
-        return written.clone();
-    }
-    let mut made = Map::new();
     let group = if parent.kind == "Service" {
         ""
     } else {
         GATEWAY_API
     };
+    let is_it = |value: &&Value| {
+        text(value, "name").as_deref() == Some(&parent.name)
+            && text(value, "kind").as_deref().unwrap_or("Gateway") == parent.kind
+            && text(value, "namespace").as_deref().or(own) == Some(&parent.namespace)
+            && text(value, "sectionName").filter(|it| !it.is_empty()) == parent.section_name
+            && value.get("port").and_then(Value::as_u64) == parent.port.map(u64::from)
+    };
+    let is_of_group =
+        |value: &&&Value| text(value, "group").as_deref().unwrap_or(GATEWAY_API) == group;
+    if list == "parents" {
+        // A group of somebody else's is refused, and told so under the reference as it is written.
+        let written: Vec<&Value> = references.filter(is_it).collect();
+        if let Some(exact) = written.iter().find(is_of_group).or(written.first()) {
+            return (*exact).clone();
+        }
+    }
+    let mut made = Map::new();
     made.insert("group".to_owned(), group.into());
     made.insert("kind".to_owned(), parent.kind.clone().into());
     made.insert("namespace".to_owned(), parent.namespace.clone().into());
@@ -524,6 +528,45 @@ mod tests {
         assert_eq!(same[0]["observedGeneration"], 7);
         let turned = merge(Some(&stands), &accepted(Truth::False));
         assert_ne!(turned[0]["lastTransitionTime"], "2020-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_parent_is_told_under_the_reference_that_means_it() {
+        let references = [
+            json!({"name": "gw"}),
+            json!({"name": "gw", "namespace": "infra"}),
+            json!({"name": "gw", "group": "", "kind": "Service"}),
+            json!({"name": "gw", "group": GATEWAY_API, "kind": "ListenerSet"}),
+            json!({"name": "gw", "sectionName": "a", "port": 80}),
+            json!({"name": "other", "group": "acme.io"}),
+        ];
+        let backwards: Vec<_> = references.iter().rev().cloned().collect();
+        for written in [references.to_vec(), backwards] {
+            let known = Known::of_route(json!({
+                "metadata": {"name": "r", "namespace": "shop"}, "spec": {"parentRefs": written},
+            }));
+            let entry = known.get(Kind::HttpRoute, "shop/r").unwrap();
+            let meant = [
+                ("Gateway", "shop", "gw", None),
+                ("Gateway", "infra", "gw", None),
+                ("Service", "shop", "gw", None),
+                ("ListenerSet", "shop", "gw", None),
+                ("Gateway", "shop", "gw", Some(("a", 80))),
+                ("Gateway", "shop", "other", None),
+            ];
+            for ((kind, namespace, name, place), expected) in meant.into_iter().zip(&references) {
+                let parent = ParentStatus {
+                    kind: kind.to_owned(),
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                    section_name: place.map(|(section, _)| section.to_owned()),
+                    port: place.map(|(_, port)| port),
+                    conditions: Vec::new(),
+                };
+                let told = as_written(&parent, Some("shop"), &entry, "parents");
+                assert_eq!(told, *expected, "{parent}");
+            }
+        }
     }
 
     #[test]
