@@ -57,7 +57,8 @@ pub async fn run(
     while !shutdown.is_cancelled() {
         let asked_at = Instant::now();
         let is_leading = *leading.borrow();
-        let limit = election.settings.retry_period;
+        let renew_by = is_leading.then(|| renewed_at + election.settings.renew_deadline);
+        let limit = no_later(election.settings.retry_period, renew_by);
         let outcome = match timeout(limit, election.attempt()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(kube::Error::Service("no answer in time".into())),
@@ -97,7 +98,10 @@ pub async fn run(
             leading.send_replace(holds);
         }
         let pause = match holds {
-            true => election.settings.retry_period,
+            true => {
+                let renew_by = renewed_at + election.settings.renew_deadline;
+                no_later(election.settings.retry_period, Some(renew_by))
+            }
             false => election.settings.retry_period / LOOKS,
         };
         tokio::select! {
@@ -112,6 +116,12 @@ pub async fn run(
             debug!("the Lease was not given back, it runs out by itself");
         }
     }
+}
+
+/// How long a step of a holder may last: it steps down on time, even while the API server is silent.
+fn no_later(step: Duration, renew_by: Option<Instant>) -> Duration {
+    let left = renew_by.map(|by| by.saturating_duration_since(Instant::now()));
+    left.map_or(step, |left| step.min(left))
 }
 
 /// One replica's view of the Lease.

@@ -290,11 +290,13 @@ impl RawElection {
                 default.retry_period,
             )?,
         };
+        // A Lease tells others whole seconds: after so many they take over.
+        let told = Duration::from_secs(election.lease_duration.as_secs());
         let is_ordered = election.retry_period < election.renew_deadline
-            && election.renew_deadline < election.lease_duration;
+            && (election.renew_deadline < told || told.is_zero());
         if !is_ordered {
-            let problem = "must be: retryPeriod < renewDeadline < leaseDuration, else two replicas \
-                           may serve at once";
+            let problem = "must be: retryPeriod < renewDeadline < leaseDuration in whole seconds, \
+                           else two replicas may serve at once";
             return Err(bad("leaderElection", problem.to_owned()));
         }
         if election.lease_duration < Duration::from_secs(1) {

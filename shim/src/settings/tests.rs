@@ -67,6 +67,15 @@ fn bad_settings_are_refused_with_what_to_do() {
         ),
         ("historySize: 100000", "above 10000"),
         ("quarantine: {retryAfter: 500ms}", "below 1s"),
+        (
+            "leaderElection: {leaseDuration: 3900ms, renewDeadline: 3500ms}",
+            "leaseDuration in whole seconds",
+        ),
+        (
+            "leaderElection: {renewDeadline: 2s, retryPeriod: 2s}",
+            "retryPeriod < renewDeadline",
+        ),
+        ("leaderElection: {leaseDuration: 900ms}", "leaderElection"),
         ("- a list", "malformed"),
     ];
     for (yaml, expected) in rows {
