@@ -143,11 +143,11 @@ impl Keeper {
             .collect();
         let mut spec = json!({ "type": self.settings.service_type, "ports": ports });
         let asked = translation.asked_addresses(gateway);
+        // Never `externalIPs`: they take an address without asking whose it is (CVE-2020-8554). What
+        // was not assigned is seen in the status.
         if let (Some(first), "LoadBalancer") = (asked.first(), self.settings.service_type.as_str())
         {
             spec["loadBalancerIP"] = first.clone().into();
-        } else if let Some(first) = asked.first() {
-            spec["externalIPs"] = json!([first]);
         }
         let mut metadata = metadata(gateway, key, uid, translation);
         metadata["annotations"][CONTROLLER] = self.controller_name.clone().into();
@@ -361,5 +361,81 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::fake_api::{self, Answer};
+    use crate::files::object::{Outcome, object};
+    use crate::translate::{Addressing, CONTROLLER_NAME, Settings, translate};
+
+    fn port(port: u16) -> NonZeroU16 {
+        NonZeroU16::new(port).unwrap()
+    }
+
+    /// The Service of a Gateway that asks for an address.
+    fn service_of_type(service_type: &str) -> Value {
+        let objects = [
+            json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+                "metadata": { "name": "nantian" }, "spec": { "controllerName": CONTROLLER_NAME },
+            }),
+            json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+                "metadata": { "name": "gw", "namespace": "shop" },
+                "spec": {
+                    "gatewayClassName": "nantian",
+                    "addresses": [{ "value": "192.0.2.7" }],
+                    "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }],
+                },
+            }),
+        ];
+        let mut view = ClusterView::default();
+        for value in objects {
+            let Outcome::Object(object) = object(serde_yaml::to_value(value).unwrap()) else {
+                panic!("it is no object");
+            };
+            view.insert(object);
+        }
+        let ports = (port(10_000), port(10_010));
+        let addressing = Addressing::Service {
+            first: ports.0,
+            last: ports.1,
+        };
+        let settings = Settings {
+            addressing,
+            ..Settings::default()
+        };
+        let translation = translate(&view, &settings, None);
+        let keeper = Keeper {
+            client: fake_api::client(|_, _| Answer::Never),
+            settings: GatewayServices {
+                service_type: service_type.to_owned(),
+                data_plane: "infra/planes".to_owned(),
+                ports,
+            },
+            controller_name: CONTROLLER_NAME.to_owned(),
+            applied: watch::channel(Applied::default()).1,
+            known: Arc::default(),
+            leading: watch::channel(true).1,
+        };
+        let key = "shop/gw-nantian".into();
+        let wanted = keeper.service("shop/gw", &key, "uid", &translation);
+        wanted.unwrap().object["spec"].clone()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_asked_for_is_asked_of_a_load_balancer_and_never_taken() {
+        let spec = service_of_type("LoadBalancer");
+        assert_eq!(spec["loadBalancerIP"], "192.0.2.7");
+        for service_type in ["LoadBalancer", "ClusterIP", "NodePort"] {
+            let spec = service_of_type(service_type);
+            assert_eq!(spec["type"], service_type);
+            assert_eq!(spec.get("externalIPs"), None, "{service_type}");
+        }
     }
 }
