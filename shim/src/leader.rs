@@ -223,3 +223,53 @@ impl Election {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake_api::{self, Answer};
+
+    #[tokio::test]
+    async fn a_holder_that_gets_no_answer_steps_down_at_the_deadline() {
+        let mut asked = 0;
+        let client = fake_api::client(move |_, _| {
+            asked += 1;
+            match asked {
+                1 => Answer::error(404),
+                2 => Answer::Is(201, json!({ "metadata": { "name": "l" } })),
+                _ => Answer::Never,
+            }
+        });
+        let settings = LeaderElection {
+            id: "l".to_owned(),
+            namespace: "n".to_owned(),
+            lease_duration: Duration::from_secs(3),
+            renew_deadline: Duration::from_secs(2),
+            retry_period: Duration::from_millis(1900),
+        };
+        let (leading, mut leads) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let identity = "me".to_owned();
+        let run = run(
+            client,
+            settings.clone(),
+            identity,
+            leading,
+            std::sync::Arc::default(),
+            stop,
+        );
+        let running = tokio::spawn(run);
+        let limit = Duration::from_secs(20);
+        let begins = timeout(limit, leads.wait_for(|leads| *leads)).await;
+        assert!(matches!(begins, Ok(Ok(_))), "it never led");
+        drop(begins);
+        let since = Instant::now();
+        let ends = timeout(limit, leads.wait_for(|leads| !*leads)).await;
+        assert!(matches!(ends, Ok(Ok(_))), "it never stepped down");
+        let led = since.elapsed();
+        assert!(led < settings.lease_duration, "it led for {led:?}");
+        running.abort();
+    }
+}

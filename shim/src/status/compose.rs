@@ -466,7 +466,7 @@ fn as_written(parent: &ParentStatus, own: Option<&str>, entry: &Entry, list: &st
     if list == "parents" {
         // A group of somebody else's is refused, and told so under the reference as it is written.
         let written: Vec<&Value> = references.filter(is_it).collect();
-        if let Some(exact) = written.iter().find(is_of_group).or(written.first()) {
+        if let Some(exact) = written.iter().find(is_of_group).or_else(|| written.first()) {
             return (*exact).clone();
         }
     }
