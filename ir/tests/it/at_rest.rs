@@ -28,6 +28,7 @@ fn planted_secrets_are_not_in_the_bytes() {
     let plain = snapshot.listeners.get("a/gw/plain").unwrap().clone();
     let mut secure = (*plain).clone();
     secure.name = "a/gw/secure".into();
+    secure.protocol = ir::listener::ListenerProtocol::Https;
     secure.tls = Some(ir::listener::ListenerTls {
         passthrough: false,
         certificate_refs: vec!["a/tls".into()],
