@@ -39,7 +39,14 @@ class Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class Origin(ThreadingHTTPServer):
+    """Takes as many connections at once as a client of this folder opens."""
+
+    # With the default of 5 the kernel answers a burst with SYN cookies, and some connections hang.
+    request_queue_size = 1024
+
+
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    server = Origin(("127.0.0.1", int(sys.argv[1])), Handler)
     server.daemon_threads = True
     server.serve_forever()
