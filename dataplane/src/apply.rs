@@ -71,7 +71,9 @@ impl Applier {
     pub async fn restore(&mut self, found: Found) -> Result<(), Rejection> {
         let previous = self.store.load_full();
         let plugins = previous.kept.plugins();
-        plugins.prepare(&found.snapshot, &self.metrics).await;
+        plugins
+            .prepare(&found.snapshot, &previous.plugins, &self.metrics)
+            .await;
         let next = Arc::new(compile(found.snapshot, &previous, &self.metrics)?);
         let mut listeners = self.listeners.lock().await;
         let prepared = listeners.prepare(&next)?;
@@ -121,7 +123,9 @@ impl Applier {
         let snapshot = decode(update, self.held_snapshot(&previous))?;
         let stages = stages.ended(ApplyStage::Decode);
         let plugins = previous.kept.plugins();
-        plugins.prepare(&snapshot, &self.metrics).await;
+        plugins
+            .prepare(&snapshot, &previous.plugins, &self.metrics)
+            .await;
         let next = Arc::new(compile(snapshot, &previous, &self.metrics)?);
         let stages = stages.ended(ApplyStage::Compile);
         let mut listeners = self.listeners.lock().await;

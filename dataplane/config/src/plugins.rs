@@ -118,7 +118,7 @@ enum Wanted {
 /// Plugins by their keys.
 pub type PluginSet = BTreeMap<Arc<str>, Arc<Configured>>;
 
-/// Prepares plugins, and keeps those that were prepared last.
+/// Prepares plugins, and keeps those that were prepared last until the next.
 #[derive(Default)]
 pub struct PluginHost {
     plugins: Arc<Plugins>,
@@ -143,17 +143,13 @@ impl PluginHost {
         }
     }
 
-    /// Brings in and compiles what `snapshot` names for the first time, all at once, so that one slow
-    /// server delays no other.
-    pub async fn prepare(&self, snapshot: &Snapshot, metrics: &Arc<Metrics>) {
-        let before = self.taken();
-        if before.is_empty() && named(snapshot).next().is_none() {
-            return;
-        }
+    /// Brings in and compiles what `snapshot` names and `serving` has not, all at once, so that one slow
+    /// server delays no other. When `snapshot` is refused later, nothing of `serving` was touched.
+    pub async fn prepare(&self, snapshot: &Snapshot, serving: &PluginSet, metrics: &Arc<Metrics>) {
         let mut ready = PluginSet::new();
         let mut tasks = JoinSet::new();
         for (key, source) in named(snapshot) {
-            let known = before.get(&key);
+            let known = serving.get(&key);
             let wanted = wanted(&source, snapshot);
             if let Some(known) = known.filter(|it| it.is_still(&source, &wanted)) {
                 ready.insert(key, known.clone());
@@ -173,7 +169,7 @@ impl PluginHost {
             let Ok((key, source, wanted, module)) = joined else {
                 continue;
             };
-            let loaded = loaded(module, &source, before.get(&key));
+            let loaded = loaded(module, &source, serving.get(&key));
             let configured = self.configured(source, wanted, loaded, metrics);
             ready.insert(key, Arc::new(configured));
         }

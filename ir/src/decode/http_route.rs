@@ -118,9 +118,13 @@ fn path_match(kind: &str, path: String, at: &At<'_>, report: &mut Report) -> Opt
     };
     match kind {
         "" | "PathPrefix" | "Prefix" => {
-            value::path_prefix(path, &at_path, report).map(PathMatch::Prefix)
+            let prefix = value::path_prefix(path, &at_path, report)?;
+            Some(PathMatch::Prefix(value::matched(prefix)))
         }
-        "Exact" => value::path(path, &at_path, report).map(PathMatch::Exact),
+        "Exact" => {
+            let path = value::path(path, &at_path, report)?;
+            Some(PathMatch::Exact(value::matched(path)))
+        }
         "RegularExpression" | "Regex" => {
             value::pattern(&path, &at_path, report).map(PathMatch::Regex)
         }

@@ -123,7 +123,11 @@ async fn worker(
         .build();
     let store = Store::new();
     let before = store.load_full();
-    before.kept.plugins().prepare(&snapshot, metrics).await;
+    before
+        .kept
+        .plugins()
+        .prepare(&snapshot, &before.plugins, metrics)
+        .await;
     let compiled = compile(snapshot, &before, metrics).unwrap();
     let bind = *compiled.binds.keys().next().unwrap();
     store.swap(Arc::new(compiled));

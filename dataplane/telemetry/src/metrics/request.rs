@@ -4,7 +4,6 @@
 //! status class and the count of a histogram are not kept but derived, so that figures which must
 //! agree do.
 
-use std::array;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,74 +41,81 @@ impl RequestShard {
 
 /// Counts per status code, for the codes that occur.
 ///
-/// The first sixteen distinct codes find a slot in line; a backend that answers with more pays for
-/// a table of all of them. Slots are taken in order and never given back, so a code has one slot.
+/// The first [`CODES_MAX`] distinct codes of a thread find a slot in line; what a backend answers besides
+/// is counted by class, so that no backend makes series without a bound. Slots are taken in order and
+/// never given back, so a code has one slot.
 #[derive(Debug, Default)]
 struct StatusTable {
-    codes: [AtomicU16; 16],
-    counts: [Counter; 16],
-    all: OnceLock<Box<[Counter; 501]>>,
+    codes: [AtomicU16; CODES_MAX],
+    counts: [Counter; CODES_MAX],
+    rest: [Counter; CLASSES.len()],
 }
+
+/// Status codes of a route that each thread counts by themselves.
+const CODES_MAX: usize = 16;
 
 impl StatusTable {
     /// A free slot.
     const FREE: u16 = 0;
-    /// Stands for everything outside 100 to 599.
-    const OTHER: u16 = 1;
 
     fn count(&self, status: u16) {
-        let code = if (100..600).contains(&status) {
-            status
-        } else {
-            Self::OTHER
-        };
+        if !(100..600).contains(&status) {
+            return self.rest[class_index(status)].increment();
+        }
         for (slot, count) in self.codes.iter().zip(&self.counts) {
             let mut held = slot.load(Ordering::Relaxed);
             if held == Self::FREE {
                 held = match slot.compare_exchange(
                     Self::FREE,
-                    code,
+                    status,
                     Ordering::Relaxed,
                     Ordering::Relaxed,
                 ) {
-                    Ok(_) => code,
+                    Ok(_) => status,
                     Err(taken_meanwhile) => taken_meanwhile,
                 };
             }
-            if held == code {
+            if held == status {
                 count.increment();
                 return;
             }
         }
-        let all = self
-            .all
-            .get_or_init(|| Box::new(array::from_fn(|_| Counter::default())));
-        let at = if code == Self::OTHER {
-            500
-        } else {
-            usize::from(code) - 100
-        };
-        all[at].increment();
+        self.rest[class_index(status)].increment();
     }
 
-    fn add_to(&self, totals: &mut Vec<(u16, u64)>) {
-        let slots = self
-            .codes
-            .iter()
-            .map(|code| code.load(Ordering::Relaxed))
-            .zip(&self.counts);
-        let all = self.all.get().into_iter().flat_map(|all| all.iter());
-        let all = (100..600).chain([Self::OTHER]).zip(all);
-        for (code, count) in slots.chain(all) {
-            let count = count.value();
+    fn add_to(&self, totals: &mut StatusTotals) {
+        for (code, count) in self.codes.iter().zip(&self.counts) {
+            let (code, count) = (code.load(Ordering::Relaxed), count.value());
             if count == 0 {
                 continue;
             }
-            match totals.binary_search_by_key(&code, |(code, _)| *code) {
-                Ok(at) => totals[at].1 += count,
-                Err(at) => totals.insert(at, (code, count)),
+            match totals.codes.binary_search_by_key(&code, |(code, _)| *code) {
+                Ok(at) => totals.codes[at].1 += count,
+                Err(at) => totals.codes.insert(at, (code, count)),
             }
         }
+        for (total, count) in totals.rest.iter_mut().zip(&self.rest) {
+            *total += count.value();
+        }
+    }
+}
+
+/// The tables of all threads, summed.
+#[derive(Debug, Default)]
+struct StatusTotals {
+    /// Sorted by code.
+    codes: Vec<(u16, u64)>,
+    /// By class, of the codes that found no slot.
+    rest: [u64; CLASSES.len()],
+}
+
+impl StatusTotals {
+    fn classes(&self) -> [u64; CLASSES.len()] {
+        let mut counts = self.rest;
+        for (code, count) in &self.codes {
+            counts[class_index(*code)] += count;
+        }
+        counts
     }
 }
 
@@ -158,8 +164,7 @@ impl Exemplars {
 pub(super) struct RequestTotals {
     listener: Arc<str>,
     route: Arc<str>,
-    /// Sorted by code.
-    statuses: Vec<(u16, u64)>,
+    statuses: StatusTotals,
     duration: Distribution,
     longest_ns: u64,
     exemplars: ExemplarsOfBuckets,
@@ -171,7 +176,7 @@ pub(super) struct RequestTotals {
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrafficTotals {
     /// By class.
-    pub(super) classes: [u64; 6],
+    pub(super) classes: [u64; CLASSES.len()],
     pub(super) duration_ns: u64,
     pub(super) longest_ns: u64,
     pub(super) received: u64,
@@ -180,8 +185,8 @@ pub(super) struct TrafficTotals {
 
 impl TrafficTotals {
     pub(super) fn add(&mut self, totals: &RequestTotals) {
-        for (code, count) in &totals.statuses {
-            self.classes[class_index(*code)] += count;
+        for (class, count) in self.classes.iter_mut().zip(totals.statuses.classes()) {
+            *class += count;
         }
         self.duration_ns = self.duration_ns.wrapping_add(totals.duration.sum_ns);
         self.longest_ns = self.longest_ns.max(totals.longest_ns);
@@ -207,7 +212,7 @@ impl RequestTotals {
         let mut totals = Self {
             listener: Arc::clone(listener),
             route: Arc::clone(route),
-            statuses: Vec::new(),
+            statuses: StatusTotals::default(),
             duration: Distribution::default(),
             longest_ns: 0,
             exemplars: exemplars.read(),
@@ -226,13 +231,9 @@ impl RequestTotals {
     }
 
     fn classes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let mut counts = [0; 6];
-        for (code, count) in &self.statuses {
-            counts[class_index(*code)] += count;
-        }
         CLASSES
             .into_iter()
-            .zip(counts)
+            .zip(self.statuses.classes())
             .filter(|(_, count)| *count > 0)
     }
 }
@@ -271,12 +272,14 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[RequestTotals]) {
     }
     let mut samples = out.family(&family::RESPONSES);
     for totals in all {
-        for (code, count) in &totals.statuses {
-            let code = match *code {
-                StatusTable::OTHER => "other".to_owned(),
-                code => code.to_string(),
-            };
-            samples.sample(&[&totals.listener, &totals.route, &code], *count);
+        let (listener, route) = (&totals.listener, &totals.route);
+        for (code, count) in &totals.statuses.codes {
+            samples.sample(&[listener, route, &code.to_string()], *count);
+        }
+        for (class, count) in CLASSES.iter().zip(totals.statuses.rest) {
+            if count > 0 {
+                samples.sample(&[listener, route, class], count);
+            }
         }
     }
     let mut samples = out.family(&family::RECEIVED);
@@ -293,31 +296,26 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[RequestTotals]) {
 mod tests {
     use super::*;
 
-    fn statuses(table: &StatusTable) -> Vec<(u16, u64)> {
-        let mut totals = Vec::new();
+    fn totals(table: &StatusTable) -> StatusTotals {
+        let mut totals = StatusTotals::default();
         table.add_to(&mut totals);
         totals
     }
 
     #[test]
-    fn every_status_is_counted_exactly_even_from_a_backend_that_uses_all() {
+    fn a_backend_that_answers_with_every_status_has_a_bounded_number_of_series() {
         let table = StatusTable::default();
         for round in 0..3 {
             for status in 0..=999 {
                 table.count(status);
             }
-            table.count(200 + round);
+            table.count(100 + round);
         }
-        let totals = statuses(&table);
-        assert_eq!(totals.len(), 501);
-        for (code, count) in totals {
-            let expected = match code {
-                StatusTable::OTHER => 3 * 500,
-                200..=202 => 4,
-                _ => 3,
-            };
-            assert_eq!(count, expected, "{code}");
-        }
+        let totals = totals(&table);
+        let exact = (100..116).map(|code| (code, if code < 103 { 4 } else { 3 }));
+        assert_eq!(totals.codes, exact.collect::<Vec<_>>());
+        assert_eq!(totals.rest, [252, 300, 300, 300, 300, 1500]);
+        assert_eq!(totals.classes(), [303, 300, 300, 300, 300, 1500]);
     }
 
     #[test]
@@ -333,11 +331,10 @@ mod tests {
                 });
             }
         });
-        assert!(table.all.get().is_none());
-        assert_eq!(
-            statuses(&table),
-            (200..212).map(|code| (code, 1000)).collect::<Vec<_>>()
-        );
+        let totals = totals(&table);
+        let expected: Vec<_> = (200..212).map(|code| (code, 1000)).collect();
+        assert_eq!(totals.codes, expected);
+        assert_eq!(totals.rest, [0; 6]);
     }
 
     #[test]

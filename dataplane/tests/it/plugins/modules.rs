@@ -140,3 +140,33 @@ async fn an_update_does_not_wait_for_what_could_not_be_fetched_before() {
     }
     assert_eq!(server.asked.load(Ordering::Relaxed), asked);
 }
+
+#[tokio::test]
+async fn a_refused_update_takes_no_module_from_the_configuration_that_serves() {
+    let server = Server::start(module()).await;
+    server.is_well.store(true, Ordering::Relaxed);
+    let of = |rule| At {
+        rule,
+        ..At::default()
+    };
+    let setting = serving_with(of(vec![server.plugin()]), |_| {}).await;
+    assert_eq!(server.asked.load(Ordering::Relaxed), 1);
+    server.is_well.store(false, Ordering::Relaxed);
+
+    let backends = [&setting.backends[0], &setting.backends[1]];
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let taken = taken.local_addr().unwrap().port();
+    let control_plane = &setting.gateway.control_plane;
+    let mut refused = super::snapshot(taken, of(Vec::new()), backends);
+    refused.version = ir::Version::new("v2");
+    control_plane.push_snapshot(&refused).await;
+    control_plane.nacked("v2").await;
+
+    let mut next = super::snapshot(setting.port, of(vec![server.plugin()]), backends);
+    next.version = ir::Version::new("v3");
+    setting.gateway.apply(&next).await;
+    for answer in both(setting.port, "/", "").await {
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(server.asked.load(Ordering::Relaxed), 1);
+}
