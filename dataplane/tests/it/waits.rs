@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dataplane_testkit::backend::{Kind, Script, Step};
+use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::grpc;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
+use dataplane_testkit::client::tls::TlsClient;
 use dataplane_testkit::client::websocket;
 use dataplane_testkit::snapshot::{cluster, free_port};
 use dataplane_testkit::wait::{DEADLINE, until};
@@ -15,6 +17,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::Method;
 use ir::cluster::ClusterProtocol;
 use ir::policy::RoutePolicy;
+use tokio::time::timeout;
 
 use crate::support::{Gateway, at, http_route};
 
@@ -194,5 +197,40 @@ async fn a_websocket_goes_on_for_the_drain_time_and_then_ends_on_both_sides() {
     until(DEADLINE, async || backend.open_connections() == 0).await;
     let parted = gateway.metric("downstream_connections_ended_total", &["tunnel_drain"]);
     assert_eq!(parted, 1);
+    assert!(gateway.stopped().await, "nothing was cut");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_cannot_put_off_the_end_of_its_connection() {
+    let backend = Backend::start("w", Kind::WebSocket).await;
+    let authority = Authority::new("test");
+    let port = free_port();
+    let mut gateway = Gateway::with(
+        &SnapshotBuilder::new("v1")
+            .https_listener("infra/gw/http", port, &["x.test"], &["infra/cert"])
+            .certificate("infra/cert", &authority.server(&["x.test"]))
+            .http_route(http_route("shop/r", "", "/", &[("shop/b:80", 1)]))
+            .cluster("shop/b:80", &[backend.address()])
+            .build(),
+        |bootstrap| {
+            bootstrap.http.tunnel_drain = Duration::from_millis(1);
+            bootstrap.http.shutdown_time = Duration::from_millis(50);
+        },
+    )
+    .await;
+    let stream = TlsClient::trusting(&authority)
+        .connect(at(port), "x.test")
+        .await;
+    let (mut socket, _) = websocket::over(stream.unwrap(), "x.test", "/ws")
+        .await
+        .unwrap();
+    // Every buffer on the way back fills up, and then those on the way there.
+    let message = websocket::Message::binary(vec![0; 64 * 1024]);
+    while timeout(Duration::from_secs(1), socket.send(message.clone()))
+        .await
+        .is_ok()
+    {}
+    gateway.stop();
+    until(DEADLINE, async || backend.open_connections() == 0).await;
     assert!(gateway.stopped().await, "nothing was cut");
 }
