@@ -6,11 +6,14 @@
 //! frame holds as a whole is looked at like an answer that is not in pieces.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::memmem;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::find::{CONTEXT_BYTES, is_key_byte};
 use super::{Counts, Form, Redactor, Vault, Way};
@@ -23,6 +26,8 @@ pub const HOLD_BACK_MAX: usize = 512;
 const REACH: usize = HOLD_BACK_MAX / 2;
 /// Texts of one answer; beyond, the oldest is let go.
 const TEXTS_MAX: usize = 64;
+/// Bytes that may be written more than once where a frame is parted.
+const PARTED_BYTES_MAX: usize = 256 * 1024;
 
 /// Looks at an answer in pieces.
 #[derive(Debug)]
@@ -257,6 +262,18 @@ impl StreamRedactor {
             out.push(frame.raw);
             return;
         };
+        if let Some(parts) = apart(json) {
+            for json in parts {
+                let raw = sse(&frame.event, &json);
+                self.chunk(&json, &frame.event, raw, out);
+            }
+        } else {
+            self.chunk(json, &frame.event, frame.raw, out);
+        }
+    }
+
+    /// A frame with an object in it, of one choice and one call at most.
+    fn chunk(&mut self, json: &str, event: &Bytes, raw: Bytes, out: &mut Vec<Bytes>) {
         let json = self.look.redactor.without_logprobs(json);
         let mut values = Vec::new();
         strings(&json, |place, inside, text| {
@@ -269,12 +286,12 @@ impl StreamRedactor {
             }
             self.look.json(&json)
         } else {
-            self.pieces(&json, &values, &told, &frame.event, out)
+            self.pieces(&json, &values, &told, event, out)
         };
         match (changed, json) {
-            (Some(json), _) => out.push(sse(&frame.event, &json)),
-            (None, Cow::Owned(json)) => out.push(sse(&frame.event, &json)),
-            (None, Cow::Borrowed(_)) => out.push(frame.raw),
+            (Some(json), _) => out.push(sse(event, &json)),
+            (None, Cow::Owned(json)) => out.push(sse(event, &json)),
+            (None, Cow::Borrowed(_)) => out.push(raw),
         }
     }
 
@@ -524,6 +541,83 @@ impl Spans {
             .find(|span| span.at.end == text.len())
             .filter(|_| is_long)
     }
+}
+
+/// Members of an object, as they were written.
+type Members = BTreeMap<String, Box<RawValue>>;
+
+/// A chunk of chat completions with several choices, or several calls in one, as chunks with one of each:
+/// texts are told apart by the indices of their frame. Absent when there is nothing to part, or so many
+/// that the copies of what stands beside them would be large.
+fn apart(json: &str) -> Option<Vec<String>> {
+    let is_many = |name: &str| memmem::find_iter(json.as_bytes(), name).nth(1).is_some();
+    if !is_many("\"delta\"") && !is_many("\"arguments\"") {
+        return None;
+    }
+    let mut chunk: Members = serde_json::from_str(json).ok()?;
+    let choices = chunk.remove("choices")?;
+    let beside = json.len() - choices.get().len();
+    let choices: Vec<Members> = serde_json::from_str(choices.get()).ok()?;
+    let mut parts = Vec::new();
+    for choice in choices {
+        parts.extend(by_call(choice)?);
+    }
+    if parts.len() < 2 || parts.len() > TEXTS_MAX || beside * parts.len() > PARTED_BYTES_MAX {
+        return None;
+    }
+    // What was used is told once, at the end.
+    let usage = chunk.remove("usage");
+    let last = parts.len() - 1;
+    let mut chunks = Vec::with_capacity(parts.len());
+    for (at, choice) in parts.into_iter().enumerate() {
+        chunk.insert("choices".to_owned(), index_first(choice)?);
+        if let Some(usage) = usage.as_ref().filter(|_| at == last) {
+            chunk.insert("usage".to_owned(), usage.clone());
+        }
+        chunks.push(serde_json::to_string(&chunk).ok()?);
+    }
+    Some(chunks)
+}
+
+/// A choice as one for each of its calls; only the last ends it.
+fn by_call(mut choice: Members) -> Option<Vec<Members>> {
+    let delta = choice.get("delta").map(|it| serde_json::from_str(it.get()));
+    let mut delta: Members = delta.and_then(Result::ok).unwrap_or_default();
+    let calls = delta.remove("tool_calls");
+    let calls = calls.map(|it| serde_json::from_str::<Vec<Box<RawValue>>>(it.get()));
+    let Some((last, others)) = calls.as_ref().and_then(|it| it.as_ref().ok()?.split_last()) else {
+        return Some(vec![choice]);
+    };
+    let mut parts = Vec::with_capacity(others.len() + 1);
+    let end = choice.remove("finish_reason");
+    for call in others {
+        delta.insert("tool_calls".to_owned(), written(&[call])?);
+        choice.insert("delta".to_owned(), written(&std::mem::take(&mut delta))?);
+        choice.insert("finish_reason".to_owned(), written(&())?);
+        parts.push(choice.clone());
+    }
+    delta.insert("tool_calls".to_owned(), written(&[last])?);
+    choice.insert("delta".to_owned(), written(&delta)?);
+    if let Some(end) = end {
+        choice.insert("finish_reason".to_owned(), end);
+    }
+    parts.push(choice);
+    Some(parts)
+}
+
+/// One choice in a list. Its index stands before those of its calls, where [`indices`] looks for it.
+fn index_first(mut choice: Members) -> Option<Box<RawValue>> {
+    let Some(index) = choice.remove("index") else {
+        return written(&[choice]);
+    };
+    let rest = serde_json::to_string(&choice).ok()?;
+    let comma = if choice.is_empty() { "" } else { "," };
+    let list = format!("[{{\"index\":{index}{comma}{}]", &rest[1..]);
+    RawValue::from_string(list).ok()
+}
+
+fn written(value: &impl Serialize) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(value).ok()
 }
 
 fn sse(event: &[u8], json: &str) -> Bytes {

@@ -198,6 +198,66 @@ fn what_was_held_leaves_once_and_names_no_call_again() {
 }
 
 #[test]
+fn choices_and_calls_of_one_chunk_are_told_apart() {
+    let redactor = redactor(&[Kind::Email], Mask);
+    let both = |first: &str, second: &str| {
+        let choice = |index: u8, piece: &str| json!({"delta": {"content": piece}, "index": index});
+        json!({"id": "c", "choices": [choice(0, first), choice(1, second)], "usage": {"total_tokens": 3}})
+    };
+    let chunks = [
+        both("to ann@exam", "or bob@exam"),
+        both("ple.com", "ple.org"),
+    ];
+    let found = frames(&redactor, Vault::default(), &chunks);
+    let of_choice = |index: u8| -> String {
+        let own = |frame: &&Value| frame["choices"][0]["index"] == index;
+        let text = |frame: &Value| {
+            frame["choices"][0]["delta"]["content"]
+                .as_str()
+                .map(str::to_owned)
+        };
+        found.iter().filter(own).filter_map(text).collect()
+    };
+    assert_eq!(
+        (&*of_choice(0), &*of_choice(1)),
+        ("to [EMAIL]", "or [EMAIL]")
+    );
+    assert!(found.iter().all(|frame| frame["id"] == "c"));
+    assert!(found[0]["usage"].is_null() && found[1]["usage"].is_object());
+
+    let call = |index: u8, to: &str| {
+        let arguments = json!({"to": to, "why": "no reason"}).to_string();
+        json!({"index": index, "id": format!("c{index}"), "function": {"name": "f", "arguments": arguments}})
+    };
+    let calls = json!([call(0, MAIL), call(1, "nobody"), call(2, MAIL)]);
+    let mut all = chunk(&json!({"content": MAIL, "tool_calls": calls}));
+    all["choices"][0]["finish_reason"] = "tool_calls".into();
+    let found = frames(&redactor, Vault::default(), &[all]);
+    assert_eq!(gathered(&found, "content"), "[EMAIL]");
+    for (index, to) in [(0, "[EMAIL]"), (1, "nobody"), (2, "[EMAIL]")] {
+        let called: String = found
+            .iter()
+            .filter_map(|frame| frame["choices"][0]["delta"]["tool_calls"].get(0))
+            .filter(|call| call["index"] == index)
+            .filter_map(|call| call["function"]["arguments"].as_str())
+            .collect();
+        let called: Value = serde_json::from_str(&called).unwrap();
+        assert_eq!(called, json!({"to": to, "why": "no reason"}));
+    }
+    let finished = |frame: &Value| frame["choices"][0]["finish_reason"].is_string();
+    assert_eq!(found.iter().position(finished), Some(found.len() - 1));
+}
+
+#[test]
+fn a_chunk_whose_parts_would_be_large_is_not_parted() {
+    let choice = json!({"index": 0, "delta": {"content": "x"}});
+    let many = json!({"choices": vec![&choice; TEXTS_MAX + 1]});
+    assert!(apart(&many.to_string()).is_none());
+    let large = json!({"id": "x".repeat(PARTED_BYTES_MAX / 2), "choices": [choice, choice]});
+    assert!(apart(&large.to_string()).is_none());
+}
+
+#[test]
 fn an_empty_reason_finishes_nothing() {
     let redactor = redactor(&[Kind::Email], Mask);
     let chunks = ["ann@exam", "ple.com"].map(|piece| {
