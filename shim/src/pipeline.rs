@@ -3,13 +3,13 @@
 //! One task, the only writer: `files` says what the folder holds now, `translate` makes a snapshot
 //! and conditions of it, `history` makes the snapshot public, and the streams of `serve` take it
 //! from there. What data planes refuse is left out between the two, and comes back by way of
-//! [`Quarantine`]. The admin API and `standalone` watch the [`State`] that is left behind.
+//! [`Quarantine`]; so is what does not fit together. The admin API and `standalone` watch the [`State`] that is left behind.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ir::Snapshot;
 use ir::encode::growth;
+use ir::{Snapshot, Violations};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::history::Store;
 use crate::metrics::{ListenerLabel, Metrics};
 use crate::quarantine::{Kept, Quarantine};
 use crate::settings::TranslatorLimits;
-use crate::translate::{self, Translation, keep_former_certificates, translate};
+use crate::translate::{self, PartName, Refused, Translation, keep_former_certificates, translate};
 
 /// What was read last and what became of it.
 #[derive(Debug, Default)]
@@ -32,10 +32,46 @@ pub struct State {
     pub translation: Translation,
     /// What data planes refuse.
     pub quarantine: Vec<Kept>,
+    /// What the translation was finished without.
+    pub left_out: Vec<Refused>,
     /// How large the snapshot is as a message.
     pub bytes: u64,
     /// How often the files have changed; what else changes is the doing of data planes and time.
     pub edits: u64,
+}
+
+impl State {
+    /// The same without the objects that these violations blame; nothing when that changes nothing.
+    fn without(&self, violations: &Violations) -> Option<Self> {
+        let is_out = |part: &PartName| {
+            let mut out = self.left_out.iter().filter(|known| !known.is_tried);
+            out.any(|known| known.part == *part)
+        };
+        let blamed = violations.iter().filter_map(|violation| {
+            let part = PartName::parse(&violation.object)?;
+            (!is_out(&part)).then(|| Refused {
+                part,
+                path: violation.path.clone(),
+                message: format!("it does not fit to the others: {}", violation.message),
+                is_tried: false,
+            })
+        });
+        let blamed: Vec<_> = blamed.collect();
+        if blamed.is_empty() {
+            return None;
+        }
+        let left_out = [&*self.left_out, &*blamed].concat();
+        let translation = self.translation.clone().without(&left_out);
+        let growth = growth(self.translation.snapshot(), translation.snapshot());
+        Some(Self {
+            files: self.files.clone(),
+            translation,
+            quarantine: self.quarantine.clone(),
+            left_out,
+            bytes: self.bytes.saturating_add_signed(growth),
+            edits: self.edits,
+        })
+    }
 }
 
 /// A translation, and which snapshot came of it.
@@ -105,6 +141,7 @@ impl Pipeline {
                 bytes: before.bytes.saturating_add_signed(growth),
                 translation,
                 quarantine: kept,
+                left_out: refused,
                 edits,
             }
         });
@@ -128,38 +165,53 @@ impl Pipeline {
         self.report(&state);
         let before = self.state.borrow().clone();
         self.count_attached(&before.translation, &state.translation);
-        let snapshot = state.translation.snapshot().clone();
-        // Conditions first: whoever sees the new version can look up why it is as it is.
-        self.state.send_replace(Arc::clone(&state));
-        self.metrics
-            .snapshot_bytes
-            .set(i64::try_from(state.bytes).unwrap_or(i64::MAX));
-        if let Some(excess) = excess(&snapshot, state.bytes, &self.limits) {
-            self.metrics.build_failures.inc();
-            self.metrics.last_build_success.set(0);
-            error!(%excess, "the snapshot is too large, the one before stays");
-            return true;
+        if let Some(state) = self.publish(state) {
+            let sequence = self.store.current().map_or(0, |current| current.sequence);
+            self.applied.send_replace(Applied { state, sequence });
         }
-        match self.store.publish(snapshot, SystemTime::now()) {
-            Ok(None) => {}
-            Err(violations) => {
+        true
+    }
+
+    /// Makes the snapshot public; what does not fit together is left out, so that it stops nobody
+    /// else's. Gives back what was published, nothing when the snapshot before stays.
+    fn publish(&self, mut state: Arc<State>) -> Option<Arc<State>> {
+        loop {
+            let snapshot = state.translation.snapshot().clone();
+            // Conditions first: whoever sees the new version can look up why it is as it is.
+            self.state.send_replace(Arc::clone(&state));
+            self.metrics
+                .snapshot_bytes
+                .set(i64::try_from(state.bytes).unwrap_or(i64::MAX));
+            if let Some(excess) = excess(&snapshot, state.bytes, &self.limits) {
                 self.metrics.build_failures.inc();
                 self.metrics.last_build_success.set(0);
-                error!(%violations, "objects do not fit together, the snapshot before stays");
-                return true;
+                error!(%excess, "the snapshot is too large, the one before stays");
+                return None;
             }
-            Ok(Some(published)) => info!(
-                version = %published.snapshot.version,
-                listeners = published.snapshot.listeners.len(),
-                http_routes = published.snapshot.http_routes.len(),
-                grpc_routes = published.snapshot.grpc_routes.len(),
-                clusters = published.snapshot.clusters.len(),
-                "snapshot published"
-            ),
+            let violations = match self.store.publish(snapshot, SystemTime::now()) {
+                Ok(None) => return Some(state),
+                Ok(Some(published)) => {
+                    info!(
+                        version = %published.snapshot.version,
+                        listeners = published.snapshot.listeners.len(),
+                        http_routes = published.snapshot.http_routes.len(),
+                        grpc_routes = published.snapshot.grpc_routes.len(),
+                        clusters = published.snapshot.clusters.len(),
+                        "snapshot published"
+                    );
+                    return Some(state);
+                }
+                Err(violations) => violations,
+            };
+            self.metrics.build_failures.inc();
+            self.metrics.last_build_success.set(0);
+            let Some(rest) = state.without(&violations) else {
+                error!(%violations, "objects do not fit together, the snapshot before stays");
+                return None;
+            };
+            error!(%violations, "objects do not fit together and are left out");
+            state = Arc::new(rest);
         }
-        let sequence = self.store.current().map_or(0, |current| current.sequence);
-        self.applied.send_replace(Applied { state, sequence });
-        true
     }
 
     /// How many routes each listener has, where that may have changed.
@@ -257,5 +309,66 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::num::NonZeroU16;
+
+    use ir::Listener;
+    use ir::listener::{ListenerProtocol, ListenerSettings};
+
+    use super::*;
+
+    fn listener(name: &str, port: u16) -> Listener {
+        Listener {
+            name: name.into(),
+            addresses: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            port: NonZeroU16::new(port).unwrap(),
+            protocol: ListenerProtocol::Http,
+            hostnames: Vec::new(),
+            tls: None,
+            metadata: ir::resource::Metadata::default(),
+            backend_client_certificate: None,
+            security_policy: None,
+            settings: ListenerSettings::default(),
+            plugins: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_left_out_and_the_rest_published() {
+        let store = Arc::new(Store::new(1, Arc::default()));
+        let pipeline = Pipeline {
+            settings: translate::Settings::default(),
+            store: Arc::clone(&store),
+            quarantine: Arc::new(Quarantine::new(std::time::Duration::from_secs(1))),
+            metrics: Arc::default(),
+            state: watch::Sender::default(),
+            applied: watch::Sender::default(),
+            limits: TranslatorLimits::default(),
+        };
+        let listeners = [("a/one", 80), ("b/two", 80), ("c/three", 81)];
+        let translation =
+            Translation::with_listeners(listeners.map(|(name, port)| listener(name, port).into()));
+        let state = State {
+            translation,
+            ..State::default()
+        };
+        let published = pipeline.publish(Arc::new(state)).unwrap();
+        let current = store.current().unwrap();
+        let names: Vec<_> = current
+            .snapshot
+            .listeners
+            .iter()
+            .map(|it| &*it.name)
+            .collect();
+        assert_eq!(names, ["a/one", "c/three"]);
+        let left_out = &published.left_out[0];
+        assert_eq!(left_out.part.to_string(), "Listener b/two");
+        assert!(left_out.message.contains("a/one"), "{}", left_out.message);
+        assert_eq!(pipeline.state.borrow().left_out.len(), 1);
     }
 }

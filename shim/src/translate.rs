@@ -312,7 +312,9 @@ impl Translation {
             changed.services.extend(services);
             self.policies = Arc::new(policies);
         }
-        let is_same = old.gateway_classes.is_same(&new.gateway_classes)
+        let is_mesh_touched = self.mesh.note_slices(old, new, self.settings.mesh);
+        let is_same = self.mesh.led == before.mesh.led
+            && old.gateway_classes.is_same(&new.gateway_classes)
             && old.gateways.is_same(&new.gateways)
             && old.listener_sets.is_same(&new.listener_sets)
             && (new.listener_sets.is_empty() || old.namespaces.is_same(&new.namespaces))
@@ -324,8 +326,14 @@ impl Translation {
             changed.gateways = self.update_gateways(before);
         }
         let (old, new) = (&before.view, &self.view);
-        let range = self.settings.mesh;
-        let parents = self.mesh.update(old, new, &changed.services, range);
+        let parents = self.mesh.update(
+            old,
+            new,
+            &changed.services,
+            &self.gateways,
+            self.settings.mesh,
+            is_mesh_touched,
+        );
         changed.gateways.extend(parents);
         if OwnPolicies::is_concerned(&before.view, &self.view) {
             let policies = OwnPolicies::new(&self.view, &self.grants, &before.own_policies);
@@ -361,8 +369,13 @@ impl Translation {
 
     /// Translates the Gateways again; gives back those that routes see differently.
     fn update_gateways(&mut self, before: &Self) -> BTreeSet<Arc<str>> {
-        let gateways =
-            gateway::translate(&self.view, &self.settings, &self.grants, &before.gateways);
+        let gateways = gateway::translate(
+            &self.view,
+            &self.settings,
+            &self.grants,
+            &self.mesh.led,
+            &before.gateways,
+        );
         let (old, new) = (&before.gateways.parents, &gateways.parents);
         let keys = old.keys().chain(new.keys());
         let changed = keys

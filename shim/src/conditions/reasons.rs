@@ -170,7 +170,7 @@ pub const REASONS: &[Reason] = &[
         "PortUnavailable",
         &[Accepted],
         LISTENERS,
-        "The port cannot be bound.",
+        "The port cannot be bound, or the mesh has it.",
         "Stop what has it, or choose another; it is tried again by itself.",
     ),
     reason(

@@ -202,6 +202,7 @@ impl RawCluster {
         let limit = |given: usize| (given > 0).then_some(given);
         let addresses = self.addresses.check()?;
         let mesh = self.mesh.check()?;
+        check_apart(&addresses, mesh.as_ref())?;
         Ok(Cluster {
             watch_namespaces: namespaces(&self.watch_namespaces, &addresses, mesh.as_ref())?,
             settle_delay: positive(
@@ -359,6 +360,22 @@ impl RawMesh {
         };
         Ok(self.enabled.then_some(mesh))
     }
+}
+
+/// A port of a Gateway's Service must not be one that the mesh leads a Service to.
+fn check_apart(addresses: &Addresses, mesh: Option<&Mesh>) -> Result<(), SettingsError> {
+    let (Addresses::Service(services), Some(mesh)) = (addresses, mesh) else {
+        return Ok(());
+    };
+    let ((first, last), (mesh_first, mesh_last)) = (services.ports, mesh.ports);
+    if last < mesh_first || mesh_last < first {
+        return Ok(());
+    }
+    let problem = format!(
+        "{first} to {last} overlaps with {mesh_first} to {mesh_last} of mesh.firstPort and \
+         mesh.lastPort, keep them apart"
+    );
+    Err(bad("addresses.firstPort", problem))
 }
 
 fn data_plane(key: &'static str, written: Option<String>) -> Result<String, SettingsError> {

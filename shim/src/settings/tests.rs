@@ -76,6 +76,10 @@ fn bad_settings_are_refused_with_what_to_do() {
             "retryPeriod < renewDeadline",
         ),
         ("leaderElection: {leaseDuration: 900ms}", "leaderElection"),
+        (
+            "{addresses: {strategy: service, lastPort: 20000}, mesh: {enabled: true}}",
+            "overlaps with 20000 to 29999 of mesh.firstPort",
+        ),
         ("- a list", "malformed"),
     ];
     for (yaml, expected) in rows {

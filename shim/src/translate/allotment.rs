@@ -173,13 +173,15 @@ pub(super) struct MeshPort<'a> {
     pub(super) known: Option<NonZeroU16>,
 }
 
-/// Ports to bind, no two alike; nothing for those that find none in the range.
+/// Ports to bind, no two alike and none of those of Gateways; nothing for those that find none in the
+/// range.
 pub(super) fn ports_apart(
     wanted: &[MeshPort<'_>],
     (first, last): (NonZeroU16, NonZeroU16),
+    of_gateways: &BTreeSet<NonZeroU16>,
 ) -> Vec<Option<NonZeroU16>> {
     let range = first.get()..=last.get();
-    let mut taken = BTreeSet::new();
+    let mut taken = of_gateways.clone();
     let known = wanted.iter().map(|port| {
         let known = port.known.filter(|known| range.contains(&known.get()))?;
         taken.insert(known).then_some(known)

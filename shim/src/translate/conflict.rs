@@ -3,10 +3,11 @@
 //! Within one Gateway nobody wins: all listeners that are not distinct are left out. Those of its
 //! ListenerSets come after them, the older set first, and none takes a place that is taken. Between
 //! Gateways that share an address and port the older one keeps its place, because the younger must
-//! not be able to take traffic away from it.
+//! not be able to take traffic away from it. Ports that the mesh leads Services to are nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ir::Hostname;
 use ir::listener::{ListenerProtocol, ProxyProtocol};
@@ -42,6 +43,21 @@ const NO_HOSTNAME: Clash = Clash {
 /// What a younger Gateway can do where the older one keeps its place.
 const WAYS_OUT: &str = "give this listener a host name, a port or an address (spec.addresses) that \
                         the other does not have";
+
+/// Refuses listeners on ports that Services of the mesh are led to: what is on its way to a Service
+/// must not come out at somebody's Gateway. The mesh takes no port that a Gateway has already.
+pub(super) fn with_mesh(candidates: &mut [Candidate<'_>], mesh: &BTreeSet<NonZeroU16>) {
+    let drafts = candidates.iter_mut().flat_map(|it| &mut it.drafts);
+    for draft in drafts.filter(|draft| draft.protocol != Some(ListenerProtocol::Udp)) {
+        if let Some(port) = draft.bound_port.filter(|port| mesh.contains(port)) {
+            let message = format!(
+                "data planes serve a Service of the mesh on port {port}: use another port, best one \
+                 outside of mesh.firstPort to mesh.lastPort of the shim's settings"
+            );
+            draft.refuse("PortUnavailable", message);
+        }
+    }
+}
 
 /// Marks every listener that is not distinct within its Gateway.
 pub(super) fn within_gateways(candidates: &mut [Candidate<'_>]) {

@@ -132,11 +132,13 @@ impl Candidate<'_> {
     }
 }
 
-/// Translates all classes and Gateways; `previous` lends what it knows of certificates.
+/// Translates all classes and Gateways; `mesh` are ports that Services are led to, `previous` lends
+/// what it knows of certificates.
 pub(super) fn translate(
     view: &ClusterView,
     settings: &Settings,
     grants: &Grants,
+    mesh: &BTreeSet<NonZeroU16>,
     previous: &Gateways,
 ) -> Gateways {
     let mut gateways = Gateways {
@@ -194,6 +196,7 @@ pub(super) fn translate(
             &mut gateways.certificates,
         ));
     }
+    conflict::with_mesh(&mut candidates, mesh);
     conflict::within_gateways(&mut candidates);
     conflict::between_gateways(&mut candidates);
     for candidate in candidates {
@@ -410,6 +413,17 @@ struct Built {
 }
 
 impl Gateways {
+    /// Ports of TCP that listeners have in this range.
+    pub(super) fn ports_within(
+        &self,
+        (first, last): (NonZeroU16, NonZeroU16),
+    ) -> BTreeSet<NonZeroU16> {
+        let listeners = self.listeners.iter();
+        let listeners = listeners.filter(|listener| listener.protocol != ListenerProtocol::Udp);
+        let ports = listeners.map(|listener| listener.port);
+        ports.filter(|port| (first..=last).contains(port)).collect()
+    }
+
     fn add_foreign(&mut self, object: &Object<Gateway>) {
         let parent = Parent::new(object, false);
         self.parents.insert(object.key.clone(), Arc::new(parent));

@@ -26,7 +26,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::allotment::{MeshPort, ports_apart};
-use super::gateway::{Parent, ParentListener, parent_key};
+use super::gateway::{Gateways, Parent, ParentListener, parent_key};
 use super::listener::{NamespaceRule, RouteKind};
 use super::{Touched, Translation, add, grpc_route, put, subtract};
 use crate::cluster_view::{ClusterView, Kind, Object, Watched};
@@ -66,6 +66,10 @@ pub(super) struct Mesh {
     references: OrdMap<Reference, usize>,
     /// EndpointSlices made for the mesh, by the Service they were made for.
     standing: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+    /// Ports that these lead to; while they do, no Gateway can have them.
+    pub(super) led: Arc<BTreeSet<NonZeroU16>>,
+    /// Ports of the range that Gateways have.
+    of_gateways: BTreeSet<NonZeroU16>,
     /// Services as routes see them, by [`parent_key`].
     pub(super) parents: Arc<BTreeMap<Arc<str>, Arc<Parent>>>,
     sockets: Arc<BTreeMap<Arc<str>, Vec<MeshSocket>>>,
@@ -132,19 +136,23 @@ pub(super) fn role(slice: &Object<EndpointSlice>) -> Option<(&str, Arc<str>)> {
 }
 
 impl Mesh {
-    /// Brings the books up to date; gives back the Services that routes see differently.
+    /// Brings the books up to date; gives back the Services that routes see differently. `is_touched`
+    /// is what [`Self::note_slices`] said.
     pub(super) fn update(
         &mut self,
         before: &ClusterView,
         view: &ClusterView,
         services: &BTreeSet<Arc<str>>,
+        gateways: &Gateways,
         range: Option<(NonZeroU16, NonZeroU16)>,
+        mut is_touched: bool,
     ) -> BTreeSet<Arc<str>> {
-        // What stands of an earlier time is known without a mesh, too.
-        let mut is_touched = self.note_slices(before, view);
         let Some(range) = range else {
             return BTreeSet::new();
         };
+        let of_gateways = gateways.ports_within(range);
+        is_touched |= of_gateways != self.of_gateways;
+        self.of_gateways = of_gateways;
         is_touched |= self.count(before, view);
         is_touched |= services
             .iter()
@@ -186,7 +194,13 @@ impl Mesh {
         is_touched
     }
 
-    fn note_slices(&mut self, before: &ClusterView, view: &ClusterView) -> bool {
+    /// Brings what stands up to date, which is known without a mesh, too; true when that changed.
+    pub(super) fn note_slices(
+        &mut self,
+        before: &ClusterView,
+        view: &ClusterView,
+        range: Option<(NonZeroU16, NonZeroU16)>,
+    ) -> bool {
         let mut is_touched = false;
         for (old, new) in before.endpoint_slices.changes(&view.endpoint_slices) {
             if let Some((slice, (_, service))) = old.and_then(|slice| Some((slice, role(slice)?))) {
@@ -202,6 +216,11 @@ impl Mesh {
                 known.insert(slice.key.clone());
                 is_touched = true;
             }
+        }
+        if let (true, Some((first, last))) = (is_touched, range) {
+            let services = self.standing.keys();
+            let led = services.flat_map(|service| self.bound(service, view).into_values());
+            self.led = Arc::new(led.filter(|port| (first..=last).contains(port)).collect());
         }
         is_touched
     }
@@ -246,7 +265,7 @@ impl Mesh {
             name: name_of(port),
             known: bound.get(key).and_then(|it| it.get(name_of(port))).copied(),
         });
-        let places = ports_apart(&ports.collect::<Vec<_>>(), range);
+        let places = ports_apart(&ports.collect::<Vec<_>>(), range, &self.of_gateways);
         let mut sockets: BTreeMap<Arc<str>, Vec<MeshSocket>> = BTreeMap::new();
         for ((key, port), bound) in wanted.iter().zip(places) {
             let (Some(bound), Ok(number)) = (bound, u16::try_from(port.port)) else {

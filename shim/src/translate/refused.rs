@@ -101,17 +101,29 @@ impl fmt::Display for PartName {
     }
 }
 
-/// A part that a data plane refuses.
+/// A part that a data plane refuses, or that does not fit to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Which part.
     pub part: PartName,
     /// Where in the part, in the data plane's words.
     pub path: String,
-    /// Who refused it and why, for conditions.
+    /// Why, and who refused it, for conditions.
     pub message: String,
     /// It is handed out again to see whether it is taken by now.
     pub is_tried: bool,
+}
+
+#[cfg(test)]
+impl Translation {
+    /// A translation of nothing with these listeners in its snapshot.
+    pub(crate) fn with_listeners(listeners: impl IntoIterator<Item = Arc<ir::Listener>>) -> Self {
+        let mut translation = Self::default();
+        for listener in listeners {
+            translation.snapshot.listeners.insert(listener);
+        }
+        translation
+    }
 }
 
 impl Translation {
@@ -221,7 +233,7 @@ impl Served {
                 _ => ("UnsupportedValue", "Invalid"),
             };
             let mut conditions = Conditions::resume(std::mem::take(&mut listener.conditions));
-            let see = "a data plane refused it, see Programmed";
+            let see = "it is left out of what data planes serve, see Programmed";
             conditions.fail(ConditionType::Accepted, accepted, see);
             conditions.fail(ConditionType::Programmed, programmed, &*refused.message);
             listener.conditions = conditions.finish();

@@ -10,7 +10,12 @@ use shim::translate::{Settings, Translation, translate};
 
 use crate::folder::view;
 
-const SERVICE: &str = "apiVersion: v1
+const SERVICE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: ours}
+spec: {controllerName: gateway.networking.k8s.io/nantian-gw}
+---
+apiVersion: v1
 kind: Service
 metadata: {name: cart, namespace: shop}
 spec:
@@ -234,9 +239,65 @@ fn what_leads_to_data_planes_is_no_endpoint_and_keeps_its_port() {
     assert!(left.mesh_frontends().is_empty());
 }
 
+/// A Gateway with one listener for HTTP on this port.
+fn gateway(port: u16) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+         metadata: {{name: gw, namespace: infra}}\nspec:\n  gatewayClassName: ours\n  \
+         listeners: [{{name: web, port: {port}, protocol: HTTP}}]\n"
+    )
+}
+
+/// Ports of the listeners of Gateways, and of those of the mesh.
+fn ports(translation: &Translation) -> (Vec<u16>, Vec<u16>) {
+    let snapshot = translation.snapshot();
+    let violations = ir::consistency::check(&snapshot.listeners, &snapshot.secrets);
+    assert!(violations.is_empty(), "{violations}");
+    let ports = |is_mesh| {
+        let listeners = snapshot.listeners.iter();
+        let listeners = listeners.filter(|listener| listener.is_mesh() == is_mesh);
+        listeners.map(|listener| listener.port.get()).collect()
+    };
+    (ports(false), ports(true))
+}
+
+#[test]
+fn the_mesh_keeps_off_ports_that_gateways_have() {
+    let text = SERVICE.to_owned() + &route("shop", "cart", ", port: 80");
+    let (_, alone) = ports(&meshed(&text));
+    let translation = meshed(&(text + &gateway(alone[0])));
+    let (of_gateways, of_mesh) = ports(&translation);
+    assert_eq!(of_gateways, alone);
+    assert_eq!(of_mesh.len(), 1);
+    assert_ne!(of_mesh, alone);
+}
+
+#[test]
+fn a_gateway_does_not_get_a_port_that_a_service_is_led_to() {
+    let text = SERVICE.to_owned() + &route("shop", "cart", ", port: 80") + LED + &gateway(23_456);
+    let translation = meshed(&text);
+    assert_eq!(ports(&translation), (vec![], vec![23_456]));
+    let status = translation.status(Kind::Gateway, "infra/gw").unwrap();
+    let conditions = &status.listeners[0].conditions;
+    let told = |kind| conditions.iter().find(|it| it.kind == kind).unwrap();
+    let accepted = told(Type::Accepted);
+    assert_eq!(accepted.reason, "PortUnavailable");
+    assert!(
+        accepted.message.contains("use another port"),
+        "{}",
+        accepted.message
+    );
+    assert_eq!(told(Type::Programmed).status, Truth::False);
+}
+
 #[test]
 fn a_previous_translation_changes_nothing() {
+    let (_, alone) = ports(&meshed(
+        &(SERVICE.to_owned() + &route("shop", "cart", ", port: 80")),
+    ));
     let parts = [
+        gateway(23_456),
+        gateway(alone[0]).replace("name: gw", "name: other"),
         route("shop", "cart", ""),
         route("web", "cart", ", port: 80"),
         pod("web", "192.0.2.50"),
