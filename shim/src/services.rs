@@ -22,7 +22,9 @@ use tracing::{info, warn};
 use crate::cluster_view::{ClusterView, Kind, Object};
 use crate::pipeline::Applied;
 use crate::settings::GatewayServices;
-use crate::translate::{GATEWAY_NAME_LABEL, Translation, fingerprint};
+use crate::translate::{
+    FAMILIES, GATEWAY_NAME_LABEL, Translation, fingerprint, port_name, slice_key,
+};
 use crate::watch::Known;
 
 /// Who writes, for server-side apply.
@@ -173,9 +175,9 @@ impl Keeper {
             .collect();
         let name = service.split_once('/').map_or("", |(_, name)| name);
         let mut wanted = Vec::new();
-        for family in ["IPv4", "IPv6"] {
+        for family in FAMILIES {
             let endpoints = data_planes(translation.view(), &self.settings.data_plane, family);
-            let key: Arc<str> = format!("{service}-{}", family.to_lowercase()).into();
+            let key = slice_key(service, family);
             let is_there = translation.view().endpoint_slices.get(&key).is_some();
             if ports.is_empty() || (endpoints.is_empty() && !is_there) {
                 continue;
@@ -275,10 +277,11 @@ fn ports(gateway: &str, translation: &Translation) -> Vec<(String, u16, u16, &'s
             ports.insert((written, protocol), bound.get());
         }
     }
-    let name = |written: u16, protocol: &str| format!("{}-{written}", protocol.to_lowercase());
     let ports = ports.into_iter();
     ports
-        .map(|((written, protocol), bound)| (name(written, protocol), written, bound, protocol))
+        .map(|((written, protocol), bound)| {
+            (port_name(written, protocol), written, bound, protocol)
+        })
         .collect()
 }
 

@@ -47,7 +47,7 @@ use ir::stream_route::{StreamKind, StreamRoute, StreamRule};
 use ir::{Resources, Snapshot, Violation, Violations};
 
 use self::ai::AiServices;
-pub use self::allotment::{fingerprint, service_key};
+pub use self::allotment::{FAMILIES, fingerprint, port_name, service_key, slice_key};
 use self::backend_tls::{Policies, Reached};
 pub use self::certificate::keep_former_certificates;
 use self::gateway::Gateways;
@@ -320,7 +320,7 @@ impl Translation {
             && (new.listener_sets.is_empty() || old.namespaces.is_same(&new.namespaces))
             && old.secrets.is_same(&new.secrets)
             && old.config_maps.is_same(&new.config_maps)
-            && !self.moves_gateways(old, &changed.services)
+            && !allotment::is_moved(old, new, &self.settings)
             && !changed.grants;
         if !is_same {
             changed.gateways = self.update_gateways(before);
@@ -350,21 +350,6 @@ impl Translation {
         changed.ai_clusters.extend(budgets);
         changed.endpoints.extend(changed.services.iter().cloned());
         changed
-    }
-
-    /// True when a Service changed that says where a Gateway listens.
-    fn moves_gateways(&self, before: &ClusterView, services: &BTreeSet<Arc<str>>) -> bool {
-        let is_concerned = matches!(self.settings.addressing, Addressing::Service { .. });
-        let is_gateways = |view: &ClusterView, key: &str| {
-            let labels = view.services.get(key)?.value.metadata.labels.as_ref()?;
-            labels.contains_key(GATEWAY_NAME_LABEL).then_some(())
-        };
-        is_concerned
-            && services.iter().any(|key| {
-                is_gateways(before, key)
-                    .or_else(|| is_gateways(&self.view, key))
-                    .is_some()
-            })
     }
 
     /// Translates the Gateways again; gives back those that routes see differently.

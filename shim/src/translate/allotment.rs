@@ -1,8 +1,9 @@
 //! Where each Gateway listens: an address of its own from a pool, or ports of its own for a Service.
 //!
 //! A function of the view and the settings alone, so that every replica says the same and a restart
-//! changes nothing. What a Gateway's Service says already is kept; else a place is derived from the
-//! Gateway's name, and the older Gateway keeps it when two want the same.
+//! changes nothing. Where the EndpointSlices of a Gateway's Service lead already is kept; else a place
+//! is derived from the Gateway's name, and the older Gateway gets it when two want the same. What the
+//! Service itself says counts for nothing: whoever may edit it could name the port of another Gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,10 +11,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use gateway_api::experimental::gateways::Gateway;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
-use super::{Addressing, Settings};
+use super::{Addressing, GATEWAY_NAME_LABEL, Settings};
 use crate::cluster_view::{ClusterView, Object};
 
 /// Longest name of a Service.
@@ -59,6 +59,19 @@ pub fn service_key(gateway: &str) -> Arc<str> {
         fingerprint(name) & 0xffff_ffff
     )
     .into()
+}
+
+/// Address families, of which each has an EndpointSlice of its own.
+pub const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+/// `namespace/name` of an EndpointSlice of the Service made for a Gateway.
+pub fn slice_key(service: &str, family: &str) -> Arc<str> {
+    format!("{service}-{}", family.to_lowercase()).into()
+}
+
+/// Name of a port of that Service, which tells the port as written.
+pub fn port_name(written: u16, protocol: &str) -> String {
+    format!("{}-{written}", protocol.to_lowercase())
 }
 
 /// Places for these Gateways, the oldest first; `ports` tells which ports each of them has.
@@ -115,21 +128,23 @@ fn by_port<'a>(
 ) -> BTreeMap<Arc<str>, Allotment> {
     let gateways: Vec<_> = gateways.collect();
     let range = first.get()..=last.get();
-    let mut taken = BTreeSet::new();
-    let mut allotted = BTreeMap::new();
+    let mut claims: BTreeMap<NonZeroU16, BTreeSet<(Arc<str>, u16)>> = BTreeMap::new();
     for gateway in &gateways {
-        let service = view.services.get(&service_key(&gateway.key));
         let known = ports_of(gateway);
-        let mut ports = BTreeMap::new();
-        for (written, bound) in service
-            .into_iter()
-            .flat_map(|service| mapped(&service.value))
-        {
-            if known.contains(&written) && range.contains(&bound.get()) && taken.insert(bound) {
-                ports.insert(written, bound);
+        for (written, bound) in led(&gateway.key, view) {
+            if known.contains(&written) && range.contains(&bound.get()) {
+                let claim = (gateway.key.clone(), written);
+                claims.entry(bound).or_default().insert(claim);
             }
         }
-        allotted.insert(gateway.key.clone(), ports);
+    }
+    let mut taken: BTreeSet<_> = claims.keys().copied().collect();
+    let mut allotted: BTreeMap<Arc<str>, BTreeMap<u16, NonZeroU16>> = BTreeMap::new();
+    for (bound, mut claims) in claims {
+        // Where two are led to one port, either would get the other's requests: nobody has it for now.
+        if let (1, Some((gateway, written))) = (claims.len(), claims.pop_first()) {
+            allotted.entry(gateway).or_default().insert(written, bound);
+        }
     }
     let span = usize::from(last.get() - first.get()) + 1;
     for gateway in &gateways {
@@ -203,20 +218,31 @@ pub(super) fn ports_apart(
     bound
 }
 
-/// Ports of a Service as written and as bound.
-fn mapped(service: &Service) -> Vec<(u16, NonZeroU16)> {
-    let ports = service
-        .spec
-        .iter()
-        .flat_map(|spec| spec.ports.iter().flatten());
-    let pair = |port: &k8s_openapi::api::core::v1::ServicePort| {
-        let Some(IntOrString::Int(bound)) = port.target_port else {
-            return None;
-        };
-        let bound = NonZeroU16::new(u16::try_from(bound).ok()?)?;
-        Some((u16::try_from(port.port).ok()?, bound))
+/// Ports of a Gateway as written and as its Service leads to them.
+fn led(gateway: &str, view: &ClusterView) -> BTreeMap<u16, NonZeroU16> {
+    let service = service_key(gateway);
+    let slices = FAMILIES.map(|family| view.endpoint_slices.get(&slice_key(&service, family)));
+    let ports = slices.into_iter().flatten();
+    let ports = ports.flat_map(|slice| slice.value.ports.iter().flatten());
+    let pair = |port: &EndpointPort| {
+        let (_, written) = port.name.as_deref()?.split_once('-')?;
+        let bound = NonZeroU16::new(u16::try_from(port.port?).ok()?)?;
+        Some((written.parse().ok()?, bound))
     };
     ports.filter_map(pair).collect()
+}
+
+/// True when an EndpointSlice changed that says where a Gateway listens.
+pub(super) fn is_moved(before: &ClusterView, view: &ClusterView, settings: &Settings) -> bool {
+    let ports = |slice: Option<&Arc<Object<EndpointSlice>>>| {
+        let slice = &slice?.value;
+        let labels = slice.metadata.labels.as_ref()?;
+        let is_ours = labels.contains_key(GATEWAY_NAME_LABEL);
+        is_ours.then(|| slice.ports.clone().unwrap_or_default())
+    };
+    let mut changes = before.endpoint_slices.changes(&view.endpoint_slices);
+    matches!(settings.addressing, Addressing::Service { .. })
+        && changes.any(|(old, new)| ports(old) != ports(new))
 }
 
 fn place(name: &str, count: usize) -> usize {
@@ -234,7 +260,8 @@ pub fn fingerprint(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use gateway_api::experimental::gateways::{GatewayListeners, GatewaySpec};
-    use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+    use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use kube::api::ObjectMeta;
 
     use super::*;
@@ -317,19 +344,52 @@ mod tests {
         assert_eq!((bound.len(), distinct.len()), (2, 2));
     }
 
+    /// An EndpointSlice of a Gateway's Service that leads port 80 there.
+    fn slice(gateway: &str, family: &str, bound: u16) -> Object<EndpointSlice> {
+        let key = slice_key(&service_key(&format!("a/{gateway}")), family);
+        let (namespace, name) = key.split_once('/').unwrap();
+        let slice = EndpointSlice {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            address_type: family.to_owned(),
+            ports: Some(vec![EndpointPort {
+                name: Some(port_name(80, "TCP")),
+                port: Some(bound.into()),
+                ..EndpointPort::default()
+            }]),
+            ..EndpointSlice::default()
+        };
+        Object::new(slice, Origin::default())
+    }
+
+    /// Where port 80 of the Gateways `a/x` and `a/y` is bound.
+    fn bound(view: &ClusterView, settings: &Settings) -> (u16, u16) {
+        let gateways = [gateway("x", &[80]), gateway("y", &[80])];
+        let allotted = allot(gateways.iter(), &written, view, settings);
+        let of = |key: &str| allotted[key].ports.as_ref().unwrap()[&80].get();
+        (of("a/x"), of("a/y"))
+    }
+
     #[test]
-    fn what_a_service_says_already_is_kept() {
+    fn a_service_that_names_the_port_of_another_gateway_does_not_get_it() {
+        let settings = ports(10_000, 10_099);
+        let (older, younger) = bound(&ClusterView::default(), &settings);
         let mut view = ClusterView::default();
+        view.insert(slice("x", "IPv4", older).into());
+        view.insert(slice("y", "IPv4", younger).into());
         let service = Service {
             metadata: ObjectMeta {
-                name: Some("y-nantian".to_owned()),
+                name: Some("x-nantian".to_owned()),
                 namespace: Some("a".to_owned()),
                 ..ObjectMeta::default()
             },
             spec: Some(ServiceSpec {
                 ports: Some(vec![ServicePort {
                     port: 80,
-                    target_port: Some(IntOrString::Int(10_003)),
+                    target_port: Some(IntOrString::Int(younger.into())),
                     ..ServicePort::default()
                 }]),
                 ..ServiceSpec::default()
@@ -337,10 +397,27 @@ mod tests {
             ..Service::default()
         };
         view.insert(Object::new(service, Origin::default()).into());
-        let gateways = [gateway("x", &[80]), gateway("y", &[80])];
-        let allotted = allot(gateways.iter(), &written, &view, &ports(10_003, 10_004));
-        let of = |key: &str| allotted[key].ports.as_ref().unwrap()[&80].get();
-        assert_eq!((of("a/x"), of("a/y")), (10_004, 10_003));
+        assert_eq!(bound(&view, &settings), (older, younger));
+    }
+
+    #[test]
+    fn a_port_that_two_gateways_are_led_to_is_nobodys() {
+        let settings = ports(10_000, 10_099);
+        let (_, younger) = bound(&ClusterView::default(), &settings);
+        let mut view = ClusterView::default();
+        view.insert(slice("x", "IPv4", younger).into());
+        view.insert(slice("y", "IPv4", younger).into());
+        let (one, other) = bound(&view, &settings);
+        assert!(one != younger && other != younger && one != other);
+    }
+
+    #[test]
+    fn where_a_gateway_is_led_already_is_kept() {
+        for family in FAMILIES {
+            let mut view = ClusterView::default();
+            view.insert(slice("y", family, 10_003).into());
+            assert_eq!(bound(&view, &ports(10_003, 10_004)), (10_004, 10_003));
+        }
     }
 
     #[test]
