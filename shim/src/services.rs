@@ -343,7 +343,12 @@ pub(crate) fn data_planes(view: &ClusterView, service: &str, family: &str) -> Ve
                     value[field] = known.clone().into();
                 }
             }
-            endpoints.insert(address.clone(), value);
+            let is_ready = |value: &Value| value["conditions"]["ready"] == true;
+            let known = endpoints.get(address);
+            // An endpoint may be in several slices for a while: ready in one of them is ready.
+            if is_ready(&value) || !known.is_some_and(is_ready) {
+                endpoints.insert(address.clone(), value);
+            }
         }
     }
     endpoints.into_values().collect()

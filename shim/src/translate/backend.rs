@@ -5,7 +5,8 @@
 //! cannot be used. Clusters are built only for Service ports that a route sends to.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -335,14 +336,25 @@ pub(super) fn cluster<'a>(
     let (service_key, port) = key.rsplit_once(':')?;
     let service = service(view, service_key)?;
     let port = port_of(&service, port.parse().ok()?, TCP)?;
-    let mut endpoints = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut seen = BTreeMap::new();
     for endpoint in slices.flat_map(|slice| endpoints_of(&slice.value, port)) {
         let EndpointAddress::Ip(ip) = &endpoint.address else {
             continue;
         };
-        if seen.insert((*ip, endpoint.port)) {
-            endpoints.push(endpoint);
+        // An endpoint may be in several slices for a while: what is ready in one of them is ready.
+        let state = |it: &Endpoint| (it.is_ready, it.is_ending);
+        match seen.entry((*ip, endpoint.port)) {
+            Entry::Vacant(place) => {
+                place.insert(endpoints.len());
+                endpoints.push(endpoint);
+            }
+            Entry::Occupied(place) => {
+                let known = &mut endpoints[*place.get()];
+                if state(&endpoint) > state(known) {
+                    *known = endpoint;
+                }
+            }
         }
     }
     let prefers_own_zone = prefers_own_zone(&service, &endpoints);

@@ -77,6 +77,32 @@ fn a_route_that_fits_is_served() {
 }
 
 #[test]
+fn an_endpoint_that_is_ready_in_one_of_its_slices_is_ready() {
+    let slice = |name: &str, conditions: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: {name}, namespace: shop, \
+             labels: {{kubernetes.io/service-name: cart}}}}\n\
+             addressType: IPv4\nports: [{{name: web, port: 3000}}]\n\
+             endpoints: [{{addresses: [10.0.0.2], conditions: {{{conditions}}}}}]\n---\n"
+        )
+    };
+    let ready = ["cart-0", "cart-2"].map(|name| (name, "ready: true", (true, false)));
+    let ending = "ready: false, serving: true, terminating: true";
+    let ending = ["cart-0", "cart-2"].map(|name| (name, ending, (false, true)));
+    for (name, conditions, expected) in ready.into_iter().chain(ending) {
+        let slice = slice(name, conditions);
+        let route = route("one", "\nrules:\n- backendRefs: [{name: cart, port: 80}]");
+        let translation = translated(&format!("{GATEWAY}{SERVICE}{slice}{route}"));
+        let cluster = translation.snapshot().clusters.get("shop/cart:80").unwrap();
+        let endpoints = cluster.endpoints.iter();
+        let mut states: Vec<_> = endpoints.map(|it| (it.is_ready, it.is_ending)).collect();
+        states.sort_unstable();
+        assert_eq!(states, [expected, (true, false)], "{name}: {conditions}");
+    }
+}
+
+#[test]
 fn only_services_that_are_used_are_sent() {
     let translation = translated(&format!("{GATEWAY}{SERVICE}{}", route("one", "")));
     assert!(translation.snapshot().clusters.is_empty());
