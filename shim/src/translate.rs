@@ -727,6 +727,9 @@ impl Translation {
         reach.add(Some(Kind::GrpcRoute), &self.grpc);
         reach.add(None, &self.tcp);
         reach.add(None, &self.tls);
+        let policies = &self.own_policies;
+        policies.note_shared(&mut reach, Kind::HttpRoute, &self.http);
+        policies.note_shared(&mut reach, Kind::GrpcRoute, &self.grpc);
         for status in self
             .own_policies
             .statuses(&self.view, &reach, &self.budgets, &self.ai)

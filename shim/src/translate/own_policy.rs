@@ -281,13 +281,11 @@ impl OwnPolicies {
                 | Payload::Route(_)
                 | Payload::Plugin(_) => {}
             },
-            Target::Gateway(key, section) => {
-                let key = match section {
-                    Some(section) => format!("{key}/{section}").into(),
-                    None => key.clone(),
-                };
-                let on = self.gateways.entry(key).or_default();
-                on.claim(payload, policy, |security| &security.listener);
+            Target::Gateway(..) => {
+                if let Some(key) = target.gateway_key() {
+                    let on = self.gateways.entry(key).or_default();
+                    on.claim(payload, policy, |security| &security.listener);
+                }
             }
             Target::Route(kind, key) => {
                 if let Payload::Token(tokens) = payload {

@@ -302,6 +302,57 @@ fn a_routes_settings_lie_over_its_gateways_field_by_field() {
 }
 
 #[test]
+fn a_policy_of_one_gateway_does_not_act_on_a_route_that_another_shares() {
+    let second = GATEWAY
+        .replace("name: gw", "name: other")
+        .replace("8080", "8081");
+    let second = second.split_once("---\n").unwrap().1;
+    let shared = route("one", RULE).replace(
+        "parentRefs: [",
+        "parentRefs: [{name: other, namespace: infra}, ",
+    );
+    let own = route("own", RULE);
+    let settings = |name: &str, gateway: &str, seconds: u8| {
+        let spec = format!(
+            "targetRefs: [{{kind: Gateway, name: {gateway}}}], \
+             default: {{timeout: {{request: {seconds}s}}}}"
+        );
+        policy("RoutePolicy", &format!("infra/{name}"), &spec)
+    };
+    let cors = policy(
+        "SecurityPolicy",
+        "infra/cors",
+        &format!("{GW}, cors: {{allowOrigins: ['https://a.example']}}"),
+    );
+    let one = settings("a", "gw", 10) + &cors;
+    for (policies, is_applied) in [
+        (one.clone(), false),
+        (one.clone() + &settings("b", "other", 20), false),
+        (one + &settings("b", "other", 10), true),
+    ] {
+        let translation = translated(&format!(
+            "{GATEWAY}{second}{SERVICE}{shared}{own}{policies}"
+        ));
+        let routes = &translation.snapshot().http_routes;
+        let route = routes.get("shop/one").unwrap();
+        assert_eq!(route.listeners.len(), 2);
+        assert_eq!(route.policy.is_some(), is_applied);
+        assert!(route.rules[0].filters.is_empty());
+        let route = routes.get("shop/own").unwrap();
+        assert!(route.policy.is_some() && !route.rules[0].filters.is_empty());
+        for (kind, key, is_applied) in [
+            (Kind::RoutePolicy, "infra/a", is_applied),
+            (Kind::SecurityPolicy, "infra/cors", false),
+        ] {
+            let (status, _, message) = accepted(&translation, kind, key, "parent infra/gw");
+            assert_eq!(status, Truth::True);
+            let says = message.contains("not applied to HTTPRoute shop/one, which");
+            assert_eq!(says, !is_applied, "{key}: {message}");
+        }
+    }
+}
+
+#[test]
 fn security_is_put_where_it_is_asked_for() {
     let says = "ip: {denyCIDRs: [10.6.6.0/24]}, rateLimit: [{requestsPerSecond: 5, period: 1m}]";
     let policies = [

@@ -2,6 +2,7 @@
 //!
 //! Each function gives back what it was given where no policy is about it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ir::filter::Filter;
@@ -88,36 +89,59 @@ struct Effective<'a> {
     cors: Option<Filter>,
 }
 
+/// What each Gateway of these listeners says, and the key of the target that it says it for.
+type Said<'a, T> = Vec<Option<(&'a Arc<str>, &'a T)>>;
+
+/// What the Gateways of a route say about it; a Service in front of which it stands says nothing.
+pub(super) fn said<'a, 'l, T>(
+    policies: &'a OwnPolicies,
+    listeners: impl Iterator<Item = &'l Arc<str>>,
+    pick: fn(&OnRoute) -> Option<&T>,
+) -> Said<'a, T> {
+    if policies.gateways.is_empty() {
+        return Vec::new();
+    }
+    let mut said = BTreeMap::new();
+    for name in listeners {
+        let gateway = gateway_of(name);
+        let both = [name, gateway].into_iter();
+        let mut both = both.filter_map(|key| policies.gateways.get_key_value(key));
+        let found = both.find_map(|(key, on)| Some((key, pick(on)?)));
+        let known = said.entry(gateway).or_default();
+        *known = Option::or(*known, found);
+    }
+    said.into_values().collect()
+}
+
+/// What they all say: a route is the same at all its Gateways, and a policy of one of them must not
+/// act on what comes in at another.
+pub(super) fn agreed<'a, T: PartialEq>(said: &Said<'a, T>) -> Option<&'a T> {
+    let (_, first) = (*said.first()?)?;
+    let is_same = |it: &Option<(_, &T)>| it.is_some_and(|(_, it)| it == first);
+    said.iter().all(is_same).then_some(first)
+}
+
 fn effective<'a, R>(
     policies: &'a OwnPolicies,
     kind: Kind,
     found: &Route<R>,
 ) -> Option<Effective<'a>> {
     let own = policies.routes.get(&(kind, found.key.clone()));
-    // Of several Gateways the first one of the route that has a policy.
-    let of_gateways = |pick: fn(&OnRoute) -> bool| {
-        let mut listeners = found.listeners.iter();
-        listeners.find_map(|name| {
-            let gateway = gateway_of(name);
-            let both = [policies.gateways.get(name), policies.gateways.get(gateway)];
-            both.into_iter().flatten().find(|on| pick(on))
-        })
-    };
-    let settings_above = of_gateways(|on| on.settings.is_some());
-    let cors_above = of_gateways(|on| on.cors.is_some());
+    let listeners = || found.listeners.iter();
+    let settings_above = agreed(&said(policies, listeners(), |on| on.settings.as_ref()));
+    let cors_above = agreed(&said(policies, listeners(), |on| on.cors.as_ref()));
     if own.is_none() && settings_above.is_none() && cors_above.is_none() {
         return None;
     }
     let plugins = own.map(|own| own.plugins.as_slice()).unwrap_or_default();
     let none = OnRoute::default();
     let own = own.unwrap_or(&none);
-    let above = settings_above.and_then(|on| on.settings.as_ref());
-    let settings = match (&own.settings, above) {
+    let settings = match (&own.settings, settings_above) {
         (Some(own), Some(above)) => Some(route::merged(own, above)),
         (Some(one), None) | (None, Some(one)) => Some((**one).clone()),
         (None, None) => None,
     };
-    let cors = own.cors.as_ref().or_else(|| cors_above?.cors.as_ref());
+    let cors = own.cors.as_ref().or(cors_above);
     Some(Effective {
         plugins,
         settings: settings.map(|settings| Arc::new(route::final_form(settings))),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::ai::{self, AiServices};
 use super::super::listener_name::gateway_of;
 use super::super::{Memos, backend};
+use super::publish::{agreed, said};
 use super::target::Target;
 use super::token::NO_AI_SERVICE;
 use super::{Budgets, Family, Fault, Judged, OwnPolicies, Payload};
@@ -15,12 +16,17 @@ use crate::conditions::{Condition, ConditionType, Conditions, ObjectStatus, Pare
 /// More ancestors than this are not told (Gateway API `PolicyStatus.ancestors`).
 const ANCESTORS_MAX: usize = 16;
 
+/// More routes than this are counted and not named.
+const SHARED_MAX: usize = 5;
+
 /// Which Gateways a target is reached from.
 pub(in super::super) struct Reach {
     /// By Service.
     pub(in super::super) services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// By kind and key of a route.
     pub(in super::super) routes: BTreeMap<(Kind, Arc<str>), BTreeSet<Arc<str>>>,
+    /// Routes that Gateways share and that a policy of one of them is not applied to, by its target.
+    shared: BTreeMap<(Family, Arc<str>), BTreeSet<String>>,
 }
 
 impl Reach {
@@ -56,6 +62,7 @@ impl OwnPolicies {
         let mut reach = Reach {
             services: BTreeMap::new(),
             routes: BTreeMap::new(),
+            shared: BTreeMap::new(),
         };
         for (target, _) in self.judged.iter().flat_map(|policy| &policy.targets) {
             match target {
@@ -70,6 +77,33 @@ impl OwnPolicies {
             }
         }
         reach
+    }
+
+    /// Looks for routes that policies of Gateways are not applied to, because the route is another
+    /// Gateway's as well.
+    pub(in super::super) fn note_shared<R>(&self, reach: &mut Reach, kind: Kind, memos: &Memos<R>) {
+        if self.gateways.is_empty() {
+            return;
+        }
+        for (key, outcome) in memos {
+            let mut note = |family: Family, targets: Vec<&Arc<str>>| {
+                for target in targets {
+                    let shared = reach.shared.entry((family, target.clone())).or_default();
+                    shared.insert(format!("{kind} {key}"));
+                }
+            };
+            let attached = || outcome.attached.iter();
+            let settings = said(self, attached(), |on| on.settings.as_ref());
+            if agreed(&settings).is_none() {
+                let targets = settings.iter().flatten().map(|(target, _)| *target);
+                note(Family::Route, targets.collect());
+            }
+            let cors = said(self, attached(), |on| on.cors.as_ref());
+            if agreed(&cors).is_none() {
+                let targets = cors.iter().flatten().map(|(target, _)| *target);
+                note(Family::Security, targets.collect());
+            }
+        }
     }
 
     /// What every policy is told.
@@ -139,7 +173,7 @@ fn status<T: Watched>(judged: &Judged, object: &Object<T>, reach: &Reach) -> Obj
                 name,
                 section_name,
                 port: None,
-                conditions: conditions(judged, object.generation(), &targets),
+                conditions: conditions(judged, object.generation(), &targets, reach),
             },
         )
         .collect();
@@ -185,6 +219,7 @@ fn conditions(
     judged: &Judged,
     generation: i64,
     targets: &[&(Target, Result<(), Fault>)],
+    reach: &Reach,
 ) -> Vec<Condition> {
     let mut conditions = Conditions::new(generation);
     let faults: Vec<_> = targets
@@ -204,7 +239,13 @@ fn conditions(
             conditions.fail(ConditionType::Accepted, reason, messages.join("; "));
         }
         (Ok(_), None) => {
-            let message = judged.without_effect.join("; ");
+            let mut messages = judged.without_effect.clone();
+            messages.extend(targets.iter().filter_map(|(target, _)| {
+                let key = target.gateway_key()?;
+                let routes = reach.shared.get(&(judged.family, key))?;
+                Some(not_applied(judged.family, routes))
+            }));
+            let message = messages.join("; ");
             conditions.set(ConditionType::Accepted, Truth::True, "Accepted", message);
         }
     }
@@ -229,4 +270,22 @@ fn conditions(
         }
     }
     conditions.finish()
+}
+
+/// That a policy of a Gateway is not applied to routes that others share.
+fn not_applied(family: Family, routes: &BTreeSet<String>) -> String {
+    let what = match family {
+        Family::Security => "its CORS settings are",
+        _ => "it is",
+    };
+    let named: Vec<_> = routes.iter().take(SHARED_MAX).map(String::as_str).collect();
+    let more = match routes.len().saturating_sub(SHARED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "{what} not applied to {}{more}, which another parent without the same settings has as well: \
+         aim a policy at the route, or say the same for all its Gateways",
+        named.join(", ")
+    )
 }

@@ -93,6 +93,15 @@ impl Target {
         }
     }
 
+    /// What policies of a Gateway, or of one of its listeners, are kept by.
+    pub(super) fn gateway_key(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Gateway(key, Some(section)) => Some(format!("{key}/{section}").into()),
+            Self::Gateway(key, None) => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// What is missing for it to be there.
     pub(super) fn missing(&self, view: &ClusterView) -> Option<String> {
         match self {
