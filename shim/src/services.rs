@@ -4,9 +4,10 @@
 //! Service in its namespace maps the ports it writes to them and carries the labels, annotations and
 //! addresses that it asks for. Data planes live in another namespace, so the Service selects nothing:
 //! its EndpointSlices are written here, after those of `addresses.dataPlaneService`. Both belong to
-//! the Gateway and go with it. Only a leader writes, and only what differs.
+//! the Gateway and go with it. Only a leader writes, and only what differs; what somebody else
+//! edits is put right.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) const MANAGED_LABEL: &str = "app.kubernetes.io/managed-by";
 const WRITTEN: &str = "gateway.nantian.dev/written";
 /// Says for which controller it was written.
 const CONTROLLER: &str = "gateway.nantian.dev/controller";
+/// Shortest time between two writes of the same.
+const REST: Duration = Duration::from_secs(10);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,16 @@ pub struct Keeper {
     pub leading: watch::Receiver<bool>,
 }
 
+/// An object that was written.
+struct Sent {
+    /// Which wish it was.
+    hash: String,
+    /// The server keeps it as it was asked for.
+    is_kept: bool,
+    /// It is not written again before, so that nobody is fought for every moment.
+    rests_until: Instant,
+}
+
 /// One object as it shall be.
 pub(crate) struct Wanted {
     /// What it is.
@@ -69,29 +82,36 @@ pub(crate) struct Wanted {
 impl Keeper {
     /// Writes whatever differs, for as long as this is polled.
     pub async fn run(mut self) {
-        let mut retry: Option<Instant> = None;
-        // What was written and has not come back by the watch yet.
-        let mut sent: HashMap<(Kind, Arc<str>), String> = HashMap::new();
+        let mut sent: HashMap<(Kind, Arc<str>), Sent> = HashMap::new();
         loop {
             if self.leading.wait_for(|leading| *leading).await.is_err() {
                 return;
             }
             let translation = self.applied.borrow_and_update().state.translation.clone();
             let wanted = self.wanted(&translation);
-            let mut failed = false;
+            let ids: HashSet<_> = wanted.iter().map(|it| (it.kind, it.key.clone())).collect();
+            sent.retain(|id, _| ids.contains(id));
+            let (mut failed, mut look_again) = (false, None);
             for object in &wanted {
                 let id = (object.kind, object.key.clone());
-                if written(translation.view(), object.kind, &object.key).as_deref()
-                    == Some(&object.hash)
-                {
-                    sent.remove(&id);
+                let known = sent.get(&id).filter(|known| known.hash == object.hash);
+                if stands(translation.view(), object, known) {
                     continue;
                 }
-                if sent.get(&id) == Some(&object.hash) && retry.is_none() {
+                if let Some(known) = known.filter(|known| known.rests_until > Instant::now()) {
+                    look_again = earlier(look_again, Some(known.rests_until));
                     continue;
                 }
                 match self.apply(object).await {
-                    Ok(()) => drop(sent.insert(id, object.hash.clone())),
+                    Ok(answer) => {
+                        let known = Sent {
+                            hash: object.hash.clone(),
+                            is_kept: holds(&object.object, &answer, object.kind),
+                            rests_until: Instant::now() + REST,
+                        };
+                        look_again = earlier(look_again, Some(known.rests_until));
+                        sent.insert(id, known);
+                    }
                     Err(error) => {
                         warn!(kind = %object.kind, key = %object.key, %error, "was not written");
                         failed = true;
@@ -99,11 +119,11 @@ impl Keeper {
                 }
             }
             failed |= self.take_away(&translation).await;
-            retry = failed.then(|| Instant::now() + PAUSE);
+            let retry = failed.then(|| Instant::now() + PAUSE);
             tokio::select! {
                 changed = self.applied.changed() => if changed.is_err() { return },
                 changed = self.leading.changed() => if changed.is_err() { return },
-                () = until(retry) => {}
+                () = until(earlier(retry, look_again)) => {}
             }
         }
     }
@@ -195,22 +215,23 @@ impl Keeper {
         wanted
     }
 
-    async fn apply(&self, wanted: &Wanted) -> kube::Result<()> {
+    /// Writes it; gives back what the server made of it.
+    async fn apply(&self, wanted: &Wanted) -> kube::Result<Value> {
         let (namespace, name) = wanted.key.split_once('/').unwrap_or(("", &wanted.key));
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&wanted.object);
-        match wanted.kind {
+        let answer = match wanted.kind {
             Kind::Service => {
                 let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-                api.patch(name, &params, &patch).await?;
+                json!(api.patch(name, &params, &patch).await?)
             }
             _ => {
                 let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
-                api.patch(name, &params, &patch).await?;
+                json!(api.patch(name, &params, &patch).await?)
             }
-        }
+        };
         info!(kind = %wanted.kind, key = %wanted.key, "written");
-        Ok(())
+        Ok(answer)
     }
 
     /// Services of ours whose Gateways another controller serves by now.
@@ -266,6 +287,56 @@ impl Wanted {
             hash,
         }
     }
+}
+
+/// True when it is there as it is wanted, by all that is known.
+fn stands(view: &ClusterView, wanted: &Wanted, sent: Option<&Sent>) -> bool {
+    let is_written = written(view, wanted.kind, &wanted.key).as_deref() == Some(&*wanted.hash);
+    // The server keeps something else than was asked for: comparing would mean writing for ever.
+    if !is_written || sent.is_some_and(|sent| !sent.is_kept) {
+        return is_written;
+    }
+    let found = match wanted.kind {
+        Kind::Service => view.services.get(&wanted.key).map(|it| json!(it.value)),
+        _ => view
+            .endpoint_slices
+            .get(&wanted.key)
+            .map(|it| json!(it.value)),
+    };
+    found.is_some_and(|found| holds(&wanted.object, &found, wanted.kind))
+}
+
+/// Whether an object has every field that is applied, with that value; what else it has is the
+/// server's, or somebody else's. Lists of an EndpointSlice belong to who applies them as a whole.
+fn holds(wanted: &Value, found: &Value, kind: Kind) -> bool {
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    };
+    match (wanted, found) {
+        (Value::Object(wanted), Value::Object(found)) => wanted.iter().all(|(name, wanted)| {
+            let kind = match name.as_str() {
+                "ownerReferences" => Kind::Service,
+                _ => kind,
+            };
+            holds(wanted, found.get(name).unwrap_or(&Value::Null), kind)
+        }),
+        (Value::Array(wanted), Value::Array(found)) if kind == Kind::EndpointSlice => {
+            let mut pairs = wanted.iter().zip(found);
+            wanted.len() == found.len() && pairs.all(|(one, other)| holds(one, other, kind))
+        }
+        (Value::Array(wanted), Value::Array(found)) => wanted
+            .iter()
+            .all(|one| found.iter().any(|other| holds(one, other, kind))),
+        _ => wanted == found || (is_empty(wanted) && is_empty(found)),
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// Name, port as written, port as bound and protocol of each port of a Gateway.
@@ -385,55 +456,166 @@ mod tests {
         NonZeroU16::new(port).unwrap()
     }
 
-    /// The Service of a Gateway that asks for an address.
-    fn service_of_type(service_type: &str) -> Value {
-        let objects = [
-            json!({
-                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
-                "metadata": { "name": "nantian" }, "spec": { "controllerName": CONTROLLER_NAME },
-            }),
-            json!({
-                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
-                "metadata": { "name": "gw", "namespace": "shop" },
-                "spec": {
-                    "gatewayClassName": "nantian",
-                    "addresses": [{ "value": "192.0.2.7" }],
-                    "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }],
-                },
-            }),
-        ];
-        let mut view = ClusterView::default();
-        for value in objects {
-            let Outcome::Object(object) = object(serde_yaml::to_value(value).unwrap()) else {
-                panic!("it is no object");
-            };
-            view.insert(object);
-        }
-        let ports = (port(10_000), port(10_010));
-        let addressing = Addressing::Service {
-            first: ports.0,
-            last: ports.1,
+    fn insert(view: &mut ClusterView, value: &Value) {
+        let Outcome::Object(object) = object(serde_yaml::to_value(value).unwrap()) else {
+            panic!("it is no object");
         };
+        view.insert(object);
+    }
+
+    fn gateway() -> Value {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": { "name": "gw", "namespace": "shop", "uid": "1" },
+            "spec": {
+                "gatewayClassName": "nantian",
+                "addresses": [{ "value": "192.0.2.7" }],
+                "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }],
+            },
+        })
+    }
+
+    /// A Gateway that asks for an address, and one data plane.
+    fn view() -> ClusterView {
+        let mut view = ClusterView::default();
+        let class = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+            "metadata": { "name": "nantian" }, "spec": { "controllerName": CONTROLLER_NAME },
+        });
+        let planes = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": "planes-1", "namespace": "infra",
+                "labels": { "kubernetes.io/service-name": "planes" },
+            },
+            "addressType": "IPv4", "endpoints": [{ "addresses": ["192.0.2.1"] }],
+        });
+        for value in [class, planes, gateway()] {
+            insert(&mut view, &value);
+        }
+        view
+    }
+
+    fn translated(view: &ClusterView) -> Translation {
+        let (first, last) = PORTS;
         let settings = Settings {
-            addressing,
+            addressing: Addressing::Service {
+                first: port(first),
+                last: port(last),
+            },
             ..Settings::default()
         };
-        let translation = translate(&view, &settings, None);
-        let keeper = Keeper {
-            client: fake_api::client(|_, _| Answer::Never),
+        translate(view, &settings, None)
+    }
+
+    const PORTS: (u16, u16) = (10_000, 10_010);
+
+    fn keeper(service_type: &str, client: Client, applied: watch::Receiver<Applied>) -> Keeper {
+        Keeper {
+            client,
             settings: GatewayServices {
                 service_type: service_type.to_owned(),
                 data_plane: "infra/planes".to_owned(),
-                ports,
+                ports: (port(PORTS.0), port(PORTS.1)),
             },
             controller_name: CONTROLLER_NAME.to_owned(),
-            applied: watch::channel(Applied::default()).1,
-            known: Arc::default(),
+            applied,
+            known: Arc::new(Known::of("Gateway", "gateways", gateway())),
             leading: watch::channel(true).1,
-        };
+        }
+    }
+
+    /// The Service of a Gateway that asks for an address.
+    fn service_of_type(service_type: &str) -> Value {
+        let client = fake_api::client(|_, _| Answer::Never);
+        let keeper = keeper(service_type, client, watch::channel(Applied::default()).1);
         let key = "shop/gw-nantian".into();
-        let wanted = keeper.service("shop/gw", &key, "uid", &translation);
+        let wanted = keeper.service("shop/gw", &key, "uid", &translated(&view()));
         wanted.unwrap().object["spec"].clone()
+    }
+
+    /// What is written where what is wanted is there with these edits, which nothing undoes; the
+    /// server answers with what it keeps.
+    async fn writes(
+        during: Duration,
+        edit: impl Fn(&mut Value),
+        keep: impl Fn(&mut Value),
+    ) -> Vec<String> {
+        let none = fake_api::client(|_, _| Answer::Never);
+        let idle = keeper("ClusterIP", none, watch::channel(Applied::default()).1);
+        let mut view = view();
+        let wanted = idle.wanted(&translated(&view));
+        assert_eq!(wanted.len(), 2, "a Service and a slice");
+        let mut answers = HashMap::new();
+        for wanted in wanted {
+            let mut value = wanted.object;
+            // As the server fills them in.
+            match wanted.kind {
+                Kind::Service => {
+                    value["spec"]["clusterIP"] = "10.0.0.1".into();
+                    value["spec"]["ports"][0]["nodePort"] = 30_000.into();
+                }
+                _ => value["endpoints"][0]["conditions"]["serving"] = true.into(),
+            }
+            let mut kept = value.clone();
+            keep(&mut kept);
+            let (_, name) = wanted.key.split_once('/').unwrap();
+            answers.insert(name.to_owned(), kept);
+            edit(&mut value);
+            insert(&mut view, &value);
+        }
+        let state = crate::pipeline::State {
+            translation: translated(&view),
+            ..Default::default()
+        };
+        let (_applied, receiver) = watch::channel(Applied {
+            state: Arc::new(state),
+            sequence: 1,
+        });
+        let writes: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+        let written = Arc::clone(&writes);
+        let client = fake_api::client(move |method, path| {
+            assert_eq!(method, "PATCH");
+            let name = path.rsplit('/').next().unwrap();
+            written.lock().unwrap().push(name.to_owned());
+            Answer::Is(200, answers[name].clone())
+        });
+        let (_leading, leads) = watch::channel(true);
+        let mut keeper = keeper("ClusterIP", client, receiver);
+        keeper.leading = leads;
+        let ended = tokio::time::timeout(during, keeper.run()).await;
+        assert!(ended.is_err());
+        writes.lock().unwrap().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_fills_in_is_left_alone() {
+        assert!(writes(6 * REST, |_| {}, |_| {}).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_edits_is_put_right_and_not_every_moment() {
+        let service = |value: &mut Value| {
+            if value["kind"] == "Service" {
+                value["spec"]["ports"][0]["targetPort"] = 9.into();
+            }
+        };
+        assert_eq!(writes(REST / 2, service, |_| {}).await, ["gw-nantian"]);
+        let slice = |value: &mut Value| {
+            if value["kind"] == "EndpointSlice" {
+                let more = json!({ "addresses": ["192.0.2.66"] });
+                value["endpoints"].as_array_mut().unwrap().push(more);
+            }
+        };
+        assert_eq!(writes(REST / 2, slice, |_| {}).await, ["gw-nantian-ipv4"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_never_keeps_is_written_once() {
+        let edit = |value: &mut Value| value["metadata"]["labels"] = json!({});
+        let mut written = writes(6 * REST, edit, edit).await;
+        written.sort();
+        assert_eq!(written, ["gw-nantian", "gw-nantian-ipv4"]);
     }
 
     #[tokio::test]

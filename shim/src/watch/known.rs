@@ -58,16 +58,22 @@ impl Known {
     /// Knows one HTTPRoute.
     #[cfg(test)]
     pub(crate) fn of_route(route: Value) -> Self {
+        Self::of("HTTPRoute", "httproutes", route)
+    }
+
+    /// Knows one object of the Gateway API.
+    #[cfg(test)]
+    pub(crate) fn of(kind: &str, plural: &str, object: Value) -> Self {
         let source = Source {
             group: "gateway.networking.k8s.io".into(),
             version: "v1".into(),
-            kind: "HTTPRoute".to_owned(),
-            plural: "httproutes".to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
             namespace: None,
         };
-        let route: DynamicObject = serde_json::from_value(route).expect("it is an object");
+        let object: DynamicObject = serde_json::from_value(object).expect("it is an object");
         let known = Self::default();
-        known.put(&source, &super::key_of(&route), &route);
+        known.put(&source, &super::key_of(&object), &object);
         known
     }
 
