@@ -118,13 +118,9 @@ fn path_match(kind: &str, path: String, at: &At<'_>, report: &mut Report) -> Opt
     };
     match kind {
         "" | "PathPrefix" | "Prefix" => {
-            let prefix = value::path_prefix(path, &at_path, report)?;
-            Some(PathMatch::Prefix(value::matched(prefix)))
+            value::path_prefix(path, &at_path, report).map(PathMatch::Prefix)
         }
-        "Exact" => {
-            let path = value::path(path, &at_path, report)?;
-            Some(PathMatch::Exact(value::matched(path)))
-        }
+        "Exact" => value::path(path, &at_path, report).map(PathMatch::Exact),
         "RegularExpression" | "Regex" => {
             value::pattern(&path, &at_path, report).map(PathMatch::Regex)
         }

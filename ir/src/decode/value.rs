@@ -234,41 +234,6 @@ pub(super) fn path_prefix(prefix: String, at: &At<'_>, report: &mut Report) -> O
     Some(prefix)
 }
 
-/// A path in the form in which requests are matched (RFC 3986 6.2.2): unreserved bytes decoded, other
-/// escapes in upper case, bytes beyond ASCII escaped. What no request can have stays as it is.
-pub(super) fn matched(path: String) -> String {
-    if path.bytes().all(|byte| byte.is_ascii() && byte != b'%') {
-        return path;
-    }
-    let mut normal = String::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let escaped = match (byte, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        let is_escape = escaped.is_some();
-        let byte = escaped.map_or(byte, |(high, low)| high << 4 | low);
-        if is_escape {
-            rest = &after[2..];
-        }
-        let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if byte.is_ascii() && (is_unreserved || !is_escape) {
-            normal.push(char::from(byte));
-        } else {
-            normal.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    normal
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
-}
-
 /// A regular expression.
 pub(super) fn pattern(source: &str, at: &At<'_>, report: &mut Report) -> Option<Pattern> {
     match report.pattern(source) {

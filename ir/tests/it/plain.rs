@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ir::cluster::Balancing;
 use ir::filter::{ExternalAuthProtocol, Filter};
-use ir::http_route::PathMatch;
 use ir::{BackendTarget, decode, encode, wire};
 
 use crate::text;
@@ -184,30 +183,5 @@ fn authorization_needs_no_settings_of_its_protocol() {
         };
         assert_eq!(auth.protocol, expected);
         assert_eq!(auth.forward_body_bytes_max, 0);
-    }
-}
-
-#[test]
-fn paths_are_held_in_the_form_in_which_requests_are_matched() {
-    for (written, held) in [
-        ("/%7Euser/%2d%41", "/~user/-A"),
-        ("/a%2fb%c3%a9", "/a%2Fb%C3%A9"),
-        ("/é!$&", "/%C3%A9!$&"),
-        ("/100%/%zz", "/100%/%zz"),
-    ] {
-        for (kind, made) in [
-            ("Exact", PathMatch::Exact as fn(String) -> PathMatch),
-            ("PathPrefix", PathMatch::Prefix),
-        ] {
-            let text = format!(
-                r#"id: "v1" http_routes {{ name: "r" namespace: "a" rules {{
-                    matches {{ path: "{written}" path_type: "{kind}" }}
-                }} }}"#
-            );
-            let snapshot = decode::snapshot(text::snapshot(&text)).unwrap();
-            let route = snapshot.http_routes.get("a/r").unwrap();
-            let path = &route.rules[0].matches[0].path;
-            assert_eq!(*path, made(held.to_owned()), "{written}");
-        }
     }
 }

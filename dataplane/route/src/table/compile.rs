@@ -3,6 +3,7 @@
 //! A gRPC service and method are a path of two segments, so both kinds of route share one index:
 //! an exact call is an exact path, a service is a prefix, everything else stands at the root.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::sync::Arc;
@@ -267,8 +268,11 @@ impl Path {
 
     fn http(path: &PathMatch) -> Self {
         match path {
-            PathMatch::Exact(path) => Self::Exact(path.as_str().into()),
-            PathMatch::Prefix(path) => Self::Prefix(path.strip_suffix('/').unwrap_or(path).into()),
+            PathMatch::Exact(path) => Self::Exact((&*normal(path)).into()),
+            PathMatch::Prefix(path) => {
+                let path = normal(path);
+                Self::Prefix(path.strip_suffix('/').unwrap_or(&path).into())
+            }
             PathMatch::Regex(pattern) => Self::Regex(Box::new(RegexPath::new(pattern))),
         }
     }
@@ -290,6 +294,37 @@ impl Path {
             (None, _) => Self::Prefix("".into()),
         })
     }
+}
+
+/// A path in the form in which requests are matched (RFC 3986 6.2.2): unreserved bytes decoded, other
+/// escapes in upper case, bytes beyond ASCII escaped. What no request can have stays as it is.
+fn normal(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(|byte| byte.is_ascii() && byte != b'%') {
+        return path.into();
+    }
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match (first, after) {
+            (b'%', [high, low, after @ ..]) => escape(*high, *low).map(|byte| (byte, after)),
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((first, after));
+        rest = after;
+        let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if byte.is_ascii() && (is_unreserved || escaped.is_none()) {
+            normal.push(char::from(byte));
+        } else {
+            normal.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    normal.into()
+}
+
+/// The byte that `%` and these two stand for.
+fn escape(high: u8, low: u8) -> Option<u8> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 impl RegexPath {

@@ -64,6 +64,22 @@ fn an_exact_path_matches_byte_for_byte() {
     );
 }
 
+/// Requests come in normal form, see `http/src/path.rs`.
+#[test]
+fn a_path_matches_however_its_escapes_are_written() {
+    for (written, sent) in [
+        ("/%7Euser/%2d%41", "/~user/-A"),
+        ("/a%2fb%c3%a9", "/a%2Fb%C3%A9"),
+        ("/é!$&", "/%C3%A9!$&"),
+        ("/100%/%zz", "/100%/%zz"),
+    ] {
+        for path in [exact(written), prefix(written)] {
+            let routes = [AnyRoute::http("ns/r", &[], vec![vec![path]])];
+            check(&routes, &[(get(sent), Some("ns/r#0"))]);
+        }
+    }
+}
+
 #[test]
 fn a_regular_expression_matches_the_whole_path() {
     let routes = [AnyRoute::http("ns/r", &[], vec![vec![regex("/v[0-9]+/x")]])];
