@@ -25,11 +25,11 @@ use tracing::{info, warn};
 
 use crate::cluster_view::{ClusterView, Kind, Object};
 use crate::pipeline::Applied;
-use crate::services::{MANAGED_LABEL, MANAGER, Wanted, data_planes, written};
+use crate::services::{MANAGED_LABEL, MANAGER, Wanted, data_planes};
 use crate::settings::Mesh as Settings;
 use crate::translate::{
-    DIRECT_LABEL, FRONTEND, MARK, MeshSocket, ORIGINAL_NAME, ROLE_LABEL, SHADOW, Translation,
-    fingerprint,
+    DIRECT_LABEL, FAMILIES, FRONTEND, MARK, MeshSocket, ORIGINAL_NAME, ROLE_LABEL, SHADOW,
+    Translation, fingerprint,
 };
 
 /// Annotation and label that the contract knows besides.
@@ -209,11 +209,8 @@ impl<'a> Frontend<'a> {
 
     fn tasks(&self, settings: &Settings, view: &ClusterView) -> Vec<Task> {
         let mut tasks = Vec::new();
-        let is_written = |wanted: &Wanted| {
-            written(view, wanted.kind, &wanted.key).as_deref() == Some(&wanted.hash)
-        };
         let shadow = self.shadow_service();
-        if !is_written(&shadow) {
+        if !shadow.is_written(view) {
             tasks.push(Task::Apply(shadow));
         }
         if self.kept.is_empty() {
@@ -229,7 +226,7 @@ impl<'a> Frontend<'a> {
         let mut stale: BTreeSet<Arc<str>> = ours.collect();
         for slice in slices {
             stale.remove(&slice.key);
-            if !is_written(&slice) {
+            if !slice.is_written(view) {
                 tasks.push(Task::Apply(slice));
             }
         }
@@ -275,8 +272,7 @@ impl<'a> Frontend<'a> {
         let ports: Vec<_> = ports
             .map(|socket| json!({ "name": socket.name, "port": socket.bound, "protocol": "TCP" }))
             .collect();
-        let families = ["IPv4", "IPv6"].into_iter();
-        let slices = families.filter_map(|family| {
+        let slices = FAMILIES.into_iter().filter_map(|family| {
             let endpoints = data_planes(view, &settings.data_plane, family);
             let name = self.slice_name(&family.to_lowercase());
             let metadata = self.slice_metadata(&name);

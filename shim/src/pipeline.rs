@@ -3,7 +3,8 @@
 //! One task, the only writer: `files` says what the folder holds now, `translate` makes a snapshot
 //! and conditions of it, `history` makes the snapshot public, and the streams of `serve` take it
 //! from there. What data planes refuse is left out between the two, and comes back by way of
-//! [`Quarantine`]; so is what does not fit together. The admin API and `standalone` watch the [`State`] that is left behind.
+//! [`Quarantine`]; so is what does not fit together. The admin API and `standalone` watch the
+//! [`State`] that is left behind.
 
 use std::sync::Arc;
 use std::time::SystemTime;

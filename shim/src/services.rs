@@ -276,6 +276,15 @@ impl Keeper {
 }
 
 impl Wanted {
+    /// True when what is there was written as this, whoever edited it since.
+    pub(crate) fn is_written(&self, view: &ClusterView) -> bool {
+        let there = view.get(self.kind, &self.key);
+        there.is_some_and(|it| {
+            let annotations = it.metadata().annotations.as_ref();
+            annotations.and_then(|it| it.get(WRITTEN)) == Some(&self.hash)
+        })
+    }
+
     /// The object, and in it what it was written as.
     pub(crate) fn new(kind: Kind, key: Arc<str>, mut object: Value) -> Self {
         let hash = format!("{:016x}", fingerprint(&object.to_string()));
@@ -291,7 +300,7 @@ impl Wanted {
 
 /// True when it is there as it is wanted, by all that is known.
 fn stands(view: &ClusterView, wanted: &Wanted, sent: Option<&Sent>) -> bool {
-    let is_written = written(view, wanted.kind, &wanted.key).as_deref() == Some(&*wanted.hash);
+    let is_written = wanted.is_written(view);
     // The server keeps something else than was asked for: comparing would mean writing for ever.
     if !is_written || sent.is_some_and(|sent| !sent.is_kept) {
         return is_written;
@@ -423,17 +432,6 @@ pub(crate) fn data_planes(view: &ClusterView, service: &str, family: &str) -> Ve
         }
     }
     endpoints.into_values().collect()
-}
-
-/// What an object that is there says was written.
-pub(crate) fn written(view: &ClusterView, kind: Kind, key: &str) -> Option<String> {
-    let object = view.get(kind, key)?;
-    object
-        .metadata()
-        .annotations
-        .as_ref()?
-        .get(WRITTEN)
-        .cloned()
 }
 
 async fn until(time: Option<Instant>) {

@@ -245,16 +245,21 @@ fn unescape(text: &str) -> impl Iterator<Item = u8> {
         rest = after;
         Some(match (byte, after) {
             (b'+', _) => b' ',
-            (b'%', [high, low, tail @ ..]) => match (hex_digit(*high), hex_digit(*low)) {
-                (Some(high), Some(low)) => {
+            (b'%', [high, low, tail @ ..]) => match escaped(*high, *low) {
+                Some(byte) => {
                     rest = tail;
-                    high << 4 | low
+                    byte
                 }
-                _ => b'%',
+                None => b'%',
             },
             _ => byte,
         })
     })
+}
+
+/// The byte that `%` and these two digits stand for.
+pub(crate) fn escaped(high: u8, low: u8) -> Option<u8> {
+    Some(hex_digit(high)? << 4 | hex_digit(low)?)
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

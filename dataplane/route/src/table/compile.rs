@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use ir::http_route::{GrpcMatch, GrpcMethodMatch, HttpMatch, PathMatch, Route};
 use ir::{GrpcRoute, Hostname, HttpRoute, Pattern};
 
-use crate::http_match::{Conditions, NeverMet, Unmet, literal_prefix};
+use crate::http_match::{Conditions, NeverMet, Unmet, escaped, literal_prefix};
 use crate::request::Request;
 use crate::text_map::Text;
 
@@ -305,26 +305,20 @@ fn normal(path: &str) -> Cow<'_, str> {
     let mut normal = String::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let escaped = match (first, after) {
-            (b'%', [high, low, after @ ..]) => escape(*high, *low).map(|byte| (byte, after)),
+        let decoded = match (first, after) {
+            (b'%', [high, low, after @ ..]) => escaped(*high, *low).map(|byte| (byte, after)),
             _ => None,
         };
-        let (byte, after) = escaped.unwrap_or((first, after));
+        let (byte, after) = decoded.unwrap_or((first, after));
         rest = after;
         let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if byte.is_ascii() && (is_unreserved || escaped.is_none()) {
+        if byte.is_ascii() && (is_unreserved || decoded.is_none()) {
             normal.push(char::from(byte));
         } else {
             normal.push_str(&format!("%{byte:02X}"));
         }
     }
     normal.into()
-}
-
-/// The byte that `%` and these two stand for.
-fn escape(high: u8, low: u8) -> Option<u8> {
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 impl RegexPath {
