@@ -167,14 +167,27 @@ async fn serve_http1(
         if is_last || worker.is_saving() {
             responder.close_after();
         }
-        // Boxed, so that an idle connection is small.
-        let exchange = Box::pin(serve_request(
-            worker, io, &mut buf, arrival, &timer, head, responder,
-        ));
+        let exchange = exchange(worker, io, &mut buf, arrival, &timer, head, responder);
         if let Some(ended) = exchange.await {
             return ended;
         }
     }
+}
+
+/// [`serve_request`], boxed, so that an idle connection is small. A function of its own, because the
+/// compiler then makes it where it stays, and does not copy all the room it has for later.
+fn exchange<'a>(
+    worker: &'a Rc<Worker>,
+    io: &'a Duplex,
+    buf: &'a mut BytesMut,
+    arrival: &'a Arrival,
+    timer: &'a Timer,
+    head: h1::RequestHead,
+    responder: Responder<'a>,
+) -> Pin<Box<impl Future<Output = Option<Ended>>>> {
+    Box::pin(serve_request(
+        worker, io, buf, arrival, timer, head, responder,
+    ))
 }
 
 /// Serves one request; says how the connection ended when it cannot carry another.
@@ -188,7 +201,7 @@ async fn serve_request(
     mut responder: Responder<'_>,
 ) -> Option<Ended> {
     let length = head.body;
-    let request = match Request::from_h1(head) {
+    let mut request = match Request::from_h1(head) {
         Ok(request) => request,
         Err(refusal) => {
             let reply = refused(refusal);
@@ -200,6 +213,7 @@ async fn serve_request(
     };
     responder.takes_trailers(request.takes_trailers);
     let mut body = RequestBody::http1(io, buf, length, &worker.settings);
+    let request = &mut request;
     proxy::handle(worker, arrival, timer, request, &mut body, &mut responder).await;
     if !responder.is_complete() {
         return Some(Ended::Cut);

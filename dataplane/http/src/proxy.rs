@@ -48,14 +48,14 @@ pub(crate) async fn handle(
     worker: &Rc<Worker>,
     arrival: &Arrival,
     timer: &Timer,
-    mut request: Request,
+    request: &mut Request,
     body: &mut RequestBody<'_>,
     responder: &mut Responder<'_>,
 ) -> Reason {
     let config = worker.config();
     let mut ctx = Context::new(&config, arrival);
     let ended = {
-        let request = &mut request;
+        let request = &mut *request;
         let line = run(worker, arrival, timer, &mut ctx, request, body, responder);
         // Pinned here, so that it is not moved again: it is the largest part of a request's state.
         caught(pin!(line)).await
@@ -78,7 +78,7 @@ pub(crate) async fn handle(
         Ok(Step::Continue) => Ok(()),
         // Boxed, because most requests are answered by somebody else.
         Ok(Step::Reply(reply)) => {
-            Box::pin(answer(worker, &mut ctx, &request, responder, *reply)).await
+            Box::pin(answer(worker, &mut ctx, request, responder, *reply)).await
         }
         Err(error) => Err(error),
     };
@@ -94,9 +94,9 @@ pub(crate) async fn handle(
     };
     if ctx.rule.is_none() {
         // Those that never came as far as a rule.
-        phase::trace::begin(&mut ctx, &mut request, worker);
+        phase::trace::begin(&mut ctx, request, worker);
     }
-    phase::log::record(&mut ctx, &request, arrival, carried, worker);
+    phase::log::record(&mut ctx, request, arrival, carried, worker);
     ctx.reason
 }
 

@@ -1,15 +1,16 @@
-//! Gives memory that is free in the allocator back to the system.
+//! The [`Allocator`] of the process, and memory that is free in it given back to the system.
 //!
 //! mimalloc keeps what was freed in the pages of the thread that took it, and gives pages back only
 //! while that thread allocates a lot; a process at rest keeps what its last configuration needed.
 //! [`ask`] asks every thread, and each does it at its next [`tend`]. Called by
-//! `dataplane/src/ebb.rs`. The only crate of ours with `unsafe` in it, and it has one block.
+//! `dataplane/src/ebb.rs`. The only crate of ours with `unsafe` in it: functions of C are called.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-// Links the allocator, whose function is called below.
-use mimalloc as _;
+mod allocator;
+
+pub use allocator::Allocator;
 
 /// How often threads were asked.
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[global_allocator]
-    static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+    static ALLOCATOR: Allocator = Allocator;
 
     /// Anonymous memory of this process in MiB; nothing where the system does not tell.
     fn resident() -> Option<u64> {

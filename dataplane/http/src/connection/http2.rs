@@ -256,7 +256,8 @@ impl Stream {
         let (worker, arrival) = (&self.worker, &*self.arrival);
         let limits = &worker.settings.request_head;
         let reply = match Request::from_h2(parts, ends, limits) {
-            Ok(request) if fields <= limits.fields_max => {
+            Ok(mut request) if fields <= limits.fields_max => {
+                let request = &mut request;
                 let mut body = RequestBody::http2(stream);
                 let streams = &self.running.0;
                 let timer = streams.timer();
