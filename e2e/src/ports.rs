@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
-use dataplane_testkit::snapshot::free_port;
+use dataplane_testkit::snapshot::{FREE_PORTS, free_port};
 
-/// Offsets lead to ports that no kernel hands out by itself.
-const OFFSETS: std::ops::Range<u16> = 12_000..30_000;
+/// Offsets lead to ports that neither a kernel nor [`free_port`] hands out: data planes share a port with
+/// others that listen at it, and would answer the requests of another test.
+const OFFSETS: Range<u16> = 10_000..FREE_PORTS.start - 1_024;
 
 static RESERVED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 

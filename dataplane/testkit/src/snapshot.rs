@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU16;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -362,19 +363,21 @@ fn hostname(text: &str) -> Hostname {
     Hostname::new(text).expect("a test writes valid host names")
 }
 
+/// Where [`free_port`] looks: below what the kernel hands out by itself.
+pub const FREE_PORTS: Range<u16> = 22_000..32_000;
+
 /// A port of 127.0.0.1 that was free a moment ago and was not handed out before.
 ///
 /// For listeners of a snapshot, whose port must be known before the data plane binds it. It lies
 /// below the ports that kernels choose (32768 and up, `ip_local_port_range`), so that no other
 /// socket gets it by chance; test processes beside this one begin elsewhere.
 pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 22_000;
     static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(FREE_PORTS.end - FREE_PORTS.start);
     loop {
         let step = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
-        let at = std::process::id().wrapping_mul(769).wrapping_add(step) % COUNT;
-        let port = u16::try_from(FIRST + at).expect("below 65,536");
+        let at = std::process::id().wrapping_mul(769).wrapping_add(step) % count;
+        let port = FREE_PORTS.start + u16::try_from(at).expect("below 65,536");
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
