@@ -167,27 +167,19 @@ async fn serve_http1(
         if is_last || worker.is_saving() {
             responder.close_after();
         }
-        let exchange = exchange(worker, io, &mut buf, arrival, &timer, head, responder);
+        // Boxed, so that an idle connection is small.
+        let exchange =
+            boxed(|| serve_request(worker, io, &mut buf, arrival, &timer, head, responder));
         if let Some(ended) = exchange.await {
             return ended;
         }
     }
 }
 
-/// [`serve_request`], boxed, so that an idle connection is small. A function of its own, because the
-/// compiler then makes it where it stays, and does not copy all the room it has for later.
-fn exchange<'a>(
-    worker: &'a Rc<Worker>,
-    io: &'a Duplex,
-    buf: &'a mut BytesMut,
-    arrival: &'a Arrival,
-    timer: &'a Timer,
-    head: h1::RequestHead,
-    responder: Responder<'a>,
-) -> Pin<Box<impl Future<Output = Option<Ended>>>> {
-    Box::pin(serve_request(
-        worker, io, buf, arrival, timer, head, responder,
-    ))
+/// Boxes what `make` makes. The room is taken first, so the compiler makes it there; `Box::pin` copies all
+/// the room that a future has for later.
+fn boxed<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
 /// Serves one request; says how the connection ended when it cannot carry another.

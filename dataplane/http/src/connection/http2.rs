@@ -20,7 +20,7 @@ use tracing::debug;
 use dataplane_telemetry::Reason;
 use dataplane_telemetry::metrics::{Http2Limit, LifeLimit};
 
-use super::{ended_by, refused};
+use super::{boxed, ended_by, refused};
 use crate::arrival::Arrival;
 use crate::deadline::Timer;
 use crate::downstream::{RequestBody, Responder};
@@ -237,7 +237,7 @@ impl Stream {
     async fn serve(self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let began = Instant::now();
         // Boxed, because a task is moved a few times until it runs.
-        let reason = Box::pin(self.answer(request, respond)).await;
+        let reason = boxed(|| self.answer(request, respond)).await;
         if reason == Reason::ClientAborted && began.elapsed() < GIVEN_UP_WITHIN {
             let given_up = &self.running.0.given_up;
             given_up.set(given_up.get() + 1);
