@@ -138,6 +138,29 @@ pub enum RedactionKind {
     Regex(Arc<str>),
 }
 
+impl RedactionKind {
+    /// The name as it stands in configuration.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::Phone => "phone",
+            Self::CreditCard => "creditCard",
+            Self::Iban => "iban",
+            Self::UsSsn => "usSsn",
+            Self::UsItin => "usItin",
+            Self::UsPassport => "usPassport",
+            Self::UkNhs => "ukNhs",
+            Self::Ip => "ip",
+            Self::Mac => "mac",
+            Self::CryptoAddress => "cryptoAddress",
+            Self::UrlCredentials => "urlCredentials",
+            Self::ApiKey => "apiKey",
+            Self::Jwt => "jwt",
+            Self::Regex(_) => "regex",
+        }
+    }
+}
+
 /// What happens to what redaction finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RedactionAction {
@@ -150,6 +173,18 @@ pub enum RedactionAction {
     Block,
     /// It stays and is counted.
     Detect,
+}
+
+impl RedactionAction {
+    /// The name as it stands in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mask => "mask",
+            Self::Tokenize => "tokenize",
+            Self::Block => "block",
+            Self::Detect => "detect",
+        }
+    }
 }
 
 /// A provider of language models.

@@ -10,9 +10,10 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
+use dataplane_ai::call::Operation;
 use dataplane_config::{ListenerConfig, Rule, RuntimeConfig};
 use dataplane_route::table::Explained;
 use dataplane_telemetry::Reason;
@@ -141,6 +142,18 @@ pub fn explain<'c>(
         explanation.answer = Some(answer(&reply));
     }
     explanation
+}
+
+/// What a backend that is an AI service takes a request for, by OpenTelemetry's name
+/// (`gen_ai.operation.name`); else what it answers.
+pub fn call(method: &str, target: &str) -> Result<&'static str, Answer> {
+    let path = target.split('?').next().unwrap_or_default();
+    let operation = Method::from_bytes(method.as_bytes()).ok();
+    let operation = operation.and_then(|method| Operation::of(&method, path));
+    operation.map(Operation::as_str).ok_or_else(|| Answer {
+        detail: format!("AI services do not serve {method} at a path that ends like this"),
+        ..answer(&phase::ai::not_served(path))
+    })
 }
 
 /// The request, or why it would not be read.

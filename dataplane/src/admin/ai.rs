@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ir::ai::{AiService, OnLimit, TokenPolicy, TokenScope};
 use serde_json::{Value, json};
 
-use dataplane_config::RuntimeConfig;
 use dataplane_config::ai::AiCluster;
+use dataplane_config::{ClusterConfig, RuntimeConfig};
 use dataplane_upstream::since_start;
 
 use super::Context;
@@ -47,20 +47,32 @@ pub(super) fn one(context: &Context, names: &[String]) -> Answer {
 fn view(config: &RuntimeConfig, key: &str) -> Option<Value> {
     let held = config.clusters.get(key)?;
     let running = held.ai.as_ref()?;
+    let mut view = told(held)?;
+    view["redaction"] = view["redaction"].as_array().map_or(0, Vec::len).into();
+    view["usage"] = usage(running);
+    view["outcomes"] = outcomes(running);
+    Some(view)
+}
+
+/// What the service of a cluster is, without its figures.
+pub(super) fn told(held: &ClusterConfig) -> Option<Value> {
+    let running = held.ai.as_ref()?;
     let source = held.cluster.source();
     let ai = source.ai_service.as_deref()?;
     let now = since_start(Instant::now());
+    let redaction = ai
+        .redaction
+        .iter()
+        .map(|it| json!({ "kind": it.kind.as_str(), "action": it.action.as_str() }));
     Some(json!({
-        "key": key,
+        "key": &*source.key,
         "state": if running.service.is_ok() { "usable" } else { "unusable" },
         "why": running.service.as_ref().err().map(ToString::to_string),
         "model": ai.model,
         "aliases": ai.aliases,
         "providers": providers(ai),
-        "redaction": ai.redaction.len(),
+        "redaction": redaction.collect::<Value>(),
         "token_policy": source.token_policy.as_deref().map(|it| policy(it, running, now)),
-        "usage": usage(running),
-        "outcomes": outcomes(running),
     }))
 }
 

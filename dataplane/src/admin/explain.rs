@@ -111,6 +111,7 @@ pub fn answer(config: &RuntimeConfig, limits: &HeadLimits, asked: Asked) -> Resu
     );
     tell(
         config,
+        &asked.method,
         &ask(config, &question, limits, OTHERS_MAX),
         &mut told,
     );
@@ -178,7 +179,7 @@ fn tell_stream(
 }
 
 /// A request of HTTP.
-fn tell(config: &RuntimeConfig, explanation: &Explanation<'_>, told: &mut Value) {
+fn tell(config: &RuntimeConfig, method: &str, explanation: &Explanation<'_>, told: &mut Value) {
     told["listener"] = explanation.listener.map_or(Value::Null, rule::listener);
     told["plugins"] = rule::plugins(config, explanation.listener, explanation.rule);
     told["matched"] = json!({ "host": explanation.host, "path": explanation.target });
@@ -209,7 +210,7 @@ fn tell(config: &RuntimeConfig, explanation: &Explanation<'_>, told: &mut Value)
     told["policies"] = rule::policies(explanation.listener, found);
     told["backends"] = rule::backends(config, found, Instant::now());
     if explanation.answer.is_none()
-        && let Some(answer) = rule::answer(config, found)
+        && let Some(answer) = rule::answer(config, found, method, &explanation.target)
     {
         told["answer"] = answer;
     }

@@ -1,19 +1,28 @@
 //! What is told of a request that nobody sent: the same as traffic meets, and why.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use dataplane::admin::explain::{Asked, as_text, of_snapshot};
 use dataplane::admin::head::Head;
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::http1::Http1Client;
-use dataplane_testkit::snapshot::{free_port, http_route};
+use dataplane_testkit::snapshot::{cluster, free_port, http_route};
 use dataplane_testkit::{Backend, SnapshotBuilder};
 use http::Method;
 use ir::Snapshot;
+use ir::ai::{
+    AiProvider, AiService, AiTarget, OnLimit, Redaction, RedactionAction, RedactionKind,
+    TokenPolicy, TokenScope,
+};
+use ir::cluster::ClusterProtocol;
 use ir::http_route::{TextMatch, ValueMatch};
 use ir::wasm::{WasmPlugin, WasmSource};
 use serde_json::{Value, json};
 
+use crate::ai::service_at;
 use crate::binary::Binary;
 use crate::support::at;
 
@@ -203,6 +212,89 @@ fn plugins_that_may_answer_are_named_in_their_order() {
     assert_eq!(
         nothing["plugins"],
         json!([{ "plugin": "infra/all", "of": "listener" }])
+    );
+}
+
+/// A route to an AI service with a second provider, redaction and a budget.
+fn with_ai(service: AiService) -> Snapshot {
+    let mut llm = cluster("shop/llm", ClusterProtocol::Http, &[]);
+    llm.ai_service = Some(Arc::new(service));
+    llm.token_policy = Some(Arc::new(TokenPolicy {
+        tokens_per_minute: NonZeroU64::new(1000),
+        tokens_per_hour: None,
+        requests_per_minute: NonZeroU64::new(60),
+        scope: TokenScope::SourceIp,
+        burst: 1.0,
+        on_limit: OnLimit::Degrade,
+        degrade_to: Some("small".to_owned()),
+        is_dry_run: false,
+    }));
+    SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", 8080)
+        .add_cluster(llm)
+        .route("shop/ai", "", "/", "shop/llm")
+        .build()
+}
+
+#[test]
+fn an_ai_service_is_told_with_providers_redaction_and_budget() {
+    let mut service = service_at(AiProvider::OpenAi, "http://one.test".to_owned());
+    service.auth = None;
+    service.redaction = vec![Redaction {
+        kind: RedactionKind::Email,
+        action: RedactionAction::Tokenize,
+    }];
+    service.providers = vec![AiTarget {
+        provider: AiProvider::Anthropic,
+        format: None,
+        model: "another".to_owned(),
+        auth: None,
+        endpoint: Some("http://two.test".to_owned()),
+        headers: BTreeMap::new(),
+        weight: 0,
+        cluster: None,
+        tls: None,
+    }];
+    let snapshot = with_ai(service);
+    let asked = |method: &str, path: &str| Asked {
+        method: method.to_owned(),
+        ..asked(&format!("http://shop.test{path}"))
+    };
+    let told = |asked| of_snapshot(snapshot.clone(), asked).unwrap();
+    let chat = told(asked("POST", "/v1/chat/completions?x=y"));
+    assert_eq!(chat["answer"], Value::Null);
+    let service = &chat["backends"][0]["ai_service"];
+    assert_eq!(service["token_policy"]["tokens_per_minute"], 1000);
+    let text = as_text(&chat);
+    let lines = "backend      100 % shop/llm\n  \
+        provider   openai the-model at http://one.test\n  \
+        provider   anthropic another at http://two.test, when those before it fail\n  \
+        redaction  tokenize email\n  \
+        budget     1000 tokens a minute, 60 requests a minute for each source_ip, then degrade to small\n";
+    assert!(text.contains(lines), "{text}");
+
+    for (method, path, status) in [("POST", "/other", 404), ("GET", "/v1/embeddings", 405)] {
+        let answer = &told(asked(method, path))["answer"];
+        assert_eq!(answer["status"], status, "{method} {path}: {answer}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.contains(method), "{detail}");
+    }
+}
+
+#[test]
+fn an_ai_service_that_cannot_be_used_says_why() {
+    // Its secret is not there.
+    let snapshot = with_ai(service_at(AiProvider::OpenAi, "http://one.test".to_owned()));
+    let asked = Asked {
+        method: "POST".to_owned(),
+        ..asked("http://shop.test/v1/messages")
+    };
+    let told = of_snapshot(snapshot, asked).unwrap();
+    assert_eq!(told["answer"]["status"], 500);
+    let text = as_text(&told);
+    assert!(
+        text.contains("  unusable   ") && text.contains("shop/key"),
+        "{text}"
     );
 }
 

@@ -2,8 +2,8 @@
 
 use super::duration;
 use crate::ai::{
-    AiAuth, AiAuthKind, AiFormat, AiPrice, AiService, AiTarget, OnLimit, Redaction,
-    RedactionAction, RedactionKind, TokenPolicy, TokenScope,
+    AiAuth, AiAuthKind, AiFormat, AiPrice, AiService, AiTarget, OnLimit, Redaction, RedactionKind,
+    TokenPolicy, TokenScope,
 };
 use crate::wire;
 
@@ -78,33 +78,14 @@ fn auth(auth: &AiAuth) -> wire::AiServiceAuthConfig {
 }
 
 fn redaction(redaction: &Redaction) -> wire::AiRedactionConfig {
-    let (kind, pattern) = match &redaction.kind {
-        RedactionKind::Email => ("email", ""),
-        RedactionKind::Phone => ("phone", ""),
-        RedactionKind::CreditCard => ("creditCard", ""),
-        RedactionKind::Iban => ("iban", ""),
-        RedactionKind::UsSsn => ("usSsn", ""),
-        RedactionKind::UsItin => ("usItin", ""),
-        RedactionKind::UsPassport => ("usPassport", ""),
-        RedactionKind::UkNhs => ("ukNhs", ""),
-        RedactionKind::Ip => ("ip", ""),
-        RedactionKind::Mac => ("mac", ""),
-        RedactionKind::CryptoAddress => ("cryptoAddress", ""),
-        RedactionKind::UrlCredentials => ("urlCredentials", ""),
-        RedactionKind::ApiKey => ("apiKey", ""),
-        RedactionKind::Jwt => ("jwt", ""),
-        RedactionKind::Regex(pattern) => ("regex", pattern.as_ref()),
+    let pattern = match &redaction.kind {
+        RedactionKind::Regex(pattern) => pattern.as_ref(),
+        _ => "",
     };
     wire::AiRedactionConfig {
-        kind: kind.to_owned(),
+        kind: redaction.kind.as_str().to_owned(),
         pattern: pattern.to_owned(),
-        action: match redaction.action {
-            RedactionAction::Mask => "mask",
-            RedactionAction::Tokenize => "tokenize",
-            RedactionAction::Block => "block",
-            RedactionAction::Detect => "detect",
-        }
-        .to_owned(),
+        action: redaction.action.as_str().to_owned(),
     }
 }
 

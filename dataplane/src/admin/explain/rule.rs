@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dataplane_config::{
-    Backend, Configured, ListenerConfig, RequestFilter, Rule, RuntimeConfig, StreamRule,
+    Backend, ClusterConfig, Configured, ListenerConfig, RequestFilter, Rule, RuntimeConfig,
+    StreamRule,
 };
+use dataplane_http::explain::call;
 use dataplane_route::table::{RouteKind, Source};
 use dataplane_tls::CertificateFacts;
 use dataplane_upstream::since_start;
 use ir::Snapshot;
 use serde_json::{Value, json};
 
-use crate::admin::{config, resilience};
+use crate::admin::{ai, config, resilience};
 
 /// Where a match comes from, and the match.
 pub(super) fn source(snapshot: &Snapshot, source: &Source<'_>) -> Value {
@@ -223,16 +225,17 @@ fn cluster(config: &RuntimeConfig, keys: &[Arc<str>], now: Instant) -> Value {
         .collect();
     let used = cluster.endpoints().iter();
     let used = used.filter(|it| cluster.uses(it, now)).count();
-    let fault = match () {
-        () if found.tls.is_refused() => Some("it asks for TLS, and nothing says whom to trust"),
-        () if found.ai.is_some() => None,
-        () if used == 0 => Some("no endpoint of it can be used"),
-        () => None,
+    let fault = match &found.ai {
+        _ if found.tls.is_refused() => Some("it asks for TLS, and nothing says whom to trust"),
+        Some(ai) if ai.service.is_err() => Some("it is an AI service that cannot be used"),
+        Some(_) => None,
+        None if used == 0 => Some("no endpoint of it can be used"),
+        None => None,
     };
     json!({
         "cluster": &**cluster.key(),
         "protocol": format!("{:?}", cluster.protocol()),
-        "ai_service": found.ai.is_some(),
+        "ai_service": ai::told(found),
         "endpoints": endpoints,
         "endpoints_used": used,
         "fault": fault,
@@ -248,8 +251,17 @@ fn percent(weight: u32, total: u64) -> f64 {
     (share * 10.0).round() / 10.0
 }
 
-/// The answer that the rule itself gives, where no backend is asked.
-pub(super) fn answer(config: &RuntimeConfig, rule: &Rule) -> Option<Value> {
+fn told(status: Option<u16>, reason: &str, detail: &str) -> Value {
+    json!({ "status": status, "reason": reason, "detail": detail })
+}
+
+/// The answer that the rule itself gives to a request, where no backend is asked.
+pub(super) fn answer(
+    config: &RuntimeConfig,
+    rule: &Rule,
+    method: &str,
+    target: &str,
+) -> Option<Value> {
     let of_filter = rule.filters.request.iter().find_map(|filter| match filter {
         RequestFilter::Redirect(_) => Some((None, "redirected", "a filter redirects the client")),
         RequestFilter::DirectResponse(response) => Some((
@@ -268,31 +280,57 @@ pub(super) fn answer(config: &RuntimeConfig, rule: &Rule) -> Option<Value> {
         | RequestFilter::ExternalAuth(_)
         | RequestFilter::Cors => None,
     });
-    let told = |(status, reason, detail): (Option<u16>, &str, &str)| json!({ "status": status, "reason": reason, "detail": detail });
-    if let Some(answer) = of_filter {
-        return Some(told(answer));
+    if let Some((status, reason, detail)) = of_filter {
+        return Some(told(status, reason, detail));
     }
     let is_weighed = |backend: &&Backend| backend.weight > 0;
     let mut weighed = rule.backends.iter().filter(is_weighed).peekable();
     if weighed.peek().is_none() {
         let detail = "the rule has no backend with a weight above 0";
-        return Some(told((Some(500), "invalid_backend", detail)));
+        return Some(told(Some(500), "invalid_backend", detail));
     }
     let found: Vec<_> = weighed.map(|backend| config.cluster(backend)).collect();
-    let is_invalid = |found: &Option<&dataplane_config::ClusterConfig>| {
-        found.is_none_or(|found| found.tls.is_refused())
-    };
+    let is_invalid =
+        |found: &Option<&ClusterConfig>| found.is_none_or(|found| found.tls.is_refused());
     if found.iter().all(is_invalid) {
         let detail = "no backend of the rule can be used";
-        return Some(told((Some(500), "invalid_backend", detail)));
+        return Some(told(Some(500), "invalid_backend", detail));
+    }
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    if let Some(answer) = of_ai_services(rule, &found, method, target) {
+        return Some(answer);
     }
     let now = Instant::now();
-    let is_empty = |found: &&dataplane_config::ClusterConfig| {
+    let is_empty = |found: &&ClusterConfig| {
         let endpoints = &mut found.cluster.endpoints().iter();
         found.ai.is_none() && !endpoints.any(|it| found.cluster.uses(it, now))
     };
-    let found: Vec<_> = found.into_iter().flatten().collect();
     let detail = "no endpoint of its backends can be used";
     let is_closed = found.iter().all(is_empty);
-    is_closed.then(|| told((Some(503), "no_endpoint", detail)))
+    is_closed.then(|| told(Some(503), "no_endpoint", detail))
+}
+
+/// The answer where all backends are AI services that do not ask a provider.
+fn of_ai_services(
+    rule: &Rule,
+    backends: &[&ClusterConfig],
+    method: &str,
+    target: &str,
+) -> Option<Value> {
+    let services: Option<Vec<_>> = backends.iter().map(|it| it.ai.as_ref()).collect();
+    let services = services?;
+    let rewrites = |filter: &RequestFilter| matches!(filter, RequestFilter::Rewrite(_));
+    match call(method, target) {
+        // A path that is rewritten may become one.
+        Err(answer) if !rule.filters.request.iter().any(rewrites) => Some(told(
+            Some(answer.status.as_u16()),
+            answer.reason.as_str(),
+            &answer.detail,
+        )),
+        _ if services.iter().all(|it| it.service.is_err()) => {
+            let detail = "no AI service among its backends can be used";
+            Some(told(Some(500), "invalid_backend", detail))
+        }
+        _ => None,
+    }
 }

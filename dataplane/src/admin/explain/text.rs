@@ -164,6 +164,7 @@ fn backends(out: &mut String, told: &Value) {
             let _ = write!(shown, ": {}", text(&backend["fault"]));
         }
         line(out, "backend", &shown);
+        ai_service(out, &backend["ai_service"]);
         for endpoint in list(&backend["endpoints"]) {
             let (address, state) = (text(&endpoint["address"]), text(&endpoint["state"]));
             let why = match text(&endpoint["why"]) {
@@ -173,6 +174,64 @@ fn backends(out: &mut String, told: &Value) {
             line(out, "  endpoint", &format!("{address} {state}{why}"));
         }
     }
+}
+
+fn ai_service(out: &mut String, service: &Value) {
+    if service["why"].is_string() {
+        line(out, "  unusable", &text(&service["why"]));
+    }
+    let providers = list(&service["providers"]);
+    let total: u64 = providers
+        .iter()
+        .filter_map(|it| it["weight"].as_u64())
+        .sum();
+    for provider in providers {
+        let named = |name: &str, before: &str| match text(&provider[name]) {
+            value if value.is_empty() => value,
+            value => format!(" {before}{value}"),
+        };
+        let (model, place) = (named("model", ""), named("endpoint", "at "));
+        let turn = match provider["weight"].as_u64() {
+            Some(0) | None => ", when those before it fail".to_owned(),
+            Some(weight) if weight < total => format!(", {weight} of {total} calls"),
+            Some(_) => String::new(),
+        };
+        let shown = format!("{}{model}{place}{turn}", text(&provider["provider"]));
+        line(out, "  provider", &shown);
+    }
+    for redaction in list(&service["redaction"]) {
+        let shown = format!(
+            "{} {}",
+            text(&redaction["action"]),
+            text(&redaction["kind"])
+        );
+        line(out, "  redaction", &shown);
+    }
+    let policy = &service["token_policy"];
+    if !policy.is_object() {
+        return;
+    }
+    let limits = [
+        ("tokens_per_minute", "tokens a minute"),
+        ("tokens_per_hour", "tokens an hour"),
+        ("requests_per_minute", "requests a minute"),
+    ];
+    let limits = limits.iter().filter_map(|(name, unit)| {
+        let value = policy[name].as_u64()?;
+        Some(format!("{value} {unit}"))
+    });
+    let limits: Vec<_> = limits.collect();
+    let scope = match text(&policy["scope"]) {
+        scope if scope == "global" => "all together".to_owned(),
+        scope => format!("each {scope}"),
+    };
+    let on_limit = match (text(&policy["on_limit"]), text(&policy["degrade_to"])) {
+        (_, _) if policy["dry_run"] == Value::Bool(true) => "count".to_owned(),
+        (on_limit, model) if model.is_empty() => on_limit,
+        (on_limit, model) => format!("{on_limit} to {model}"),
+    };
+    let shown = format!("{} for {scope}, then {on_limit}", limits.join(", "));
+    line(out, "  budget", &shown);
 }
 
 fn answer(out: &mut String, told: &Value) {
