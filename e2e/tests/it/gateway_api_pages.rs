@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use e2e::gateway::Standalone;
 use e2e::ports::Ports;
 
-use crate::pages::blocks;
+use crate::pages::{blocks, bound, exchange};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The listeners, and the backends of `--demo`.
@@ -111,11 +111,8 @@ fn copy(from: &Path, ports: &Ports) -> tempfile::TempDir {
         if path.extension().is_none_or(|it| it != "yaml") {
             continue;
         }
-        let mut text = fs::read_to_string(&path).unwrap();
-        for port in [3001, 3002] {
-            let bound = ports.address(port).port().to_string();
-            text = text.replace(&port.to_string(), &bound);
-        }
+        let text = fs::read_to_string(&path).unwrap();
+        let text = exchange(&text, &bound(ports, &[3001, 3002], ""));
         let name = path.file_name().unwrap();
         fs::write(folder.path().join(name), text).unwrap();
     }
@@ -165,14 +162,13 @@ async fn what_the_pages_say_to_try_answers_as_they_promise() {
             if cannot_be_run(page, command) {
                 continue;
             }
-            let mut asked = command.clone();
-            for port in WRITTEN {
-                let bound = ports.address(port).port();
-                asked = asked.replace(&format!("localhost:{port}"), &format!("localhost:{bound}"));
-            }
-            let said = run(&asked);
+            let said = run(&exchange(command, &bound(&ports, &WRITTEN, "localhost:")));
             for part in *parts {
-                assert!(said.contains(part), "{page}: `{command}` said: {said}");
+                assert!(
+                    said.contains(part),
+                    "{page}: `{command}` said: {said}; {}",
+                    gateway.process.said()
+                );
             }
         }
     }

@@ -22,7 +22,7 @@ use e2e::{Scenario, manifest};
 use serde_json::Value;
 
 use crate::cluster::LIMIT;
-use crate::pages::{blocks, copy_quickstart};
+use crate::pages::{blocks, copy_quickstart, exchange};
 use crate::support::CONTROLLER;
 
 /// Ports of the quick start and of the backends behind it.
@@ -43,17 +43,12 @@ fn block<'a>(page: &'a str, language: &str, part: &str) -> &'a str {
     found.expect("the page has such a block").1
 }
 
-fn here(text: &str, exchanged: Exchanged<'_>) -> String {
-    let all = exchanged.iter();
-    all.fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
-}
-
 /// The words behind the program's name; lines that go on are one command.
 fn arguments(command: &str, program: &str, exchanged: Exchanged<'_>) -> Vec<String> {
     let mut words = command.split_whitespace().filter(|word| *word != "\\");
     let first = words.next().unwrap_or_default();
     assert!(first.ends_with(program), "{command}");
-    words.map(|word| here(word, exchanged)).collect()
+    words.map(|word| exchange(word, exchanged)).collect()
 }
 
 /// What a command prints that ends well.
@@ -102,7 +97,7 @@ async fn two_processes_are_joined_by_the_commands_of_their_page() {
     serve.extend(["--grpc-addr".to_owned(), grpc.to_string()]);
     serve.extend(["--admin-addr".to_owned(), control_plane.to_string()]);
     let shim = Process::start(SHIM, serve).unwrap();
-    let settings = here(block(&page, "yaml", "xdsTls"), &exchanged);
+    let settings = exchange(block(&page, "yaml", "xdsTls"), &exchanged);
     fs::write(folder.path().join("target/mtls/dataplane.yaml"), settings).unwrap();
     let command = block(&page, "sh", "release/nantian-dataplane");
     let command = arguments(command, "release/nantian-dataplane", &exchanged);
@@ -119,7 +114,7 @@ async fn two_processes_are_joined_by_the_commands_of_their_page() {
     let mut asked: Vec<(Value, &str)> = Vec::new();
     for line in block(&page, "sh", "xds/status").lines() {
         let (command, shown) = line.split_once('#').unwrap();
-        let answer = printed(&here(command, &exchanged), folder.path());
+        let answer = printed(&exchange(command, &exchanged), folder.path());
         asked.push((serde_json::from_str(&answer).unwrap(), shown.trim()));
     }
     let [(status, shown), (clients, of_clients)] = asked.as_slice() else {
@@ -214,7 +209,7 @@ async fn a_live_trace_is_shown_by_the_commands_of_its_page() {
     }
     assert!(ended.stdout.ends_with("20 requests\n"), "{}", ended.stdout);
 
-    let command = here(block(&page, "sh", "curl"), &exchanged);
+    let command = exchange(block(&page, "sh", "curl"), &exchanged);
     let folder = it.folder().to_owned();
     let asked = async move {
         let asked = tokio::task::spawn_blocking(move || printed(&command, &folder));

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::ai::binary;
-use crate::pages::{blocks, copy_quickstart};
+use crate::pages::{blocks, copy_quickstart, exchange};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Ports of the pages and of the backends behind them.
@@ -29,6 +29,8 @@ const WRITTEN: [u16; 5] = [8080, 8443, 9100, 3001, 3002];
 const FOLDER: &str = "/tmp/try";
 /// How long something may take to be as shown; what was refused is tried again within it.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The page whose manifests have faults.
 const TROUBLESHOOTING: &str = "docs/operations/troubleshooting.md";
 /// How commands begin that are not run, and why.
@@ -201,7 +203,7 @@ fn folder(text: &str, ports: &Ports) -> TempDir {
     folder
 }
 
-/// What stands in a page, and what is in its place here.
+/// What stands in a page, and what is in its place here; the folder first.
 struct Exchanged(Vec<(String, String)>);
 
 impl Exchanged {
@@ -223,20 +225,17 @@ impl Exchanged {
     /// The shim reads manifests, in which ports are as on the page.
     fn here(&self, command: &str) -> String {
         let is_about_manifests = command.starts_with("nantian-shim");
-        let pairs = self
-            .0
-            .iter()
-            .filter(|(page, _)| !is_about_manifests || page == FOLDER);
-        pairs.fold(command.to_owned(), |text, (page, here)| {
-            text.replace(page, here)
-        })
+        let pairs = if is_about_manifests {
+            &self.0[..1]
+        } else {
+            &self.0
+        };
+        exchange(command, pairs)
     }
 
     fn back(&self, printed: &str) -> String {
-        let pairs = self.0.iter();
-        masked(&pairs.fold(printed.to_owned(), |text, (page, here)| {
-            text.replace(here, page)
-        }))
+        let back: Vec<_> = self.0.iter().map(|(page, here)| (here, page)).collect();
+        masked(&exchange(printed, &back))
     }
 }
 
@@ -276,12 +275,17 @@ async fn run(page: &Path) -> Result<usize, String> {
                     "$ {asked}\nshown:\n{shown}printed:\n{printed}{said}"
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
-    let said = gateway.process.said();
-    if !page.ends_with(TROUBLESHOOTING) && !said.contains("Nothing is wrong.") {
-        return Err(said);
+    // It may be said after the first requests were answered.
+    let end = Instant::now() + PATIENCE;
+    while !page.ends_with(TROUBLESHOOTING) && !gateway.process.said().contains("Nothing is wrong.")
+    {
+        if Instant::now() > end {
+            return Err(gateway.process.said());
+        }
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(steps.len())
 }

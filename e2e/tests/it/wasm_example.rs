@@ -15,6 +15,8 @@ use e2e::ports::Ports;
 use http::{Method, Request};
 use tempfile::TempDir;
 
+use crate::pages::{bound, exchange};
+
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/wasm");
 /// The listener, and the backends of `--demo`.
 const WRITTEN: [u16; 3] = [8080, 3001, 3002];
@@ -56,10 +58,7 @@ fn example(ports: &Ports) -> TempDir {
         let name = file.file_name().unwrap();
         let mut text = fs::read_to_string(&file).unwrap();
         if name == "backends.yaml" {
-            for port in [3001, 3002] {
-                let bound = ports.address(port).port().to_string();
-                text = text.replace(&port.to_string(), &bound);
-            }
+            text = exchange(&text, &bound(ports, &[3001, 3002], ""));
         }
         fs::write(folder.path().join(name), text).unwrap();
     }
