@@ -71,7 +71,6 @@ impl Request {
         // HTTP/1.0 may leave the host out; such a request can only match routes for every host.
         let authority = head.authority.unwrap_or_else(Authority::unnamed);
         let mut headers = head.headers;
-        headers.remove(header::HOST);
         let takes_trailers = takes_trailers(&headers);
         h1::strip_hop_by_hop(&mut headers);
         Ok(Self {

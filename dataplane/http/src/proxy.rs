@@ -329,10 +329,13 @@ impl Waiting<'_> {
         let client = || self.client.map_or(Client::Waits, client);
         // Work that always finds bytes uses up the task's budget, of which the timer needs none.
         let mut due = pin!(unconstrained(self.watch.expired(self.timer, client)));
+        let mut had_turn = true;
         poll_fn(|cx| {
-            self.watch.tick();
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
+            if !std::mem::take(&mut had_turn) {
+                self.watch.tick();
+                if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(done));
+                }
             }
             due.as_mut().poll(cx).map(Err)
         })

@@ -4,19 +4,36 @@
 //! pass by, so no caller has to look them up again.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use memchr::memchr;
+use memchr::memmem::Finder;
 
 use super::error::HeadError;
 use super::hop_by_hop::{is_allowed_in_trailers, list};
 use super::{BodyLength, HeadLimits};
 
-/// Room kept in a new map for the fields a proxy adds to requests, and to responses.
-pub(super) const ADDED_TO_REQUESTS: usize = 8;
-pub(super) const ADDED_TO_RESPONSES: usize = 2;
+/// What a section stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Whose Host is noted and not added to the map.
+    Request,
+    Response,
+}
+
+impl Of {
+    /// Room kept in a new map for the fields a proxy adds.
+    const fn added(self) -> usize {
+        match self {
+            Self::Request => 8,
+            Self::Response => 2,
+        }
+    }
+}
+
 /// Heads of browsers have a field in about this many bytes. It only sizes a new map, and so does the next.
 const LINE_BYTES_USUAL: usize = 40;
 const FIELDS_USUAL_MAX: usize = 24;
@@ -34,6 +51,12 @@ pub(super) fn section_end(
     limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
     let first_line_max = first_line_max.min(limits.head_bytes_max);
+    if *scan <= base
+        && let Some(end) = whole_section(buf, base, first_line_max)
+    {
+        *scan = end;
+        return Ok(Some(end));
+    }
     let mut from = (*scan).max(base);
     while let Some(distance) = buf.get(from..).and_then(|rest| memchr(b'\n', rest)) {
         let lf = from + distance;
@@ -63,6 +86,23 @@ pub(super) fn section_end(
     Ok(None)
 }
 
+/// The index after a section that is here whole and below every limit, without a look at each line: most
+/// are. `None` says nothing.
+fn whole_section(buf: &[u8], base: usize, len_max: usize) -> Option<usize> {
+    static EMPTY_LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+    let held = buf.get(base..)?;
+    if held.starts_with(b"\r\n") {
+        return None;
+    }
+    let end = EMPTY_LINE.find(held)? + 4;
+    let section = held.get(..end).filter(|it| it.len() <= len_max)?;
+    // Without a way out, so that the compiler looks at many bytes at once.
+    let is_bare = |(before, byte): (&u8, &u8)| *byte == b'\n' && *before != b'\r';
+    let pairs = section.iter().zip(section.iter().skip(1));
+    let has_bare_lf = pairs.fold(false, |found, pair| found | is_bare(pair));
+    (!has_bare_lf && section.first() != Some(&b'\n')).then_some(base + end)
+}
+
 fn is_one_line(buf: &[u8], base: usize, end: usize) -> bool {
     buf.get(base..end)
         .is_none_or(|line| memchr(b'\n', line).is_none())
@@ -70,8 +110,9 @@ fn is_one_line(buf: &[u8], base: usize, end: usize) -> bool {
 
 /// What the fields say about the message itself. Values are kept as places in the section, so that noting
 /// one costs nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Noted {
+    of: Of,
     pub(super) host: Option<Range<usize>>,
     content_length: Option<Range<usize>>,
     transfer_encoding: Option<Range<usize>>,
@@ -84,6 +125,21 @@ pub(super) struct Noted {
 }
 
 impl Noted {
+    const fn of(of: Of) -> Self {
+        Self {
+            of,
+            host: None,
+            content_length: None,
+            transfer_encoding: None,
+            expect: None,
+            upgrade: None,
+            upgrade_is_repeated: false,
+            connection_close: false,
+            connection_keep_alive: false,
+            connection_upgrade: false,
+        }
+    }
+
     /// How the fields frame the body, when they do.
     pub(super) fn body_length(
         &self,
@@ -140,20 +196,19 @@ impl Noted {
                 self.upgrade_is_repeated |= self.upgrade.replace(value).is_some();
                 return Ok(true);
             }
-            10 if name == CONNECTION => {
-                self.note_connection(&section[value]);
-                return Ok(true);
-            }
+            10 if name == CONNECTION => return Ok(self.note_connection(&section[value])),
             _ => return Ok(true),
         };
         if place.replace(value).is_some() {
             Err(refusal)
         } else {
-            Ok(true)
+            Ok(name_len != 4 || self.of == Of::Response)
         }
     }
 
-    fn note_connection(&mut self, value: &[u8]) {
+    /// True when it names more than what was noted, which alone would only have to be removed again.
+    fn note_connection(&mut self, value: &[u8]) -> bool {
+        let mut names_more = false;
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.connection_close = true;
@@ -161,21 +216,25 @@ impl Noted {
                 self.connection_keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.connection_upgrade = true;
+                names_more = true;
+            } else {
+                names_more = true;
             }
         }
+        names_more
     }
 }
 
 /// Parses the field lines of a head from `at` on. `section` ends with the empty line, and all its lines
-/// end with CRLF; `section_end` has seen to both. The map has room for so many fields more.
+/// end with CRLF; `section_end` has seen to both.
 pub(super) fn parse(
     section: &Bytes,
     at: usize,
     limits: &HeadLimits,
-    added: usize,
+    of: Of,
 ) -> Result<(HeaderMap, Noted), HeadError> {
-    let mut noted = Noted::default();
-    let map = parse_lines(section, at, limits, added, |name, name_len, value| {
+    let mut noted = Noted::of(of);
+    let map = parse_lines(section, at, limits, of.added(), |name, name_len, value| {
         noted.note(section, name, name_len, value)
     })?;
     Ok((map, noted))
@@ -189,7 +248,7 @@ pub(super) fn parse_trailers(section: &Bytes, limits: &HeadLimits) -> Result<Hea
 }
 
 /// `is_kept` is asked about every field before it is added: its name, the length of that, and the place of
-/// the value.
+/// the value. The map has room for so many fields more.
 fn parse_lines(
     section: &Bytes,
     mut at: usize,

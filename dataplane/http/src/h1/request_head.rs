@@ -3,14 +3,14 @@
 //! Not here: whether the host is served, path normalisation, body size.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{EXPECT, HOST};
+use http::header::EXPECT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Version};
 use memchr::memchr;
 
 use super::authority::Authority;
 use super::error::HeadError;
-use super::fields::{self, Noted};
+use super::fields::{self, Noted, Of};
 use super::{BodyLength, HeadLimits};
 
 /// No registered method is longer than `UPDATEREDIRECTREF` (17).
@@ -27,8 +27,8 @@ pub struct RequestHead {
     pub target: Target,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    /// All fields as they came, values sharing the bytes of the head. Equal repeats of Content-Length
-    /// are merged; Host says what `authority` says when the target is absolute.
+    /// Fields as they came, values sharing the bytes of the head. Equal repeats of Content-Length are
+    /// merged; Host is left out for `authority`, and a Connection that says no more than `keep_alive`.
     pub headers: HeaderMap,
     /// The effective host: of an absolute target, else of Host. `None` in HTTP/1.0 only.
     pub authority: Option<Authority>,
@@ -114,9 +114,9 @@ pub fn request_head(
 
 fn parse(head: &Bytes, base: usize, limits: &HeadLimits) -> Result<RequestHead, HeadError> {
     let line = request_line(head, base, limits)?;
-    let (mut headers, noted) = fields::parse(head, line.end, limits, fields::ADDED_TO_REQUESTS)?;
+    let (mut headers, noted) = fields::parse(head, line.end, limits, Of::Request)?;
     let (target, absolute) = target(head, &line)?;
-    let authority = authority(head, &mut headers, &noted, absolute, line.version)?;
+    let authority = authority(head, &noted, absolute, line.version)?;
     let body = noted
         .body_length(head, line.version)?
         .unwrap_or(BodyLength::None);
@@ -251,7 +251,6 @@ fn path_and_query(bytes: Bytes) -> Result<PathAndQuery, HeadError> {
 /// RFC 9112 3.2: HTTP/1.1 needs exactly one valid Host, and an absolute target wins over it.
 fn authority(
     head: &Bytes,
-    headers: &mut HeaderMap,
     noted: &Noted,
     absolute: Option<Authority>,
     version: Version,
@@ -261,9 +260,6 @@ fn authority(
         None if version >= Version::HTTP_11 => return Err(HeadError::MissingHost),
         None => None,
     };
-    if let Some(authority) = &absolute {
-        headers.insert(HOST, authority.to_header_value());
-    }
     Ok(absolute.or(host))
 }
 

@@ -8,8 +8,9 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use memchr::memchr;
 
 use super::error::HeadError;
+use super::fields::{self, Of};
 use super::request_head::version;
-use super::{BodyLength, HeadLimits, fields};
+use super::{BodyLength, HeadLimits};
 
 /// What every response begins with.
 const PROTOCOL: &[u8] = b"HTTP/";
@@ -72,7 +73,7 @@ fn parse(
 ) -> Result<ResponseHead, HeadError> {
     let lf = memchr(b'\n', head).ok_or(HeadError::BadStatusLine)?;
     let (version, status) = status_line(&head[..lf.saturating_sub(1)])?;
-    let (mut headers, noted) = fields::parse(head, lf + 1, limits, fields::ADDED_TO_RESPONSES)?;
+    let (mut headers, noted) = fields::parse(head, lf + 1, limits, Of::Response)?;
     let framed = noted.body_length(head, version)?;
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         // RFC 9112 6.1, RFC 9110 8.6: such a response has neither field, so they are not passed on.
