@@ -526,9 +526,9 @@ impl Receiver<'_> {
             // RFC 6455 4.1: whatever follows such an answer is no WebSocket.
             return Err(Failure::new(Reason::UpstreamProtocol, Again::Never));
         }
-        let upgrade = headers.get(header::UPGRADE).cloned();
+        let upgrade = switched.then(|| headers.get(header::UPGRADE).cloned());
         h1::strip_hop_by_hop(&mut headers);
-        if let (true, Some(upgrade)) = (switched, upgrade) {
+        if let Some(upgrade) = upgrade.flatten() {
             headers.insert(header::UPGRADE, upgrade);
         }
         if head.status.is_informational() && !switched {
