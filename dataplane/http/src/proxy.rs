@@ -329,6 +329,7 @@ impl Waiting<'_> {
         let client = || self.client.map_or(Client::Waits, client);
         // Work that always finds bytes uses up the task's budget, of which the timer needs none.
         let mut due = pin!(unconstrained(self.watch.expired(self.timer, client)));
+        // Just now; whatever wakes it wakes this task.
         let mut had_turn = true;
         poll_fn(|cx| {
             if !std::mem::take(&mut had_turn) {

@@ -86,8 +86,8 @@ pub(super) fn section_end(
     Ok(None)
 }
 
-/// The index after a section that is here whole and below every limit, without a look at each line: most
-/// are. `None` says nothing.
+/// The index after a section that is whole, within every limit and without a bare LF, found without a look
+/// at each line. Almost every section is like that; `None` does not say why another one is not.
 fn whole_section(buf: &[u8], base: usize, len_max: usize) -> Option<usize> {
     static EMPTY_LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
     let held = buf.get(base..)?;
@@ -125,7 +125,7 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    const fn of(of: Of) -> Self {
+    const fn new(of: Of) -> Self {
         Self {
             of,
             host: None,
@@ -177,7 +177,6 @@ impl Noted {
     ) -> Result<bool, HeadError> {
         // The length sorts out almost every other field with one comparison.
         let (place, refusal) = match name_len {
-            4 if name == HOST => (&mut self.host, HeadError::RepeatedHost),
             6 if name == EXPECT => (&mut self.expect, HeadError::UnknownExpectation),
             17 if name == TRANSFER_ENCODING => {
                 (&mut self.transfer_encoding, HeadError::BadTransferEncoding)
@@ -196,17 +195,23 @@ impl Noted {
                 self.upgrade_is_repeated |= self.upgrade.replace(value).is_some();
                 return Ok(true);
             }
+            4 if name == HOST => {
+                return match self.host.replace(value) {
+                    Some(_) => Err(HeadError::RepeatedHost),
+                    None => Ok(self.of == Of::Response),
+                };
+            }
             10 if name == CONNECTION => return Ok(self.note_connection(&section[value])),
             _ => return Ok(true),
         };
         if place.replace(value).is_some() {
             Err(refusal)
         } else {
-            Ok(name_len != 4 || self.of == Of::Response)
+            Ok(true)
         }
     }
 
-    /// True when it names more than what was noted, which alone would only have to be removed again.
+    /// False when it says no more than what is noted: then it need not be in the map to be removed again.
     fn note_connection(&mut self, value: &[u8]) -> bool {
         let mut names_more = false;
         for option in list(value) {
@@ -233,7 +238,7 @@ pub(super) fn parse(
     limits: &HeadLimits,
     of: Of,
 ) -> Result<(HeaderMap, Noted), HeadError> {
-    let mut noted = Noted::of(of);
+    let mut noted = Noted::new(of);
     let map = parse_lines(section, at, limits, of.added(), |name, name_len, value| {
         noted.note(section, name, name_len, value)
     })?;
@@ -248,7 +253,7 @@ pub(super) fn parse_trailers(section: &Bytes, limits: &HeadLimits) -> Result<Hea
 }
 
 /// `is_kept` is asked about every field before it is added: its name, the length of that, and the place of
-/// the value. The map has room for so many fields more.
+/// the value. The map has room for `added` fields more.
 fn parse_lines(
     section: &Bytes,
     mut at: usize,

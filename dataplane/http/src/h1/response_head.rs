@@ -22,7 +22,8 @@ pub struct ResponseHead {
     pub version: Version,
     /// 100 to 999.
     pub status: StatusCode,
-    /// All fields as they came, values sharing the bytes of the head.
+    /// Fields as they came, values sharing the bytes of the head; a Connection that says no more than
+    /// `keep_alive` is left out.
     pub headers: HeaderMap,
     /// How the body that really follows is framed.
     pub body: BodyLength,
