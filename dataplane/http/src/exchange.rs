@@ -575,6 +575,11 @@ impl Receiver<'_> {
                 Err(h1::BodyError::Truncated) => return fault(Reason::UpstreamReset),
                 Err(_) => return fault(Reason::UpstreamProtocol),
             }
+            if buf.is_empty() && io.is_plain() && io.poll_readable(cx).is_pending() {
+                // A stream may pause for long.
+                **buf = BytesMut::new();
+                return Poll::Pending;
+            }
             is_eof = match ready!(io.poll_read(cx, buf, body_room(decoder, room))) {
                 Ok(bytes) => bytes == 0,
                 Err(_) => return fault(Reason::UpstreamReset),
@@ -611,3 +616,6 @@ impl Receiver<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -468,7 +468,13 @@ fn poll_http1(
     let mut is_eof = false;
     loop {
         match decoder.decode(buf, is_eof) {
-            Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
+            Ok(Some(frame)) => {
+                if buf.is_empty() && matches!(frame, Frame::End) {
+                    // The response may take long, and the rest of the room is of no use for it.
+                    *buf = BytesMut::new();
+                }
+                return Poll::Ready(Ok(frame));
+            }
             Ok(None) => {}
             Err(h1::BodyError::Truncated) => return Poll::Ready(Err(ClientError::Gone)),
             Err(error) => return Poll::Ready(Err(ClientError::Malformed(error.detail()))),

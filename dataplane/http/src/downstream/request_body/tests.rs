@@ -187,3 +187,18 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn behind_a_body_only_what_follows_it_is_held() {
+    for (wire, follows) in [(&b"body"[..], &b""[..]), (b"bodyGET", b"GET")] {
+        let (_client, io) = pair().await;
+        let mut buf = BytesMut::with_capacity(64 * 1024);
+        buf.extend_from_slice(wire);
+        let length = BodyLength::Length(4);
+        let mut body = RequestBody::http1(&io, &mut buf, length, &Settings::default());
+        let whole = read(&mut body, usize::MAX).await;
+        assert_eq!(whole.data, b"body");
+        assert_eq!(buf, follows);
+        assert_eq!(buf.capacity() == 0, follows.is_empty());
+    }
+}
