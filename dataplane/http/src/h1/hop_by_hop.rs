@@ -165,8 +165,16 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
+        .map(without_ows)
         .filter(|member| !member.is_empty())
+}
+
+/// Without optional white space, which is blanks and tabs (RFC 9110 5.6.3).
+fn without_ows(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 #[cfg(test)]

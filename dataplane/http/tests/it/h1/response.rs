@@ -160,6 +160,7 @@ fn fields_in_doubt_are_refused() {
         ("x : 1", SpaceBeforeColon),
         ("x: 1\r\n y", ObsoleteFold),
         ("x: a\0", BadFieldValue),
+        ("connection: close\r", BadFieldValue),
         ("x: a\nb: c", BareLf),
         ("x", MissingColon),
     ] {
