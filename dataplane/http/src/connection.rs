@@ -347,7 +347,6 @@ async fn wait_for_request(
     let read = async {
         // Over TLS a record may be decrypted already, which the socket does not show.
         if !is_tls {
-            io.readable().await?;
             io.read(buf, READ_BYTES).await
         } else {
             poll_fn(|cx| io.poll_read_copied(cx, buf)).await

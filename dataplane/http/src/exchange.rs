@@ -490,10 +490,6 @@ impl Receiver<'_> {
                     return Poll::Ready(Err(failure));
                 }
             }
-            if buf.is_empty() && io.is_plain() {
-                // No buffer is held while nothing comes; if this fails, the read does too.
-                let _ = ready!(io.poll_readable(cx));
-            }
             match ready!(io.poll_read(cx, buf, READ_BYTES)) {
                 Ok(0) | Err(_) => {
                     // With a part of the head seen, the request has arrived for sure.
@@ -574,11 +570,6 @@ impl Receiver<'_> {
                 Ok(None) => {}
                 Err(h1::BodyError::Truncated) => return fault(Reason::UpstreamReset),
                 Err(_) => return fault(Reason::UpstreamProtocol),
-            }
-            if buf.is_empty() && io.is_plain() && io.poll_readable(cx).is_pending() {
-                // A stream may pause for long.
-                **buf = BytesMut::new();
-                return Poll::Pending;
             }
             is_eof = match ready!(io.poll_read(cx, buf, body_room(decoder, room))) {
                 Ok(bytes) => bytes == 0,

@@ -175,7 +175,8 @@ impl Duplex {
         self.0.borrow().tcp().poll_read_ready(cx)
     }
 
-    /// Reads what is there into the free part of `buf`, which is given at least `room` bytes.
+    /// Reads what is there into the free part of `buf`, which is given at least `room` bytes. While nothing
+    /// comes, an empty one holds no memory; TLS may hold decrypted bytes, which only reading shows.
     ///
     /// Gives 0 at the end of the stream.
     pub(crate) async fn read(&self, buf: &mut BytesMut, room: usize) -> io::Result<usize> {
@@ -189,6 +190,10 @@ impl Duplex {
         buf: &mut BytesMut,
         room: usize,
     ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() && self.is_plain() && self.poll_readable(cx).is_pending() {
+            *buf = BytesMut::new();
+            return Poll::Pending;
+        }
         buf.reserve(room);
         tokio_util::io::poll_read_buf(Pin::new(&mut *self.0.borrow_mut()), cx, buf)
     }
