@@ -13,7 +13,7 @@ use memchr::memchr;
 use memchr::memmem::Finder;
 
 use super::error::HeadError;
-use super::hop_by_hop::{is_allowed_in_trailers, list};
+use super::hop_by_hop::{is_allowed_in_trailers, list, trimmed};
 use super::{BodyLength, HeadLimits};
 
 /// What a section stands in.
@@ -110,9 +110,8 @@ fn is_one_line(buf: &[u8], base: usize, end: usize) -> bool {
 
 /// What the fields say about the message itself. Values are kept as places in the section, so that noting
 /// one costs nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Noted {
-    of: Of,
     pub(super) host: Option<Range<usize>>,
     content_length: Option<Range<usize>>,
     transfer_encoding: Option<Range<usize>>,
@@ -125,21 +124,6 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    const fn new(of: Of) -> Self {
-        Self {
-            of,
-            host: None,
-            content_length: None,
-            transfer_encoding: None,
-            expect: None,
-            upgrade: None,
-            upgrade_is_repeated: false,
-            connection_close: false,
-            connection_keep_alive: false,
-            connection_upgrade: false,
-        }
-    }
-
     /// How the fields frame the body, when they do.
     pub(super) fn body_length(
         &self,
@@ -170,6 +154,7 @@ impl Noted {
     /// Takes note of a field. False when the field must not be added to the map.
     fn note(
         &mut self,
+        of: Of,
         section: &[u8],
         name: &HeaderName,
         name_len: usize,
@@ -198,7 +183,7 @@ impl Noted {
             4 if name == HOST => {
                 return match self.host.replace(value) {
                     Some(_) => Err(HeadError::RepeatedHost),
-                    None => Ok(self.of == Of::Response),
+                    None => Ok(of == Of::Response),
                 };
             }
             10 if name == CONNECTION => return Ok(self.note_connection(&section[value])),
@@ -219,10 +204,8 @@ impl Noted {
                 self.connection_close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.connection_keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                self.connection_upgrade = true;
-                names_more = true;
             } else {
+                self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                 names_more = true;
             }
         }
@@ -238,9 +221,9 @@ pub(super) fn parse(
     limits: &HeadLimits,
     of: Of,
 ) -> Result<(HeaderMap, Noted), HeadError> {
-    let mut noted = Noted::new(of);
+    let mut noted = Noted::default();
     let map = parse_lines(section, at, limits, of.added(), |name, name_len, value| {
-        noted.note(section, name, name_len, value)
+        noted.note(of, section, name, name_len, value)
     })?;
     Ok((map, noted))
 }
@@ -291,18 +274,6 @@ fn parse_lines(
         }
     }
     Ok(map)
-}
-
-/// Where the value that begins at `start` really begins and ends, without the white space around it.
-fn trimmed(line: &[u8], mut start: usize) -> Range<usize> {
-    let mut end = line.len();
-    while start < end && matches!(line[start], b' ' | b'\t') {
-        start += 1;
-    }
-    while start < end && matches!(line[end - 1], b' ' | b'\t') {
-        end -= 1;
-    }
-    start..end
 }
 
 #[cold]

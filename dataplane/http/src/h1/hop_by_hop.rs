@@ -3,6 +3,8 @@
 //! the codec itself filters trailers in both directions, and those of HTTP/2 go through
 //! `strip_trailers` as they come in.
 
+use std::ops::Range;
+
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
     COOKIE, DATE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
@@ -165,16 +167,21 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
-        .map(without_ows)
+        .map(|member| &member[trimmed(member, 0)])
         .filter(|member| !member.is_empty())
 }
 
-/// Without optional white space, which is blanks and tabs (RFC 9110 5.6.3).
-fn without_ows(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
+/// Where what begins at `start` of `line` really begins and ends, without the white space around it: blanks
+/// and tabs (RFC 9110 5.6.3).
+pub(super) fn trimmed(line: &[u8], mut start: usize) -> Range<usize> {
+    let mut end = line.len();
+    while start < end && matches!(line[start], b' ' | b'\t') {
+        start += 1;
     }
-    text
+    while start < end && matches!(line[end - 1], b' ' | b'\t') {
+        end -= 1;
+    }
+    start..end
 }
 
 #[cfg(test)]
