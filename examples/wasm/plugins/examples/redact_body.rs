@@ -4,15 +4,16 @@
 //! chunks; the gateway bounds how much that may be.
 
 use example_plugins::{settings, text};
+use memchr::memmem::Finder;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel};
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(Root(Vec::new())));
+    proxy_wasm::set_root_context(|_| Box::new(Root(Finder::new("").into_owned())));
 }}
 
-struct Root(Vec<u8>);
+struct Root(Finder<'static>);
 
 impl Context for Root {}
 
@@ -21,8 +22,8 @@ impl RootContext for Root {
         let Ok(found) = settings(self.get_plugin_configuration()) else {
             return false;
         };
-        self.0 = text(&found, "word", "secret").into_bytes();
-        !self.0.is_empty()
+        self.0 = Finder::new(&text(&found, "word", "secret")).into_owned();
+        !self.0.needle().is_empty()
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
@@ -34,7 +35,7 @@ impl RootContext for Root {
     }
 }
 
-struct Redactor(Vec<u8>);
+struct Redactor(Finder<'static>);
 
 impl Context for Redactor {}
 
@@ -59,12 +60,11 @@ impl Redactor {
         let Some(mut body) = self.get_http_request_body(0, usize::MAX) else {
             return;
         };
-        let length = self.0.len();
         let mut is_changed = false;
         let mut at = 0;
-        while let Some(found) = body[at..].windows(length).position(|it| it == self.0) {
+        while let Some(found) = self.0.find(&body[at..]) {
             at += found;
-            body[at..at + length].fill(b'*');
+            body[at..at + self.0.needle().len()].fill(b'*');
             is_changed = true;
         }
         if is_changed {

@@ -55,9 +55,18 @@ impl HttpContext for Response {
         if self.is_wanted
             && let Some(mut body) = self.get_http_response_body(0, size)
         {
-            body.make_ascii_uppercase();
+            upper(&mut body);
             self.set_http_response_body(0, size, &body);
         }
         Action::Continue
     }
+}
+
+/// In blocks: the host may interrupt a plugin wherever a loop turns, and asks there whether to do so.
+fn upper(body: &mut [u8]) {
+    let (blocks, rest) = body.as_chunks_mut::<128>();
+    for block in blocks {
+        block.make_ascii_uppercase();
+    }
+    rest.make_ascii_uppercase();
 }
