@@ -436,17 +436,20 @@ def upgrade(state):
         first, commit = first_chart(folder)
         # Other settings too, so that every pod is replaced.
         helm("upgrade", "-f", f"{folder}/charts/nantian-gw/values-standalone.yaml",
-             "--set", "crds.keep=false,dataplane.config.log.level=warn,controlplane.podAnnotations.chart=first", chart=first)
+             "--set", "crds.keep=false,dataplane.config.log.level=warn,controlplane.podAnnotations.chart=first,dataplane.image.tag=former", chart=first)
         rolled_out(CONTROL_PLANE, DATA_PLANE)
+    history = run("helm", "history", "nantian-gw", "-n", NAMESPACE, "--max", "1", "-o", "json")
+    former = str(json.loads(history)[-1]["revision"])
     session = ("-n", NAMESPACE, "get", "secret", "nantian-gw-dataplane-session-persistence", "-o", "jsonpath={.data}")
     kept = kubectl(*session)
     with load(state.web) as counts:
         # The control plane first, then data planes.
-        helm("upgrade", "-f", str(CHART / "values-standalone.yaml"), "--set", "crds.keep=false")
-        rolled_out(CONTROL_PLANE, DATA_PLANE)
+        for image in ("dataplane.image.tag=former", "dataplane.image.tag="):
+            helm("upgrade", "-f", str(CHART / "values-standalone.yaml"), "--set", f"crds.keep=false,{image}")
+            rolled_out(CONTROL_PLANE, DATA_PLANE)
         edit(state.web, "upgraded")
         time.sleep(15)
-        helm("rollback")
+        helm("rollback", former)
         rolled_out(CONTROL_PLANE, DATA_PLANE)
         edit(state.web, "rolled-back")
         time.sleep(15)
@@ -554,7 +557,13 @@ def kustomize(state):
 @step
 def kind_overlay(state):
     """Install by Kustomize (overlays/kind), and take it away"""
-    return by_kustomize(state, "overlays/kind", lambda web: "")
+    def control_plane_first(web):
+        kubectl("apply", "--server-side", "-k", str(ROOT / "manifests/overlays/kind"), "-l", "app.kubernetes.io/component=controlplane")
+        rolled_out(CONTROL_PLANE)
+        edit(web, "upgraded")
+        return ""
+
+    return by_kustomize(state, "overlays/kind", control_plane_first)
 
 
 def main():

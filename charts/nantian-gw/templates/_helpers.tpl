@@ -36,19 +36,13 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 app.kubernetes.io/part-of: nantian-gw
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-{{- with $root.Values.global.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{/* Labels of pods: without versions, which would replace every pod with the chart. (list . "dataplane" podLabels) */}}
 {{- define "nantian-gw.podLabels" -}}
 {{- include "nantian-gw.selectorLabels" . }}
 app.kubernetes.io/part-of: nantian-gw
-{{- with (index . 0).Values.global.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- with index . 2 }}
+{{- with merge (deepCopy (index . 2)) (index . 0).Values.global.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -62,7 +56,7 @@ namespace: {{ default (include "nantian-gw.namespace" .root) .namespace }}
 {{- end }}
 labels:
   {{- include "nantian-gw.labels" (list .root (default "" .component)) | nindent 2 }}
-  {{- with .labels }}
+  {{- with merge (deepCopy (default dict .labels)) .root.Values.global.commonLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- with $annotations }}
@@ -196,6 +190,43 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/*
+How old pods give way to new ones: (list . "dataplane" strategy). Where two cannot run beside each other
+on a node, the old one goes first. Kubernetes refuses nought for both, and for a DaemonSet anything else
+for both, so what is said of one decides the other.
+*/}}
+{{- define "nantian-gw.strategy" -}}
+{{- $strategy := deepCopy (default dict (index . 2)) -}}
+{{- if eq (default "RollingUpdate" $strategy.type) "RollingUpdate" -}}
+{{- $steps := default dict $strategy.rollingUpdate -}}
+{{- $surge := $steps.maxSurge -}}
+{{- $unavailable := $steps.maxUnavailable -}}
+{{- $nought := list "0" "0%" -}}
+{{- if kindIs "invalid" $surge -}}
+{{- if kindIs "invalid" $unavailable -}}
+{{- $unavailable = ternary 1 0 (include "nantian-gw.isAloneOnNode" . | eq "true") -}}
+{{- end -}}
+{{- $surge = ternary 1 0 (has (toString $unavailable) $nought) -}}
+{{- else if kindIs "invalid" $unavailable -}}
+{{- $unavailable = ternary 1 0 (has (toString $surge) $nought) -}}
+{{- end -}}
+{{- $_ := set $strategy "rollingUpdate" (dict "maxSurge" $surge "maxUnavailable" $unavailable) -}}
+{{- end -}}
+{{- toYaml $strategy -}}
+{{- end -}}
+
+{{/* Two pods cannot be on one node: they take a port of it, or keep off each other. */}}
+{{- define "nantian-gw.isAloneOnNode" -}}
+{{- $values := index (index . 0).Values (index . 1) -}}
+{{- $alone := or $values.hostNetwork (and (eq $values.antiAffinity "hard") (not $values.affinity)) | not | not -}}
+{{- range $values.extraContainers -}}
+{{- range .ports -}}
+{{- if .hostPort }}{{ $alone = true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $alone -}}
+{{- end -}}
+
 {{/* Peers of a NetworkPolicy, from a list of labels of namespaces. */}}
 {{- define "nantian-gw.namespaceSelectors" -}}
 {{- range . }}
@@ -230,7 +261,7 @@ topologySpreadConstraints:
 {{- if lt (int .Values.dataplane.terminationGracePeriodSeconds) (int $needed) }}
 {{- fail (printf "dataplane.terminationGracePeriodSeconds must be at least %d: preStopSleepSeconds and gracefulDrainPeriodMs together" (int $needed)) }}
 {{- end }}
-{{- if and .Values.certs.generate (not .Values.certs.certManager.enabled) (ne .Values.controlplane.grpcTLS.enabled .Values.dataplane.xdsTLS.enabled) .Values.controlplane.enabled .Values.dataplane.enabled }}
+{{- if and .Values.controlplane.enabled .Values.dataplane.enabled (ne .Values.controlplane.grpcTLS.enabled .Values.dataplane.xdsTLS.enabled) }}
 {{- fail "controlplane.grpcTLS.enabled and dataplane.xdsTLS.enabled must agree: both ends of the stream speak TLS, or none" }}
 {{- end }}
 {{- $isLive := lookup "v1" "Namespace" "" "kube-system" }}

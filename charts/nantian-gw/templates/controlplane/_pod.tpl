@@ -62,7 +62,7 @@ metadata:
     {{- include "nantian-gw.podLabels" (list . "controlplane" $values.podLabels) | nindent 4 }}
   annotations:
     checksum/config: {{ include "nantian-gw.controlplane.config" . | sha256sum }}
-    {{- with $values.podAnnotations }}
+    {{- with merge (deepCopy $values.podAnnotations) .Values.global.commonAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:

@@ -26,39 +26,10 @@
 {{- toYaml (mergeOverwrite $config (deepCopy $values.config)) -}}
 {{- end -}}
 
-{{/*
-How old pods give way to new ones: (list . strategy). Two pods that take the same port of a node cannot
-run beside each other on it, so there the old one goes first. Kubernetes refuses nought for both, and
-for a DaemonSet anything else for both, so what is said of one decides the other.
-*/}}
-{{- define "nantian-gw.dataplane.strategy" -}}
-{{- $strategy := deepCopy (default dict (index . 1)) -}}
-{{- if eq (default "RollingUpdate" $strategy.type) "RollingUpdate" -}}
-{{- $steps := default dict $strategy.rollingUpdate -}}
-{{- $surge := $steps.maxSurge -}}
-{{- $unavailable := $steps.maxUnavailable -}}
-{{- $nought := list "0" "0%" -}}
-{{- if kindIs "invalid" $surge -}}
-{{- if kindIs "invalid" $unavailable -}}
-{{- $unavailable = ternary 1 0 (include "nantian-gw.dataplane.takesNodePorts" (index . 0) | eq "true") -}}
-{{- end -}}
-{{- $surge = ternary 1 0 (has (toString $unavailable) $nought) -}}
-{{- else if kindIs "invalid" $unavailable -}}
-{{- $unavailable = ternary 1 0 (has (toString $surge) $nought) -}}
-{{- end -}}
-{{- $_ := set $strategy "rollingUpdate" (dict "maxSurge" $surge "maxUnavailable" $unavailable) -}}
-{{- end -}}
-{{- toYaml $strategy -}}
-{{- end -}}
-
-{{- define "nantian-gw.dataplane.takesNodePorts" -}}
-{{- $takes := .Values.dataplane.hostNetwork -}}
-{{- range .Values.dataplane.extraContainers -}}
-{{- range .ports -}}
-{{- if .hostPort }}{{ $takes = true }}{{ end -}}
-{{- end -}}
-{{- end -}}
-{{- $takes -}}
+{{/* How the admin API is spoken to: `https` where dataplane.config.adminTls has both files. */}}
+{{- define "nantian-gw.dataplane.adminScheme" -}}
+{{- $tls := default dict .Values.dataplane.config.adminTls -}}
+{{- ternary "https" "http" (and $tls.certPath $tls.keyPath | not | not) -}}
 {{- end -}}
 
 {{/* The pod of Deployment and DaemonSet. */}}
@@ -69,7 +40,7 @@ metadata:
     {{- include "nantian-gw.podLabels" (list . "dataplane" $values.podLabels) | nindent 4 }}
   annotations:
     checksum/config: {{ include "nantian-gw.dataplane.config" . | sha256sum }}
-    {{- with $values.podAnnotations }}
+    {{- with merge (deepCopy $values.podAnnotations) .Values.global.commonAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
@@ -113,13 +84,13 @@ spec:
       # Not /readyz: without a control plane a new pod waits for its first configuration, and starting
       # it again would not bring one.
       startupProbe:
-        httpGet: {path: /livez, port: admin}
+        httpGet: {path: /livez, port: admin, scheme: {{ include "nantian-gw.dataplane.adminScheme" . | upper }}}
         {{- toYaml $values.probes.startup | nindent 8 }}
       livenessProbe:
-        httpGet: {path: /livez, port: admin}
+        httpGet: {path: /livez, port: admin, scheme: {{ include "nantian-gw.dataplane.adminScheme" . | upper }}}
         {{- toYaml $values.probes.liveness | nindent 8 }}
       readinessProbe:
-        httpGet: {path: /readyz, port: admin}
+        httpGet: {path: /readyz, port: admin, scheme: {{ include "nantian-gw.dataplane.adminScheme" . | upper }}}
         {{- toYaml $values.probes.readiness | nindent 8 }}
       {{- if $values.preStopSleepSeconds }}
       lifecycle:

@@ -32,7 +32,7 @@ fn rolling(surge: impl Into<Value>, unavailable: impl Into<Value>) -> Value {
 }
 
 #[test]
-fn pods_that_take_ports_of_their_node_are_replaced_in_place() {
+fn pods_that_cannot_share_a_node_are_replaced_in_place() {
     let Some(tools) = Tools::shared() else { return };
     let host_port = "dataplane.extraContainers[0].name=shipper,\
                      dataplane.extraContainers[0].image=shipper:1,\
@@ -43,6 +43,11 @@ fn pods_that_take_ports_of_their_node_are_replaced_in_place() {
             ("", rolling(1, 0)),
             ("dataplane.hostNetwork=true", rolling(0, 1)),
             (host_port, rolling(0, 1)),
+            ("dataplane.antiAffinity=hard", rolling(0, 1)),
+            (
+                "dataplane.antiAffinity=hard,dataplane.affinity.nodeAffinity.a=b",
+                rolling(1, 0),
+            ),
         ] {
             let set = format!("dataplane.kind={kind},{set}");
             gives_way(tools, set.trim_end_matches(','), strategy);

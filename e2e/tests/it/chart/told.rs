@@ -84,3 +84,25 @@ fn the_feature_mode_is_said_to_be_that_of_the_control_plane_that_looks_at_it() {
         assert!(excepts, "{said}");
     }
 }
+
+#[test]
+fn an_empty_list_of_ports_opens_none() {
+    let Some(tools) = Tools::shared() else { return };
+    let set = "crds.install=false,dataplane.networkPolicy.listenerPorts=null,\
+               controlplane.networkPolicy.egressPorts=null";
+    let rendered = tools.render(&["--set", set]).unwrap();
+    let mut objects = objects(&rendered).unwrap();
+    objects.retain(|it| it["kind"] == "NetworkPolicy");
+    assert_eq!(objects.len(), 2);
+    for object in objects {
+        for rule in ["ingress", "egress"].map(|it| object["spec"][it].as_array().unwrap()) {
+            for part in rule {
+                let peers = part.get("from").or(part.get("to"));
+                // Names may be asked for anywhere.
+                let is_dns = part["ports"][0]["port"] == 53;
+                assert!(is_dns || peers.is_some(), "{}: {part}", title(&object));
+                assert!(part.get("ports").is_none_or(|it| !it.is_null()));
+            }
+        }
+    }
+}
