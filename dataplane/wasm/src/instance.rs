@@ -394,13 +394,13 @@ impl Vm {
         self.inner.borrow_mut().store.data_mut().answer = None;
     }
 
-    /// Opens a stream; its id.
-    pub(crate) fn open(self: &Rc<Self>, facts: Rc<dyn Facts>) -> Result<u32, Broken> {
+    /// Opens a stream; its id, or nothing when there are too many.
+    pub(crate) fn open(self: &Rc<Self>, facts: Rc<dyn Facts>) -> Result<Option<u32>, Broken> {
         let id = {
             let mut inner = self.inner.borrow_mut();
             let contexts = &mut inner.store.data_mut().contexts;
             if contexts.len() >= STREAMS_MAX {
-                return Err(Broken);
+                return Ok(None);
             }
             let mut id = self.next_context.get();
             while id <= ROOT || contexts.contains_key(&id) {
@@ -414,7 +414,7 @@ impl Vm {
         if created.is_err() {
             self.forget(id);
         }
-        created.map(|_| id)
+        created.map(|_| Some(id))
     }
 
     /// Ends a stream.

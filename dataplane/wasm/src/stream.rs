@@ -290,9 +290,13 @@ impl Stream {
             return self.failed(Failed::Unavailable).map(|()| None);
         };
         match vm.open(self.facts.clone()) {
-            Ok(id) => {
+            Ok(Some(id)) => {
                 *self.opened.borrow_mut() = Some((vm.clone(), id));
                 Ok(Some((vm, id)))
+            }
+            Ok(None) => {
+                metrics.failed(PluginFailure::Unavailable);
+                self.failed(Failed::Unavailable).map(|()| None)
             }
             Err(Broken) => self.failed(Failed::Trapped).map(|()| None),
         }

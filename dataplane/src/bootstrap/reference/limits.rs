@@ -628,7 +628,14 @@ What follows is fixed, for the reason that stands beside it.
 | Names and texts in logs, traces, metrics and messages of errors | some hundred bytes to 4 KiB | cut, and nothing is refused |
 | Streams that clients gave up and whose late frames are passed over, on one HTTP/2 connection to an endpoint | 1,024 for 10 s | only what they were called is kept |
 | Time in which control frames, and early resets, are counted | 10 s, and 1 s | part of what their limits mean |
-| Calls of a plugin at once, its messages that wait, its shared data | 64, 4 MiB, and 10,000 entries of 4 MiB | no client chooses them; whoever writes a plugin has memory and time to spend |
+| Calls of a plugin at once, their head, their body and their longest time, its messages that wait, its shared data | 64, 64 KiB, 1 MiB, 60 s, 4 MiB, and 10,000 entries of 4 MiB | no client chooses them; whoever writes a plugin has memory and time to spend |
+| Body of an answer that a plugin gives itself | 1 MiB | the same |
+| Queues of a plugin, and entries and bytes of each | 16; 1,000 and 1 MiB | the same |
+| Lines of a plugin's log, and their length | 100 a second for each instance, and 4 KiB | nobody reads more; what is left out is counted |
+| Metrics of a plugin's own; properties that it sets for one request | 256; 64 of 16 KiB | the same as its shared data |
+| Stack of a plugin; entries of its tables | 512 KiB; 100,000 | a worker's stack, and its memory, are for all its plugins; more is a trap |
+| Fields, and bytes of them, that plugins may add to a head | 256, and 64 KiB | the head it came with has a limit of its own |
+| Requests that one instance of a plugin serves at once | 10,000 for each worker | more than a worker has as a rule; a further one is counted in `plugin_failures_total` as `unavailable` and meets the failure policy |
 | Requests that the admin API shows as they end | to 4 at once, for 30 s each | asked for by operators |
 | Connections that the kernel has taken and no worker yet | 4,096 for each worker | `net.core.somaxconn` of the host, where that is less |
 | Lookups of names of providers | 16 at once, 5 s each | their names come from the configuration, and a failure keeps the last addresses |

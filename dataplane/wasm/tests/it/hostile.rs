@@ -299,3 +299,24 @@ fn without_a_network_or_files_a_plugin_has_none() {
     let said = run(exchange(&bench)).0;
     assert_eq!(said[0], Ok(()));
 }
+
+#[test]
+fn a_stream_too_many_is_counted_and_costs_the_instance_nothing() {
+    let bench = Bench::new("");
+    run(async {
+        let open = async || {
+            let stream = bench.stream();
+            let said = stream.head(Request, &mut request(&[]), true).await;
+            said.map(|_| stream)
+        };
+        let mut streams = Vec::new();
+        for _ in 0..10_000 {
+            streams.push(open().await.unwrap());
+        }
+        assert_eq!(open().await.unwrap_err(), Failed::Unavailable);
+        streams.pop();
+        assert!(open().await.is_ok());
+    });
+    let counted = r#"plugin_failures_total{plugin="shop/p",kind="unavailable"}"#;
+    assert_eq!(bench.sample(counted).unwrap(), "1");
+}
