@@ -20,6 +20,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use dataplane_telemetry::Reason;
+use dataplane_tls::ClientFacts;
 use dataplane_wasm::facts::{Fact, Facts};
 use dataplane_wasm::head::Head;
 use dataplane_wasm::{Direction, Failed, LocalResponse, Piece, Stream};
@@ -37,6 +38,8 @@ pub(crate) struct Running {
     pub(crate) scheme: &'static str,
     /// They saw the head of a response; no other one is shown to them.
     pub(crate) saw_response: Cell<bool>,
+    /// The request's head as it was sent on was given to those that may ask for it.
+    has_sent: Cell<bool>,
 }
 
 impl Running {
@@ -52,7 +55,36 @@ impl Running {
             streams: Vec::new(),
             scheme,
             saw_response: Cell::new(false),
+            has_sent: Cell::new(false),
             facts: Rc::new(RequestFacts::new(client, started, arrival, request)),
+        }
+    }
+
+    /// The request's head is as it is sent on: plugins may read it from now on. Only once, because later
+    /// there may be less of it.
+    pub(crate) fn request_sent(&self, request: &Request) {
+        if self.has_sent.replace(true) {
+            return;
+        }
+        self.sent(Direction::Request, || {
+            let fields = request.headers.clone();
+            head_of(request, fields, self.scheme)
+        });
+    }
+
+    /// The same of a response.
+    pub(crate) fn response_sent(&self, response: &Response) {
+        self.sent(Direction::Response, || {
+            status_head(response, response.headers.clone())
+        });
+    }
+
+    fn sent(&self, direction: Direction, head: impl Fn() -> Head) {
+        let mut made = None;
+        for stream in &self.streams {
+            if stream.rereads(direction) {
+                stream.sent(direction, made.get_or_insert_with(|| Rc::new(head())));
+            }
         }
     }
 
@@ -271,11 +303,6 @@ pub(crate) fn request_head(request: &mut Request, scheme: &'static str) -> Head 
     head_of(request, fields, scheme)
 }
 
-/// The same to be read only, while the response comes.
-pub(crate) fn sent_head(request: &Request, scheme: &'static str) -> Head {
-    head_of(request, request.headers.clone(), scheme)
-}
-
 fn head_of(request: &Request, fields: HeaderMap, scheme: &'static str) -> Head {
     let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     let pseudo = vec![
@@ -317,6 +344,10 @@ pub(crate) fn take_request(request: &mut Request, mut head: Head) -> Option<()> 
 /// The response's head as plugins see it; its fields move there.
 pub(crate) fn response_head(response: &mut Response) -> Head {
     let fields = std::mem::take(&mut response.headers);
+    status_head(response, fields)
+}
+
+fn status_head(response: &Response, fields: HeaderMap) -> Head {
     let status = Bytes::copy_from_slice(response.status.as_str().as_bytes());
     Head::new(vec![(":status", status)], announced(fields, response.body))
 }
@@ -395,8 +426,19 @@ pub(crate) struct RequestFacts {
     started_at: SystemTime,
     sni: Option<String>,
     tls_version: Option<&'static str>,
-    subject: Option<String>,
+    certificate: Option<Arc<ClientFacts>>,
+    /// Bytes of the request's body, where its head says so or once it is over.
+    received: Cell<Option<u64>>,
+    end: Cell<Option<End>>,
     places: RefCell<Places>,
+}
+
+/// How the request ended.
+#[derive(Clone, Copy)]
+struct End {
+    /// Bytes of the response's body.
+    sent: u64,
+    reason: Reason,
 }
 
 /// Where the request goes, as far as that is known.
@@ -424,7 +466,13 @@ impl RequestFacts {
             started_at: SystemTime::now(),
             sni: tls.and_then(|tls| tls.sni.clone()),
             tls_version: tls.map(|tls| tls.version),
-            subject: arrival.client_facts().map(|facts| facts.to_field()),
+            certificate: tls.and_then(|tls| tls.client.clone()),
+            received: Cell::new(match request.body {
+                BodyLength::None => Some(0),
+                BodyLength::Length(length) => Some(length),
+                _ => None,
+            }),
+            end: Cell::new(None),
             places: RefCell::default(),
         }
     }
@@ -432,6 +480,12 @@ impl RequestFacts {
     /// Notes what is known by now.
     pub(crate) fn note(&self, places: Places) {
         *self.places.borrow_mut() = places;
+    }
+
+    /// Notes how the request ended, and the bytes of its body and of the response's.
+    pub(crate) fn ended(&self, reason: Reason, received: u64, sent: u64) {
+        self.received.set(Some(received));
+        self.end.set(Some(End { sent, reason }));
     }
 }
 
@@ -442,6 +496,9 @@ impl Facts for RequestFacts {
         let address = |address: SocketAddr| Some(Fact::from(&*address.to_string()));
         let port = |address: SocketAddr| Some(Fact::Number(i64::from(address.port())));
         let nanoseconds = |time: u128| Fact::Number(i64::try_from(time).unwrap_or(i64::MAX));
+        let bytes = |bytes: u64| Fact::Number(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let first = |names: &[String]| names.first().map(|name| Fact::from(&**name));
+        let certificate = self.certificate.as_deref();
         match path {
             ["source", "address"] => address(self.client),
             ["source", "port"] => port(self.client),
@@ -454,11 +511,17 @@ impl Facts for RequestFacts {
                 let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
                 Some(nanoseconds(since.ok()?.as_nanos()))
             }
+            ["request", "size"] => self.received.get().map(bytes),
+            ["response", "size"] => self.end.get().map(|end| bytes(end.sent)),
+            ["response", "code_details"] => self.end.get().map(|end| end.reason.as_str().into()),
             ["request", "duration"] => Some(nanoseconds(self.started.elapsed().as_nanos())),
-            ["connection", "mtls"] => Some(Fact::Flag(self.subject.is_some())),
+            ["connection", "mtls"] => Some(Fact::Flag(certificate.is_some())),
             ["connection", "requested_server_name"] => self.sni.as_deref().map(Fact::from),
             ["connection", "tls_version"] => self.tls_version.map(Fact::from),
-            ["connection", "client_certificate"] => self.subject.as_deref().map(Fact::from),
+            ["connection", "client_certificate"] => Some(Fact::from(&*certificate?.to_field())),
+            ["connection", "subject_peer_certificate"] => Some(Fact::from(&*certificate?.subject)),
+            ["connection", "dns_san_peer_certificate"] => first(&certificate?.dns_names),
+            ["connection", "uri_san_peer_certificate"] => first(&certificate?.uris),
             ["route_name"] | ["xds", "route_name"] => text(&places.route),
             ["cluster_name"] | ["xds", "cluster_name"] => text(&places.cluster),
             ["listener_name"] | ["xds", "listener_name"] => text(&places.listener),
@@ -470,7 +533,19 @@ impl Facts for RequestFacts {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use crate::arrival::{Texts, TlsFacts};
+
     use super::*;
+
+    fn request(method: &str, target: &str, fields: &str) -> Request {
+        let text = format!("{method} {target} HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+        let mut buf = bytes::BytesMut::from(text.as_bytes());
+        let limits = crate::h1::HeadLimits::REQUEST;
+        let head = crate::h1::request_head(&mut buf, &mut 0, &limits).unwrap();
+        Request::from_h1(head.unwrap()).unwrap()
+    }
 
     fn response(status: u16, body: BodyLength) -> Response {
         Response {
@@ -506,13 +581,6 @@ mod tests {
 
     #[test]
     fn a_changed_method_leaves_the_client_its_kind_of_response() {
-        let head = |method: &str, target: &str| {
-            let text = format!("{method} {target} HTTP/1.1\r\nhost: x\r\n\r\n");
-            let mut buf = bytes::BytesMut::from(text.as_bytes());
-            let limits = crate::h1::HeadLimits::REQUEST;
-            let head = crate::h1::request_head(&mut buf, &mut 0, &limits).unwrap();
-            Request::from_h1(head.unwrap()).unwrap()
-        };
         for (from, target, to, is_taken) in [
             ("GET", "/", "POST", true),
             ("POST", "/", "GET", true),
@@ -522,12 +590,57 @@ mod tests {
             ("OPTIONS", "*", "OPTIONS", true),
             ("OPTIONS", "*", "GET", false),
         ] {
-            let mut request = head(from, target);
+            let mut request = request(from, target, "");
             let mut head = request_head(&mut request, "http");
             head.pseudo[0].1 = Bytes::from(to.to_owned());
             head.is_rewritten = true;
             let taken = take_request(&mut request, head);
             assert_eq!(taken.is_some(), is_taken, "{from} {target} to {to}");
         }
+    }
+
+    #[test]
+    fn facts_are_told_as_soon_as_they_are_known() {
+        let names = |name: &str| vec![name.to_owned(), "other".to_owned()];
+        let arrival = Arrival {
+            client: "10.0.0.9:4000".parse().unwrap(),
+            bind: "10.0.0.1:443".parse().unwrap(),
+            port: 443.try_into().unwrap(),
+            tls: Some(TlsFacts {
+                sni: None,
+                listener: "infra/gw/https".into(),
+                is_http2: false,
+                version: "TLSv1.3",
+                client: Some(Arc::new(ClientFacts {
+                    subject: "CN=worker".to_owned(),
+                    uris: names("spiffe://a/b"),
+                    dns_names: names("worker.test"),
+                    fingerprint: "00".to_owned(),
+                })),
+                admission: None,
+            }),
+            drain: CancellationToken::new(),
+            texts: Texts::default(),
+        };
+        let request = request("POST", "/", "content-length: 7\r\n");
+        let facts = RequestFacts::new(arrival.client, Instant::now(), &arrival, &request);
+        let check = |of: &str, name: &str, expected: Option<Fact>| {
+            assert_eq!(facts.fact(&[of, name]), expected, "{of}.{name}");
+        };
+        check("connection", "mtls", Some(Fact::Flag(true)));
+        for (name, expected) in [
+            ("subject_peer_certificate", "CN=worker"),
+            ("uri_san_peer_certificate", "spiffe://a/b"),
+            ("dns_san_peer_certificate", "worker.test"),
+        ] {
+            check("connection", name, Some(expected.into()));
+        }
+        check("request", "size", Some(Fact::Number(7)));
+        check("response", "size", None);
+        check("response", "code_details", None);
+        facts.ended(Reason::ClientAborted, 3, 9);
+        check("request", "size", Some(Fact::Number(3)));
+        check("response", "size", Some(Fact::Number(9)));
+        check("response", "code_details", Some("client_aborted".into()));
     }
 }

@@ -96,6 +96,7 @@ pub(crate) async fn handle(
         // Those that never came as far as a rule.
         phase::trace::begin(&mut ctx, request, worker);
     }
+    phase::plugin::ended(&ctx, request, carried.received, carried.sent);
     phase::log::record(&mut ctx, request, arrival, carried, worker);
     ctx.reason
 }
@@ -222,11 +223,8 @@ async fn run(
     {
         return Ok(Step::reply(Reply::new(Reason::BodyTooLarge)));
     }
-    if let Some(plugins) = ctx.plugins.as_deref()
-        && let Some(line) = plugins.body(Direction::Request)
-        && !request.body.is_empty()
-    {
-        body.go_through(line);
+    if ctx.plugins.is_some() {
+        shown(ctx, request, body);
     }
     if !ctx.mirrors.is_empty() {
         mirrored(worker, ctx, rule, request, body);
@@ -249,6 +247,17 @@ async fn run(
 fn body_bytes_max(worker: &Worker, rule: &Rule) -> Option<u64> {
     let own = rule.settings.request_body_bytes_max;
     own.or(worker.settings.request_body_bytes_max)
+}
+
+/// Plugins keep the head as it is by now, and the body goes through those that want it.
+fn shown(ctx: &Context<'_>, request: &Request, body: &mut RequestBody<'_>) {
+    phase::plugin::request_sent(ctx, request);
+    if let Some(plugins) = ctx.plugins.as_deref()
+        && let Some(line) = plugins.body(Direction::Request)
+        && !request.body.is_empty()
+    {
+        body.go_through(line);
+    }
 }
 
 /// The copies that filters asked for set out.
@@ -586,6 +595,7 @@ async fn answer(
     let now = Instant::now().into_std();
     stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
+    phase::plugin::response_sent(ctx, &response);
     responder.head(&mut response)?;
     let sending = async {
         if response.body != BodyLength::None && !body.is_empty() {

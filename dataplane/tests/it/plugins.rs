@@ -263,6 +263,57 @@ async fn bodies_are_changed_both_ways() {
     }
 }
 
+#[tokio::test]
+async fn heads_are_read_until_a_request_is_over() {
+    let reads = module(
+        r#"(data (i32.const 0) ":statusx-usercontent-lengthresponse\00coderesponse\00code_details")
+        (func $value (param $map i32) (param $at i32) (param $len i32) (result i32)
+          (call $get (local.get $map) (local.get $at) (local.get $len) (i32.const 100) (i32.const 104)))
+        (func $ask (param $at i32) (param $len i32) (result i32)
+          (call $property (local.get $at) (local.get $len) (i32.const 100) (i32.const 104)))
+        (func $put
+          (drop (call $set_buffer (i32.const 1) (i32.const 0) (i32.const 0) (i32.load (i32.const 100)) (i32.load (i32.const 104)))))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+          (drop (call $remove (i32.const 2) (i32.const 13) (i32.const 14))) (i32.const 0))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+          (if (local.get 1) (then
+            (drop (call $value (i32.const 0) (i32.const 7) (i32.const 6))) (call $put)
+            (drop (call $value (i32.const 2) (i32.const 0) (i32.const 7))) (call $put)))
+          (i32.const 0))
+        (func (export "proxy_on_log") (param i32)
+          (if (i32.or
+              (i32.or (call $value (i32.const 0) (i32.const 7) (i32.const 6)) (call $value (i32.const 2) (i32.const 0) (i32.const 7)))
+              (i32.or (call $ask (i32.const 27) (i32.const 13)) (call $ask (i32.const 40) (i32.const 21))))
+            (then unreachable)))"#,
+    );
+    let at_rule = At {
+        rule: vec![plugin("shop/p", reads)],
+        ..At::default()
+    };
+    let setting = serving(at_rule).await;
+    for answer in both(setting.port, "/", "hello").await {
+        assert!(answer.text().starts_with("200ann{"), "{}", answer.text());
+    }
+    // A head of which little is held once it was sent on.
+    let mut client = Http1Client::connect(at(setting.port)).await.unwrap();
+    let large = Request::get("/").header("host", "a.test");
+    let large = large
+        .header("x-fill", "v".repeat(6_000))
+        .header("x-user", "bob");
+    let large = large.body(Bytes::new()).unwrap();
+    let answer = client.send(large).await.unwrap();
+    assert!(answer.text().starts_with("200bob{"), "{}", answer.text());
+    // Nobody can be reached: the gateway's own answer, which plugins see, too.
+    let [backend, other] = setting.backends;
+    drop((backend, other));
+    for answer in both(setting.port, "/", "").await {
+        let told = answer.text().to_string();
+        assert!(told.starts_with("502ann"), "{told}");
+    }
+    let failures = setting.gateway.metric("plugin_failures_total", &[]);
+    assert_eq!(failures, 0, "no call trapped");
+}
+
 /// As one does that asks another service about each part: the next may come only when this one arrived.
 #[tokio::test]
 async fn a_part_that_is_held_arrives_once_it_is_let_go() {

@@ -104,6 +104,11 @@ impl Exports {
         })
     }
 
+    /// Whether it is called when a stream is over.
+    pub(crate) fn has_end(&self) -> bool {
+        self.done.is_some() || self.log.is_some()
+    }
+
     pub(crate) fn callbacks(&self, hooks: Hooks) -> Callbacks {
         let of = |at: usize, heads: bool, bodies: bool| Has {
             head: heads && self.head[at].is_some(),

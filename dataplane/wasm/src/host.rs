@@ -109,8 +109,10 @@ pub(crate) struct StreamContext {
     pub(crate) response: Option<Head>,
     pub(crate) request_trailers: Option<Head>,
     pub(crate) response_trailers: Option<Head>,
-    /// The request's head once it was sent on, to be read while the response comes.
-    pub(crate) sent: Option<Rc<Head>>,
+    /// The heads of both directions once they were sent on, to be read as long as the stream lasts.
+    pub(crate) sent: [Option<Rc<Head>>; 2],
+    /// The trailers, behind their hooks.
+    pub(crate) sent_trailers: [Option<Box<Head>>; 2],
     pub(crate) request_body: Body,
     pub(crate) response_body: Body,
     pub(crate) facts: Rc<dyn Facts>,
@@ -152,7 +154,8 @@ impl StreamContext {
             response: None,
             request_trailers: None,
             response_trailers: None,
-            sent: None,
+            sent: [None, None],
+            sent_trailers: [None, None],
             request_body: Body::default(),
             response_body: Body::default(),
             facts,
@@ -163,6 +166,24 @@ impl StreamContext {
             resumed_response: false,
             wake: [Rc::default(), Rc::default()],
         }
+    }
+
+    /// The head of the request (0) or of the response (1) as it is to be read at this moment.
+    pub(crate) fn readable(&self, at: usize) -> Option<&Head> {
+        let open = match at {
+            0 => &self.request,
+            _ => &self.response,
+        };
+        open.as_ref().or(self.sent[at].as_deref())
+    }
+
+    /// The same of trailers.
+    pub(crate) fn readable_trailers(&self, at: usize) -> Option<&Head> {
+        let open = match at {
+            0 => &self.request_trailers,
+            _ => &self.response_trailers,
+        };
+        open.as_ref().or(self.sent_trailers[at].as_deref())
     }
 
     /// Keeps a property; false when there is no room.

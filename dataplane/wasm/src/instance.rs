@@ -179,6 +179,8 @@ pub(crate) struct Vm {
     gone: Rc<Notify>,
     /// Which callbacks for streams there are.
     pub(crate) has: Callbacks,
+    /// It is called when a stream is over.
+    pub(crate) has_end: bool,
     start_error: RefCell<String>,
 }
 
@@ -203,6 +205,7 @@ impl Vm {
             plugin: plugin.clone(),
             module,
             has: inner.exports.callbacks(plugin.settings.hooks),
+            has_end: inner.exports.has_end(),
             inner: RefCell::new(inner),
             callout,
             is_broken: Cell::new(false),

@@ -216,7 +216,13 @@ impl Stream {
             false => Ok(false),
         };
         let settled = self.settled(&vm, id, direction, said).await;
-        let held = vm.stream(id, |stream| stream.trailers(direction).take());
+        let held = vm.stream(id, |stream| {
+            let held = stream.trailers(direction).take();
+            if vm.has_end {
+                stream.sent_trailers[at] = held.clone().map(Box::new);
+            }
+            held
+        });
         if let Some(held) = held.flatten() {
             *trailers = held;
         }
@@ -265,10 +271,23 @@ impl Stream {
         !self.is_over.get() && opened.as_ref().is_some_and(wants)
     }
 
-    /// Shows the plugin the request's head as it was sent on, while the response comes.
-    pub fn sent(&self, head: &Rc<Head>) {
+    /// True when the plugin has callbacks behind that head, in which it may ask for it; known once the
+    /// stream was opened.
+    pub fn rereads(&self, direction: Direction) -> bool {
+        let opened = self.opened.borrow();
+        let rereads = |(vm, _): &Opened| {
+            let own = vm.has[direction as usize];
+            let is_answered = direction == Direction::Request && self.wants_response();
+            vm.has_end || own.body || own.trailers || is_answered
+        };
+        opened.as_ref().is_some_and(rereads)
+    }
+
+    /// Shows the plugin a head as it was sent on, to be read from now on.
+    pub fn sent(&self, direction: Direction, head: &Rc<Head>) {
         if let Some((vm, id)) = &*self.opened.borrow() {
-            vm.stream(*id, |stream| stream.sent = Some(head.clone()));
+            let at = direction as usize;
+            vm.stream(*id, |stream| stream.sent[at] = Some(head.clone()));
         }
     }
 

@@ -108,12 +108,11 @@ pub(crate) async fn on_response(
         return Ok(());
     }
     running.facts.note(places(ctx));
-    let sent = Rc::new(plugins::sent_head(request, running.scheme));
+    running.request_sent(request);
     let ends = response.body.is_empty();
     let mut head = plugins::response_head(response);
     let answered = |reply: Reply| Err(ClientError::Answered(Box::new(reply)));
     for stream in wanting {
-        stream.sent(&sent);
         match stream.head(Direction::Response, &mut head, ends).await {
             Ok(Verdict::Continue) => {}
             Ok(Verdict::Respond(local)) => {
@@ -125,6 +124,29 @@ pub(crate) async fn on_response(
     match plugins::take_response(response, head) {
         Some(()) => Ok(()),
         None => answered(Reply::new(Reason::PluginFailed)),
+    }
+}
+
+/// The request goes on: its plugins may read its head as long as it lasts.
+pub(crate) fn request_sent(ctx: &Context<'_>, request: &Request) {
+    if let Some(running) = ctx.plugins.as_deref() {
+        running.request_sent(request);
+    }
+}
+
+/// The head of a response goes out, as plugins may read it from now on.
+pub(crate) fn response_sent(ctx: &Context<'_>, response: &Response) {
+    if let Some(running) = ctx.plugins.as_deref() {
+        running.response_sent(response);
+    }
+}
+
+/// Tells plugins how the request ended, before they are called for that.
+pub(crate) fn ended(ctx: &Context<'_>, request: &Request, received: u64, sent: u64) {
+    if let Some(running) = ctx.plugins.as_deref() {
+        running.facts.note(places(ctx));
+        running.facts.ended(ctx.reason, received, sent);
+        running.request_sent(request);
     }
 }
 
@@ -150,6 +172,7 @@ pub(crate) async fn on_whole_response(
         .body(Direction::Response)
         .filter(|_| !body.is_empty())
     {
+        running.response_sent(response);
         let mut passed = BytesMut::new();
         for frame in [Frame::Data(std::mem::take(body)), Frame::End] {
             for frame in line.pass(frame).await? {

@@ -385,6 +385,7 @@ pub(super) fn begin_response(
     stamp(&mut response.headers, &worker.date(now));
     ctx.first_byte_us = ctx.micros(now);
     ctx.status = Some(response.status);
+    phase::plugin::response_sent(ctx, response);
     responder.head(response)
 }
 
@@ -404,6 +405,7 @@ async fn switch(
     ctx.first_byte_us = ctx.micros(watch.now());
     ctx.status = Some(response.status);
     responder.close_after();
+    phase::plugin::response_sent(ctx, &response);
     responder.head(&mut response)?;
     poll_fn(|cx| responder.poll_flush(cx)).await?;
     watch.switched();

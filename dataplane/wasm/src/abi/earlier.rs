@@ -129,7 +129,7 @@ fn found(guest: &mut Guest<'_>, name: u32, length: u32) -> Result<u64, Stop> {
     let (name, host) = handed(guest, name, length)?;
     let name = name.to_vec();
     let value = host.stream().and_then(|stream| {
-        let head = stream.request.as_ref().or(stream.sent.as_deref());
+        let head = stream.readable(0);
         head.and_then(|head| head.value(&name))
     });
     let Some(value) = value else { return Ok(0) };

@@ -96,37 +96,37 @@ pub(super) fn set_buffer(
     }
 }
 
-/// A map that can be read at this moment, or the fields of a call's answer.
+/// A map that can be read at this moment: a head, or the fields of a call's answer.
 enum Map<'a> {
     Head(&'a Head),
     Fields(&'a Fields),
 }
 
-fn map(host: &mut Host, kind: u32) -> Result<Map<'_>, Stop> {
-    if let 6 | 7 = kind {
-        let answer = host.answer.as_ref().ok_or(Status::NotFound)?;
-        return Ok(Map::Fields(match kind {
-            6 => &answer.head,
-            _ => &answer.trailers,
-        }));
-    }
-    match (kind, &host.grpc_part) {
-        (4, Some(GrpcPart::Head(fields))) | (5, Some(GrpcPart::Trailers(fields))) => {
-            return Ok(Map::Fields(fields));
+/// Nothing for a map that is not there at this moment.
+fn map(host: &Host, kind: u32) -> Result<Option<Map<'_>>, Stop> {
+    let stream = host.contexts.get(&host.effective);
+    let fields = match kind {
+        0 | 2 => {
+            let head = stream.and_then(|it| it.readable(usize::from(kind == 2)));
+            return Ok(head.map(Map::Head));
         }
-        (4 | 5, _) => return Err(Status::NotFound.into()),
-        _ => {}
-    }
-    let effective = host.effective;
-    let stream = host.contexts.get(&effective).ok_or(Status::BadArgument)?;
-    let head = match kind {
-        0 => stream.request.as_ref().or(stream.sent.as_deref()),
-        1 => stream.request_trailers.as_ref(),
-        2 => stream.response.as_ref(),
-        3 => stream.response_trailers.as_ref(),
+        1 | 3 => {
+            let trailers = stream.and_then(|it| it.readable_trailers(usize::from(kind == 3)));
+            return Ok(trailers.map(Map::Head));
+        }
+        4 => match &host.grpc_part {
+            Some(GrpcPart::Head(fields)) => Some(fields),
+            _ => None,
+        },
+        5 => match &host.grpc_part {
+            Some(GrpcPart::Trailers(fields)) => Some(fields),
+            _ => None,
+        },
+        6 => host.answer.as_ref().map(|answer| &answer.head),
+        7 => host.answer.as_ref().map(|answer| &answer.trailers),
         _ => return Err(Status::BadArgument.into()),
     };
-    Ok(Map::Head(head.ok_or(Status::NotFound)?))
+    Ok(fields.map(Map::Fields))
 }
 
 fn map_mut(host: &mut Host, kind: u32) -> Result<&mut Head, Stop> {
@@ -142,20 +142,22 @@ fn map_mut(host: &mut Host, kind: u32) -> Result<&mut Head, Stop> {
     head.ok_or(Stop::Told(Status::NotFound))
 }
 
-fn encoded(host: &mut Host, kind: u32) -> Result<Vec<u8>, Stop> {
+/// A map that is not there is an empty one, as in Envoy: SDKs take any other answer for a fault.
+fn encoded(host: &Host, kind: u32) -> Result<Vec<u8>, Stop> {
     Ok(match map(host, kind)? {
-        Map::Head(head) => head.encode(),
-        Map::Fields(fields) => pairs::encode(fields.iter().map(|(n, v)| (&n[..], &v[..]))),
+        Some(Map::Head(head)) => head.encode(),
+        Some(Map::Fields(fields)) => pairs::encode(fields.iter().map(|(n, v)| (&n[..], &v[..]))),
+        None => Vec::new(),
     })
 }
 
 pub(super) fn pairs(guest: &mut Guest<'_>, kind: u32, out: u32, out_len: u32) -> Done {
-    let encoded = encoded(guest.data_mut(), kind)?;
+    let encoded = encoded(guest.data(), kind)?;
     give(guest, &encoded, out, out_len)
 }
 
 pub(super) fn pairs_size(guest: &mut Guest<'_>, kind: u32, size: u32) -> Done {
-    let bytes = encoded(guest.data_mut(), kind)?.len();
+    let bytes = encoded(guest.data(), kind)?.len();
     let bytes = u32::try_from(bytes).map_err(|_| Status::InternalFailure)?;
     put_number(guest, size, bytes)
 }
@@ -176,7 +178,7 @@ pub(super) fn value(
     out_len: u32,
 ) -> Done {
     let (name, host) = handed(guest, name, name_len)?;
-    let value = match map(host, kind)? {
+    let value = match map(host, kind)?.ok_or(Status::NotFound)? {
         Map::Head(head) => head.value(name),
         Map::Fields(fields) => {
             let mut fields = fields.iter();

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::head::Head;
-use crate::host::{Host, ROOT};
+use crate::host::{Host, ROOT, StreamContext};
 
 use super::{Done, Guest, Status, Stop, give, handed, handed_two};
 
@@ -49,11 +49,10 @@ fn property(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let stream = stream?;
-    let request = stream.request.as_ref().or(stream.sent.as_deref());
-    let response = stream.response.as_ref();
     let of_message = match parts.as_slice() {
-        ["request", rest @ ..] => request.and_then(|head| of_request(head, rest)),
-        ["response", rest @ ..] => response.and_then(|head| of_response(head, rest)),
+        ["request", rest @ ..] => stream.readable(0).and_then(|head| of_request(head, rest)),
+        ["response", "grpc_status"] => grpc_status(stream),
+        ["response", rest @ ..] => stream.readable(1).and_then(|head| of_response(head, rest)),
         _ => None,
     };
     of_message.or_else(|| Some(stream.facts.fact(&parts)?.into_bytes()))
@@ -94,6 +93,16 @@ fn of_response(head: &Head, path: &[&str]) -> Option<Vec<u8>> {
         ["headers", name] => head.value(lower(name).as_bytes()),
         _ => None,
     }
+}
+
+/// In the trailers, or in the head of a response that has nothing else.
+fn grpc_status(stream: &StreamContext) -> Option<Vec<u8>> {
+    let mut places = [stream.readable_trailers(1), stream.readable(1)]
+        .into_iter()
+        .flatten();
+    let status = places.find_map(|head| head.value(b"grpc-status"))?;
+    let status: i64 = std::str::from_utf8(&status).ok()?.parse().ok()?;
+    Some(status.to_le_bytes().to_vec())
 }
 
 fn lower(name: &str) -> Cow<'_, str> {

@@ -49,7 +49,7 @@ fn heads_are_read_and_changed_both_ways() {
             assert_eq!(head.pseudo(":path").unwrap(), "/other");
             assert!(head.is_rewritten && stream.wants_response());
             assert!(!stream.wants_body(Request) && !stream.wants_body(Response));
-            stream.sent(&Rc::new(head));
+            stream.sent(Request, &Rc::new(head));
             let status = Bytes::from_static(b"200");
             let mut head = Head::new(vec![(":status", status)], HeaderMap::new());
             stream.head(Response, &mut head, false).await.unwrap();

@@ -94,7 +94,7 @@ fn fields_of_the_request_are_read_and_those_of_the_response_are_set() {
                     map(&[("x-key", "a-value")]),
                     "the request stays as it is"
                 );
-                stream.sent(&std::rc::Rc::new(head));
+                stream.sent(Request, &std::rc::Rc::new(head));
                 let mut head = Head::of(map(&[("x-out", "theirs")]));
                 let said = stream.head(Response, &mut head, true).await;
                 assert_eq!(status(said), None);

@@ -10,6 +10,7 @@ mod abi;
 mod earlier;
 mod fetch;
 mod grpc;
+mod heads;
 mod hooks;
 mod hostile;
 mod reference;
