@@ -101,7 +101,8 @@ pub struct WasmPluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub vm_id: Option<String>,
-    /// `Closed` (the default) answers 500 when the plugin fails, `Open` goes on without it.
+    /// `Closed` (the default) answers 500 when the plugin fails and 503 when it is not there, `Open` goes
+    /// on without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_policy: Option<FailPolicy>,
     /// What it may use.

@@ -136,7 +136,7 @@ pub(super) fn read(
     let backends = backends(object, view, grants);
     let meanwhile = match spec.fail_policy {
         Some(api::FailPolicy::Open) => "until then its targets are served without it",
-        _ => "until then requests to its targets are answered with 500",
+        _ => "until then requests to its targets are answered with 503",
     };
     let payload = match (planned, backends) {
         (Err(fault), _) | (Ok(_), Err(fault)) => Err(Fault::new(
