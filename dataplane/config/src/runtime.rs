@@ -314,6 +314,13 @@ impl Clients {
     }
 }
 
+impl ListenerConfig {
+    /// Number of routes of all kinds.
+    pub fn routes_len(&self) -> usize {
+        self.table.len() + self.streams.as_ref().map_or(0, Streams::len)
+    }
+}
+
 impl fmt::Debug for ListenerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ListenerConfig")

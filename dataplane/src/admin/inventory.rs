@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ir::listener::ListenerProtocol;
 use ir::{Cluster, GrpcRoute, HttpRoute, Listener, Snapshot, StreamRoute};
 use serde::ser::{SerializeMap as _, Serializer as _};
 use serde_json::{Value, json};
@@ -178,8 +179,11 @@ fn status_view(config: &RuntimeConfig, listener: &Listener) -> Value {
 
 /// A configuration is only applied once all its sockets are bound.
 fn is_open(config: &RuntimeConfig, listener: &Listener) -> bool {
-    config.listeners.contains_key(&listener.name)
-        && sockets(listener).all(|address| config.binds.contains_key(&address))
+    let is_bound = |address| match listener.protocol {
+        ListenerProtocol::Udp => config.udp_binds.contains_key(&address),
+        _ => config.binds.contains_key(&address),
+    };
+    config.listeners.contains_key(&listener.name) && sockets(listener).all(is_bound)
 }
 
 fn sockets(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
@@ -192,7 +196,7 @@ fn sockets(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
 
 fn attached_routes(config: &RuntimeConfig, listener: &Listener) -> usize {
     let running = config.listeners.get(&listener.name);
-    running.map_or(0, |it| it.table.len())
+    running.map_or(0, |it| it.routes_len())
 }
 
 /// Any route, to be shown.

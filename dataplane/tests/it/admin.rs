@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dataplane::Metrics;
+use dataplane::admin::explain::{Asked, of_snapshot};
 use dataplane::admin::{AdminState, Readiness, Server};
 use dataplane::bootstrap::{AdminLimits, AdminSettings};
 use dataplane_config::{RuntimeConfig, Store};
@@ -16,12 +17,14 @@ use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::{Http1Client, get};
 use dataplane_testkit::client::tls::TlsClient;
-use dataplane_testkit::snapshot::{cluster, free_port, http_route};
+use dataplane_testkit::snapshot::{cluster, free_port, http_route, listener, stream_route};
 use dataplane_testkit::{DEADLINE, SnapshotBuilder, until, within};
 use dataplane_xds::Status;
 use http::{Method, Request, StatusCode};
 use ir::cluster::ClusterProtocol;
 use ir::filter::HeaderEdit;
+use ir::listener::ListenerProtocol;
+use ir::stream_route::StreamKind;
 use ir::{Filter, Secret, SecretText, Snapshot};
 use tokio_util::sync::CancellationToken;
 
@@ -386,6 +389,47 @@ async fn lists_and_details_show_what_is_served() {
     assert_eq!(overload["httpGlobalInflightCurrent"], 0);
     let head = admin.send(Method::HEAD, "/v1/listeners", None, "").await;
     assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+}
+
+#[tokio::test]
+async fn listeners_of_bytes_are_shown_as_served_with_their_routes() {
+    let names = ["http", "tcp", "tls", "udp"];
+    let ports = names.map(|_| free_port());
+    let route = |kind, name: &str, hosts: &[&str]| {
+        let (key, at) = (format!("{name}/shop/r"), format!("infra/gw/{name}"));
+        stream_route(kind, &key, &at, hosts, &[("shop/cart:80", 1)])
+    };
+    let mut cart = http_route("shop/cart", "", "/cart", &[("shop/cart:80", 1)]);
+    cart.listeners = vec!["infra/gw/http".into()];
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", ports[0])
+        .listener(listener("infra/gw/tcp", ports[1], ListenerProtocol::Tcp))
+        .passthrough_listener("infra/gw/tls", ports[2], &["shop.example"])
+        .listener(listener("infra/gw/udp", ports[3], ListenerProtocol::Udp))
+        .cluster("shop/cart:80", &[SocketAddr::from(([127, 0, 0, 1], 9))])
+        .http_route(cart)
+        .stream_route(route(StreamKind::Tcp, "tcp", &[]))
+        .stream_route(route(StreamKind::Tls, "tls", &["shop.example"]))
+        .stream_route(route(StreamKind::Udp, "udp", &[]))
+        .build();
+    let asked = Asked {
+        url: Some(format!("http://127.0.0.1:{}/", ports[1])),
+        ..Asked::default()
+    };
+    let explained = of_snapshot(snapshot.clone(), asked).unwrap();
+    assert_eq!(explained["listener"]["routes"], 1);
+    let admin = Admin::serving(snapshot).await;
+    let (listeners, statuses) = (
+        admin.get("/v1/listeners").await.json(),
+        admin.get("/v1/listener-statuses").await.json(),
+    );
+    for (at, name) in names.into_iter().enumerate() {
+        for row in [&listeners[at], &statuses[at]] {
+            assert_eq!(row["name"], format!("infra/gw/{name}"));
+            assert_eq!(row["ready"], true, "{row}");
+            assert_eq!(row["attached_routes"], 1, "{row}");
+        }
+    }
 }
 
 #[tokio::test]

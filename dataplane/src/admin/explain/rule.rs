@@ -62,7 +62,7 @@ pub(super) fn listener(listener: &ListenerConfig) -> Value {
     json!({
         "name": &*source.name,
         "hosts": hosts.collect::<Vec<_>>(),
-        "routes": listener.table.len(),
+        "routes": listener.routes_len(),
     })
 }
 
