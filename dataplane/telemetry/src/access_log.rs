@@ -25,7 +25,7 @@ use format::{Facts, JsonFormat};
 
 use crate::metrics::AccessLogMetrics;
 use crate::queue::{Chunk, Limits, Queue};
-use crate::reason::Side;
+use crate::reason::Reason;
 
 /// A writer's buffer is handed on when it holds this much: each time wakes the writer thread, and
 /// many small writes to a file cost more than a large one.
@@ -43,7 +43,8 @@ pub struct Settings {
     pub style: Style,
     /// When a file is put aside.
     pub rotation: Rotation,
-    /// Share of requests that are logged, 0 to 1; those that ended with 500 and above always are.
+    /// Share of requests that are logged, 0 to 1; those that ended with 500 and above, or broke
+    /// off without the client's doing, always are.
     pub sample_rate: f64,
     /// How many bytes may wait for the sink before lines are dropped.
     pub queue_bytes: usize,
@@ -202,15 +203,17 @@ struct Local {
 impl Writer {
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
-        if self.takes(record.status, None) {
+        if self.takes(record.status, record.reason, None) {
             self.write_taken(record, None);
         }
     }
 
-    /// Whether the line of a request that ended with this status is written, by sampling and by what
-    /// the request's route says. Asked once, so that no record is made in vain.
-    pub fn takes(&self, status: u16, own: Option<&Override>) -> bool {
-        self.samples(status >= 500, own)
+    /// Whether the line of a request that ended like this is written, by sampling and by what the
+    /// request's route says. Asked once, so that no record is made in vain.
+    ///
+    /// An answer that broke off has the status with which it began.
+    pub fn takes(&self, status: u16, reason: Reason, own: Option<&Override>) -> bool {
+        self.samples(status >= 500 || reason.is_fault(), own)
     }
 
     /// Adds the line of a request of which [`Self::takes`] said so. Never waits.
@@ -227,8 +230,7 @@ impl Writer {
 
     /// The same by what the session's route says.
     pub fn write_stream_as(&self, record: &StreamRecord<'_>, own: Option<&Override>) {
-        let is_fault = record.reason.flag() != "none" && record.reason.side() != Side::Downstream;
-        if self.samples(is_fault, own) {
+        if self.samples(record.reason.is_fault(), own) {
             let ended = record.timestamp.checked_add(record.duration);
             self.add(ended, own, &Facts::Stream(record));
         }

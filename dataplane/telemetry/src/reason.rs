@@ -161,6 +161,11 @@ impl Reason {
     /// How many outcomes there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Something is out of order, and it was not the client's doing.
+    pub fn is_fault(self) -> bool {
+        self.flag() != "none" && self.side() != Side::Downstream
+    }
+
     /// The position in [`Reason::ALL`]; always below [`Reason::COUNT`].
     pub const fn index(self) -> usize {
         self as usize

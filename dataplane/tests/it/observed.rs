@@ -256,6 +256,34 @@ async fn a_full_disk_a_pipe_nobody_reads_a_gone_collector_and_10_000_scrapes_cos
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_has_its_line_whatever_the_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+    let backend = Backend::start("b", Kind::Scripted(Script::answer(answer))).await;
+    let port = free_port();
+    let gateway = Gateway::with(&shop(port, &backend, |_| ()), |bootstrap| {
+        bootstrap.access_log = Some(access_log::Settings {
+            sink: Sink::File(path.clone()),
+            sample_rate: 0.0,
+            ..access_log::Settings::default()
+        });
+    })
+    .await;
+    let cut = http1::get(at(port), "shop.example", "/shop").await;
+    assert!(cut.is_err(), "{cut:?}");
+    let unrouted = http1::get(at(port), "other.example", "/").await;
+    assert_eq!(unrouted.unwrap().status, 404);
+    assert!(gateway.stopped().await);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line: Value = serde_json::from_str(text.trim_end()).unwrap();
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&200.into(), &"upstream_reset".into())
+    );
+}
+
+#[tokio::test]
 async fn lines_of_routes_of_all_kinds_are_as_their_annotations_say() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");

@@ -54,7 +54,7 @@ pub(crate) fn record(
         rule.metrics.exemplify(trace.trace_id, latency);
     }
     let own = ctx.rule.and_then(|rule| rule.settings.log.as_deref());
-    let has_line = worker.log.takes(status, own);
+    let has_line = worker.log.takes(status, ctx.reason, own);
     if !has_line && trace.is_none() {
         return;
     }

@@ -108,6 +108,30 @@ fn flush_hands_on_what_an_idle_worker_holds() {
 }
 
 #[test]
+fn what_broke_off_is_always_written_unless_the_client_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = AccessLog::start(Settings {
+        sample_rate: 0.0,
+        ..settings(directory.path().join("access.log"))
+    });
+    let writer = log.unwrap().writer();
+    for (status, reason, is_taken) in [
+        (200, Reason::Ok, false),
+        (200, Reason::UpstreamReset, true),
+        (200, Reason::UpstreamTimeout, true),
+        (200, Reason::Internal, true),
+        (200, Reason::ClientAborted, false),
+        (0, Reason::ClientAborted, false),
+        (200, Reason::PluginReply, false),
+        (404, Reason::RouteNotFound, false),
+        (500, Reason::Ok, true),
+    ] {
+        let taken = writer.takes(status, reason, None);
+        assert_eq!(taken, is_taken, "{status} {reason}");
+    }
+}
+
+#[test]
 fn sampling_keeps_its_share_and_every_server_error() {
     for (rate, low, high) in [(0.0, 0, 0), (0.25, 2200, 2800), (1.0, 10_000, 10_000)] {
         let directory = tempfile::tempdir().unwrap();
@@ -216,7 +240,7 @@ fn what_a_route_says_holds_for_its_lines() {
         let file = directory.path().join("access.log");
         let log = AccessLog::start(settings(&file)).unwrap();
         let writer = log.writer();
-        if writer.takes(status, Some(&own)) {
+        if writer.takes(status, Reason::Ok, Some(&own)) {
             writer.write_taken(&record(status, b"/x"), Some(&own));
         }
         drop(writer);

@@ -15,7 +15,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::{Active, Attempt};
 use crate::access_log::{GenAi, Record};
-use crate::reason::{Reason, Side};
+use crate::reason::Reason;
 use crate::trace_context::{Remote, read_w3c};
 
 /// Methods that have a name of their own; all others are one.
@@ -261,7 +261,7 @@ impl Attributes {
 
     /// Servers: what the client did wrong is no error of ours.
     fn server_status(&mut self, status: u16, reason: Reason) -> Status {
-        let is_fault = reason.flag() != "none" && reason.side() != Side::Downstream;
+        let is_fault = reason.is_fault();
         if status >= 500 || is_fault {
             match is_fault {
                 true => self.text("error.type", reason.as_str()),
