@@ -66,9 +66,15 @@ pub(super) fn overload(context: &Context) -> Answer {
         .map(|(name, it)| (name.to_string(), it.unrouted.requests_inflight().into()))
         .collect();
     let all = by_listener.values().filter_map(Value::as_i64).sum::<i64>();
+    let by_route = context.state.overload.routes_inflight();
+    let by_route: serde_json::Map<_, _> = by_route
+        .into_iter()
+        .map(|(name, count)| (name.to_string(), count.into()))
+        .collect();
     Answer::json(&json!({
         "httpGlobalInflightCurrent": all,
         "httpListenerInflightCurrent": by_listener,
+        "httpRouteInflightCurrent": by_route,
     }))
 }
 

@@ -90,6 +90,13 @@ async fn requests_over_a_limit_are_503_and_those_beside_it_are_served() {
         })
         .await;
 
+        let now = http1::get(admin, "x", "/v1/overload").await.unwrap().json();
+        let by_route = &now["httpRouteInflightCurrent"];
+        match name {
+            "route" => assert_eq!(by_route["shop/a"], 1, "{now}"),
+            _ => assert_eq!(*by_route, serde_json::json!({}), "{name}"),
+        }
+
         let response = running.read_response(&Method::GET).await.unwrap();
         assert_eq!(response.status, 200, "{name}");
         // The place is given back right behind the answer, too.
