@@ -81,7 +81,7 @@ pub fn answer(config: &RuntimeConfig, limits: &HeadLimits, asked: Asked) -> Resu
         Protocol::Http | Protocol::Https => None,
     };
     if let Some(listener) = of_bytes.filter(|it| it.streams.is_some()) {
-        tell_stream(config, listener, name, &mut told);
+        tell_stream(config, listener, name, client, &mut told);
         return Ok(told);
     }
     let handshake = match &bind.tls {
@@ -101,9 +101,8 @@ pub fn answer(config: &RuntimeConfig, limits: &HeadLimits, asked: Asked) -> Resu
         }
     };
     let head = asked.head()?;
-    let client = SocketAddr::new(client, 0);
     let question = Question::new(
-        client,
+        SocketAddr::new(client, 0),
         bind.address,
         bind.public_port,
         handshake,
@@ -112,6 +111,7 @@ pub fn answer(config: &RuntimeConfig, limits: &HeadLimits, asked: Asked) -> Resu
     tell(
         config,
         &asked.method,
+        client,
         &ask(config, &question, limits, OTHERS_MAX),
         &mut told,
     );
@@ -159,6 +159,7 @@ fn tell_stream(
     config: &RuntimeConfig,
     listener: &ListenerConfig,
     name: Option<&str>,
+    client: IpAddr,
     told: &mut Value,
 ) {
     told["listener"] = rule::listener(listener);
@@ -166,7 +167,7 @@ fn tell_stream(
     match streams.and_then(|streams| streams.lookup(name)) {
         Some(found) => {
             told["route"] = rule::stream_route(found);
-            told["backends"] = rule::stream_backends(config, found);
+            told["backends"] = rule::stream_backends(config, found, client);
         }
         None => {
             told["answer"] = json!({
@@ -179,7 +180,13 @@ fn tell_stream(
 }
 
 /// A request of HTTP.
-fn tell(config: &RuntimeConfig, method: &str, explanation: &Explanation<'_>, told: &mut Value) {
+fn tell(
+    config: &RuntimeConfig,
+    method: &str,
+    client: IpAddr,
+    explanation: &Explanation<'_>,
+    told: &mut Value,
+) {
     told["listener"] = explanation.listener.map_or(Value::Null, rule::listener);
     told["plugins"] = rule::plugins(config, explanation.listener, explanation.rule);
     told["matched"] = json!({ "host": explanation.host, "path": explanation.target });
@@ -208,9 +215,9 @@ fn tell(config: &RuntimeConfig, method: &str, explanation: &Explanation<'_>, tol
     };
     told["filters"] = rule::filters(snapshot, found);
     told["policies"] = rule::policies(explanation.listener, found);
-    told["backends"] = rule::backends(config, found, Instant::now());
+    told["backends"] = rule::backends(config, found, client, Instant::now());
     if explanation.answer.is_none()
-        && let Some(answer) = rule::answer(config, found, method, &explanation.target)
+        && let Some(answer) = rule::answer(config, found, client, method, &explanation.target)
     {
         told["answer"] = answer;
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::admin::explain::{Asked, as_text, of_snapshot};
 use dataplane::admin::head::Head;
 use dataplane_testkit::certificate::Authority;
-use dataplane_testkit::client::http1::Http1Client;
-use dataplane_testkit::snapshot::{cluster, free_port, http_route};
+use dataplane_testkit::client::http1::{self, Http1Client};
+use dataplane_testkit::snapshot::{cluster, free_port, http_route, rate_limit};
 use dataplane_testkit::{Backend, SnapshotBuilder};
 use http::Method;
 use ir::Snapshot;
@@ -19,12 +20,13 @@ use ir::ai::{
 };
 use ir::cluster::ClusterProtocol;
 use ir::http_route::{TextMatch, ValueMatch};
+use ir::policy::SecurityPolicy;
 use ir::wasm::{WasmPlugin, WasmSource};
 use serde_json::{Value, json};
 
 use crate::ai::service_at;
 use crate::binary::Binary;
-use crate::support::at;
+use crate::support::{Gateway, at};
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 
@@ -323,6 +325,66 @@ fn near_misses_say_why() {
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
+}
+
+#[tokio::test]
+async fn a_backend_whose_policy_refuses_the_client_says_so_as_traffic_does() {
+    let backend = Backend::http1("b").await;
+    let port = free_port();
+    let denies = |key: &str| {
+        let mut denying = cluster(key, ClusterProtocol::Http, &[backend.address()]);
+        denying.security_policy = Some(Arc::new(SecurityPolicy {
+            deny_cidrs: vec!["127.0.0.0/8".to_owned()],
+            rate_limits: vec![rate_limit("few", 1000, Duration::from_secs(1))],
+            ..SecurityPolicy::default()
+        }));
+        denying
+    };
+    let targets = [("shop/one:80", 1), ("shop/two:80", 1), ("shop/off:80", 0)];
+    let mut all = http_route("shop/all", "shop.test", "/all", &targets);
+    all.listeners = vec!["infra/gw/http".into()];
+    let mut some = http_route("shop/some", "shop.test", "/some", &[targets[0], targets[2]]);
+    some.listeners = all.listeners.clone();
+    some.rules[0].backends[1].weight = 1;
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .add_cluster(denies("shop/one:80"))
+        .add_cluster(denies("shop/two:80"))
+        .cluster("shop/off:80", &[backend.address()])
+        .http_route(all)
+        .http_route(some)
+        .build();
+    let url = format!("http://shop.test:{port}/all");
+    let refused = told(&snapshot, &url);
+    assert_eq!(
+        (&refused["answer"]["status"], &refused["answer"]["reason"]),
+        (&json!(403), &json!("address_denied"))
+    );
+    let row = &refused["backends"][0];
+    let fault = row["fault"].as_str().unwrap();
+    assert!(fault.contains("SecurityPolicy"), "{fault}");
+    assert_eq!(row["policies"]["rate_limits"][0]["name"], "few");
+    assert_eq!(refused["backends"][2]["fault"], Value::Null);
+    let text = as_text(&refused);
+    assert!(text.contains("  policy     address_lists: true"), "{text}");
+
+    let url = format!("http://shop.test:{port}/some");
+    assert_eq!(told(&snapshot, &url)["answer"], Value::Null);
+    let elsewhere = Asked {
+        head: Head {
+            client: Some([10, 0, 0, 1].into()),
+            ..Head::default()
+        },
+        ..asked(&format!("http://shop.test:{port}/all"))
+    };
+    let let_in = of_snapshot(snapshot.clone(), elsewhere).unwrap();
+    assert_eq!(let_in["answer"], Value::Null);
+    assert_eq!(let_in["backends"][0]["fault"], Value::Null);
+
+    let _gateway = Gateway::serving(&snapshot).await;
+    let met = http1::get(at(port), "shop.test", "/all").await.unwrap();
+    assert_eq!(met.status, 403);
+    assert!(met.text().contains("address_denied"), "{}", met.text());
 }
 
 #[test]

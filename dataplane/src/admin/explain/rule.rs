@@ -2,12 +2,13 @@
 //!
 //! Reads the compiled rule for what is in effect and the snapshot for what was written.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dataplane_config::{
-    Backend, ClusterConfig, Configured, ListenerConfig, RequestFilter, Rule, RuntimeConfig,
-    StreamRule,
+    Backend, ClusterConfig, Configured, Limiter, Limits, ListenerConfig, RequestFilter, Rule,
+    RuntimeConfig, StreamRule,
 };
 use dataplane_http::explain::call;
 use dataplane_route::table::{RouteKind, Source};
@@ -172,19 +173,16 @@ pub(super) fn policies(listener: Option<&ListenerConfig>, rule: &Rule) -> Value 
         .map(|it| &it.limits)
         .into_iter()
         .chain([&rule.limits]);
-    let limits: Vec<Value> = limits
-        .flat_map(|limits| limits.early.iter().chain(&*limits.late))
-        .map(|limiter| json!({ "name": limiter.name(), "of": limiter.scope() }))
-        .collect();
+    let limits = rate_limits(limits);
     put("rate_limits", (!limits.is_empty()).then(|| limits.into()));
     Value::Object(set)
 }
 
-/// Where requests go, with what each backend and its endpoints are like now.
-pub(super) fn backends(config: &RuntimeConfig, rule: &Rule, now: Instant) -> Value {
+/// Where requests of `client` go, with what each backend and its endpoints are like now.
+pub(super) fn backends(config: &RuntimeConfig, rule: &Rule, client: IpAddr, now: Instant) -> Value {
     let total: u64 = rule.backends.iter().map(|it| u64::from(it.weight)).sum();
     let rows = rule.backends.iter().map(|backend| {
-        let mut row = cluster(config, &backend.cluster_keys, now);
+        let mut row = cluster(config, &backend.cluster_keys, client, now);
         row["target"] = (*backend.display).into();
         row["weight"] = backend.weight.into();
         row["share_percent"] = percent(backend.weight, total).into();
@@ -195,16 +193,16 @@ pub(super) fn backends(config: &RuntimeConfig, rule: &Rule, now: Instant) -> Val
 }
 
 /// The same for connections of bytes.
-pub(super) fn stream_backends(config: &RuntimeConfig, rule: &StreamRule) -> Value {
+pub(super) fn stream_backends(config: &RuntimeConfig, rule: &StreamRule, client: IpAddr) -> Value {
     let rows = rule.backends.iter().map(|backend| {
-        let mut row = cluster(config, &backend.cluster_keys, Instant::now());
+        let mut row = cluster(config, &backend.cluster_keys, client, Instant::now());
         row["target"] = (*backend.display).into();
         row
     });
     rows.collect()
 }
 
-fn cluster(config: &RuntimeConfig, keys: &[Arc<str>], now: Instant) -> Value {
+fn cluster(config: &RuntimeConfig, keys: &[Arc<str>], client: IpAddr, now: Instant) -> Value {
     let Some(found) = config.cluster_by_keys(keys) else {
         return json!({ "cluster": null, "fault": "it does not exist or may not be referred to" });
     };
@@ -227,6 +225,9 @@ fn cluster(config: &RuntimeConfig, keys: &[Arc<str>], now: Instant) -> Value {
     let used = used.filter(|it| cluster.uses(it, now)).count();
     let fault = match &found.ai {
         _ if found.tls.is_refused() => Some("it asks for TLS, and nothing says whom to trust"),
+        _ if refuses(found, client) => {
+            Some("the SecurityPolicy of this backend refuses the client")
+        }
         Some(ai) if ai.service.is_err() => Some("it is an AI service that cannot be used"),
         Some(_) => None,
         None if used == 0 => Some("no endpoint of it can be used"),
@@ -235,11 +236,48 @@ fn cluster(config: &RuntimeConfig, keys: &[Arc<str>], now: Instant) -> Value {
     json!({
         "cluster": &**cluster.key(),
         "protocol": format!("{:?}", cluster.protocol()),
+        "policies": cluster_policies(found),
         "ai_service": ai::told(found),
         "endpoints": endpoints,
         "endpoints_used": used,
         "fault": fault,
     })
+}
+
+/// Its lists of addresses do not let the client in.
+fn refuses(cluster: &ClusterConfig, client: IpAddr) -> bool {
+    let lists = cluster.access.as_ref();
+    lists.is_some_and(|lists| !lists.admit(client))
+}
+
+/// What holds for a cluster whichever route leads to it.
+fn cluster_policies(found: &ClusterConfig) -> Value {
+    let mut set = serde_json::Map::new();
+    let flags = [
+        ("address_lists", found.access.is_some()),
+        ("session_persistence", found.session.is_some()),
+        ("circuit_breaker", found.breaker.is_some()),
+    ];
+    for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
+        set.insert((*name).to_owned(), true.into());
+    }
+    if let Some(allowance) = found.retry_allowance {
+        let percent = allowance.ratio_percent;
+        set.insert("retry_budget_percent".to_owned(), percent.into());
+    }
+    let limits = rate_limits([&found.limits]);
+    if !limits.is_empty() {
+        set.insert("rate_limits".to_owned(), limits.into());
+    }
+    Value::Object(set)
+}
+
+fn rate_limits<'a>(limits: impl IntoIterator<Item = &'a Limits>) -> Vec<Value> {
+    let limiters = limits
+        .into_iter()
+        .flat_map(|limits| limits.early.iter().chain(&*limits.late));
+    let row = |it: &Arc<Limiter>| json!({ "name": it.name(), "of": it.scope() });
+    limiters.map(row).collect()
 }
 
 fn percent(weight: u32, total: u64) -> f64 {
@@ -259,6 +297,7 @@ fn told(status: Option<u16>, reason: &str, detail: &str) -> Value {
 pub(super) fn answer(
     config: &RuntimeConfig,
     rule: &Rule,
+    client: IpAddr,
     method: &str,
     target: &str,
 ) -> Option<Value> {
@@ -295,6 +334,13 @@ pub(super) fn answer(
     if found.iter().all(is_invalid) {
         let detail = "no backend of the rule can be used";
         return Some(told(Some(500), "invalid_backend", detail));
+    }
+    if found
+        .iter()
+        .all(|it| it.is_some_and(|it| refuses(it, client)))
+    {
+        let detail = "the SecurityPolicy of each backend refuses the client";
+        return Some(told(Some(403), "address_denied", detail));
     }
     let found: Vec<_> = found.into_iter().flatten().collect();
     if let Some(answer) = of_ai_services(rule, &found, method, target) {

@@ -164,6 +164,9 @@ fn backends(out: &mut String, told: &Value) {
             let _ = write!(shown, ": {}", text(&backend["fault"]));
         }
         line(out, "backend", &shown);
+        for (name, value) in backend["policies"].as_object().into_iter().flatten() {
+            line(out, "  policy", &format!("{name}: {}", text(value)));
+        }
         ai_service(out, &backend["ai_service"]);
         for endpoint in list(&backend["endpoints"]) {
             let (address, state) = (text(&endpoint["address"]), text(&endpoint["state"]));
