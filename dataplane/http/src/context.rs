@@ -16,11 +16,13 @@ use dataplane_telemetry::Reason;
 use dataplane_telemetry::trace::Active;
 use dataplane_upstream::{Endpoint, Outcome};
 use http::StatusCode;
+use http::uri::PathAndQuery;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::forwarded::{Front, Scheme};
+use crate::h1::Authority;
 use crate::mirror;
 use crate::plugins::Running;
 use crate::retry_policy::Policy;
@@ -39,6 +41,8 @@ pub(crate) struct Context<'c> {
     pub(crate) front: Front,
     pub(crate) listener: Option<&'c ListenerConfig>,
     pub(crate) rule: Option<&'c Rule>,
+    /// What was asked for, once something of it was changed.
+    pub(crate) asked: Option<Box<AskedFor>>,
     /// Bytes of the path that a prefix match covered, for prefix rewrites.
     pub(crate) prefix_len: Option<usize>,
     /// What the request said about its origin, where a filter wants to know.
@@ -94,6 +98,13 @@ pub(crate) struct Context<'c> {
     pub(crate) reason: Reason,
 }
 
+/// Whom and what a request asked for, as the client sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct AskedFor {
+    pub(crate) authority: Authority,
+    pub(crate) target: PathAndQuery,
+}
+
 /// What one limit of rate said.
 #[derive(Debug)]
 pub(crate) struct Rated<'c> {
@@ -135,6 +146,7 @@ impl<'c> Context<'c> {
             started: Instant::now(),
             listener: None,
             rule: None,
+            asked: None,
             prefix_len: None,
             cors: None,
             response_edits: Vec::new(),
@@ -165,6 +177,16 @@ impl<'c> Context<'c> {
             status: None,
             reason: Reason::Ok,
         }
+    }
+
+    /// Keeps what a request asks for that is changed, unless that happened before.
+    pub(crate) fn keep_asked(&mut self, authority: &Authority, target: &PathAndQuery) {
+        self.asked.get_or_insert_with(|| {
+            Box::new(AskedFor {
+                authority: authority.clone(),
+                target: target.clone(),
+            })
+        });
     }
 
     /// How long it has run, as it is kept for the record; never 0.

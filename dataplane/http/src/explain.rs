@@ -117,7 +117,7 @@ pub fn explain<'c>(
     };
     let mut ctx = Context::new(config, arrival);
     let found = phase::route::listener(&mut ctx, &request, arrival)
-        .and_then(|| phase::path::normalise(&ctx, &mut request, arrival));
+        .and_then(|| phase::path::normalise(&mut ctx, &mut request, arrival));
     explanation.listener = ctx.listener;
     explanation.host = phase::route::view(&request).host.to_owned();
     explanation.target = request.target.to_string();

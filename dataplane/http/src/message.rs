@@ -144,11 +144,15 @@ impl Request {
         })
     }
 
-    /// Brings the path into its normal form; nothing is copied when it has it already.
-    pub(crate) fn normalise(&mut self, rules: path::Rules) -> Result<(), Refusal> {
+    /// Brings the path into its normal form, and gives what was in its place; nothing is copied when it
+    /// has it already.
+    pub(crate) fn normalise(
+        &mut self,
+        rules: path::Rules,
+    ) -> Result<Option<PathAndQuery>, Refusal> {
         // Of OPTIONS, the only one without a slash.
         if self.target == "*" {
-            return Ok(());
+            return Ok(None);
         }
         let normal = path::normalise(self.target.path(), rules);
         let normal = normal.map_err(|error| {
@@ -158,15 +162,15 @@ impl Request {
             })
         })?;
         let Cow::Owned(mut path) = normal else {
-            return Ok(());
+            return Ok(None);
         };
         if let Some(query) = self.target.query() {
             path.push('?');
             path.push_str(query);
         }
-        self.target = PathAndQuery::from_maybe_shared(Bytes::from(path))
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(path))
             .map_err(|_| Refusal::bad_request("the path is not valid"))?;
-        Ok(())
+        Ok(Some(std::mem::replace(&mut self.target, path)))
     }
 
     /// True when the request is a gRPC call.

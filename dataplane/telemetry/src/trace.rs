@@ -240,8 +240,6 @@ pub struct Active {
     pub state: String,
     /// In which forms backends are told.
     pub forms: Forms,
-    /// Path and query as they came, before filters.
-    pub target: String,
     /// The part of the path that the rule asks for.
     pub http_route: Option<String>,
     /// Its attempts so far, the last one perhaps not ended.

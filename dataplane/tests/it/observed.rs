@@ -17,7 +17,9 @@ use dataplane_testkit::{
 };
 use futures_util::future::join_all;
 use http::Request;
+use ir::Filter;
 use ir::cluster::ClusterProtocol;
+use ir::filter::{PathEdit, Rewrite};
 use ir::listener::ListenerProtocol;
 use ir::stream_route::StreamKind;
 use serde_json::Value;
@@ -253,6 +255,56 @@ async fn a_full_disk_a_pipe_nobody_reads_a_gone_collector_and_10_000_scrapes_cos
     let sinks = ["/dev/full", pipe.to_str().unwrap(), "otlp"];
     let scrapes = SCRAPES.div_ceil(sinks.len() * AT_ONCE) * AT_ONCE;
     join_all(sinks.map(|sink| nothing_is_lost(sink, scrapes))).await;
+}
+
+#[tokio::test]
+async fn host_and_path_are_told_as_the_client_sent_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let backend = Backend::http1("b").await;
+    let collector = Collector::start().await;
+    let port = free_port();
+    let snapshot = shop(port, &backend, |route| {
+        route.rules[0].filters = vec![Filter::Rewrite(Rewrite {
+            hostname: Some("inside.example".into()),
+            path: Some(PathEdit::Prefix("/v2".to_owned())),
+        })];
+    });
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.access_log = Some(access_log::Settings {
+            sink: Sink::File(path.clone()),
+            ..access_log::Settings::default()
+        });
+        bootstrap.traces = Some(traces::settings(&collector, Protocol::Http));
+    })
+    .await;
+    let answer = http1::get(at(port), "shop.example", "/%73hop/cart?x=1").await;
+    let seen = answer.unwrap().json();
+    assert_eq!(
+        (&seen["path"], &seen["headers"]["host"][0]),
+        (&"/v2/cart".into(), &"inside.example".into())
+    );
+    let spans = traces::spans(&collector, 2).await;
+    let [client, server] = &spans[..] else {
+        panic!("{spans:?}")
+    };
+    assert_eq!(server.attributes["url.path"], "/%73hop/cart");
+    assert_eq!(server.attributes["server.address"], "shop.example");
+    assert_eq!(
+        client.attributes["url.full"],
+        "http://inside.example/v2/cart?x=1"
+    );
+    assert!(gateway.stopped().await);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line: Value = serde_json::from_str(text.trim_end()).unwrap();
+    for (field, value) in [
+        ("host", "shop.example"),
+        ("path", "/%73hop/cart?x=1"),
+        ("upstream_host", "inside.example"),
+        ("upstream_path", "/v2/cart?x=1"),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
 }
 
 #[tokio::test]

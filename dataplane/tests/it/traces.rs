@@ -76,7 +76,7 @@ fn told(response: &Response, name: &str) -> String {
         .join("|")
 }
 
-async fn spans(collector: &Collector, count: usize) -> Vec<Span> {
+pub(crate) async fn spans(collector: &Collector, count: usize) -> Vec<Span> {
     eventually("the spans arrive", || {
         let spans = collector.spans();
         (spans.len() >= count).then_some(spans)

@@ -155,7 +155,8 @@ fn note_copy(mirror: &Mirror, ctx: &mut Context<'_>, request: &Request, worker: 
 }
 
 /// Changes host and path; `None` when the outcome would be no legal request.
-fn rewritten(rewrite: &Rewrite, ctx: &Context<'_>, request: &mut Request) -> Option<()> {
+fn rewritten(rewrite: &Rewrite, ctx: &mut Context<'_>, request: &mut Request) -> Option<()> {
+    ctx.keep_asked(&request.authority, &request.target);
     if let Some(host) = rewrite.host() {
         request.authority = Authority::parse(Bytes::copy_from_slice(host.as_bytes())).ok()?;
     }

@@ -62,6 +62,9 @@ pub(crate) fn record(
     let was_dialled = !ctx.connect_time.is_zero();
     let span = |us: u32| (us > 0).then(|| Duration::from_micros(us.into()));
     let gen_ai = ctx.ai.as_deref().map(gen_ai);
+    let forwarded = (request.authority.as_str(), request.target.as_str());
+    let asked = ctx.asked.as_deref();
+    let asked = asked.map_or(forwarded, |it| (it.authority.as_str(), it.target.as_str()));
     let record = Record {
         timestamp: SystemTime::now() - latency,
         latency,
@@ -70,8 +73,10 @@ pub(crate) fn record(
         client_port: arrival.client.port(),
         scheme: ctx.scheme(arrival).as_str(),
         method: request.method.as_str(),
-        host: request.authority.as_str().as_bytes(),
-        path: request.target.as_str().as_bytes(),
+        host: asked.0.as_bytes(),
+        path: asked.1.as_bytes(),
+        upstream_host: forwarded.0.as_bytes(),
+        upstream_path: forwarded.1.as_bytes(),
         protocol: protocol(request.version),
         status,
         bytes_received: received,

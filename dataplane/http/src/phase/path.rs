@@ -18,7 +18,7 @@ use crate::phase::Step;
 use crate::reply::Reply;
 
 /// Normalises the path, refuses it, or sends the client to the normal form.
-pub(crate) fn normalise(ctx: &Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
+pub(crate) fn normalise(ctx: &mut Context<'_>, request: &mut Request, arrival: &Arrival) -> Step {
     let Some(listener) = ctx.listener else {
         return Step::Continue;
     };
@@ -33,7 +33,12 @@ pub(crate) fn normalise(ctx: &Context<'_>, request: &mut Request, arrival: &Arri
         escaped_slash,
         merge_slashes: listener.merge_slashes,
     };
-    match request.normalise(rules) {
+    let normalised = request.normalise(rules).map(|before| {
+        if let Some(before) = before {
+            ctx.keep_asked(&request.authority, &before);
+        }
+    });
+    match normalised {
         Ok(()) if redirects => Step::reply(redirected(request, ctx.scheme(arrival))),
         Ok(()) => Step::Continue,
         Err(refusal) => Step::reply(Reply::with_detail(

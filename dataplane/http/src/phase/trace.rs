@@ -48,7 +48,7 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
     if recorded.is_none() && watchers.is_empty() {
         return;
     }
-    let kept = recorded.unwrap_or_else(|| unrecorded(request));
+    let kept = recorded.unwrap_or_else(unrecorded);
     let mut kept = Box::new(Active { watchers, ..kept });
     kept.note(ctx.started.elapsed(), "routed", || routed(ctx));
     ctx.trace = Some(kept);
@@ -78,7 +78,7 @@ fn routed(ctx: &Context<'_>) -> String {
 }
 
 /// What is kept of a request that is only watched.
-fn unrecorded(request: &Request) -> Active {
+fn unrecorded() -> Active {
     Active {
         is_exported: false,
         watchers: Vec::new(),
@@ -88,7 +88,6 @@ fn unrecorded(request: &Request) -> Active {
         parent: None,
         state: String::new(),
         forms: Forms::default(),
-        target: request.target.as_str().to_owned(),
         http_route: None,
         attempts: Vec::new(),
     }
@@ -149,7 +148,6 @@ fn recorded(
         parent: remote.parent.map(|parent| parent.span_id),
         state,
         forms,
-        target: request.target.as_str().to_owned(),
         http_route: http_route.map(str::to_owned),
         attempts: Vec::new(),
     })

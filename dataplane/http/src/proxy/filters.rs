@@ -75,6 +75,7 @@ pub(super) async fn plugged(
     if phase::plugin::names(ctx, place).is_empty() {
         return Step::Continue;
     }
+    ctx.keep_asked(&request.authority, &request.target);
     // Boxed, because most requests meet no plugin and shall not carry the room for it.
     let showing = phase::plugin::on_request(worker, arrival, ctx, request, place);
     match Box::pin(showing).await {

@@ -54,6 +54,10 @@ pub struct Record<'a> {
     pub host: &'a [u8],
     /// Path with query, as sent.
     pub path: &'a [u8],
+    /// The host that backends are told, which filters and plugins may change.
+    pub upstream_host: &'a [u8],
+    /// The path with query that backends are told.
+    pub upstream_path: &'a [u8],
     /// `HTTP/1.1` and the like.
     pub protocol: &'a str,
     /// The status sent, 0 when none was.
@@ -103,6 +107,8 @@ impl Record<'_> {
             method: "",
             host: b"",
             path: b"",
+            upstream_host: b"",
+            upstream_path: b"",
             protocol: "HTTP/1.1",
             status: 0,
             bytes_received: 0,
@@ -186,6 +192,7 @@ impl JsonFormat {
             &record.destination,
             record.snapshot_version,
         );
+        write_rewritten(out, record);
         write_tls(out, record.tls_version, record.sni);
         if let Some((trace, span)) = record.trace {
             out.extend_from_slice(b",\"trace_id\":\"");
@@ -250,6 +257,19 @@ fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
     }
     plain(out, b",\"reason\":\"", record.reason.as_str());
     plain(out, b",\"response_flags\":\"", record.reason.flag());
+}
+
+/// Host and path, where the backend was told other ones than the client asked for.
+fn write_rewritten(out: &mut Vec<u8>, record: &Record<'_>) {
+    if record.destination.attempts == 0 {
+        return;
+    }
+    if record.upstream_host != record.host {
+        text(out, b",\"upstream_host\":\"", record.upstream_host);
+    }
+    if record.upstream_path != record.path {
+        text(out, b",\"upstream_path\":\"", record.upstream_path);
+    }
 }
 
 fn write_attempts(out: &mut Vec<u8>, record: &Destination<'_>) {

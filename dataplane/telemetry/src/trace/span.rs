@@ -69,10 +69,8 @@ impl Maker<'_> {
         let mut attributes = Attributes(Vec::with_capacity(28));
         attributes.method(record.method);
         attributes.text("url.scheme", record.scheme);
-        let (path, query) = active
-            .target
-            .split_once('?')
-            .unwrap_or((&active.target, ""));
+        let target = String::from_utf8_lossy(record.path);
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         attributes.text("url.path", path);
         attributes.text("url.query", &redacted(query));
         let host = String::from_utf8_lossy(record.host);
@@ -137,8 +135,8 @@ impl Maker<'_> {
         let mut attributes = Attributes(Vec::with_capacity(16));
         attributes.method(record.method);
         let scheme = if attempt.is_tls { "https" } else { "http" };
-        let mut host = String::from_utf8_lossy(record.host);
-        let mut path = String::from_utf8_lossy(record.path);
+        let mut host = String::from_utf8_lossy(record.upstream_host);
+        let mut path = String::from_utf8_lossy(record.upstream_path);
         // Providers have hosts and paths of their own.
         let model = attempt.model.as_deref();
         if let Some(model) = model {

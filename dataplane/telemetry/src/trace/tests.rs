@@ -46,7 +46,6 @@ pub(super) fn active() -> Active {
         parent: None,
         state: String::new(),
         forms: Forms::default(),
-        target: "/".to_owned(),
         http_route: None,
         attempts: Vec::new(),
     }

@@ -232,7 +232,7 @@ impl Active {
             "began": began.unwrap_or_default(),
             "method": cut(record.method),
             "host": bytes(record.host),
-            "path": cut(&without_values(&self.target)),
+            "path": cut(&without_values(&String::from_utf8_lossy(record.path))),
             "protocol": record.protocol,
             "client": record.client_ip.to_string(),
             "listener": record.listener,

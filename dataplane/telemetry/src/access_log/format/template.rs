@@ -178,6 +178,8 @@ variables! {
     Backend "BACKEND" [];
     UpstreamAddr "UPSTREAM_ADDR" [];
     UpstreamConnectTimeMs "UPSTREAM_CONNECT_TIME_MS" [];
+    UpstreamHost "UPSTREAM_HOST" [];
+    UpstreamPath "UPSTREAM_PATH" [];
     Status "STATUS" [];
     LatencyMs "LATENCY_MS" [];
     RequestTime "REQUEST_TIME" [];
@@ -355,6 +357,9 @@ fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>) {
             out.push(b' ');
             text(out, record.protocol.as_bytes());
         }
+        V::UpstreamHost | V::UpstreamPath if record.destination.attempts == 0 => {}
+        V::UpstreamHost => text(out, record.upstream_host),
+        V::UpstreamPath => text(out, record.upstream_path),
         V::RequestId => text(out, record.request_id),
         V::Referer => text(out, record.referer),
         V::UserAgent => text(out, record.user_agent),

@@ -18,6 +18,8 @@ pub(in crate::access_log::format) fn full() -> Record<'static> {
         method: "GET",
         host: b"shop.example",
         path: b"/cart?item=1",
+        upstream_host: b"shop.example",
+        upstream_path: b"/cart?item=1",
         protocol: "HTTP/1.1",
         status: 200,
         bytes_received: 310,

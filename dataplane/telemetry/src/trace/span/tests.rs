@@ -18,7 +18,9 @@ fn record() -> Record<'static> {
         scheme: "https",
         method: "GET",
         host: b"shop.example:8443",
-        path: b"/v2/items?sig=abc&q=1",
+        path: b"/items?sig=abc&q=1",
+        upstream_host: b"items.internal:8443",
+        upstream_path: b"/v2/items?sig=abc&q=1",
         protocol: "HTTP/2.0",
         status: 200,
         destination: Destination {
@@ -73,7 +75,6 @@ fn active(attempts: Vec<Attempt>) -> Active {
         parent: Some(0x67),
         state: "vendor=1".to_owned(),
         forms: Forms::default(),
-        target: "/items?sig=abc&q=1".to_owned(),
         http_route: Some("/items".to_owned()),
         attempts,
     }
@@ -161,9 +162,9 @@ fn a_request_with_two_attempts_is_three_spans() {
             ("error.type", "503"),
             (
                 "url.full",
-                "http://shop.example:8443/v2/items?sig=REDACTED&q=1"
+                "http://items.internal:8443/v2/items?sig=REDACTED&q=1"
             ),
-            ("server.address", "shop.example"),
+            ("server.address", "items.internal"),
             ("server.port", "8443"),
             ("network.peer.address", "10.0.0.1"),
             ("network.peer.port", "8080"),
@@ -385,11 +386,12 @@ fn what_clients_and_providers_say_is_cut() {
         gen_ai: Some(&call),
         host: long.as_bytes(),
         path: long.as_bytes(),
+        upstream_host: long.as_bytes(),
+        upstream_path: long.as_bytes(),
         user_agent: long.as_bytes(),
         ..record()
     };
     let asked = Active {
-        target: long.clone(),
         http_route: Some(long.clone()),
         ..active(vec![attempt(200, None), asking(&long, &long, &long, 200)])
     };

@@ -22,7 +22,8 @@ fn record() -> Record<'static> {
         client_ip: [203, 0, 113, 9].into(),
         method: "GET",
         host: b"shop.example",
-        path: b"/rewritten?token=s3cr3t",
+        path: b"/cart/1?token=s3cr3t&s3cr3t",
+        upstream_path: b"/rewritten?token=s3cr3t",
         status: 503,
         destination: Destination {
             route: Some("Http/shop/cart"),
@@ -92,7 +93,6 @@ async fn a_request_is_shown_step_by_step_and_without_values() {
     let watchers = tracer.who_wants(&seen(&|_| Vec::new()));
     assert_eq!(watchers.len(), 1);
     let mut active = Active {
-        target: "/cart/1?token=s3cr3t&s3cr3t".to_owned(),
         is_exported: false,
         watchers,
         ..active()

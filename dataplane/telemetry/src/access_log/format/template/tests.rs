@@ -28,6 +28,8 @@ fn record() -> Record<'static> {
     };
     Record {
         scheme: "https",
+        upstream_host: b"cart.internal",
+        upstream_path: b"/v2?item=1",
         status: 503,
         bytes_sent: 99,
         destination: Destination {
@@ -76,6 +78,8 @@ const VALUES: &[(&str, &str)] = &[
     ("BACKEND", "shop/cart:80"),
     ("UPSTREAM_ADDR", "[::1]:8080"),
     ("UPSTREAM_CONNECT_TIME_MS", "0.090"),
+    ("UPSTREAM_HOST", "cart.internal"),
+    ("UPSTREAM_PATH", "/v2?item=1"),
     ("STATUS", "503"),
     ("LATENCY_MS", "12.345"),
     ("REQUEST_TIME", "0.012"),
