@@ -12,11 +12,11 @@ use dataplane_ai::token::Usage;
 use dataplane_config::{Backend, ClusterConfig, Limiter, ListenerConfig, Rule, RuntimeConfig};
 use dataplane_resilience::circuit_breaker::{Breaker, Pass};
 use dataplane_route::filter::cors::Asked;
-use dataplane_telemetry::Reason;
 use dataplane_telemetry::trace::Active;
+use dataplane_telemetry::{GrpcStatus, Reason};
 use dataplane_upstream::{Endpoint, Outcome};
-use http::StatusCode;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::Arrival;
@@ -95,6 +95,10 @@ pub(crate) struct Context<'c> {
     /// The call to an AI service that it was; most are none.
     pub(crate) ai: Option<Box<AiCall>>,
     pub(crate) status: Option<StatusCode>,
+    /// It is a call over gRPC and came as far as a backend may be asked.
+    pub(crate) is_grpc: bool,
+    /// What the client was told of the end of a call over gRPC.
+    pub(crate) grpc_status: Option<GrpcStatus>,
     pub(crate) reason: Reason,
 }
 
@@ -175,6 +179,8 @@ impl<'c> Context<'c> {
             trace: None,
             ai: None,
             status: None,
+            is_grpc: false,
+            grpc_status: None,
             reason: Reason::Ok,
         }
     }
@@ -187,6 +193,13 @@ impl<'c> Context<'c> {
                 target: target.clone(),
             })
         });
+    }
+
+    /// Notes what a head or trailers say of the end of a call over gRPC.
+    pub(crate) fn note_grpc(&mut self, headers: &HeaderMap) {
+        if let Some(value) = headers.get("grpc-status") {
+            self.grpc_status = Some(GrpcStatus::read(value.as_bytes()));
+        }
     }
 
     /// How long it has run, as it is kept for the record; never 0.

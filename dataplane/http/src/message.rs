@@ -180,11 +180,13 @@ impl Request {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     }
 
-    /// How long the caller of a gRPC method waits for it.
+    /// True when the request is a gRPC call as gRPC over HTTP/2 has it.
+    pub(crate) fn is_grpc_over_http2(&self) -> bool {
+        self.method == Method::POST && self.version == Version::HTTP_2 && self.is_grpc()
+    }
+
+    /// How long the caller of a gRPC method waits for it; asked of gRPC calls alone.
     pub(crate) fn grpc_timeout(&self) -> Option<Duration> {
-        if self.method != Method::POST || self.version != Version::HTTP_2 || !self.is_grpc() {
-            return None;
-        }
         grpc_timeout(self.headers.get("grpc-timeout")?.as_bytes())
     }
 

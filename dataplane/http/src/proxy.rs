@@ -181,6 +181,7 @@ async fn run(
     }
     let bytes_max = body_bytes_max(worker, rule);
     body.limit(bytes_max);
+    ctx.is_grpc = request.is_grpc_over_http2();
     let watch = watch(worker, ctx, rule, request);
     let waiting = Waiting {
         client: responder.connection(),
@@ -305,7 +306,7 @@ async fn rated(
 
 /// The deadlines of a request: the route's, and what a gRPC call says about itself.
 fn watch(worker: &Worker, ctx: &Context<'_>, rule: &Rule, request: &Request) -> Watch {
-    let call = request.grpc_timeout();
+    let call = call_timeout(ctx, request);
     let limit = match (rule.settings.request_timeout, call) {
         (Some(rule), Some(call)) => Some(rule.min(call)),
         (rule, call) => rule.or(call),
@@ -317,6 +318,11 @@ fn watch(worker: &Worker, ctx: &Context<'_>, rule: &Rule, request: &Request) -> 
         _ => Instant::now(),
     };
     Watch::new(&worker.settings, now, due.map(Instant::from_std), is_told)
+}
+
+/// How long the caller waits, where that is a call over gRPC.
+fn call_timeout(ctx: &Context<'_>, request: &Request) -> Option<Duration> {
+    ctx.is_grpc.then(|| request.grpc_timeout()).flatten()
 }
 
 /// What a request waits under: its deadlines, and a client that may go.
@@ -513,7 +519,7 @@ fn limit_of(ctx: &Context<'_>, request: &Request, reason: Reason) -> Option<Dura
         Reason::RequestTimeout => rule
             .settings
             .request_timeout
-            .filter(|limit| request.grpc_timeout().is_none_or(|call| *limit <= call)),
+            .filter(|limit| call_timeout(ctx, request).is_none_or(|call| *limit <= call)),
         _ => None,
     }
 }
@@ -596,6 +602,9 @@ async fn answer(
     stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
     phase::plugin::response_sent(ctx, &response);
+    if request.is_grpc() {
+        ctx.note_grpc(&response.headers);
+    }
     responder.head(&mut response)?;
     let sending = async {
         if response.body != BodyLength::None && !body.is_empty() {

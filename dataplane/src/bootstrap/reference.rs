@@ -89,7 +89,7 @@ const METRICS_INTRODUCTION: &str = "\
 With `?former_names=true` every family is repeated under `nantian_gw_dataplane_`, which dashboards for the earlier data plane may ask for; it doubles the series.
 Label values come from the configuration or from fixed lists, never from a request.
 
-Series have a budget: a route costs nothing until its first request, then 15 series, and one more for each further class and code of status: 20 with three classes and four codes, and never more than 16 codes for each worker thread.
+Series have a budget: a route costs nothing until its first request, then 15 series, and one more for each further class and code of status: 20 with three classes and four codes, and never more than 16 codes for each worker thread; calls over gRPC have one more for each code of gRPC.
 A backend costs nothing until it is asked for something, then 3 and one for each endpoint.
 So 5,000 routes in use with a backend each come to fewer than 100,000 series.
 What happens only seldom, such as a retry, has a series from the first time on; the series of a route, listener or backend end with it.

@@ -23,6 +23,7 @@ pub use sink::{Rotation, Sink};
 
 use format::{Facts, JsonFormat};
 
+use crate::grpc_status::GrpcStatus;
 use crate::metrics::AccessLogMetrics;
 use crate::queue::{Chunk, Limits, Queue};
 use crate::reason::Reason;
@@ -203,7 +204,7 @@ struct Local {
 impl Writer {
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
-        if self.takes(record.status, record.reason, None) {
+        if self.takes(record.status, record.reason, record.grpc_status, None) {
             self.write_taken(record, None);
         }
     }
@@ -212,8 +213,15 @@ impl Writer {
     /// request's route says. Asked once, so that no record is made in vain.
     ///
     /// An answer that broke off has the status with which it began.
-    pub fn takes(&self, status: u16, reason: Reason, own: Option<&Override>) -> bool {
-        self.samples(status >= 500 || reason.is_fault(), own)
+    pub fn takes(
+        &self,
+        status: u16,
+        reason: Reason,
+        grpc_status: Option<GrpcStatus>,
+        own: Option<&Override>,
+    ) -> bool {
+        let is_fault = reason.is_fault() || grpc_status.is_some_and(GrpcStatus::is_fault);
+        self.samples(status >= 500 || is_fault, own)
     }
 
     /// Adds the line of a request of which [`Self::takes`] said so. Never waits.

@@ -11,6 +11,8 @@ pub mod log;
 pub mod metrics;
 pub mod trace_context;
 mod queue;
+mod grpc_status;
 pub mod reason;
 
+pub use grpc_status::GrpcStatus;
 pub use reason::{Reason, Side};

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use dataplane_telemetry::access_log::{self, Sink};
 use dataplane_telemetry::otlp::Protocol;
 use dataplane_testkit::backend::{Kind, Script};
+use dataplane_testkit::client::grpc;
 use dataplane_testkit::client::http1::{self, Http1Client};
+use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::collector::Collector;
 use dataplane_testkit::snapshot::{cluster, free_port, listener, stream_route};
 use dataplane_testkit::{
@@ -255,6 +257,65 @@ async fn a_full_disk_a_pipe_nobody_reads_a_gone_collector_and_10_000_scrapes_cos
     let sinks = ["/dev/full", pipe.to_str().unwrap(), "otlp"];
     let scrapes = SCRAPES.div_ceil(sinks.len() * AT_ONCE) * AT_ONCE;
     join_all(sinks.map(|sink| nothing_is_lost(sink, scrapes))).await;
+}
+
+#[tokio::test]
+async fn calls_over_grpc_are_told_by_their_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let backend = Backend::start("g", Kind::Grpc).await;
+    let collector = Collector::start().await;
+    let port = free_port();
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .grpc("shop/g", "", "demo.Echo", "shop/g:50051")
+        .grpc("shop/none", "", "demo.None", "shop/none:50051")
+        .h2c_cluster("shop/g:50051", &[backend.address()])
+        .h2c_cluster("shop/none:50051", &[])
+        .build();
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.access_log = Some(access_log::Settings {
+            sink: Sink::File(path.clone()),
+            sample_rate: 0.0,
+            ..access_log::Settings::default()
+        });
+        bootstrap.traces = Some(traces::settings(&collector, Protocol::Http));
+    })
+    .await;
+    let client = Http2Client::connect(at(port)).await.unwrap();
+    // In trailers and in a head of the backend, and our own with a route and without one.
+    for (call, want, code) in [
+        ("/demo.Echo/Say", "", 0),
+        ("/demo.Echo/Say", "grpc_status=5", 5),
+        ("/demo.Echo/Say", "grpc_status=13", 13),
+        ("/demo.None/Say", "", 14),
+        ("/demo.Other/Say", "", 12),
+    ] {
+        let metadata = [("x-want", want)];
+        let reply = grpc::unary(&client, "x.example", call, &metadata, b"hi").await;
+        assert_eq!(reply.unwrap().status, Some(code), "{call} {want}");
+    }
+    let spans = traces::spans(&collector, 8).await;
+    let servers = spans.iter().filter(|span| span.kind == 2);
+    let codes = servers.map(|span| span.attributes["rpc.grpc.status_code"].as_u64());
+    let mut codes: Vec<_> = codes.map(Option::unwrap).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 5, 12, 13, 14]);
+    let count = |labels: &[&str]| gateway.metric("grpc_requests_total{", labels);
+    let of_route = "route=\"Grpc/shop/g\"";
+    assert_eq!(count(&[]), 5);
+    assert_eq!(count(&[of_route]), 3);
+    assert_eq!(count(&[of_route, "grpc_status=\"13\""]), 1);
+    assert_eq!(count(&["route=\"none\"", "grpc_status=\"12\""]), 1);
+    assert!(gateway.stopped().await);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told = lines.map(|line| (line["status"].as_u64(), line["grpc_status"].as_u64()));
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    assert_eq!(told, [12, 13, 14].map(|code| (Some(200), Some(code))));
 }
 
 #[tokio::test]

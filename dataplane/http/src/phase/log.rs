@@ -42,6 +42,13 @@ pub(crate) fn record(
         }
         (None, None) => {}
     }
+    if let Some(grpc_status) = ctx.grpc_status {
+        match (ctx.rule, ctx.listener) {
+            (Some(rule), _) => rule.metrics.grpc_ended(grpc_status),
+            (None, Some(listener)) => listener.unrouted.grpc_ended(grpc_status),
+            (None, None) => {}
+        }
+    }
     if ctx.attempts > 0 {
         let is_well = (1..500).contains(&status);
         let upstream = &worker.metrics.upstream;
@@ -54,7 +61,7 @@ pub(crate) fn record(
         rule.metrics.exemplify(trace.trace_id, latency);
     }
     let own = ctx.rule.and_then(|rule| rule.settings.log.as_deref());
-    let has_line = worker.log.takes(status, ctx.reason, own);
+    let has_line = worker.log.takes(status, ctx.reason, ctx.grpc_status, own);
     if !has_line && trace.is_none() {
         return;
     }
@@ -79,6 +86,7 @@ pub(crate) fn record(
         upstream_path: forwarded.1.as_bytes(),
         protocol: protocol(request.version),
         status,
+        grpc_status: ctx.grpc_status,
         bytes_received: received,
         bytes_sent: sent,
         destination: Destination {

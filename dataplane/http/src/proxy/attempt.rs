@@ -386,6 +386,9 @@ pub(super) fn begin_response(
     ctx.first_byte_us = ctx.micros(now);
     ctx.status = Some(response.status);
     phase::plugin::response_sent(ctx, response);
+    if ctx.is_grpc {
+        ctx.note_grpc(&response.headers);
+    }
     responder.head(response)
 }
 
@@ -557,6 +560,9 @@ fn passed_on(
 ) -> Result<bool, ClientError> {
     if let Frame::Trailers(trailers) = &frame {
         phase::health::trailed(ctx, trailers);
+        if ctx.is_grpc {
+            ctx.note_grpc(trailers);
+        }
     }
     let ends = matches!(frame, Frame::End);
     if ends {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
+use crate::grpc_status::GrpcStatus;
 use crate::reason::Reason;
 use crate::trace_context::{span_text, trace_text};
 
@@ -62,6 +63,8 @@ pub struct Record<'a> {
     pub protocol: &'a str,
     /// The status sent, 0 when none was.
     pub status: u16,
+    /// With which code a call over gRPC ended, when the client was told one.
+    pub grpc_status: Option<GrpcStatus>,
     /// Bytes received from the client.
     pub bytes_received: u64,
     /// Bytes sent to the client.
@@ -111,6 +114,7 @@ impl Record<'_> {
             upstream_path: b"",
             protocol: "HTTP/1.1",
             status: 0,
+            grpc_status: None,
             bytes_received: 0,
             bytes_sent: 0,
             destination: Destination::NOWHERE,
@@ -247,6 +251,9 @@ fn write_request(out: &mut Vec<u8>, record: &Record<'_>) {
 
 fn write_response(out: &mut Vec<u8>, record: &Record<'_>) {
     number(out, b",\"status\":", u64::from(record.status));
+    if let Some(status) = record.grpc_status {
+        number(out, b",\"grpc_status\":", u64::from(status.code()));
+    }
     number(out, b",\"bytes_sent\":", record.bytes_sent);
     milliseconds(out, b",\"latency_ms\":", record.latency);
     if let Some(time) = record.routing_time {

@@ -126,8 +126,13 @@ fn what_broke_off_is_always_written_unless_the_client_left() {
         (404, Reason::RouteNotFound, false),
         (500, Reason::Ok, true),
     ] {
-        let taken = writer.takes(status, reason, None);
+        let taken = writer.takes(status, reason, None, None);
         assert_eq!(taken, is_taken, "{status} {reason}");
+    }
+    for (code, is_taken) in [("0", false), ("5", false), ("12", true), ("14", true)] {
+        let grpc_status = Some(GrpcStatus::read(code.as_bytes()));
+        let taken = writer.takes(200, Reason::Ok, grpc_status, None);
+        assert_eq!(taken, is_taken, "gRPC {code}");
     }
 }
 
@@ -240,7 +245,7 @@ fn what_a_route_says_holds_for_its_lines() {
         let file = directory.path().join("access.log");
         let log = AccessLog::start(settings(&file)).unwrap();
         let writer = log.writer();
-        if writer.takes(status, Reason::Ok, Some(&own)) {
+        if writer.takes(status, Reason::Ok, None, Some(&own)) {
             writer.write_taken(&record(status, b"/x"), Some(&own));
         }
         drop(writer);

@@ -6,9 +6,10 @@
 //! Series budget: label values come from configuration or from fixed lists, never from a request.
 //! A pair of listener and route costs nothing until its first request; then 11 series of its
 //! histogram, two of bytes, and one per status class and per status code seen: 15 with one code, 20
-//! with three classes and four codes, and never more than 16 codes for each worker thread. A backend
-//! costs nothing until it is asked for something; then 3, one per endpoint, and one per kind of what
-//! went wrong. A listener costs about 40, and 11 per pair of status class and response flag.
+//! with three classes and four codes, and never more than 16 codes for each worker thread; with calls
+//! over gRPC one more per code of gRPC seen, at most 18. A backend costs nothing until it is asked for
+//! something; then 3, one per endpoint, and one per kind of what went wrong. A listener costs about
+//! 40, and 11 per pair of status class and response flag.
 
 /// The kind of a family, as the exposition format names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +115,8 @@ declare! {
             "Time from the first byte of a request to the last byte of its response.";
         RESPONSES: Counter "http_responses_total" ["listener", "route", "status_code"]
             "Requests ended, by status sent; `other` when none was, or one outside 100 to 599, and a class such as `4xx` for the codes behind the first sixteen that a worker thread met.";
+        GRPC: Counter "grpc_requests_total" ["listener", "route", "grpc_status"]
+            "Calls over gRPC ended, by the code that the client was sent, `other` for one that gRPC does not have; calls that broke off without a code are not among them.";
         RECEIVED: Counter "http_received_bytes_total" ["listener", "route"]
             "Bytes of requests received from clients.";
         SENT: Counter "http_sent_bytes_total" ["listener", "route"]

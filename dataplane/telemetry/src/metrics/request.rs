@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::exposition::{Exemplar, Exposition};
 use super::family;
 use super::instrument::{Counter, Distribution, Histogram, Shards};
+use crate::grpc_status::{GrpcStatus, LABELS};
 
 /// What one thread records for a route.
 #[derive(Debug, Default)]
@@ -20,9 +21,16 @@ pub(super) struct RequestShard {
     received: Counter,
     sent: Counter,
     statuses: StatusTable,
+    /// By code; made for the first call over gRPC.
+    grpc: OnceLock<Box<[Counter; LABELS.len()]>>,
 }
 
 impl RequestShard {
+    pub(super) fn grpc_ended(&self, status: GrpcStatus) {
+        let counts = self.grpc.get_or_init(Box::default);
+        counts[status.label_index()].increment();
+    }
+
     pub(super) fn observe(&self, status: u16, duration: Duration, received: u64, sent: u64) {
         self.statuses.count(status);
         self.duration.observe(duration);
@@ -167,6 +175,7 @@ pub(super) struct RequestTotals {
     statuses: StatusTotals,
     duration: Distribution,
     longest_ns: u64,
+    grpc: [u64; LABELS.len()],
     exemplars: ExemplarsOfBuckets,
     received: u64,
     sent: u64,
@@ -215,6 +224,7 @@ impl RequestTotals {
             statuses: StatusTotals::default(),
             duration: Distribution::default(),
             longest_ns: 0,
+            grpc: [0; LABELS.len()],
             exemplars: exemplars.read(),
             received: 0,
             sent: 0,
@@ -224,6 +234,10 @@ impl RequestTotals {
             shard.duration.add_to(&mut totals.duration);
             let longest = shard.longest_ns.load(Ordering::Relaxed);
             totals.longest_ns = totals.longest_ns.max(longest);
+            let grpc = shard.grpc.get().into_iter().flat_map(|it| it.iter());
+            for (total, count) in totals.grpc.iter_mut().zip(grpc) {
+                *total += count.value();
+            }
             totals.received += shard.received.value();
             totals.sent += shard.sent.value();
         }
@@ -279,6 +293,14 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[RequestTotals]) {
         for (class, count) in CLASSES.iter().zip(totals.statuses.rest) {
             if count > 0 {
                 samples.sample(&[listener, route, class], count);
+            }
+        }
+    }
+    let mut samples = out.family(&family::GRPC);
+    for totals in all {
+        for (code, count) in LABELS.iter().zip(totals.grpc) {
+            if count > 0 {
+                samples.sample(&[&totals.listener, &totals.route, code], count);
             }
         }
     }

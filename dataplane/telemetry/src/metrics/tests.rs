@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::grpc_status::GrpcStatus;
 use crate::reason::Reason;
 
 /// A scrape, every line without comments as name with labels and value.
@@ -206,6 +207,32 @@ fn every_sample_stands_under_its_family() {
             );
         }
     }
+}
+
+#[test]
+fn codes_of_grpc_have_series_from_their_first_call_until_their_route_goes() {
+    let metrics = busy();
+    let grpc = |metrics: &Metrics| {
+        let mut samples = scrape(metrics);
+        samples.retain(|name, _| name.starts_with("grpc_requests_total"));
+        samples.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(grpc(&metrics), []);
+    let route = metrics.route("Grpc/pay/bank", "web");
+    route.observe(200, Reason::Ok, Duration::ZERO, 0, 0);
+    for code in ["0", "14", "99", "14", "4711"] {
+        route.grpc_ended(GrpcStatus::read(code.as_bytes()));
+    }
+    let sample = |code, count: &str| {
+        let labels = format!("{{listener=\"web\",route=\"Grpc/pay/bank\",grpc_status=\"{code}\"}}");
+        (format!("grpc_requests_total{labels}"), count.to_owned())
+    };
+    assert_eq!(
+        grpc(&metrics),
+        [sample("0", "1"), sample("14", "2"), sample("other", "2")]
+    );
+    metrics.remove_route("Grpc/pay/bank");
+    assert_eq!(grpc(&metrics), []);
 }
 
 #[test]

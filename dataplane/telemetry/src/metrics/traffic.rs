@@ -16,6 +16,7 @@ use super::instrument::{Counter, ShardCount, Shards};
 use super::instrument::{Distribution, Histogram};
 use super::mirror::{MirrorResult, Mirrors};
 use super::request::{CLASSES, Exemplars, RequestShard, RequestTotals, class_index};
+use crate::grpc_status::GrpcStatus;
 use crate::reason::Reason;
 
 /// The counters of one route on one listener.
@@ -94,6 +95,11 @@ impl RouteMetrics {
             .local()
             .observe(status, duration, received, sent);
         self.listener.count(self.kind, status, reason, duration);
+    }
+
+    /// Counts the code with which a call over gRPC ended, beside [`Self::observe`].
+    pub fn grpc_ended(&self, status: GrpcStatus) {
+        self.requests.local().grpc_ended(status);
     }
 
     /// Remembers a request that is recorded for a collector, as an example of those that took as long.
@@ -176,6 +182,11 @@ impl ListenerMetrics {
             .local()
             .observe(status, duration, received, sent);
         self.count(RouteKind::None, status, reason, duration);
+    }
+
+    /// Counts the code with which a call over gRPC without a route ended.
+    pub fn grpc_ended(&self, status: GrpcStatus) {
+        self.unrouted.local().grpc_ended(status);
     }
 
     /// Counts a request as being served until the guard is dropped.

@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::{Active, Attempt};
 use crate::access_log::{GenAi, Record};
+use crate::grpc_status::GrpcStatus;
 use crate::reason::Reason;
 use crate::trace_context::{Remote, read_w3c};
 
@@ -84,6 +85,9 @@ impl Maker<'_> {
             attributes.text("http.route", route);
         }
         attributes.status(record.status);
+        if let Some(status) = record.grpc_status {
+            attributes.number("rpc.grpc.status_code", status.code().into());
+        }
         if let Some(version) = record.tls_version {
             attributes.text("tls.protocol.version", version.trim_start_matches("TLSv"));
         }
@@ -107,7 +111,7 @@ impl Maker<'_> {
             attributes.asked_model(call.operation, call.provider, call.request_model);
             attributes.model_answer(call);
         }
-        let status = attributes.server_status(record.status, record.reason);
+        let status = attributes.server_status(record.status, record.grpc_status, record.reason);
         let mut links = SpanLinks::default();
         links.links.extend(config.and_then(link));
         let name = match &active.http_route {
@@ -258,14 +262,21 @@ impl Attributes {
     }
 
     /// Servers: what the client did wrong is no error of ours.
-    fn server_status(&mut self, status: u16, reason: Reason) -> Status {
-        let is_fault = reason.is_fault();
-        if status >= 500 || is_fault {
-            match is_fault {
-                true => self.text("error.type", reason.as_str()),
-                false => self.text("error.type", &status.to_string()),
-            }
-            return Status::error(if is_fault { reason.as_str() } else { "" });
+    fn server_status(
+        &mut self,
+        status: u16,
+        grpc_status: Option<GrpcStatus>,
+        reason: Reason,
+    ) -> Status {
+        if reason.is_fault() {
+            self.text("error.type", reason.as_str());
+            return Status::error(reason.as_str());
+        }
+        let of_grpc = grpc_status.filter(|it| it.is_fault());
+        let code = of_grpc.map(GrpcStatus::code);
+        if let Some(code) = code.or((status >= 500).then_some(status)) {
+            self.text("error.type", &code.to_string());
+            return Status::error("");
         }
         if reason == Reason::ClientAborted {
             self.text("error.type", reason.as_str());

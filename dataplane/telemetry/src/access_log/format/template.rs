@@ -181,6 +181,7 @@ variables! {
     UpstreamHost "UPSTREAM_HOST" [];
     UpstreamPath "UPSTREAM_PATH" [];
     Status "STATUS" [];
+    GrpcStatus "GRPC_STATUS" [];
     LatencyMs "LATENCY_MS" [];
     RequestTime "REQUEST_TIME" [];
     RoutingTimeMs "ROUTING_TIME_MS" [];
@@ -364,6 +365,7 @@ fn request(record: &Record<'_>, variable: Variable, out: &mut Vec<u8>) {
         V::Referer => text(out, record.referer),
         V::UserAgent => text(out, record.user_agent),
         V::Status => digits(out, record.status.into()),
+        V::GrpcStatus => count(out, record.grpc_status.map(|it| it.code().into())),
         V::RoutingTimeMs => ms(out, record.routing_time),
         V::FirstByteMs => ms(out, record.first_byte_time),
         V::BytesReceived => digits(out, record.bytes_received),

@@ -22,6 +22,7 @@ pub(in crate::access_log::format) fn full() -> Record<'static> {
         upstream_path: b"/cart?item=1",
         protocol: "HTTP/1.1",
         status: 200,
+        grpc_status: None,
         bytes_received: 310,
         bytes_sent: u64::MAX,
         destination: Destination {

@@ -186,6 +186,33 @@ fn a_request_with_two_attempts_is_three_spans() {
 }
 
 #[test]
+fn codes_of_grpc_decide_as_the_conventions_say() {
+    for (code, reason, status, error) in [
+        ("0", Reason::Ok, Status::Unset, None),
+        ("5", Reason::Ok, Status::Unset, None),
+        ("7", Reason::AddressDenied, Status::Unset, None),
+        ("13", Reason::Ok, Status::error(""), Some("13")),
+        (
+            "14",
+            Reason::NoEndpoint,
+            Status::error("no_endpoint"),
+            Some("no_endpoint"),
+        ),
+    ] {
+        let record = Record {
+            grpc_status: Some(GrpcStatus::read(code.as_bytes())),
+            reason,
+            ..record()
+        };
+        let spans = made(&record, active(Vec::new()), None);
+        let told = attributes(&spans[0]);
+        assert_eq!(told["rpc.grpc.status_code"], code);
+        assert_eq!(told.get("error.type").map(String::as_str), error, "{code}");
+        assert_eq!(spans[0].status, status, "{code}");
+    }
+}
+
+#[test]
 fn statuses_of_servers_follow_the_conventions() {
     let cases = [
         (200, Reason::Ok, Status::Unset, ""),

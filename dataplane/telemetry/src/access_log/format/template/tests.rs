@@ -31,6 +31,7 @@ fn record() -> Record<'static> {
         upstream_host: b"cart.internal",
         upstream_path: b"/v2?item=1",
         status: 503,
+        grpc_status: Some(crate::GrpcStatus::read(b"14")),
         bytes_sent: 99,
         destination: Destination {
             upstream_addr: Some("[::1]:8080".parse().unwrap()),
@@ -81,6 +82,7 @@ const VALUES: &[(&str, &str)] = &[
     ("UPSTREAM_HOST", "cart.internal"),
     ("UPSTREAM_PATH", "/v2?item=1"),
     ("STATUS", "503"),
+    ("GRPC_STATUS", "14"),
     ("LATENCY_MS", "12.345"),
     ("REQUEST_TIME", "0.012"),
     ("ROUTING_TIME_MS", "0.070"),
