@@ -274,7 +274,7 @@ impl Attributes {
         }
         let of_grpc = grpc_status.filter(|it| it.is_fault());
         let code = of_grpc.map(GrpcStatus::code);
-        if let Some(code) = code.or((status >= 500).then_some(status)) {
+        if let Some(code) = code.or_else(|| (status >= 500).then_some(status)) {
             self.text("error.type", &code.to_string());
             return Status::error("");
         }

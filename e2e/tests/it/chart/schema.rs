@@ -45,7 +45,10 @@ fn same_keys(path: &str, schema: &Value, value: &Value, known: &mut usize) {
     );
     let others = &schema["additionalProperties"];
     let is_shared = path == ".global";
-    assert!(is_shared || *others == false, "{path:?} takes keys that nobody reads");
+    assert!(
+        is_shared || *others == false,
+        "{path:?} takes keys that nobody reads"
+    );
     for (key, value) in value {
         *known += 1;
         same_keys(&format!("{path}.{key}"), &properties[key], value, known);

@@ -97,7 +97,7 @@ fn an_empty_list_of_ports_opens_none() {
     for object in objects {
         for rule in ["ingress", "egress"].map(|it| object["spec"][it].as_array().unwrap()) {
             for part in rule {
-                let peers = part.get("from").or(part.get("to"));
+                let peers = part.get("from").or_else(|| part.get("to"));
                 // Names may be asked for anywhere.
                 let is_dns = part["ports"][0]["port"] == 53;
                 assert!(is_dns || peers.is_some(), "{}: {part}", title(&object));
