@@ -460,6 +460,38 @@ def upgrade(state):
 
 
 @step
+def migration(state):
+    """From another gateway to this one by parentRefs, under load at either; the other is this chart with a class and a controller of its own"""
+    other = ("other", "-n", "other-gw")
+    patch = lambda *operations: kubectl("-n", "samples", "patch", "httproute", "echo", "--type=json", "-p", json.dumps(operations))
+    parent = lambda name: {"name": name}
+    run("helm", "install", *other, str(CHART), "--create-namespace", "-f", str(CHART / "values-standalone.yaml"), "--set",
+        "crds.install=false,namespace.name=other-gw,gatewayClass.name=other,gatewayClass.controllerName=example.com/other")
+    gateway = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "old", "namespace": "samples"},
+               "spec": {"gatewayClassName": "other", "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}]}}
+    kubectl("apply", "-f", "-", text=json.dumps(gateway))
+    patch({"op": "replace", "path": "/spec/parentRefs", "value": [parent("old")]})
+    old = address("old")
+    until(60, "the first 200 of the other gateway", lambda: serves(old))
+    until(60, "the end of the route here", lambda: get(state.web)[0] == 404)
+    with load(old) as before:
+        patch({"op": "add", "path": "/spec/parentRefs/-", "value": parent("web")})
+        until(60, "the first 200 here", lambda: serves(state.web))
+        time.sleep(5)
+    said = json.loads(kubectl("-n", "samples", "get", "httproute", "echo", "-o", "json"))["status"]["parents"]
+    controllers = {it["controllerName"] for it in said if any(c["type"] == "Accepted" and c["status"] == "True" for c in it["conditions"])}
+    assert len(controllers) == 2, said
+    with load(state.web) as after:
+        patch({"op": "replace", "path": "/spec/parentRefs", "value": [parent("web")]})
+        until(60, "the end of the route there", lambda: get(old)[0] == 404)
+        kubectl("-n", "samples", "delete", "gateway", "old")
+        run("helm", "uninstall", *other)
+        kubectl("delete", "namespace", "other-gw")
+        edit(state.web, "migrated")
+    return f"there {no_failure(before)}; here {no_failure(after)}"
+
+
+@step
 def many_routes(state):
     """A data plane starts while there are 5,000 routes"""
     count, parts = 5000, 5
