@@ -23,6 +23,7 @@ use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::forwarded::{Front, Scheme};
 use crate::h1::Authority;
+use crate::message::unshared;
 use crate::mirror;
 use crate::plugins::Running;
 use crate::retry_policy::Policy;
@@ -190,7 +191,7 @@ impl<'c> Context<'c> {
         self.asked.get_or_insert_with(|| {
             Box::new(AskedFor {
                 authority: authority.clone(),
-                target: target.clone(),
+                target: unshared(target),
             })
         });
     }

@@ -263,7 +263,7 @@ fn is_large(headers: &HeaderMap) -> bool {
 }
 
 /// The same in memory of its own: as it was read, it keeps the whole head that it came in.
-fn unshared(target: &PathAndQuery) -> PathAndQuery {
+pub(crate) fn unshared(target: &PathAndQuery) -> PathAndQuery {
     PathAndQuery::try_from(target.as_str()).unwrap_or_else(|_| target.clone())
 }
 

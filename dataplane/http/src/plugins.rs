@@ -19,7 +19,7 @@ use futures_util::future::select_all;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use dataplane_telemetry::Reason;
+use dataplane_telemetry::{GrpcStatus, Reason};
 use dataplane_tls::ClientFacts;
 use dataplane_wasm::facts::{Fact, Facts};
 use dataplane_wasm::head::Head;
@@ -439,6 +439,7 @@ struct End {
     /// Bytes of the response's body.
     sent: u64,
     reason: Reason,
+    grpc_status: Option<GrpcStatus>,
 }
 
 /// Where the request goes, as far as that is known.
@@ -483,9 +484,20 @@ impl RequestFacts {
     }
 
     /// Notes how the request ended, and the bytes of its body and of the response's.
-    pub(crate) fn ended(&self, reason: Reason, received: u64, sent: u64) {
+    pub(crate) fn ended(
+        &self,
+        reason: Reason,
+        grpc_status: Option<GrpcStatus>,
+        received: u64,
+        sent: u64,
+    ) {
         self.received.set(Some(received));
-        self.end.set(Some(End { sent, reason }));
+        let end = End {
+            sent,
+            reason,
+            grpc_status,
+        };
+        self.end.set(Some(end));
     }
 }
 
@@ -513,6 +525,10 @@ impl Facts for RequestFacts {
             }
             ["request", "size"] => self.received.get().map(bytes),
             ["response", "size"] => self.end.get().map(|end| bytes(end.sent)),
+            ["response", "grpc_status"] => {
+                let status = self.end.get()?.grpc_status?;
+                Some(Fact::Number(status.code().into()))
+            }
             ["response", "code_details"] => self.end.get().map(|end| end.reason.as_str().into()),
             ["request", "duration"] => Some(nanoseconds(self.started.elapsed().as_nanos())),
             ["connection", "mtls"] => Some(Fact::Flag(certificate.is_some())),
@@ -638,7 +654,9 @@ mod tests {
         check("request", "size", Some(Fact::Number(7)));
         check("response", "size", None);
         check("response", "code_details", None);
-        facts.ended(Reason::ClientAborted, 3, 9);
+        check("response", "grpc_status", None);
+        facts.ended(Reason::ClientAborted, Some(GrpcStatus::read(b"14")), 3, 9);
+        check("response", "grpc_status", Some(Fact::Number(14)));
         check("request", "size", Some(Fact::Number(3)));
         check("response", "size", Some(Fact::Number(9)));
         check("response", "code_details", Some("client_aborted".into()));

@@ -602,7 +602,7 @@ async fn answer(
     stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
     phase::plugin::response_sent(ctx, &response);
-    if request.is_grpc() {
+    if request.is_grpc_over_http2() {
         ctx.note_grpc(&response.headers);
     }
     responder.head(&mut response)?;

@@ -201,6 +201,12 @@ struct Local {
     random: u64,
 }
 
+/// The code of a call that went through is the backend's word; what the client did wrong has codes of
+/// ours that would say as much.
+pub(crate) fn is_fault_of_backend(reason: Reason, grpc_status: Option<GrpcStatus>) -> bool {
+    reason.flag() == "none" && grpc_status.is_some_and(GrpcStatus::is_fault)
+}
+
 impl Writer {
     /// Adds a line, or leaves it out by sampling. Never waits.
     pub fn write(&self, record: &Record<'_>) {
@@ -220,7 +226,7 @@ impl Writer {
         grpc_status: Option<GrpcStatus>,
         own: Option<&Override>,
     ) -> bool {
-        let is_fault = reason.is_fault() || grpc_status.is_some_and(GrpcStatus::is_fault);
+        let is_fault = reason.is_fault() || is_fault_of_backend(reason, grpc_status);
         self.samples(status >= 500 || is_fault, own)
     }
 

@@ -280,7 +280,7 @@ impl Stream {
             let is_answered = direction == Direction::Request && self.wants_response();
             vm.has_end || own.body || own.trailers || is_answered
         };
-        opened.as_ref().is_some_and(rereads)
+        !self.is_over.get() && opened.as_ref().is_some_and(rereads)
     }
 
     /// Shows the plugin a head as it was sent on, to be read from now on.

@@ -145,7 +145,9 @@ pub(crate) fn response_sent(ctx: &Context<'_>, response: &Response) {
 pub(crate) fn ended(ctx: &Context<'_>, request: &Request, received: u64, sent: u64) {
     if let Some(running) = ctx.plugins.as_deref() {
         running.facts.note(places(ctx));
-        running.facts.ended(ctx.reason, received, sent);
+        running
+            .facts
+            .ended(ctx.reason, ctx.grpc_status, received, sent);
         running.request_sent(request);
     }
 }

@@ -14,7 +14,7 @@ use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::{Active, Attempt};
-use crate::access_log::{GenAi, Record};
+use crate::access_log::{GenAi, Record, is_fault_of_backend};
 use crate::grpc_status::GrpcStatus;
 use crate::reason::Reason;
 use crate::trace_context::{Remote, read_w3c};
@@ -272,7 +272,7 @@ impl Attributes {
             self.text("error.type", reason.as_str());
             return Status::error(reason.as_str());
         }
-        let of_grpc = grpc_status.filter(|it| it.is_fault());
+        let of_grpc = grpc_status.filter(|_| is_fault_of_backend(reason, grpc_status));
         let code = of_grpc.map(GrpcStatus::code);
         if let Some(code) = code.or_else(|| (status >= 500).then_some(status)) {
             self.text("error.type", &code.to_string());
