@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     tonic_prost_build::configure()
         .btree_map(".")
+        .codec_path("crate::codec::Codec")
         // Their Debug would show key material, or a module of many megabytes: see wire.rs.
         .skip_debug([
             ".gateway.control.v1.SecretMaterial",

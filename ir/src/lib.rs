@@ -11,6 +11,7 @@
 //! sockets and knows neither Kubernetes nor a proxy.
 
 pub mod at_rest;
+pub mod codec;
 pub mod content_hash;
 pub mod decode;
 pub mod encode;
