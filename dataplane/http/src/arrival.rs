@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
@@ -27,9 +28,15 @@ pub struct Arrival {
     pub texts: Texts,
 }
 
-/// Field values about a connection, each written when it is first needed.
+/// Field values about a connection, each written when it is first needed, and its number.
 #[derive(Clone, Debug, Default)]
-pub struct Texts(OnceCell<Box<Written>>);
+pub struct Texts {
+    written: OnceCell<Box<Written>>,
+    number: OnceCell<u64>,
+}
+
+/// How many connections have a number.
+static NUMBERED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
@@ -47,9 +54,16 @@ impl Arrival {
         self.tls.as_ref()?.client.as_deref()
     }
 
+    /// A number that no other connection of this process has. It is given when somebody asks, so that
+    /// connections without plugins touch nothing that all threads share.
+    pub(crate) fn number(&self) -> u64 {
+        let next = || NUMBERED.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.texts.number.get_or_init(next)
+    }
+
     /// The client's address and the port it came to, as field values.
     pub(crate) fn written(&self) -> &Written {
-        self.texts.0.get_or_init(|| {
+        self.texts.written.get_or_init(|| {
             let client = self.client.ip().to_canonical().to_string();
             Box::new(Written {
                 client: HeaderValue::try_from(client)

@@ -23,7 +23,7 @@ use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::forwarded::{Front, Scheme};
 use crate::h1::Authority;
-use crate::message::unshared;
+use crate::message::{Request, unshared};
 use crate::mirror;
 use crate::plugins::Running;
 use crate::retry_policy::Policy;
@@ -196,6 +196,16 @@ impl<'c> Context<'c> {
         });
     }
 
+    /// Lets go of a head of unusual size, as [`Request::forget_large_head`] does, and of the part of it
+    /// that is kept here.
+    pub(crate) fn forget_large_head(&mut self, request: &mut Request) {
+        if request.forget_large_head()
+            && let Some(asked) = &mut self.asked
+        {
+            asked.authority = asked.authority.unshared();
+        }
+    }
+
     /// Notes what a head or trailers say of the end of a call over gRPC.
     pub(crate) fn note_grpc(&mut self, headers: &HeaderMap) {
         if let Some(value) = headers.get("grpc-status") {
@@ -226,5 +236,44 @@ impl<'c> Context<'c> {
     /// Whether anybody wants to know how an attempt ends.
     pub(crate) fn is_watched(&self) -> bool {
         self.pass.is_some() || self.cluster.is_some_and(|it| it.cluster.is_watched())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use crate::arrival::Texts;
+    use crate::h1::{self, HeadLimits};
+    use crate::message::USUAL_HEAD_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_does_not_hold_a_large_head() {
+        let arrival = Arrival {
+            client: "10.0.0.9:4000".parse().unwrap(),
+            bind: "10.0.0.1:80".parse().unwrap(),
+            port: 80.try_into().unwrap(),
+            tls: None,
+            drain: CancellationToken::new(),
+            texts: Texts::default(),
+        };
+        let config = RuntimeConfig::default();
+        let mut ctx = Context::new(&config, &arrival);
+        let large = "v".repeat(USUAL_HEAD_BYTES + 1);
+        let text = format!("GET /p HTTP/1.1\r\nhost: a.test\r\nx-large: {large}\r\n\r\n");
+        let mut buf = BytesMut::from(text.as_bytes());
+        let head = h1::request_head(&mut buf, &mut 0, &HeadLimits::REQUEST);
+        let mut request = Request::from_h1(head.unwrap().unwrap()).unwrap();
+        ctx.keep_asked(&request.authority, &request.target);
+        // A filter changes both; then the head goes out.
+        request.authority = Authority::unnamed();
+        ctx.forget_large_head(&mut request);
+        // Memory is given again once nobody else has a part of it.
+        assert!(buf.try_reclaim(text.len()));
+        let asked = ctx.asked.unwrap();
+        assert_eq!(asked.authority.as_str(), "a.test");
+        assert_eq!(asked.target, "/p");
     }
 }

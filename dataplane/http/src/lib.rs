@@ -23,6 +23,7 @@ mod exchange;
 mod retry_policy;
 mod downstream;
 mod plugins;
+mod plugin_flags;
 mod reply;
 pub mod worker;
 mod pool;

@@ -191,10 +191,10 @@ impl Request {
     }
 
     /// Lets go of a head of unusual size, but for what is still asked for; the request must not be
-    /// sent again.
-    pub(crate) fn forget_large_head(&mut self) {
+    /// sent again. True when it was one.
+    pub(crate) fn forget_large_head(&mut self) -> bool {
         if !is_large(&self.headers) {
-            return;
+            return false;
         }
         let all = std::mem::take(&mut self.headers);
         for name in KEPT {
@@ -206,6 +206,8 @@ impl Request {
             }
         }
         self.target = unshared(&self.target);
+        self.authority = self.authority.unshared();
+        true
     }
 
     /// Bytes of the head as it would be written in HTTP/1.1, without the hop-by-hop fields.
@@ -255,10 +257,11 @@ const KEPT: [HeaderName; 5] = [
     header::USER_AGENT,
     header::REFERER,
 ];
-/// Larger heads are not held while their responses are on the way.
-const USUAL_HEAD_BYTES: usize = 4 * 1024;
+/// Larger heads are not held while their responses are on the way; what of them is kept for plugins is
+/// copied out of the memory that they came in.
+pub(crate) const USUAL_HEAD_BYTES: usize = 4 * 1024;
 
-fn is_large(headers: &HeaderMap) -> bool {
+pub(crate) fn is_large(headers: &HeaderMap) -> bool {
     headers.values().map(HeaderValue::len).sum::<usize>() > USUAL_HEAD_BYTES
 }
 
@@ -444,6 +447,24 @@ mod tests {
             let found = cookie(&headers, name);
             assert_eq!(found, expected.map(str::as_bytes), "{name}");
         }
+    }
+
+    #[test]
+    fn nothing_is_held_of_a_large_head_that_is_forgotten() {
+        let large = "v".repeat(USUAL_HEAD_BYTES + 1);
+        let text = format!(
+            "GET /path HTTP/1.1\r\nhost: a.test\r\nx-request-id: 7\r\nx-large: {large}\r\n\r\n"
+        );
+        let mut buf = bytes::BytesMut::from(text.as_bytes());
+        let head = h1::request_head(&mut buf, &mut 0, &HeadLimits::REQUEST);
+        let mut request = Request::from_h1(head.unwrap().unwrap()).unwrap();
+        // Memory is given again once nobody else has a part of it.
+        assert!(!buf.try_reclaim(text.len()));
+        assert!(request.forget_large_head());
+        assert!(buf.try_reclaim(text.len()), "{request:?}");
+        assert_eq!(request.authority.as_str(), "a.test");
+        assert_eq!(request.headers["x-request-id"], "7");
+        assert!(!request.forget_large_head(), "there is little left of it");
     }
 
     #[test]

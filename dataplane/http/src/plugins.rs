@@ -27,7 +27,8 @@ use dataplane_wasm::{Direction, Failed, LocalResponse, Piece, Stream};
 
 use crate::arrival::Arrival;
 use crate::h1::{Authority, BodyLength, Frame};
-use crate::message::{Request, Response, decimal};
+use crate::message::{Request, Response, decimal, is_large};
+use crate::plugin_flags::flags;
 use crate::reply::Reply;
 
 /// The plugins that one request met, in their order.
@@ -66,17 +67,21 @@ impl Running {
         if self.has_sent.replace(true) {
             return;
         }
-        self.sent(Direction::Request, || {
-            let fields = request.headers.clone();
-            head_of(request, fields, self.scheme)
-        });
+        self.sent(Direction::Request, || kept_request(request, self.scheme));
     }
 
     /// The same of a response.
     pub(crate) fn response_sent(&self, response: &Response) {
-        self.sent(Direction::Response, || {
-            status_head(response, response.headers.clone())
-        });
+        self.sent(Direction::Response, || kept_response(response));
+    }
+
+    /// The trailers of the response go out; those that are called at the end may read them then.
+    pub(crate) fn trailers_sent(&self, trailers: &HeaderMap) {
+        let mut made = None;
+        for stream in self.streams.iter().filter(|it| it.sees_end()) {
+            let kept = || Rc::new(Head::of(trailers.clone()).unshared());
+            stream.sent_trailers(made.get_or_insert_with(kept));
+        }
     }
 
     fn sent(&self, direction: Direction, head: impl Fn() -> Head) {
@@ -347,6 +352,21 @@ pub(crate) fn response_head(response: &mut Response) -> Head {
     status_head(response, fields)
 }
 
+/// What is kept of a request's head as it is sent on. One of unusual size is copied, because the request
+/// lets go of it, and of the memory that it came in, long before it ends.
+fn kept_request(request: &Request, scheme: &'static str) -> Head {
+    let head = head_of(request, request.headers.clone(), scheme);
+    match is_large(&request.headers) {
+        true => head.unshared(),
+        false => head,
+    }
+}
+
+/// The same of a response, of whatever size: nobody else holds what it was read into.
+fn kept_response(response: &Response) -> Head {
+    status_head(response, response.headers.clone()).unshared()
+}
+
 fn status_head(response: &Response, fields: HeaderMap) -> Head {
     let status = Bytes::copy_from_slice(response.status.as_str().as_bytes());
     Head::new(vec![(":status", status)], announced(fields, response.body))
@@ -421,6 +441,8 @@ pub(crate) struct RequestFacts {
     pub(crate) is_grpc: bool,
     client: SocketAddr,
     bind: SocketAddr,
+    /// The connection's number.
+    connection: u64,
     protocol: &'static str,
     started: Instant,
     started_at: SystemTime,
@@ -458,6 +480,7 @@ impl RequestFacts {
             is_grpc: request.is_grpc(),
             client,
             bind: arrival.bind,
+            connection: arrival.number(),
             protocol: match request.version {
                 http::Version::HTTP_2 => "HTTP/2",
                 http::Version::HTTP_10 => "HTTP/1.0",
@@ -508,7 +531,7 @@ impl Facts for RequestFacts {
         let address = |address: SocketAddr| Some(Fact::from(&*address.to_string()));
         let port = |address: SocketAddr| Some(Fact::Number(i64::from(address.port())));
         let nanoseconds = |time: u128| Fact::Number(i64::try_from(time).unwrap_or(i64::MAX));
-        let bytes = |bytes: u64| Fact::Number(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let number = |number: u64| Fact::Number(i64::try_from(number).unwrap_or(i64::MAX));
         let first = |names: &[String]| names.first().map(|name| Fact::from(&**name));
         let certificate = self.certificate.as_deref();
         match path {
@@ -523,14 +546,16 @@ impl Facts for RequestFacts {
                 let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
                 Some(nanoseconds(since.ok()?.as_nanos()))
             }
-            ["request", "size"] => self.received.get().map(bytes),
-            ["response", "size"] => self.end.get().map(|end| bytes(end.sent)),
+            ["request", "size"] => self.received.get().map(number),
+            ["response", "size"] => self.end.get().map(|end| number(end.sent)),
             ["response", "grpc_status"] => {
                 let status = self.end.get()?.grpc_status?;
                 Some(Fact::Number(status.code().into()))
             }
             ["response", "code_details"] => self.end.get().map(|end| end.reason.as_str().into()),
+            ["response", "flags"] => self.end.get().map(|end| number(flags(end.reason))),
             ["request", "duration"] => Some(nanoseconds(self.started.elapsed().as_nanos())),
+            ["connection", "id"] => Some(number(self.connection)),
             ["connection", "mtls"] => Some(Fact::Flag(certificate.is_some())),
             ["connection", "requested_server_name"] => self.sni.as_deref().map(Fact::from),
             ["connection", "tls_version"] => self.tls_version.map(Fact::from),
@@ -570,6 +595,31 @@ mod tests {
             body,
             declared: body,
         }
+    }
+
+    #[test]
+    fn what_plugins_keep_of_a_head_does_not_keep_what_it_was_read_into() {
+        let large = "v".repeat(crate::message::USUAL_HEAD_BYTES + 1);
+        for (fill, is_copied) in [("v", false), (&*large, true)] {
+            let text = format!("GET /p HTTP/1.1\r\nhost: a.test\r\nx-fill: {fill}\r\n\r\n");
+            let mut buf = bytes::BytesMut::from(text.as_bytes());
+            let head = crate::h1::request_head(&mut buf, &mut 0, &crate::h1::HeadLimits::REQUEST);
+            let request = Request::from_h1(head.unwrap().unwrap()).unwrap();
+            let kept = kept_request(&request, "http");
+            assert_eq!(kept.fields["x-fill"], fill);
+            assert_eq!(kept.pseudo(":authority").unwrap(), "a.test");
+            drop(request);
+            // Memory is given again once nobody else has a part of it.
+            assert_eq!(buf.try_reclaim(text.len()), is_copied);
+        }
+        let buffer = Bytes::from(b"value".to_vec());
+        let mut response = response(200, BodyLength::Length(3));
+        let value = HeaderValue::from_maybe_shared(buffer.clone()).unwrap();
+        response.headers.insert("x-a", value);
+        let kept = kept_response(&response);
+        drop(response);
+        assert!(buffer.is_unique());
+        assert_eq!(kept.fields["x-a"], "value");
     }
 
     #[test]
@@ -654,11 +704,24 @@ mod tests {
         check("request", "size", Some(Fact::Number(7)));
         check("response", "size", None);
         check("response", "code_details", None);
+        check("response", "flags", None);
         check("response", "grpc_status", None);
         facts.ended(Reason::ClientAborted, Some(GrpcStatus::read(b"14")), 3, 9);
         check("response", "grpc_status", Some(Fact::Number(14)));
         check("request", "size", Some(Fact::Number(3)));
         check("response", "size", Some(Fact::Number(9)));
         check("response", "code_details", Some("client_aborted".into()));
+        check("response", "flags", Some(Fact::Number(0x4000)));
+        let id = |arrival: &Arrival| {
+            let client = arrival.client;
+            let facts = RequestFacts::new(client, Instant::now(), arrival, &request);
+            facts.fact(&["connection", "id"]).unwrap()
+        };
+        let other = Arrival {
+            texts: Texts::default(),
+            ..arrival.clone()
+        };
+        assert_eq!(id(&arrival), facts.fact(&["connection", "id"]).unwrap());
+        assert_ne!(id(&arrival), id(&other));
     }
 }

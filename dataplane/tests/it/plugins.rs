@@ -17,7 +17,7 @@ use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::client::http2::Http2Client;
 use dataplane_testkit::snapshot::{self, free_port};
-use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder};
+use dataplane_testkit::{Backend, DEADLINE, SnapshotBuilder, until};
 use http::Request;
 use ir::cluster::ClusterProtocol;
 use ir::listener::ListenerProtocol;
@@ -47,6 +47,8 @@ pub(crate) fn module(functions: &str) -> Bytes {
         (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
         (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
         (import "env" "proxy_set_effective_context" (func $effective (param i32) (result i32)))
+        (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
         (memory (export "memory") 2)
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
@@ -310,6 +312,48 @@ async fn heads_are_read_until_a_request_is_over() {
         let told = answer.text().to_string();
         assert!(told.starts_with("502ann"), "{told}");
     }
+    let failures = setting.gateway.metric("plugin_failures_total", &[]);
+    assert_eq!(failures, 0, "no call trapped");
+}
+
+#[tokio::test]
+async fn the_end_is_told_with_trailers_sizes_flags_and_the_connection() {
+    let logs = module(
+        r#"(data (i32.const 0) "seenx-trailerconnection\00idresponse\00flagsrequest\00total_sizeresponse\00total_size")
+        (global $connection (mut i64) (i64.const 0))
+        (func $is (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
+        (func $number (param $at i32) (param $len i32) (result i64)
+          (call $is (i32.eqz (call $property (local.get $at) (local.get $len) (i32.const 100) (i32.const 104))))
+          (call $is (i32.eq (i32.load (i32.const 104)) (i32.const 8)))
+          (i64.load (i32.load (i32.const 100))))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+          (i32.eqz (call $define (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 200))))
+        (func (export "proxy_on_log") (param i32) (local $id i64)
+          (call $is (i32.eqz (call $get (i32.const 3) (i32.const 4) (i32.const 9) (i32.const 100) (i32.const 104))))
+          (call $is (i64.eqz (call $number (i32.const 26) (i32.const 14))))
+          (call $is (i64.gt_s (call $number (i32.const 40) (i32.const 18)) (i64.const 20)))
+          (call $is (i64.gt_s (call $number (i32.const 58) (i32.const 19)) (i64.const 20)))
+          ;; The same connection as before, if there was one.
+          (local.set $id (call $number (i32.const 13) (i32.const 13)))
+          (call $is (i64.ne (local.get $id) (i64.const 0)))
+          (call $is (i32.or (i64.eqz (global.get $connection)) (i64.eq (local.get $id) (global.get $connection))))
+          (global.set $connection (local.get $id))
+          (drop (call $increment (i32.load (i32.const 200)) (i64.const 1))))"#,
+    );
+    let at_rule = At {
+        rule: vec![plugin("shop/p", logs)],
+        ..At::default()
+    };
+    // One connection is on one worker, and so in one instance.
+    let setting = serving(at_rule).await;
+    let client = Http2Client::connect(at(setting.port)).await.unwrap();
+    for _ in 0..2 {
+        let get = Request::get("http://a.test/?trailers").header("te", "trailers");
+        let answer = client.send(get.body(Bytes::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let seen = || setting.gateway.metric("plugin_custom_total", &["seen"]);
+    until(DEADLINE, async || seen() == 2).await;
     let failures = setting.gateway.metric("plugin_failures_total", &[]);
     assert_eq!(failures, 0, "no call trapped");
 }

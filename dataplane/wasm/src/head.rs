@@ -3,7 +3,7 @@
 //! Made by the proxy for each hook and read back by it; here are the rules of what a plugin may write.
 //! Fields that speak of framing or of the connection are not a plugin's to set.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::pairs;
@@ -70,8 +70,34 @@ impl Head {
         all.find(|(it, _)| *it == name).map(|(_, value)| value)
     }
 
+    /// The same with all values of fields in one piece of memory of their own: as they were read, each of
+    /// them keeps the whole buffer that it came in.
+    #[must_use]
+    pub fn unshared(mut self) -> Self {
+        let bytes = self.fields.values().map(HeaderValue::len).sum();
+        let mut room = BytesMut::with_capacity(bytes);
+        for value in self.fields.values_mut() {
+            room.extend_from_slice(value.as_bytes());
+            let copied = HeaderValue::from_maybe_shared(room.split().freeze());
+            if let Ok(mut copied) = copied {
+                copied.set_sensitive(value.is_sensitive());
+                *value = copied;
+            }
+        }
+        self
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.pseudo.len() + self.fields.len()
+    }
+
+    /// Bytes of all names and values.
+    pub(crate) fn bytes(&self) -> usize {
+        let pseudo = self.pseudo.iter();
+        let pseudo = pseudo.map(|(name, value)| name.len() + value.len());
+        let fields = self.fields.iter();
+        let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+        pseudo.chain(fields).sum()
     }
 
     /// All fields as they are written in a guest's memory.
@@ -228,6 +254,32 @@ mod tests {
         head.remove(b":path");
         assert_eq!(head.value(b"x-a"), None);
         assert_eq!(head.value(b":path").unwrap(), b"/b");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_head_does_not_keep_its_buffer() {
+        let buffer = Bytes::from(b"one two".to_vec());
+        let shared = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
+        let mut head = Head::of(HeaderMap::new());
+        for (name, range) in [
+            ("x-a", 0..3),
+            ("x-b", 4..7),
+            ("x-a", 4..7),
+            ("x-none", 7..7),
+        ] {
+            head.fields.append(name, shared(range));
+        }
+        head.fields.get_mut("x-b").unwrap().set_sensitive(true);
+        let fields = head.fields.clone();
+        let head = head.unshared();
+        assert_eq!(head.fields, fields);
+        assert!(head.fields["x-b"].is_sensitive() && !head.fields["x-a"].is_sensitive());
+        drop(fields);
+        assert!(buffer.is_unique());
+        assert_eq!(
+            head.bytes(),
+            "x-aone".len() + "x-atwo".len() + "x-btwo".len() + "x-none".len()
+        );
     }
 
     #[test]

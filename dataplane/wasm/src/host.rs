@@ -72,6 +72,8 @@ pub(crate) struct Host {
     watched: HashSet<u32>,
     /// Contexts that may go on.
     pub(crate) woken: Vec<u32>,
+    /// The operator was told that it writes to what was sent on.
+    pub(crate) wrote_late: bool,
     /// Clusters that the proxy has.
     pub(crate) knows: Option<Rc<dyn Callout>>,
     limiter: Limiter,
@@ -112,7 +114,7 @@ pub(crate) struct StreamContext {
     /// The heads of both directions once they were sent on, to be read as long as the stream lasts.
     pub(crate) sent: [Option<Rc<Head>>; 2],
     /// The trailers, behind their hooks.
-    pub(crate) sent_trailers: [Option<Box<Head>>; 2],
+    pub(crate) sent_trailers: [Option<Rc<Head>>; 2],
     pub(crate) request_body: Body,
     pub(crate) response_body: Body,
     pub(crate) facts: Rc<dyn Facts>,
@@ -186,6 +188,24 @@ impl StreamContext {
         open.as_ref().or(self.sent_trailers[at].as_deref())
     }
 
+    /// The same to be written, and whether it was sent on: then the plugin alone sees what it writes.
+    pub(crate) fn writable(&mut self, at: usize) -> Option<(&mut Head, bool)> {
+        let open = match at {
+            0 => &mut self.request,
+            _ => &mut self.response,
+        };
+        writable(open, &mut self.sent[at])
+    }
+
+    /// The same of trailers.
+    pub(crate) fn writable_trailers(&mut self, at: usize) -> Option<(&mut Head, bool)> {
+        let open = match at {
+            0 => &mut self.request_trailers,
+            _ => &mut self.response_trailers,
+        };
+        writable(open, &mut self.sent_trailers[at])
+    }
+
     /// Keeps a property; false when there is no room.
     pub(crate) fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
         let is_known = self.properties.contains_key(path);
@@ -197,6 +217,17 @@ impl StreamContext {
         }
         self.properties.insert(path.to_vec(), value.to_vec());
         true
+    }
+}
+
+fn writable<'a>(
+    open: &'a mut Option<Head>,
+    sent: &'a mut Option<Rc<Head>>,
+) -> Option<(&'a mut Head, bool)> {
+    match (open, sent) {
+        (Some(open), _) => Some((open, false)),
+        (None, Some(sent)) => Some((Rc::make_mut(sent), true)),
+        (None, None) => None,
     }
 }
 
@@ -274,6 +305,7 @@ impl Host {
             queues: Vec::new(),
             watched: HashSet::new(),
             woken: Vec::new(),
+            wrote_late: false,
             knows,
             log: LogBudget::default(),
             started: Instant::now(),
@@ -295,6 +327,12 @@ impl Host {
                 return Some(self.last_call);
             }
         }
+    }
+
+    /// True when the guest may be called for something else than a message: an answer, a timer, a queue.
+    pub(crate) fn awaits(&self) -> bool {
+        let has_calls = self.calls > 0 || !self.grpc.is_empty();
+        has_calls || !self.tick.is_zero() || !self.watched.is_empty()
     }
 
     /// Has the guest told of what comes into that queue; once, however often it asks.

@@ -24,6 +24,7 @@ use crate::callout::{Callout, HttpAnswer, HttpCall};
 use crate::engine::ticks;
 use crate::exports::{Callbacks, Exports, OnHead, export};
 use crate::facts::Facts;
+use crate::head::Head;
 use crate::host::{Host, ROOT, StreamContext};
 use crate::module::Module;
 use crate::plugin::Plugin;
@@ -445,6 +446,18 @@ impl Vm {
     ) -> Option<T> {
         let mut inner = self.inner.borrow_mut();
         inner.store.data_mut().contexts.get_mut(&id).map(with)
+    }
+
+    /// A head leaves the plugin and is not sent on yet. What is called meanwhile reads it as it is by now.
+    pub(crate) fn passed(&self, id: u32, at: usize, head: &Head) {
+        let mut inner = self.inner.borrow_mut();
+        let host = inner.store.data_mut();
+        if !host.awaits() {
+            return;
+        }
+        if let Some(stream) = host.contexts.get_mut(&id) {
+            stream.sent[at] = Some(Rc::new(head.clone()));
+        }
     }
 
     pub(crate) fn on_head(

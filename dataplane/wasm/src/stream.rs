@@ -122,6 +122,9 @@ impl Stream {
             .stream(id, |stream| stream.head(direction).take())
             .flatten()
         {
+            if self.rereads(direction) {
+                vm.passed(id, at, &held);
+            }
             *head = held;
         }
         self.verdict(settled)
@@ -219,7 +222,8 @@ impl Stream {
         let held = vm.stream(id, |stream| {
             let held = stream.trailers(direction).take();
             if vm.has_end {
-                stream.sent_trailers[at] = held.clone().map(Box::new);
+                let kept = held.clone().map(Head::unshared);
+                stream.sent_trailers[at] = kept.map(Rc::new);
             }
             held
         });
@@ -288,6 +292,22 @@ impl Stream {
         if let Some((vm, id)) = &*self.opened.borrow() {
             let at = direction as usize;
             vm.stream(*id, |stream| stream.sent[at] = Some(head.clone()));
+        }
+    }
+
+    /// True when the plugin is called at the end of the request; known once the stream was opened.
+    pub fn sees_end(&self) -> bool {
+        let opened = self.opened.borrow();
+        !self.is_over.get() && opened.as_ref().is_some_and(|(vm, _)| vm.has_end)
+    }
+
+    /// Shows the plugin the trailers of the response as they were sent on, to be read from now on.
+    pub fn sent_trailers(&self, trailers: &Rc<Head>) {
+        if let Some((vm, id)) = &*self.opened.borrow() {
+            let at = Direction::Response as usize;
+            vm.stream(*id, |stream| {
+                stream.sent_trailers[at] = Some(trailers.clone());
+            });
         }
     }
 

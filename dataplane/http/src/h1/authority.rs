@@ -81,6 +81,14 @@ impl Authority {
         str::from_utf8(&self.text).unwrap_or("")
     }
 
+    /// The same in memory of its own: as it was read, it keeps the whole head that it came in.
+    pub fn unshared(&self) -> Self {
+        Self {
+            text: Bytes::copy_from_slice(&self.text),
+            ..*self
+        }
+    }
+
     /// The Host field for this authority, sharing its bytes.
     pub fn to_header_value(&self) -> HeaderValue {
         HeaderValue::from_maybe_shared(self.text.clone())

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use dataplane_telemetry::Reason;
 use dataplane_wasm::{Direction, Stream, Verdict};
@@ -138,6 +138,13 @@ pub(crate) fn request_sent(ctx: &Context<'_>, request: &Request) {
 pub(crate) fn response_sent(ctx: &Context<'_>, response: &Response) {
     if let Some(running) = ctx.plugins.as_deref() {
         running.response_sent(response);
+    }
+}
+
+/// The trailers of a response go out.
+pub(crate) fn trailers_sent(ctx: &Context<'_>, trailers: &HeaderMap) {
+    if let Some(running) = ctx.plugins.as_deref() {
+        running.trailers_sent(trailers);
     }
 }
 

@@ -222,7 +222,7 @@ async fn converse(
     let is_last = ctx.retry.is_none() && channel.is_new_http1();
     let (sender, mut receiver) = channel.send(&outgoing, &worker.settings)?;
     if is_last {
-        request.forget_large_head();
+        ctx.forget_large_head(request);
     }
     let protocol_fault = Failure {
         reason: Reason::UpstreamProtocol,
@@ -276,7 +276,7 @@ async fn converse(
                 }
                 between.is_final.set(true);
                 begin_response(worker, watch.now(), ctx, &mut response, responder)?;
-                request.forget_large_head();
+                ctx.forget_large_head(request);
                 {
                     let plugins = ctx.plugins.as_deref();
                     match plugins.and_then(|plugins| plugins.body(Direction::Response)) {
@@ -560,6 +560,7 @@ fn passed_on(
 ) -> Result<bool, ClientError> {
     if let Frame::Trailers(trailers) = &frame {
         phase::health::trailed(ctx, trailers);
+        phase::plugin::trailers_sent(ctx, trailers);
         if ctx.is_grpc {
             ctx.note_grpc(trailers);
         }

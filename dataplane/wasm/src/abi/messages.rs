@@ -1,7 +1,7 @@
 //! Host calls about messages: heads, trailers, bodies, answers of the plugin's own, going on.
 //!
 //! They reach the message that the guest is called for, or another one of its own whose context it made
-//! the effective one. A head that was sent on can be read and no longer be written.
+//! the effective one. A head that it let go can be read, and what is written to it the plugin alone sees.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -129,17 +129,26 @@ fn map(host: &Host, kind: u32) -> Result<Option<Map<'_>>, Stop> {
     Ok(fields.map(Map::Fields))
 }
 
+/// Envoy takes what is written to a head that was sent on, and it changes nothing but what is read of it
+/// later; SDKs take a refusal for a fault of their host. Mostly it is an oversight, so the operator is told.
 fn map_mut(host: &mut Host, kind: u32) -> Result<&mut Head, Stop> {
-    let stream = host.stream().ok_or(Status::BadArgument)?;
-    let head = match kind {
-        0 => stream.request.as_mut(),
-        1 => stream.request_trailers.as_mut(),
-        2 => stream.response.as_mut(),
-        3 => stream.response_trailers.as_mut(),
+    let stream = host.contexts.get_mut(&host.effective);
+    let stream = stream.ok_or(Status::BadArgument)?;
+    let found = match kind {
+        0 | 2 => stream.writable(usize::from(kind == 2)),
+        1 | 3 => stream.writable_trailers(usize::from(kind == 3)),
         4..=7 => None,
         _ => return Err(Status::BadArgument.into()),
     };
-    head.ok_or(Stop::Told(Status::NotFound))
+    let (head, is_late) = found.ok_or(Status::NotFound)?;
+    if is_late && !std::mem::replace(&mut host.wrote_late, true) {
+        tracing::warn!(
+            plugin = &*host.settings.name,
+            "a plugin changes fields of a message that it let go before, which nobody but itself sees; \
+             look at which of its hooks does"
+        );
+    }
+    Ok(head)
 }
 
 /// A map that is not there is an empty one, as in Envoy: SDKs take any other answer for a fault.

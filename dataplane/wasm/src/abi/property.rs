@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::facts::Fact;
 use crate::head::Head;
 use crate::host::{Host, ROOT, StreamContext};
 
@@ -50,7 +51,9 @@ fn property(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
     }
     let stream = stream?;
     let of_message = match parts.as_slice() {
+        ["request", "total_size"] => total_size(stream, 0),
         ["request", rest @ ..] => stream.readable(0).and_then(|head| of_request(head, rest)),
+        ["response", "total_size"] => total_size(stream, 1),
         ["response", "grpc_status"] => grpc_status(stream),
         ["response", rest @ ..] => stream.readable(1).and_then(|head| of_response(head, rest)),
         _ => None,
@@ -93,6 +96,17 @@ fn of_response(head: &Head, path: &[&str]) -> Option<Vec<u8>> {
         ["headers", name] => head.value(lower(name).as_bytes()),
         _ => None,
     }
+}
+
+/// Bytes of a message with its fields; known once those of the body are.
+fn total_size(stream: &StreamContext, at: usize) -> Option<Vec<u8>> {
+    let of = ["request", "response"][at];
+    let Fact::Number(body) = stream.facts.fact(&[of, "size"])? else {
+        return None;
+    };
+    let trailers = stream.readable_trailers(at).map_or(0, Head::bytes);
+    let fields = i64::try_from(stream.readable(at)?.bytes() + trailers).ok()?;
+    Some(body.saturating_add(fields).to_le_bytes().to_vec())
 }
 
 /// In the trailers, or in the head of a response that has nothing else.
