@@ -138,6 +138,9 @@ struct Check {
     /// Look only at Gateways of classes with this controllerName [default: at all Gateways].
     #[arg(long, value_name = "NAME")]
     controller: Option<String>,
+    /// What the report looks like.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -159,7 +162,7 @@ struct Explain {
 enum Output {
     /// Lines for people.
     Table,
-    /// As the data plane's admin API answers.
+    /// One JSON document for programs; of `explain` as the data plane's admin API answers.
     Json,
 }
 
@@ -311,15 +314,15 @@ impl Check {
             Which::Problems
         };
         let report = Report::new(&files, &translation, which);
-        if report.has_problems() {
-            say(&report.to_string())?;
-            return Ok(ExitCode::FAILURE);
-        }
-        say(&format!(
-            "{report}{} objects, no problems\n",
-            files.view.len()
-        ))?;
-        Ok(ExitCode::SUCCESS)
+        say(&match self.output {
+            Output::Json => format!("{:#}\n", report.to_json()),
+            Output::Table if report.has_problems() => report.to_string(),
+            Output::Table => format!("{report}{} objects, no problems\n", files.view.len()),
+        })?;
+        Ok(match report.has_problems() {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        })
     }
 }
 
@@ -483,6 +486,7 @@ mod tests {
             "nantian-shim explain DIR http://shop.example.com/cart -H x-team:blue",
             "nantian-shim explain DIR --host a --path /b --port 80 --method POST --output json",
             "nantian-shim check DIR --all --log debug --controller example.net/gateway",
+            "nantian-shim check DIR --all --output json",
         ];
         for row in rows {
             assert!(Cli::try_parse_from(row.split(' ')).is_ok(), "{row}");
