@@ -1,12 +1,15 @@
 //! The admin API of the shim: health, metrics, what is served and to whom. Read only.
 //!
-//! `control_plane.rs` starts [`run`] on a bound socket. Requests are small and have deadlines, the
+//! `control_plane.rs` starts [`run`] on a bound socket, with TLS where it is on. Requests are small and have deadlines, the
 //! number of connections is bounded, and everything but the health paths asks for the token when
 //! one is set. What the answers say is in [`answers`], and for users in `docs/reference/admin.md`.
 
 mod answers;
+mod summary;
 mod lists;
+mod query;
 mod snapshot_view;
+mod words;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,16 +24,20 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ir::SecretText;
 use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use self::lists::OBJECTS;
 use crate::history::Store;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::pipeline::State;
+use crate::settings::TlsFiles;
+use crate::tls::{Purpose, ServerTls, TlsError, accept};
 
 /// Connections at a time; further ones wait in the listen queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -53,6 +60,8 @@ pub struct Admin {
     pub permit_without_stream: bool,
     /// What a request must carry.
     pub token: Option<SecretText>,
+    /// Files of its TLS, when it is on.
+    pub tls: Option<TlsFiles>,
     /// A request must be complete within this.
     pub read_header_timeout: Duration,
     /// An answer must be out within this.
@@ -73,32 +82,33 @@ const PATHS: &[Path] = &[
     ("/api/v1/config/snapshot/version", Admin::snapshot_version),
     ("/api/v1/config/snapshot", Admin::snapshot),
     ("/v1/snapshot", Admin::snapshot),
-    ("/api/v1/clients", Admin::clients),
     ("/api/v1/status", Admin::status),
     ("/v1/snapshot-sync", Admin::snapshot_sync),
     ("/v1/summary", Admin::summary),
-    ("/v1/nodes", Admin::node_list),
+    ("/v1/auth/verify", Admin::verify),
 ];
 
-/// A list and what answers it, by its query.
-type List = (&'static str, fn(&Admin, &str) -> Answer);
+/// A list and what answers it, by the path that was asked for and its query.
+type List = (&'static str, fn(&Admin, &str, &str) -> Answer);
 
-/// Lists of the snapshot, in pages.
+/// Lists, in pages.
 const LISTS: &[List] = &[
-    ("/v1/auth/verify", Admin::verify),
+    ("/api/v1/clients", Admin::clients),
+    ("/v1/nodes", Admin::node_list),
     ("/v1/listeners", Admin::listeners),
     ("/v1/routes", Admin::routes),
     ("/v1/backends", Admin::backends),
 ];
 
-/// Before the name of one object of a list.
-const OBJECTS: &[&str] = &["/v1/listeners/", "/v1/routes/", "/v1/backends/"];
+/// Connections are of HTTP/1.1.
+const PURPOSE: Purpose = Purpose {
+    section: "adminTLS",
+    alpn: "http/1.1",
+};
 
-/// Before the name of one data plane.
-const NODE: &str = "/v1/nodes/";
-
-/// Serves until the shutdown.
-pub async fn run(admin: Admin, listener: TcpListener) {
+/// Serves until the shutdown; fails only at once, when the TLS files cannot be used.
+pub async fn run(admin: Admin, listener: TcpListener) -> Result<(), TlsError> {
+    let mut tls = ServerTls::new(PURPOSE, admin.tls.clone()).await?;
     let admin = Arc::new(admin);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = TaskTracker::new();
@@ -114,9 +124,16 @@ pub async fn run(admin: Admin, listener: TcpListener) {
                 }
             },
         };
+        let acceptor = tls.current().await;
         let admin = Arc::clone(&admin);
         tasks.spawn(async move {
-            serve_connection(admin, socket, peer).await;
+            match acceptor {
+                None => serve_connection(admin, socket, peer).await,
+                Some(acceptor) => match accept(&acceptor, socket, &admin.shutdown).await {
+                    Ok(stream) => serve_connection(admin, stream, peer).await,
+                    Err(error) => debug!(%peer, %error, "TLS handshake failed"),
+                },
+            }
             drop(slot);
         });
     }
@@ -127,9 +144,13 @@ pub async fn run(admin: Admin, listener: TcpListener) {
     {
         debug!("admin requests were still running at the stop");
     }
+    Ok(())
 }
 
-async fn serve_connection(admin: Arc<Admin>, socket: TcpStream, peer: SocketAddr) {
+async fn serve_connection<S>(admin: Arc<Admin>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(|request| {
         let answer = admin.answer(&request);
         async move { Ok::<_, Infallible>(answer) }
@@ -140,7 +161,7 @@ async fn serve_connection(admin: Arc<Admin>, socket: TcpStream, peer: SocketAddr
         .max_buf_size(HEAD_BYTES_MAX)
         // One request a connection: then one deadline covers reading, waiting and writing.
         .keep_alive(false)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(stream), service);
     let limit = admin.read_header_timeout + admin.write_timeout;
     match tokio::time::timeout(limit, connection).await {
         Ok(Ok(())) => {}
@@ -176,7 +197,11 @@ impl Answer {
     }
 
     fn json(value: &impl serde::Serialize) -> Self {
-        match serde_json::to_string(value) {
+        Self::of_json(serde_json::to_string(value))
+    }
+
+    fn of_json(written: serde_json::Result<String>) -> Self {
+        match written {
             Ok(body) => Self {
                 status: StatusCode::OK,
                 content_type: "application/json",
@@ -222,8 +247,7 @@ impl Admin {
 
     fn route(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        let of = |paths: &[Path]| of_paths(paths, path);
-        if let Some(answer) = of(OPEN) {
+        if let Some((_, answer)) = OPEN.iter().find(|(known, _)| *known == path) {
             return answer(self);
         }
         if !self.is_allowed(request) {
@@ -235,23 +259,19 @@ impl Admin {
             Some(rest) => rest.to_owned(),
             None => format!("/api{path}"),
         };
-        if let Some(answer) = of(PATHS).or_else(|| of_paths(PATHS, &other)) {
+        let is_meant = |known: &str| known == path || known == other;
+        if let Some((_, answer)) = PATHS.iter().find(|(known, _)| is_meant(known)) {
             return answer(self);
         }
-        let path = if other.starts_with("/v1/") {
-            &other
-        } else {
-            path
-        };
-        if let Some((_, answer)) = LISTS.iter().find(|(known, _)| *known == path) {
-            return answer(self, request.uri().query().unwrap_or_default());
+        if let Some((_, answer)) = LISTS.iter().find(|(known, _)| is_meant(known)) {
+            return answer(self, path, request.uri().query().unwrap_or_default());
         }
-        if let Some(node_id) = path.strip_prefix(NODE) {
-            return self.node(node_id);
-        }
-        let object = OBJECTS
-            .iter()
-            .find_map(|list| Some((list, path.strip_prefix(list)?)));
+        let object = OBJECTS.iter().find_map(|list| {
+            let name = path
+                .strip_prefix(list)
+                .or_else(|| other.strip_prefix(list))?;
+            Some((list, name))
+        });
         match object {
             Some((list, name)) => self.object(list, name),
             None => Answer::error(StatusCode::NOT_FOUND, "no such path"),
@@ -271,11 +291,6 @@ impl Admin {
             .map_or("", |(_, given)| given.trim());
         bool::from(token.expose().as_bytes().ct_eq(given.as_bytes()))
     }
-}
-
-fn of_paths(paths: &[Path], path: &str) -> Option<fn(&Admin) -> Answer> {
-    let found = paths.iter().find(|(known, _)| *known == path);
-    found.map(|(_, answer)| *answer)
 }
 
 #[cfg(test)]
@@ -300,7 +315,7 @@ mod tests {
             .collect();
         let known = OPEN.iter().chain(PATHS).map(|(path, _)| *path);
         let lists = LISTS.iter().map(|(path, _)| *path);
-        let objects = OBJECTS.iter().copied().chain([NODE]);
+        let objects = OBJECTS.iter().copied();
         assert_eq!(documented, known.chain(lists).chain(objects).collect());
     }
 }

@@ -18,7 +18,7 @@ use crate::conditions::Which;
 use crate::control_plane::{self, ControlPlane};
 use crate::files::FileSource;
 use crate::report::Report;
-use crate::settings::{Addresses, GrpcTls, Settings};
+use crate::settings::{Addresses, Settings, TlsFiles};
 use crate::standalone::{self, Asked, Standalone, as_text};
 use crate::translate::{self, Addressing, Classes, PortMap, translate};
 use crate::watch;
@@ -85,6 +85,12 @@ struct Serve {
     /// PEM authorities that sign data planes' certificates; a certificate is then required.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+    /// PEM chain for TLS of the admin API.
+    #[arg(long, value_name = "FILE", requires = "admin_tls_key")]
+    admin_tls_cert: Option<PathBuf>,
+    /// PEM key that belongs to it.
+    #[arg(long, value_name = "FILE", requires = "admin_tls_cert")]
+    admin_tls_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -132,6 +138,9 @@ struct Check {
     /// Look only at Gateways of classes with this controllerName [default: at all Gateways].
     #[arg(long, value_name = "NAME")]
     controller: Option<String>,
+    /// What the report looks like.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -153,7 +162,7 @@ struct Explain {
 enum Output {
     /// Lines for people.
     Table,
-    /// As the data plane's admin API answers.
+    /// One JSON document for programs; of `explain` as the data plane's admin API answers.
     Json,
 }
 
@@ -250,11 +259,21 @@ impl Serve {
         settings.grpc_addr = self.grpc_addr.unwrap_or(settings.grpc_addr);
         settings.admin_addr = self.admin_addr.unwrap_or(settings.admin_addr);
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            settings.grpc_tls = Some(GrpcTls {
+            settings.grpc_tls = Some(TlsFiles {
                 cert_path: cert.clone(),
                 key_path: key.clone(),
                 client_ca_path: self.tls_client_ca.clone(),
                 require_client_cert: self.tls_client_ca.is_some(),
+            });
+        }
+        if let (Some(cert), Some(key)) = (&self.admin_tls_cert, &self.admin_tls_key) {
+            // Who must show a certificate is for the file alone to say.
+            let clients = settings.admin_tls.take();
+            settings.admin_tls = Some(TlsFiles {
+                cert_path: cert.clone(),
+                key_path: key.clone(),
+                require_client_cert: clients.as_ref().is_some_and(|it| it.require_client_cert),
+                client_ca_path: clients.and_then(|it| it.client_ca_path),
             });
         }
         settings.check_admin()?;
@@ -295,15 +314,15 @@ impl Check {
             Which::Problems
         };
         let report = Report::new(&files, &translation, which);
-        if report.has_problems() {
-            say(&report.to_string())?;
-            return Ok(ExitCode::FAILURE);
-        }
-        say(&format!(
-            "{report}{} objects, no problems\n",
-            files.view.len()
-        ))?;
-        Ok(ExitCode::SUCCESS)
+        say(&match self.output {
+            Output::Json => format!("{:#}\n", report.to_json()),
+            Output::Table if report.has_problems() => report.to_string(),
+            Output::Table => format!("{report}{} objects, no problems\n", files.view.len()),
+        })?;
+        Ok(match report.has_problems() {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        })
     }
 }
 
@@ -458,6 +477,7 @@ mod tests {
             "nantian-shim serve --source kube --kubeconfig k --config f",
             "nantian-shim serve DIR --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0 --config f",
             "nantian-shim serve DIR --tls-cert c --tls-key k --tls-client-ca a",
+            "nantian-shim serve DIR --admin-tls-cert c --admin-tls-key k",
             "nantian-shim standalone --demo examples/quickstart",
             "nantian-shim standalone DIR --port-offset 8000 --admin-addr 127.0.0.1:0",
             "nantian-shim standalone DIR --map-port 80=8080 --map-port 443=8443",
@@ -466,6 +486,7 @@ mod tests {
             "nantian-shim explain DIR http://shop.example.com/cart -H x-team:blue",
             "nantian-shim explain DIR --host a --path /b --port 80 --method POST --output json",
             "nantian-shim check DIR --all --log debug --controller example.net/gateway",
+            "nantian-shim check DIR --all --output json",
         ];
         for row in rows {
             assert!(Cli::try_parse_from(row.split(' ')).is_ok(), "{row}");

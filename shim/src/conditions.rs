@@ -233,19 +233,47 @@ impl ObjectStatus {
         own.chain(parents).chain(listeners)
     }
 
-    /// One line per condition: `HTTPRoute shop/cart (routes.yaml): parent infra/gw: Accepted=…`.
-    pub fn lines(&self, which: Which) -> Vec<String> {
-        let title = format!("{} {} ({})", self.kind, self.key, self.origin);
+    /// Those conditions, each with what it is about.
+    pub fn told(&self, which: Which) -> impl Iterator<Item = Told> {
         self.all_conditions()
-            .filter(|(_, condition)| which == Which::All || condition.is_problem())
-            .map(|(part, condition)| {
-                if part.is_empty() {
-                    format!("{title}: {condition}")
-                } else {
-                    format!("{title}: {part}: {condition}")
-                }
+            .filter(move |(_, condition)| which == Which::All || condition.is_problem())
+            .map(|(part, condition)| Told {
+                kind: self.kind,
+                key: self.key.clone(),
+                origin: self.origin.clone(),
+                part,
+                condition: condition.clone(),
             })
-            .collect()
+    }
+
+    /// The same as lines.
+    pub fn lines(&self, which: Which) -> Vec<String> {
+        self.told(which).map(|told| told.to_string()).collect()
+    }
+}
+
+/// A condition away from its object: `HTTPRoute shop/cart (routes.yaml): parent infra/gw: Accepted=…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// `namespace/name`, or the name alone.
+    pub key: Arc<str>,
+    /// Where the object was read.
+    pub origin: Origin,
+    /// The part of the object it is about; empty for the object itself.
+    pub part: String,
+    /// What is claimed.
+    pub condition: Condition,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({}): ", self.kind, self.key, self.origin)?;
+        if !self.part.is_empty() {
+            write!(f, "{}: ", self.part)?;
+        }
+        self.condition.fmt(f)
     }
 }
 

@@ -256,6 +256,7 @@ impl ControlPlane {
             state: self.state.clone(),
             permit_without_stream: settings.grpc_runtime.permit_without_stream,
             token: settings.admin_token.clone(),
+            tls: settings.admin_tls.clone(),
             read_header_timeout: settings.admin_read_header_timeout,
             write_timeout: settings.admin_write_timeout,
             shutdown: self.shutdown.clone(),
@@ -267,8 +268,9 @@ impl ControlPlane {
                 .context("the discovery service could not start")
         });
         self.tasks.spawn(async move {
-            admin::run(admin, admin_socket).await;
-            Ok(())
+            admin::run(admin, admin_socket)
+                .await
+                .context("the admin API could not start")
         });
     }
 

@@ -23,6 +23,7 @@ pub mod projection;
 pub mod nodes;
 pub mod watch;
 pub mod metrics;
+pub mod tls;
 pub mod settings;
 pub mod report;
 pub mod files;

@@ -37,13 +37,13 @@ use tracing::{debug, warn};
 use self::connection::Connection;
 use self::outbox::Responses;
 use self::pings::Pings;
-pub use self::tls::TlsError;
 use self::tls::{Door, Transport};
 use crate::history::Store;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::nodes::{NodePlugin, Nodes, Serving, bounded};
 use crate::quarantine::Quarantine;
-use crate::settings::{GrpcRuntime, GrpcTls};
+use crate::settings::{GrpcRuntime, TlsFiles};
+use crate::tls::TlsError;
 
 /// Connections at a time; further ones wait in the listen queue.
 const CONNECTIONS_MAX: usize = 8192;
@@ -66,7 +66,7 @@ pub struct Discovery {
     /// Limits and intervals.
     pub runtime: GrpcRuntime,
     /// TLS, when it is on.
-    pub tls: Option<GrpcTls>,
+    pub tls: Option<TlsFiles>,
     /// Whether this replica serves; the others turn data planes away.
     pub leading: watch::Receiver<bool>,
 }

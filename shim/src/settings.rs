@@ -37,7 +37,9 @@ pub struct Settings {
     /// Which GatewayClasses are ours.
     pub controller_name: String,
     /// TLS towards data planes.
-    pub grpc_tls: Option<GrpcTls>,
+    pub grpc_tls: Option<TlsFiles>,
+    /// TLS of the admin API.
+    pub admin_tls: Option<TlsFiles>,
     /// Connections, streams and pushes.
     pub grpc_runtime: GrpcRuntime,
     /// Token of the admin API.
@@ -54,9 +56,9 @@ pub struct Settings {
     pub cluster: Cluster,
 }
 
-/// TLS towards data planes; the files are read again when they change.
+/// Files of a TLS server; they are read again when they change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrpcTls {
+pub struct TlsFiles {
     /// PEM chain.
     pub cert_path: PathBuf,
     /// PEM key.
@@ -147,6 +149,7 @@ impl Default for Settings {
             admin_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081),
             controller_name: "gateway.networking.k8s.io/nantian-gw".to_owned(),
             grpc_tls: None,
+            admin_tls: None,
             grpc_runtime: GrpcRuntime::default(),
             admin_token: None,
             admin_read_header_timeout: Duration::from_secs(5),
@@ -235,6 +238,8 @@ struct Raw {
     controller_name: Option<String>,
     #[serde(rename = "grpcTLS")]
     grpc_tls: RawTls,
+    #[serde(rename = "adminTLS")]
+    admin_tls: RawTls,
     grpc_runtime: RawRuntime,
     admin_auth: RawAuth,
     admin_runtime: RawAdminRuntime,
@@ -313,7 +318,8 @@ impl Raw {
             grpc_addr: address("grpcAddr", self.grpc_addr, default.grpc_addr)?,
             admin_addr: address("adminAddr", self.admin_addr, default.admin_addr)?,
             controller_name: self.controller_name.unwrap_or(default.controller_name),
-            grpc_tls: self.grpc_tls.check()?,
+            grpc_tls: self.grpc_tls.check(&GRPC_TLS)?,
+            admin_tls: self.admin_tls.check(&ADMIN_TLS)?,
             grpc_runtime: self.grpc_runtime.check()?,
             admin_token: self.admin_auth.check()?,
             admin_read_header_timeout: positive(
@@ -348,25 +354,49 @@ impl Raw {
     }
 }
 
+/// The keys of a section of TLS, for messages.
+struct TlsKeys {
+    enabled: &'static str,
+    cert: &'static str,
+    key: &'static str,
+    client_ca: &'static str,
+    requires: &'static str,
+}
+
+const GRPC_TLS: TlsKeys = TlsKeys {
+    enabled: "grpcTLS.enabled",
+    cert: "grpcTLS.certPath",
+    key: "grpcTLS.keyPath",
+    client_ca: "grpcTLS.clientCAPath",
+    requires: "grpcTLS.requireClientCert",
+};
+
+const ADMIN_TLS: TlsKeys = TlsKeys {
+    enabled: "adminTLS.enabled",
+    cert: "adminTLS.certPath",
+    key: "adminTLS.keyPath",
+    client_ca: "adminTLS.clientCAPath",
+    requires: "adminTLS.requireClientCert",
+};
+
 impl RawTls {
-    fn check(self) -> Result<Option<GrpcTls>, SettingsError> {
+    fn check(self, keys: &TlsKeys) -> Result<Option<TlsFiles>, SettingsError> {
         if !self.enabled {
             return Ok(None);
         }
         let given = |path: PathBuf| (!path.as_os_str().is_empty()).then_some(path);
         let needed = |key, path| {
-            given(path).ok_or_else(|| bad(key, "is empty, but grpcTLS.enabled is true".to_owned()))
+            let problem = || bad(key, format!("is empty, but {} is true", keys.enabled));
+            given(path).ok_or_else(problem)
         };
         let client_ca_path = given(self.client_ca_path);
         if self.require_client_cert && client_ca_path.is_none() {
-            return Err(bad(
-                "grpcTLS.clientCAPath",
-                "is empty, but grpcTLS.requireClientCert is true".to_owned(),
-            ));
+            let problem = format!("is empty, but {} is true", keys.requires);
+            return Err(bad(keys.client_ca, problem));
         }
-        Ok(Some(GrpcTls {
-            cert_path: needed("grpcTLS.certPath", self.cert_path)?,
-            key_path: needed("grpcTLS.keyPath", self.key_path)?,
+        Ok(Some(TlsFiles {
+            cert_path: needed(keys.cert, self.cert_path)?,
+            key_path: needed(keys.key, self.key_path)?,
             client_ca_path,
             require_client_cert: self.require_client_cert,
         }))

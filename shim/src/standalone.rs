@@ -349,7 +349,7 @@ impl<'a> Screen<'a> {
 fn problem_lines(report: &Report) -> Vec<String> {
     let faults = report.faults.iter().map(ToString::to_string);
     faults
-        .chain(report.conditions.iter().cloned())
-        .chain(report.violations.iter().cloned())
+        .chain(report.conditions.iter().map(ToString::to_string))
+        .chain(report.violations.iter().map(ToString::to_string))
         .collect()
 }

@@ -152,6 +152,10 @@ fn values_that_mean_something_are_taken() {
         ),
         ("dataplane.config.log.level=debug", "level: debug"),
         (
+            "controlplane.implementation=shim,controlplane.config.adminTLS.enabled=true",
+            "{path: /livez, port: admin, scheme: HTTPS}",
+        ),
+        (
             "controlplane.grpcTLS.enabled=false,dataplane.xdsTLS.enabled=false",
             "http://nantian-gw-",
         ),

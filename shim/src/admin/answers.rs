@@ -1,13 +1,10 @@
 //! What each path of the admin API answers.
 
 use hyper::StatusCode;
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::snapshot_view::view;
-use super::{Admin, Answer};
-use crate::nodes::{Node, rfc3339};
-use crate::quarantine::Kept;
+use super::{Admin, Answer, snapshot_view};
+use crate::nodes::rfc3339;
 
 impl Admin {
     /// Answering is the proof.
@@ -48,7 +45,7 @@ impl Admin {
 
     pub(super) fn snapshot(&self) -> Answer {
         match self.store.current() {
-            Some(current) => Answer::json(&view(&current.snapshot)),
+            Some(current) => Answer::of_json(snapshot_view::text(&current.snapshot)),
             None => Answer::error(StatusCode::NOT_FOUND, "no snapshot yet"),
         }
     }
@@ -71,19 +68,6 @@ impl Admin {
         }))
     }
 
-    pub(super) fn clients(&self) -> Answer {
-        let state = self.state.borrow().clone();
-        let nodes = self.nodes.list();
-        let clients: Vec<_> = nodes
-            .iter()
-            .map(|node| Client {
-                node,
-                quarantine: refused_by(&node.node_id, &state.quarantine),
-            })
-            .collect();
-        Answer::json(&clients)
-    }
-
     pub(super) fn snapshot_sync(&self) -> Answer {
         let (version, generated_at) = self.current_version();
         let nodes: Vec<Value> = self
@@ -102,48 +86,19 @@ impl Admin {
         Answer::json(&json!({ "version": version, "generatedAt": generated_at, "nodes": nodes }))
     }
 
-    pub(super) fn summary(&self) -> Answer {
-        let (version, generated_at) = self.current_version();
-        let nodes = self.nodes.list();
-        let count = |claim: &dyn Fn(&Node) -> bool| nodes.iter().filter(|node| claim(node)).count();
-        let current = self.store.current();
-        let snapshot = current.as_ref().map(|current| &current.snapshot);
-        let http = snapshot.map_or(0, |snapshot| snapshot.http_routes.len());
-        let grpc = snapshot.map_or(0, |snapshot| snapshot.grpc_routes.len());
-        let stream = snapshot.map_or(0, |snapshot| snapshot.stream_routes.len());
+    /// Whoever gets here was let in.
+    pub(super) fn verify(&self) -> Answer {
+        let is_asked = self.token.is_some();
         Answer::json(&json!({
-            "snapshotVersion": version,
-            "generatedAt": generated_at,
-            "listenerCount": snapshot.map_or(0, |snapshot| snapshot.listeners.len()),
-            "httpRouteCount": http,
-            "grpcRouteCount": grpc,
-            "streamRouteCount": stream,
-            "routeCount": http + grpc + stream,
-            "backendCount": snapshot.map_or(0, |snapshot| snapshot.clusters.len()),
-            "secretCount": snapshot.map_or(0, |snapshot| snapshot.secrets.len()),
-            "nodeCount": nodes.len(),
-            "connectedNodeCount": count(&|node| node.connected),
-            "readyNodeCount": count(&|node| node.ready),
-            "currentVersionNodeCount": count(&|node| node.version == version),
-            "currentVersionReadyCount": count(&|node| node.ready && node.version == version),
-            "driftedNodeCount": count(&|node| node.version != version),
+            "authenticated": is_asked,
+            "readOnly": true,
+            "reason": if is_asked { "the token is right" } else { "no token is asked for" },
+            "subject": if is_asked { "adminAuth" } else { "anonymous" },
         }))
     }
 
-    pub(super) fn node_list(&self) -> Answer {
-        let nodes: Vec<Value> = self.nodes.list().iter().map(node_view).collect();
-        Answer::json(&nodes)
-    }
-
-    pub(super) fn node(&self, node_id: &str) -> Answer {
-        match self.nodes.node(node_id) {
-            Some(node) => Answer::json(&node_view(&node)),
-            None => Answer::error(StatusCode::NOT_FOUND, "no such node"),
-        }
-    }
-
     /// Version and time of the current snapshot, both empty before the first.
-    fn current_version(&self) -> (String, String) {
+    pub(super) fn current_version(&self) -> (String, String) {
         let current = self.store.current();
         current.map_or_else(Default::default, |current| {
             let time = current.snapshot.generated_at.map(rfc3339);
@@ -153,29 +108,4 @@ impl Admin {
             )
         })
     }
-}
-
-/// A node and the objects that are left out on its account.
-#[derive(Serialize)]
-struct Client<'a> {
-    #[serde(flatten)]
-    node: &'a Node,
-    quarantine: Vec<&'a str>,
-}
-
-fn refused_by<'a>(node_id: &str, kept: &'a [Kept]) -> Vec<&'a str> {
-    let refused = kept.iter().filter(|kept| kept.nodes.contains_key(node_id));
-    refused.map(|kept| kept.object.as_str()).collect()
-}
-
-/// A node with the names of the Go control plane.
-fn node_view(node: &Node) -> Value {
-    json!({
-        "id": node.node_id,
-        "version": node.version,
-        "connected": node.connected,
-        "ready": node.ready,
-        "connectedAt": rfc3339(node.connected_at),
-        "lastSeenAt": rfc3339(node.last_seen_at),
-    })
 }

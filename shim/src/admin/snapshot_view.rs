@@ -1,164 +1,238 @@
 //! A snapshot as JSON for people: everything in it except key material.
 //!
-//! Built from the typed snapshot, whose secrets cannot be printed: a secret is shown as what it
-//! holds, never as its text. Small parts without a reader of their own (filters, policies) are shown
-//! as their `Debug`, which redacts by type.
+//! Built from the typed snapshot, resource by resource, so that all of them are never held twice.
+//! Every part is taken apart whole (`let Listener { … }` without `..`), so that a field that is added
+//! to `ir` does not build before somebody has said how it is shown. What is secret has a type that
+//! cannot be printed and is shown as what it is of; what only may be is blanked by `words`.
 
-use std::fmt::Debug;
+mod ai;
+mod cluster;
+mod policy;
+mod route;
+mod wasm;
 
-use ir::http_route::{BackendRef, GrpcRule, HttpRule, Route};
-use ir::{Cluster, Listener, Secret, Snapshot, StreamRoute};
+use std::fmt::Display;
+use std::time::{Duration, SystemTime};
+
+use ir::listener::{
+    ClientValidation, ClientValidationMode, EscapedSlashes, ForwardedFields, ListenerSettings,
+    ListenerTls, ProxyProtocol, RequestIds, TrustedProxies,
+};
+use ir::snapshot::Workload;
+use ir::{Listener, Resource, Resources, Secret, Snapshot};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Value, json};
 
-use crate::nodes::rfc3339;
+use super::words;
+use crate::nodes;
 
-/// The whole snapshot.
-pub(super) fn view(snapshot: &Snapshot) -> Value {
-    json!({
-        "version": snapshot.version.as_str(),
-        "generated_at": snapshot.generated_at.map(rfc3339),
-        "required_features": snapshot.required_features,
-        "compatibility_profile": snapshot.compatibility_profile,
-        "listeners": list(snapshot.listeners.iter().map(|it| listener(it))),
-        "http_routes": list(snapshot.http_routes.iter().map(|it| route(it, http_rule))),
-        "grpc_routes": list(snapshot.grpc_routes.iter().map(|it| route(it, grpc_rule))),
-        "stream_routes": list(snapshot.stream_routes.iter().map(|it| stream_route(it))),
-        "clusters": list(snapshot.clusters.iter().map(|it| cluster(it))),
-        "secrets": list(snapshot.secrets.iter().map(|it| secret(it))),
-        "workloads": snapshot.workloads.len(),
-    })
+/// The whole snapshot as text.
+pub(super) fn text(snapshot: &Snapshot) -> serde_json::Result<String> {
+    serde_json::to_string(&Whole(snapshot))
+}
+
+struct Whole<'s>(&'s Snapshot);
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Snapshot {
+            version,
+            generated_at,
+            listeners,
+            http_routes,
+            grpc_routes,
+            stream_routes,
+            clusters,
+            secrets,
+            wasm_plugins,
+            workloads,
+            required_features,
+            compatibility_profile,
+            traceparent,
+        } = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("version", version.as_str())?;
+        map.serialize_entry("generated_at", &generated_at.map(rfc3339))?;
+        map.serialize_entry("required_features", required_features)?;
+        map.serialize_entry("compatibility_profile", compatibility_profile)?;
+        map.serialize_entry("traceparent", traceparent)?;
+        map.serialize_entry("listeners", &Rows(listeners, listener))?;
+        let http = |it: &_| route::route(it, route::http_rule);
+        map.serialize_entry("http_routes", &Rows(http_routes, http))?;
+        let grpc = |it: &_| route::route(it, route::grpc_rule);
+        map.serialize_entry("grpc_routes", &Rows(grpc_routes, grpc))?;
+        map.serialize_entry("stream_routes", &Rows(stream_routes, route::stream_route))?;
+        map.serialize_entry("clusters", &Rows(clusters, cluster::cluster))?;
+        map.serialize_entry("secrets", &Rows(secrets, secret))?;
+        map.serialize_entry("wasm_plugins", &Rows(wasm_plugins, wasm::plugin))?;
+        map.serialize_entry("workloads", &list(workloads, workload))?;
+        map.end()
+    }
+}
+
+/// Resources that are made into JSON one by one while they are written.
+struct Rows<'s, T>(&'s Resources<T>, fn(&T) -> Value);
+
+impl<T: Resource> Serialize for Rows<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|it| self.1(it)))
+    }
 }
 
 fn listener(listener: &Listener) -> Value {
+    let Listener {
+        name,
+        addresses,
+        port,
+        protocol,
+        hostnames,
+        tls,
+        metadata,
+        backend_client_certificate,
+        security_policy,
+        settings,
+        plugins,
+    } = listener;
     json!({
-        "name": &*listener.name,
-        "addresses": texts(&listener.addresses),
-        "port": listener.port.get(),
-        "protocol": debug(&listener.protocol),
-        "hostnames": texts(&listener.hostnames),
-        "tls": listener.tls.as_ref().map(|tls| json!({
-            "passthrough": tls.passthrough,
-            "certificate_refs": texts(&tls.certificate_refs),
-            "min_version": debug(&tls.min_version),
-            "max_version": debug(&tls.max_version),
-            "client_validation": tls.client_validation.as_ref().map(|it| debug(&it.mode)),
-        })),
-        "metadata": listener.metadata.to_map(),
-        "backend_client_certificate": listener.backend_client_certificate.as_deref(),
-        "security_policy": listener.security_policy.as_ref().map(debug),
+        "name": &**name,
+        "addresses": texts(addresses),
+        "port": port.get(),
+        "protocol": words::listener_protocol(*protocol),
+        "hostnames": texts(hostnames),
+        "tls": tls.as_ref().map(listener_tls),
+        "metadata": metadata.to_map(),
+        "backend_client_certificate": backend_client_certificate.as_deref(),
+        "security_policy": security_policy.as_deref().map(policy::security),
+        "settings": listener_settings(settings),
+        "plugins": texts(plugins),
     })
 }
 
-fn route<R>(route: &Route<R>, rule: impl Fn(&R) -> Value) -> Value {
+fn listener_tls(tls: &ListenerTls) -> Value {
+    let ListenerTls {
+        passthrough,
+        certificate_refs,
+        sni_hosts,
+        min_version,
+        max_version,
+        client_validation,
+    } = tls;
     json!({
-        "key": &*route.key,
-        "hostnames": texts(&route.hostnames),
-        "listeners": texts(&route.listeners),
-        "rules": list(route.rules.iter().map(rule)),
-        "labels": route.labels.to_map(),
-        "annotations": route.annotations.to_map(),
-        "policy": route.policy.as_ref().map(debug),
-        "security_policy": route.security_policy.as_ref().map(debug),
+        "passthrough": passthrough,
+        "certificate_refs": texts(certificate_refs),
+        "sni_hosts": texts(sni_hosts),
+        "min_version": words::tls_version(*min_version),
+        "max_version": words::tls_version(*max_version),
+        "client_validation": client_validation.as_ref().map(|it| {
+            let ClientValidation { ca_pems, mode } = it;
+            json!({
+                "mode": match mode {
+                    ClientValidationMode::AllowValidOnly => "allow_valid_only",
+                    ClientValidationMode::AllowInsecureFallback => "allow_insecure_fallback",
+                    ClientValidationMode::RejectAll => "reject_all",
+                },
+                "authorities": authorities(ca_pems),
+            })
+        }),
     })
 }
 
-fn http_rule(rule: &HttpRule) -> Value {
+fn listener_settings(settings: &ListenerSettings) -> Value {
+    let ListenerSettings {
+        public_port,
+        proxy_protocol,
+        escaped_slashes,
+        merge_slashes,
+        forwarded_fields,
+        trusted_proxies,
+        request_ids,
+        client_certificate_field,
+    } = settings;
     json!({
-        "name": rule.name,
-        "matches": list(rule.matches.iter().map(|it| json!({
-            "path": debug(&it.path),
-            "method": it.method,
-            "headers": debugs(&it.headers),
-            "query_params": debugs(&it.query_params),
-        }))),
-        "filters": debugs(&rule.filters),
-        "backends": backends(&rule.backends),
-        "timeouts": debug(&rule.timeouts),
-        "retry": rule.retry.as_ref().map(debug),
-        "session_persistence": rule.session_persistence.as_ref().map(debug),
+        "public_port": public_port.map(std::num::NonZero::get),
+        "proxy_protocol": proxy_protocol.as_ref().map(|it| match it {
+            ProxyProtocol::Off => json!({ "required": false }),
+            ProxyProtocol::Required(sources) => {
+                json!({ "required": true, "sources": texts(sources) })
+            }
+        }),
+        "escaped_slashes": escaped_slashes.map(|it| match it {
+            EscapedSlashes::Keep => "keep",
+            EscapedSlashes::Refuse => "refuse",
+            EscapedSlashes::Redirect => "redirect",
+            EscapedSlashes::Decode => "decode",
+        }),
+        "merge_slashes": merge_slashes,
+        "forwarded_fields": forwarded_fields.map(|it| match it {
+            ForwardedFields::None => "none",
+            ForwardedFields::XForwarded => "x_forwarded",
+            ForwardedFields::Forwarded => "forwarded",
+            ForwardedFields::Both => "both",
+        }),
+        "trusted_proxies": trusted_proxies.as_ref().map(|it| {
+            let TrustedProxies { hops, sources } = it;
+            json!({ "hops": hops, "sources": texts(sources) })
+        }),
+        "request_ids": request_ids.map(|it| match it {
+            RequestIds::Off => "off",
+            RequestIds::Trusted => "trusted",
+            RequestIds::Any => "any",
+        }),
+        "client_certificate_field": client_certificate_field,
     })
 }
 
-fn grpc_rule(rule: &GrpcRule) -> Value {
-    json!({
-        "name": rule.name,
-        "matches": list(rule.matches.iter().map(|it| json!({
-            "method": debug(&it.method),
-            "headers": debugs(&it.headers),
-        }))),
-        "filters": debugs(&rule.filters),
-        "backends": backends(&rule.backends),
-        "session_persistence": rule.session_persistence.as_ref().map(debug),
-    })
-}
-
-fn stream_route(route: &StreamRoute) -> Value {
-    json!({
-        "key": &*route.key,
-        "listeners": texts(&route.listeners),
-        "rules": list(route.rules.iter().map(|rule| json!({
-            "name": rule.name,
-            "matches": debugs(&rule.matches),
-            "backends": backends(&rule.backends),
-        }))),
-    })
-}
-
-fn backends(backends: &[BackendRef]) -> Value {
-    list(backends.iter().map(|backend| {
-        json!({
-            "target": &*backend.target.display,
-            "cluster_keys": texts(&backend.target.cluster_keys),
-            "weight": backend.weight,
-            "filters": debugs(&backend.filters),
-        })
-    }))
-}
-
-fn cluster(cluster: &Cluster) -> Value {
-    json!({
-        "key": &*cluster.key,
-        "protocol": debug(&cluster.protocol),
-        "endpoints": list(cluster.endpoints.iter().map(|endpoint| json!({
-            "address": debug(&endpoint.address),
-            "port": endpoint.port.get(),
-            "ready": endpoint.is_ready,
-            "zone": endpoint.zone,
-            "weight": endpoint.weight,
-        }))),
-        "connect_timeout_ms": u64::try_from(cluster.connect_timeout.as_millis()).ok(),
-        "tls_hostname": cluster.tls.as_ref().map(|tls| tls.hostname.to_string()),
-        "balancing": debug(&cluster.balancing),
-        "session_persistence": cluster.session_persistence.as_ref().map(debug),
-        "max_inflight_requests": cluster.max_inflight_requests,
-        "ai_service": cluster.ai_service.is_some(),
-        "token_policy": cluster.token_policy.is_some(),
-        "wasm_plugin": cluster.wasm_plugin.is_some(),
-        "security_policy": cluster.security_policy.as_ref().map(debug),
-    })
-}
-
+/// What a secret holds, never its text.
 fn secret(secret: &Secret) -> Value {
+    let Secret {
+        key,
+        certificate,
+        htpasswd,
+        oidc_client_secret,
+        values,
+    } = secret;
     json!({
-        "key": &*secret.key,
-        "certificate": secret.certificate.is_some(),
-        "htpasswd": secret.htpasswd.is_some(),
-        "oidc_client_secret": secret.oidc_client_secret.is_some(),
+        "key": &**key,
+        "certificate": certificate.is_some(),
+        "htpasswd": htpasswd.is_some(),
+        "oidc_client_secret": oidc_client_secret.is_some(),
+        "values": values.keys().collect::<Vec<_>>(),
     })
 }
 
-fn list(values: impl Iterator<Item = Value>) -> Value {
-    Value::Array(values.collect())
+fn workload(workload: &Workload) -> Value {
+    let Workload {
+        namespace,
+        name,
+        ip,
+    } = workload;
+    json!({ "namespace": namespace, "name": name, "ip": ip.to_string() })
 }
 
-fn texts<T: ToString>(values: &[T]) -> Vec<String> {
-    values.iter().map(ToString::to_string).collect()
+/// Trust anchors by the SHA-256 of their PEM text, because anything may stand beside them there.
+fn authorities(pems: &[String]) -> Value {
+    list(pems, |pem| json!({ "pem_sha256": words::fingerprint(pem) }))
 }
 
-fn debug(value: &impl Debug) -> String {
-    format!("{value:?}")
+fn list<T>(items: &[T], view: impl Fn(&T) -> Value) -> Value {
+    items.iter().map(view).collect()
 }
 
-fn debugs<T: Debug>(values: &[T]) -> Vec<String> {
-    values.iter().map(|value| format!("{value:?}")).collect()
+fn texts<T: Display>(items: &[T]) -> Value {
+    items.iter().map(ToString::to_string).collect()
 }
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn some_ms(duration: Option<Duration>) -> Option<u64> {
+    duration.map(ms)
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    nodes::rfc3339(time)
+}
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,27 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "file that holds the token, read at start",
     ),
     (
+        "adminTLS.enabled",
+        "false",
+        "the admin API speaks TLS; needs certPath and keyPath",
+    ),
+    (
+        "adminTLS.certPath",
+        "\"\"",
+        "PEM chain of the admin API; it and the files below are read again when they change",
+    ),
+    ("adminTLS.keyPath", "\"\"", "PEM key of the admin API"),
+    (
+        "adminTLS.clientCAPath",
+        "\"\"",
+        "PEM authorities that sign certificates of who asks",
+    ),
+    (
+        "adminTLS.requireClientCert",
+        "false",
+        "refuse who shows no certificate, also for /livez and /readyz; needs clientCAPath",
+    ),
+    (
         "adminRuntime.readHeaderTimeout",
         "5s",
         "an admin request must be complete within this",

@@ -57,6 +57,11 @@ fn bad_settings_are_refused_with_what_to_do() {
             "grpcTLS: {enabled: true, certPath: a, keyPath: b, requireClientCert: true}",
             "grpcTLS.clientCAPath",
         ),
+        ("adminTLS: {enabled: true, certPath: a}", "adminTLS.keyPath"),
+        (
+            "adminTLS: {enabled: true, certPath: a, keyPath: b, requireClientCert: true}",
+            "adminTLS.clientCAPath: is empty, but adminTLS.requireClientCert",
+        ),
         (
             "grpcRuntime: {initialWindowSize: 2147483648}",
             "above 2147483647",

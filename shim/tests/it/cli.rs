@@ -72,6 +72,49 @@ spec:
         printed.contains("route.yaml") && printed.contains("default/lost"),
         "{printed}"
     );
+    let output = run(&["check", folder.path().to_str().unwrap(), "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["objects"], 1, "{told:#}");
+    let conditions = told["conditions"].as_array().unwrap().iter();
+    let violations = told["violations"].as_array().unwrap().iter();
+    let problems = conditions.clone().count() + violations.clone().count();
+    assert_eq!(told["problems"], problems, "{told:#}");
+    for part in ["faults", "warnings", "skipped"] {
+        assert_eq!(told[part], serde_json::json!([]), "{part}");
+    }
+    for told in conditions.clone() {
+        assert_eq!(told["kind"], "HTTPRoute");
+        assert_eq!(told["key"], "default/lost");
+        let file = told["file"].as_str().unwrap();
+        assert!(file.ends_with("route.yaml"), "{file}");
+        assert_eq!(told["problem"], true);
+    }
+    let accepted = conditions.clone().find(|told| told["type"] == "Accepted");
+    let accepted = accepted.unwrap();
+    assert_eq!(accepted["status"], "False");
+    assert_eq!(accepted["part"], "parent default/nowhere");
+}
+
+#[test]
+fn a_report_in_json_has_all_fields_and_the_same_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\nkind: [\n";
+    std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+    let output = run(&["check", folder.path().to_str().unwrap(), "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fault = &told["faults"][0];
+    assert!(fault["line"].as_u64().unwrap() > 0, "{told:#}");
+    assert!(!fault["message"].as_str().unwrap().is_empty(), "{told:#}");
+
+    let output = run(&["check", QUICKSTART, "--all", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["problems"], 0, "{told:#}");
+    let conditions = told["conditions"].as_array().unwrap();
+    assert!(!conditions.is_empty());
+    assert!(conditions.iter().all(|told| told["problem"] == false));
 }
 
 #[test]

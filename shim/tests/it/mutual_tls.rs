@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dataplane_testkit::certificate::{Authority, Identity};
 use ir::wire::configuration_discovery_service_client::ConfigurationDiscoveryServiceClient;
-use shim::settings::{GrpcRuntime, GrpcTls};
+use shim::settings::{GrpcRuntime, TlsFiles};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::support::{DEADLINE, Server, Stream, hello};
@@ -20,7 +20,7 @@ async fn server(folder: &Path, client_ca: Option<&Authority>) -> Server {
         std::fs::write(&path, ca.pem()).unwrap();
         path
     });
-    let tls = GrpcTls {
+    let tls = TlsFiles {
         cert_path: folder.join("tls.crt"),
         key_path: folder.join("tls.key"),
         require_client_cert: client_ca_path.is_some(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dataplane_testkit::certificate::Authority;
 use dataplane_testkit::client::tls::TlsClient;
-use shim::settings::{GrpcRuntime, GrpcTls};
+use shim::settings::{GrpcRuntime, TlsFiles};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -64,7 +64,7 @@ async fn the_same_holds_within_tls() {
         .server(&["shim.test"])
         .write(folder.path(), "tls")
         .unwrap();
-    let tls = GrpcTls {
+    let tls = TlsFiles {
         cert_path: folder.path().join("tls.crt"),
         key_path: folder.path().join("tls.key"),
         require_client_cert: false,

@@ -13,7 +13,7 @@ use shim::metrics::Metrics;
 use shim::nodes::{Node, Nodes};
 use shim::quarantine::Quarantine;
 use shim::serve::{self, Discovery};
-use shim::settings::{GrpcRuntime, GrpcTls};
+use shim::settings::{GrpcRuntime, TlsFiles};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,7 +41,7 @@ impl Server {
 
     pub(crate) async fn start_with(
         runtime: GrpcRuntime,
-        tls: Option<GrpcTls>,
+        tls: Option<TlsFiles>,
         history_size: usize,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -65,7 +65,7 @@ impl Server {
     fn serve(
         listener: TcpListener,
         runtime: GrpcRuntime,
-        tls: Option<GrpcTls>,
+        tls: Option<TlsFiles>,
         history_size: usize,
     ) -> Self {
         let addr = listener.local_addr().unwrap();

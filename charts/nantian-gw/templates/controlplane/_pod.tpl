@@ -51,11 +51,20 @@
 {{- toYaml (mergeOverwrite $config (deepCopy $values.config)) -}}
 {{- end -}}
 
+{{/* How its admin API is spoken to: `https` where controlplane.config.adminTLS is on. */}}
+{{- define "nantian-gw.controlplane.adminScheme" -}}
+{{- $tls := default dict .Values.controlplane.config.adminTLS -}}
+{{- ternary "https" "http" (eq (toString $tls.enabled) "true") -}}
+{{- end -}}
+
 {{- define "nantian-gw.controlplane.pod" -}}
 {{- $values := .Values.controlplane -}}
 {{- $isShim := include "nantian-gw.isShim" . -}}
 {{- $image := ternary $values.shim.image $values.image (eq $isShim "true") -}}
 {{- $args := list "-config" "/etc/nantian-gw/config.yaml" -}}
+{{- $scheme := ternary ", scheme: HTTPS" "" (eq (include "nantian-gw.controlplane.adminScheme" .) "https") -}}
+{{- /* The health of the production control plane has a port of its own, without TLS. */ -}}
+{{- $healthScheme := ternary $scheme "" (eq $isShim "true") -}}
 {{- if $isShim }}{{ $args = list "--log" $values.shim.log "serve" "--source" "kube" "--config" "/etc/nantian-gw/config.yaml" }}{{ end -}}
 metadata:
   labels:
@@ -94,13 +103,13 @@ spec:
         - {name: healthz, containerPort: 18083, protocol: TCP}
         {{- end }}
       startupProbe:
-        httpGet: {path: {{ ternary "/livez" "/readyz" (eq $isShim "true") }}, port: {{ ternary "admin" "healthz" (eq $isShim "true") }}}
+        httpGet: {path: {{ ternary "/livez" "/readyz" (eq $isShim "true") }}, port: {{ ternary "admin" "healthz" (eq $isShim "true") }}{{ $healthScheme }}}
         {{- toYaml $values.probes.startup | nindent 8 }}
       livenessProbe:
-        httpGet: {path: {{ ternary "/livez" "/healthz" (eq $isShim "true") }}, port: {{ ternary "admin" "healthz" (eq $isShim "true") }}}
+        httpGet: {path: {{ ternary "/livez" "/healthz" (eq $isShim "true") }}, port: {{ ternary "admin" "healthz" (eq $isShim "true") }}{{ $healthScheme }}}
         {{- toYaml $values.probes.liveness | nindent 8 }}
       readinessProbe:
-        httpGet: {path: /readyz, port: admin}
+        httpGet: {path: /readyz, port: admin{{ $scheme }}}
         {{- toYaml $values.probes.readiness | nindent 8 }}
       resources:
         {{- toYaml $values.resources | nindent 8 }}
