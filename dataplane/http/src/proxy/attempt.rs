@@ -252,13 +252,11 @@ async fn converse(
         };
         match response {
             Err(response) => {
-                phase::health::answered(ctx, &response, way.began);
-                phase::trace::answered(ctx, response.status);
+                answered(way, ctx, &response);
                 response
             }
             Ok(mut response) => {
-                phase::health::answered(ctx, &response, way.began);
-                phase::trace::answered(ctx, response.status);
+                answered(way, ctx, &response);
                 let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
                 if unwanted.is_some() {
                     watch.start_attempt(None);
@@ -309,6 +307,16 @@ async fn converse(
         is_reusable: false,
         unwanted: None,
     })
+}
+
+/// Notes that the endpoint has answered.
+fn answered(way: &Way<'_>, ctx: &mut Context<'_>, response: &Response) {
+    if let Some(cluster) = ctx.cluster {
+        let waited = way.watch.owed_for();
+        cluster.metrics.answered(response.status.as_u16(), waited);
+    }
+    phase::health::answered(ctx, response, way.began);
+    phase::trace::answered(ctx, response.status);
 }
 
 /// The pause before an attempt that is made instead of passing this response on.
