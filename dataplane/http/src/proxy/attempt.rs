@@ -22,7 +22,7 @@ use crate::deadline::{Wait, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Owner, Peer, Receiver, Sender};
 use crate::h1::Frame;
-use crate::message::{Request, Response};
+use crate::message::{GrpcForm, Request, Response};
 use crate::phase;
 use crate::plugins::BodyLine;
 use crate::reply::Reply;
@@ -394,10 +394,10 @@ pub(super) fn begin_response(
     ctx.first_byte_us = ctx.micros(now);
     ctx.status = Some(response.status);
     phase::plugin::response_sent(ctx, response);
-    if ctx.is_grpc {
-        ctx.note_grpc(&response.headers);
-    }
-    responder.head(response)
+    let grpc_status = GrpcForm::status(ctx.grpc, &response.headers);
+    responder.head(response)?;
+    ctx.grpc_status = grpc_status;
+    Ok(())
 }
 
 /// Carries an upgraded connection to its end.
@@ -560,23 +560,27 @@ async fn download_through(
 }
 
 /// Hands a frame of the response over; true for the last. [`taken`] says when there is room for another.
+///
+/// The code of a call over gRPC is noted behind that: a client that is gone was told none.
 fn passed_on(
     ctx: &mut Context<'_>,
     frame: Frame,
     responder: &mut Responder<'_>,
     watch: &Watch,
 ) -> Result<bool, ClientError> {
+    let mut grpc_status = None;
     if let Frame::Trailers(trailers) = &frame {
         phase::health::trailed(ctx, trailers);
-        if ctx.is_grpc {
-            ctx.note_grpc(trailers);
-        }
+        grpc_status = GrpcForm::status(ctx.grpc, trailers);
     }
     let ends = matches!(frame, Frame::End);
     if ends {
         watch.upstream_done();
     }
     responder.put(frame)?;
+    if grpc_status.is_some() {
+        ctx.grpc_status = grpc_status;
+    }
     Ok(ends)
 }
 
@@ -667,3 +671,6 @@ pub(super) fn unless_gone<T>(
         gone.map(|()| Err(ClientError::Gone.into()))
     })
 }
+
+#[cfg(test)]
+mod tests;
