@@ -55,6 +55,13 @@ def value(metric, by="", function="sum"):
     return f"{function}{grouped} ({DP}{metric}{{SEL}})"
 
 
+def average(metric, by="", prefix=DP, of_shim=False):
+    """Of a histogram, over the present and not over all the time since the start."""
+    grouped = f" by ({by})" if by else ""
+    sums = (f"sum{grouped} (rate({prefix}{metric}_{part}{{SEL}}{RATE}))" for part in ("sum", "count"))
+    return q(" / ".join(sums), of_shim=of_shim)
+
+
 def rare(expression):
     """What may never have happened is 0, and not missing."""
     return f"{expression} or vector(0)"
@@ -93,6 +100,7 @@ DASHBOARDS = {
             f"({total('http_requests_total', 'route', f'{CHOSEN}, {ERRORS}')} or 0 * {total('http_requests_total', 'route', CHOSEN)})"
             f" / {total('http_requests_total', 'route', CHOSEN)}", "{{route}}")]),
         ("graph", "Responses by status", "reqps", [q(total("http_responses_total", "status_code", CHOSEN), "{{status_code}}")]),
+        ("graph", "Calls over gRPC by code", "reqps", [q(rare(total("grpc_requests_total", "grpc_status", CHOSEN)), "{{grpc_status}}")]),
         ("graph", "Latency, p50", "s", [q(quantile(0.5, "http_request_duration_seconds", "route", CHOSEN), "{{route}}")]),
         ("graph", "Latency, p99", "s", [q(quantile(0.99, "http_request_duration_seconds", "route", CHOSEN), "{{route}}")]),
         ("heatmap", "Latency of all", "s", [q(f"sum by (le) (increase({DP}http_request_duration_seconds_bucket{{SEL, {CHOSEN}}}{RATE}))", "{{le}}")]),
@@ -105,13 +113,20 @@ DASHBOARDS = {
                                        q(rare(total("plugin_failures_total", "plugin")), "{{plugin}} failed")]),
     ]),
     "backends": ("Nantian Gateway: backends", [
+        ("graph", "Answers by class of status", "reqps", [q(total("backend_requests_total", "backend, status_class"), "{{backend}} {{status_class}}")]),
+        ("graph", "Server errors of answers", "percentunit", [q(
+            f"({total('backend_requests_total', 'backend', ERRORS)} or 0 * {total('backend_requests_total', 'backend')})"
+            f" / {total('backend_requests_total', 'backend')}", "{{backend}}")]),
+        ("graph", "Wait for the head of an answer, average", "s", [q(
+            f"{total('backend_response_wait_seconds_total', 'backend')} / {total('backend_requests_total', 'backend')}", "{{backend}}")]),
         ("graph", "Endpoints that may be used", "percentunit", [q(f"avg by (backend) ({DP}backend_health_status{{SEL}})", "{{backend}}")]),
         ("graph", "Requests on their way", "short", [q(value("http_circuit_breaker_backend_inflight_current", "backend"), "{{backend}}")]),
         ("graph", "Open connections", "short", [q(value("backend_connections_active", "backend"), "{{backend}}")]),
         ("graph", "New connections", "cps", [q(total("backend_connections_total", "backend"), "{{backend}}")]),
         ("graph", "Failed connections", "cps", [q(rare(total("backend_connection_errors_total", "backend, reason")), "{{backend}} {{reason}}")]),
-        ("graph", "Time to connect, average", "ms", [q(f"avg({DP}traffic_upstream_connect_latency_ms_average{{SEL}})")]),
-        ("graph", "Requests over a kept connection", "percentunit", [q(f"avg({DP}traffic_upstream_pool_hit_ratio{{SEL}})")]),
+        ("graph", "Time to connect, average", "ms", [average("traffic_upstream_connect_latency_ms")]),
+        ("graph", "Requests over a kept connection", "percentunit", [q(
+            f"{total('traffic_upstream_pool_hits_total')} / ({total('traffic_upstream_pool_hits_total')} + {total('traffic_upstream_pool_misses_total')})")]),
         ("graph", "Retries", "reqps", [q(rare(total("backend_retries_total", "backend")), "{{backend}}"),
                                        q(rare(total("backend_retries_denied_total", "backend, cause")), "{{backend}} denied: {{cause}}")]),
         ("graph", "Ejected endpoints", "short", [q(value("endpoint_passive_ejected_current"))]),
@@ -133,9 +148,9 @@ DASHBOARDS = {
         ("graph", "Faults of the stream", "cps", [q(total("xds_connect_failures_total"), "connecting"), q(total("xds_stream_failures_total"), "streams")]),
         ("graph", "Streams of the shim", "short", [q(f"sum({CP}xds_streams_active{{SEL}})", of_shim=True)]),
         ("graph", "Pushes of the shim", "cps", [q(f"sum by (kind) (rate({CP}xds_pushes_total{{SEL}}{RATE}))", "{{kind}}", True)]),
-        ("graph", "From push to ACK, average", "s", [q(f"sum({CP}xds_publish_ack_lag_seconds_sum{{SEL}}) / sum({CP}xds_publish_ack_lag_seconds_count{{SEL}})", of_shim=True)]),
+        ("graph", "From push to ACK, average", "s", [average("xds_publish_ack_lag_seconds", prefix=CP, of_shim=True)]),
         ("graph", "Translations", "cps", [q(f"sum(rate({SN}builds_total{{SEL}}{RATE}))", "made", True), q(f"sum(rate({SN}build_failures_total{{SEL}}{RATE}))", "failed", True)]),
-        ("graph", "Time of a translation, average", "s", [q(f"sum({SN}build_duration_seconds_sum{{SEL}}) / sum({SN}build_duration_seconds_count{{SEL}})", of_shim=True)]),
+        ("graph", "Time of a translation, average", "s", [average("build_duration_seconds", prefix=SN, of_shim=True)]),
         ("graph", "Resources", "short", [q(f"max by (resource) ({SN}resource_count{{SEL}})", "{{resource}}", True)]),
         ("graph", "Objects left out", "short", [q(f"max({SN}quarantined_objects{{SEL}})", of_shim=True)]),
     ]),

@@ -142,8 +142,8 @@ pub(crate) async fn send(
     loop {
         let mut is_reused = false;
         let interims_max = worker.settings.interim_responses_max;
-        let reading = async |receiver: &mut Receiver<'_>, has_head: &Cell<bool>| {
-            read(receiver, wanted, interims_max, has_head).await
+        let reading = async |receiver: &mut Receiver<'_>, waiting: &Waiting<'_>| {
+            read(receiver, wanted, interims_max, waiting).await
         };
         let sending = (&mut body, wanted.idle);
         let outcome = once(worker, way, message, sending, reading, &mut is_reused).await;
@@ -197,8 +197,8 @@ pub(crate) async fn converse(
 ) -> Result<(), CallError> {
     let mut body = Body::Pieces(pieces);
     let interims_max = worker.settings.interim_responses_max;
-    let reading = async |receiver: &mut Receiver<'_>, has_head: &Cell<bool>| {
-        hand_on(receiver, interims_max, has_head, parts).await
+    let reading = async |receiver: &mut Receiver<'_>, waiting: &Waiting<'_>| {
+        hand_on(receiver, interims_max, waiting, parts).await
     };
     let outcome = once(worker, way, message, (&mut body, idle), reading, &mut false).await;
     match outcome {
@@ -213,7 +213,7 @@ async fn once(
     way: &Way,
     message: &Message,
     (body, idle): (&mut Body, Duration),
-    reading: impl AsyncFnOnce(&mut Receiver<'_>, &Cell<bool>) -> Result<Answer, Fault>,
+    reading: impl AsyncFnOnce(&mut Receiver<'_>, &Waiting<'_>) -> Result<Answer, Fault>,
     is_reused: &mut bool,
 ) -> Result<Answer, Fault> {
     let settings = &worker.settings;
@@ -243,10 +243,14 @@ async fn once(
     };
     let (sender, mut receiver) = channel.send(&outgoing, settings)?;
     let mut uploaded = None;
-    let has_head = Cell::new(false);
+    let waiting = Waiting {
+        metrics: &way.metrics,
+        since: Cell::new(Instant::now()),
+        has_head: Cell::new(false),
+    };
     let answer = {
         let mut sending = pin!(upload(sender, body, idle));
-        let mut reading = pin!(reading(&mut receiver, &has_head));
+        let mut reading = pin!(reading(&mut receiver, &waiting));
         // The answer is waited for from the end of the request on.
         let mut due = pin!(sleep(idle));
         poll_fn(|cx| {
@@ -254,12 +258,13 @@ async fn once(
                 && let Poll::Ready(ended) = sending.as_mut().poll(cx)
             {
                 uploaded = Some(ended?);
-                due.as_mut().reset(Instant::now() + idle);
+                waiting.since.set(Instant::now());
+                due.as_mut().reset(waiting.since.get() + idle);
             }
             if let Poll::Ready(answer) = reading.as_mut().poll(cx) {
                 return Poll::Ready(answer);
             }
-            let is_waiting = uploaded.is_some() && !has_head.get();
+            let is_waiting = uploaded.is_some() && !waiting.has_head.get();
             match is_waiting && due.as_mut().poll(cx).is_ready() {
                 true => Poll::Ready(Err(CallError::Timeout.into())),
                 false => Poll::Pending,
@@ -272,6 +277,21 @@ async fn once(
         channel.keep(&worker.pool, &way.peer, owner, settings, now);
     }
     Ok(answer)
+}
+
+/// The wait for the head of an answer.
+struct Waiting<'a> {
+    metrics: &'a BackendMetrics,
+    since: Cell<Instant>,
+    has_head: Cell<bool>,
+}
+
+impl Waiting<'_> {
+    fn ended(&self, status: StatusCode) {
+        let waited = self.since.get().elapsed();
+        self.metrics.answered(status.as_u16(), waited);
+        self.has_head.set(true);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,7 +389,7 @@ async fn next(
 async fn head(
     receiver: &mut Receiver<'_>,
     interims_max: usize,
-    has_head: &Cell<bool>,
+    waiting: &Waiting<'_>,
 ) -> Result<Response, Fault> {
     let mut interims = 0;
     loop {
@@ -379,7 +399,7 @@ async fn head(
                 return Err(CallError::Failed(Reason::UpstreamProtocol).into());
             }
             Head::Final(response) => {
-                has_head.set(true);
+                waiting.ended(response.status);
                 return Ok(response);
             }
         }
@@ -390,10 +410,10 @@ async fn head(
 async fn hand_on(
     receiver: &mut Receiver<'_>,
     interims_max: usize,
-    has_head: &Cell<bool>,
+    waiting: &Waiting<'_>,
     parts: &mpsc::Sender<Part>,
 ) -> Result<Answer, Fault> {
-    let response = head(receiver, interims_max, has_head).await?;
+    let response = head(receiver, interims_max, waiting).await?;
     let status = response.status;
     let mut next = Part::Head(status, response.headers);
     let is_whole = loop {
@@ -419,9 +439,9 @@ async fn read(
     receiver: &mut Receiver<'_>,
     wanted: Wanted,
     interims_max: usize,
-    has_head: &Cell<bool>,
+    waiting: &Waiting<'_>,
 ) -> Result<Answer, Fault> {
-    let response = head(receiver, interims_max, has_head).await?;
+    let response = head(receiver, interims_max, waiting).await?;
     let mut body = BytesMut::new();
     let mut bytes = 0;
     let mut trailers = None;

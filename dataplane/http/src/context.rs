@@ -15,15 +15,15 @@ use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::trace::Active;
 use dataplane_telemetry::{GrpcStatus, Reason};
 use dataplane_upstream::{Endpoint, Outcome};
+use http::StatusCode;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::Arrival;
 use crate::edit::Edit;
 use crate::forwarded::{Front, Scheme};
 use crate::h1::Authority;
-use crate::message::{Request, unshared};
+use crate::message::{GrpcForm, Request, unshared};
 use crate::mirror;
 use crate::plugins::Running;
 use crate::retry_policy::Policy;
@@ -96,8 +96,8 @@ pub(crate) struct Context<'c> {
     /// The call to an AI service that it was; most are none.
     pub(crate) ai: Option<Box<AiCall>>,
     pub(crate) status: Option<StatusCode>,
-    /// It is a call over gRPC and came as far as a backend may be asked.
-    pub(crate) is_grpc: bool,
+    /// The call over gRPC that it is, once it came as far as a backend may be asked.
+    pub(crate) grpc: Option<GrpcForm>,
     /// What the client was told of the end of a call over gRPC.
     pub(crate) grpc_status: Option<GrpcStatus>,
     pub(crate) reason: Reason,
@@ -180,7 +180,7 @@ impl<'c> Context<'c> {
             trace: None,
             ai: None,
             status: None,
-            is_grpc: false,
+            grpc: None,
             grpc_status: None,
             reason: Reason::Ok,
         }
@@ -203,13 +203,6 @@ impl<'c> Context<'c> {
             && let Some(asked) = &mut self.asked
         {
             asked.authority = asked.authority.unshared();
-        }
-    }
-
-    /// Notes what a head or trailers say of the end of a call over gRPC.
-    pub(crate) fn note_grpc(&mut self, headers: &HeaderMap) {
-        if let Some(value) = headers.get("grpc-status") {
-            self.grpc_status = Some(GrpcStatus::read(value.as_bytes()));
         }
     }
 

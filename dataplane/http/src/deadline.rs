@@ -129,6 +129,14 @@ impl Watch {
         self.upstream.set(None);
     }
 
+    /// How long the upstream side has owed what it owes, by the clock of this turn.
+    pub(crate) fn owed_for(&self) -> Duration {
+        let since = self.upstream.get().map(|(since, _)| since);
+        since.map_or(Duration::ZERO, |since| {
+            self.now.get().saturating_duration_since(since)
+        })
+    }
+
     /// Notes that a write of the request body made progress: its slowness is no late response.
     pub(crate) fn upload_moved(&self) {
         if let Some((_, wait)) = self.upstream.get() {

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
+use dataplane_telemetry::GrpcStatus;
+
 use crate::h1::{self, Authority, BodyLength, HeadError, HeadLimits};
 use crate::path::{self, PathError};
 
@@ -180,9 +182,17 @@ impl Request {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     }
 
-    /// True when the request is a gRPC call as gRPC over HTTP/2 has it.
-    pub(crate) fn is_grpc_over_http2(&self) -> bool {
-        self.method == Method::POST && self.version == Version::HTTP_2 && self.is_grpc()
+    /// The form of the gRPC call over HTTP/2 that the request is; most are none.
+    pub(crate) fn grpc_form(&self) -> Option<GrpcForm> {
+        if self.method != Method::POST || self.version != Version::HTTP_2 {
+            return None;
+        }
+        let kind = self.headers.get(header::CONTENT_TYPE)?.as_bytes();
+        let rest = kind.strip_prefix(b"application/grpc")?;
+        Some(match rest.starts_with(b"-web") {
+            true => GrpcForm::Web,
+            false => GrpcForm::Native,
+        })
     }
 
     /// How long the caller of a gRPC method waits for it; asked of gRPC calls alone.
@@ -218,6 +228,27 @@ impl Request {
         };
         let host = self.authority.as_str().len() + "host: \r\n".len();
         line + 1 + host + self.headers.iter().map(field).sum::<usize>() + "\r\n".len()
+    }
+}
+
+/// In which form a call over gRPC comes, and with it where it is told how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrpcForm {
+    /// As gRPC over HTTP/2 has it: in a head or in trailers.
+    Native,
+    /// gRPC-Web: at the end of the body, which is not read for its sake. Where a head has the code
+    /// all the same, it is not told either: figures of failures alone would say nothing.
+    Web,
+}
+
+impl GrpcForm {
+    /// The code that a head or trailers tell of a call.
+    pub(crate) fn status(form: Option<Self>, fields: &HeaderMap) -> Option<GrpcStatus> {
+        if form != Some(Self::Native) {
+            return None;
+        }
+        let value = fields.get("grpc-status")?;
+        Some(GrpcStatus::read(value.as_bytes()))
     }
 }
 
@@ -465,6 +496,45 @@ mod tests {
         assert_eq!(request.authority.as_str(), "a.test");
         assert_eq!(request.headers["x-request-id"], "7");
         assert!(!request.forget_large_head(), "there is little left of it");
+    }
+
+    #[test]
+    fn calls_over_grpc_are_told_by_their_form() {
+        let native = Some(GrpcForm::Native);
+        for (method, version, kind, form) in [
+            ("POST", Version::HTTP_2, "application/grpc", native),
+            ("POST", Version::HTTP_2, "application/grpc+proto", native),
+            (
+                "POST",
+                Version::HTTP_2,
+                "application/grpc-web+proto",
+                Some(GrpcForm::Web),
+            ),
+            (
+                "POST",
+                Version::HTTP_2,
+                "application/grpc-web-text",
+                Some(GrpcForm::Web),
+            ),
+            ("POST", Version::HTTP_2, "text/plain", None),
+            ("POST", Version::HTTP_11, "application/grpc-web", None),
+            ("GET", Version::HTTP_2, "application/grpc", None),
+        ] {
+            let head = http::Request::builder()
+                .method(method)
+                .uri("http://a.test/s.S/M")
+                .header(header::CONTENT_TYPE, kind);
+            let head = head.body(()).unwrap().into_parts().0;
+            let mut request = Request::from_h2(head, false, &HeadLimits::REQUEST).unwrap();
+            request.version = version;
+            assert_eq!(request.grpc_form(), form, "{method} {version:?} {kind}");
+        }
+        let fields = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from(5))]);
+        let code = |form| GrpcForm::status(form, &fields).map(GrpcStatus::code);
+        assert_eq!(
+            (code(native), code(Some(GrpcForm::Web)), code(None)),
+            (Some(5), None, None)
+        );
     }
 
     #[test]

@@ -63,13 +63,15 @@ impl Overload {
         }
     }
 
-    /// Routes that have a limit of requests and were asked for, and how many run on each.
-    pub fn routes_inflight(&self) -> Vec<(Arc<str>, usize)> {
+    /// Routes that have a limit of requests and were asked for, and how many run on each; one that is
+    /// gone, as `is_there` says by its name, for as long as any do.
+    pub fn routes_inflight(&self, is_there: impl Fn(&str) -> bool) -> Vec<(Arc<str>, usize)> {
         let routes = &self.shared.routes;
         let routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = routes
             .iter()
             .map(|(name, count)| (name.clone(), count.current()))
+            .filter(|(name, count)| *count > 0 || is_there(name))
             .collect();
         all.sort();
         all
@@ -208,6 +210,19 @@ mod tests {
         );
         drop(held);
         assert!(other.enter_route(&overload, &a, 1).is_some());
+    }
+
+    #[test]
+    fn a_route_that_is_gone_is_told_while_requests_run_on_it() {
+        let overload = Overload::default();
+        let inflight = Inflight::default();
+        let (stays, goes): (Arc<str>, Arc<str>) = ("stays".into(), "goes".into());
+        drop(inflight.enter_route(&overload, &stays, 1));
+        let held = inflight.enter_route(&overload, &goes, 1);
+        let told = || overload.routes_inflight(|name| name == "stays");
+        assert_eq!(told(), [(goes, 1), (stays.clone(), 0)]);
+        drop(held);
+        assert_eq!(told(), [(stays, 0)]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Failure};
 use crate::h1::{BodyLength, Frame};
 use crate::io::Duplex;
-use crate::message::{Request, Response};
+use crate::message::{GrpcForm, Request, Response};
 use crate::mirror;
 use crate::phase::plugin::Place;
 use crate::phase::rate::{Said, Stage};
@@ -181,7 +181,7 @@ async fn run(
     }
     let bytes_max = body_bytes_max(worker, rule);
     body.limit(bytes_max);
-    ctx.is_grpc = request.is_grpc_over_http2();
+    ctx.grpc = request.grpc_form();
     let watch = watch(worker, ctx, rule, request);
     let waiting = Waiting {
         client: responder.connection(),
@@ -322,7 +322,7 @@ fn watch(worker: &Worker, ctx: &Context<'_>, rule: &Rule, request: &Request) -> 
 
 /// How long the caller waits, where that is a call over gRPC.
 fn call_timeout(ctx: &Context<'_>, request: &Request) -> Option<Duration> {
-    ctx.is_grpc.then(|| request.grpc_timeout()).flatten()
+    ctx.grpc.and_then(|_| request.grpc_timeout())
 }
 
 /// What a request waits under: its deadlines, and a client that may go.
@@ -602,10 +602,9 @@ async fn answer(
     stamp(&mut response.headers, &worker.date(now));
     ctx.status = Some(response.status);
     phase::plugin::response_sent(ctx, &response);
-    if request.is_grpc_over_http2() {
-        ctx.note_grpc(&response.headers);
-    }
+    let grpc_status = GrpcForm::status(request.grpc_form(), &response.headers);
     responder.head(&mut response)?;
+    ctx.grpc_status = grpc_status;
     let sending = async {
         if response.body != BodyLength::None && !body.is_empty() {
             responder.frame(Frame::Data(body)).await?;

@@ -15,6 +15,7 @@ use serde::ser::{SerializeMap as _, Serializer as _};
 use serde_json::{Value, json};
 
 use dataplane_config::RuntimeConfig;
+use dataplane_http::Overload;
 use dataplane_upstream::since_start;
 
 use super::Context;
@@ -66,7 +67,7 @@ pub(super) fn overload(context: &Context) -> Answer {
         .map(|(name, it)| (name.to_string(), it.unrouted.requests_inflight().into()))
         .collect();
     let all = by_listener.values().filter_map(Value::as_i64).sum::<i64>();
-    let by_route = context.state.overload.routes_inflight();
+    let by_route = routes_inflight(&context.state.overload, &config.snapshot);
     let by_route: serde_json::Map<_, _> = by_route
         .into_iter()
         .map(|(name, count)| (name.to_string(), count.into()))
@@ -76,6 +77,13 @@ pub(super) fn overload(context: &Context) -> Answer {
         "httpListenerInflightCurrent": by_listener,
         "httpRouteInflightCurrent": by_route,
     }))
+}
+
+/// Requests that run, by route, where routes have a limit of them.
+pub(super) fn routes_inflight(overload: &Overload, snapshot: &Snapshot) -> Vec<(Arc<str>, usize)> {
+    overload.routes_inflight(|name| {
+        snapshot.http_routes.get(name).is_some() || snapshot.grpc_routes.get(name).is_some()
+    })
 }
 
 /// `/v1/traffic`: what runs now; totals are in `/metrics`. The backends are paged.

@@ -21,6 +21,7 @@ use dataplane_upstream::since_start;
 use super::Context;
 use super::answer::Answer;
 use super::endpoint::Request;
+use super::inventory::routes_inflight;
 use super::query::Query;
 
 /// When certificates end, by secret; read once of each, since they are signed for good.
@@ -68,7 +69,7 @@ pub(super) async fn scrape(context: &Context, request: Request<'_>) -> Answer {
         metrics.set_rate_limit_evictions(config.kept.rate_limit_keys().0);
         metrics.set_token_budget_evictions(config.kept.token_budgets_lost());
         let live = Live {
-            routes_inflight: state.overload.routes_inflight(),
+            routes_inflight: routes_inflight(&state.overload, &config.snapshot),
             certificates: ends.of(&config),
             ..live(&config, &state.http)
         };

@@ -193,7 +193,7 @@ keys! {
     ACCESS_FILES "accessLog.maxFiles": number(Unit::Count, 1, 1000, Zero::Plain), "2",
         "Files put aside that are kept.";
     ACCESS_RATE "accessLog.sampleRate": Kind::Share, "0.5",
-        "Share of requests that are logged; those that ended with 500 and above, or broke off without the client's doing, always are.";
+        "Share of lines that are written. Always written are those of requests that ended with 500 and above, by a fault of the backend or the gateway whatever their status, or with a gRPC code that is the backend's fault (2, 4, 12 to 15), and of connections and sessions that ended by a fault; a route may turn its lines off.";
     ACCESS_QUEUE "accessLog.queueBytes": number(Unit::Bytes, 65_536, GIB, Zero::Default), "8388608",
         "Bytes that may wait for the file; lines beyond that are lost and counted.";
 

@@ -89,8 +89,9 @@ const METRICS_INTRODUCTION: &str = "\
 With `?former_names=true` every family is repeated under `nantian_gw_dataplane_`, which dashboards for the earlier data plane may ask for; it doubles the series.
 Label values come from the configuration or from fixed lists, never from a request.
 
-Series have a budget: a route costs nothing until its first request, then 15 series, and one more for each further class and code of status: 20 with three classes and four codes, and never more than 16 codes for each worker thread; calls over gRPC have one more for each code of gRPC.
-A backend costs nothing until it is asked for something, then 3 and one for each endpoint.
+Series have a budget: a route costs nothing until its first request, then 13 series, and one more for each further class and code of status: 20 with four classes and five codes.
+There are 6 classes, and never more codes than 16 for each worker thread and 6 for those beyond; calls over gRPC have one more for each code of gRPC, of which there are 18.
+A backend costs nothing until it is asked for something, then 5, one for each endpoint and one for each further class of status: 11 at most with one endpoint, unless something goes wrong with it.
 So 5,000 routes in use with a backend each come to fewer than 100,000 series.
 What happens only seldom, such as a retry, has a series from the first time on; the series of a route, listener or backend end with it.
 

@@ -21,7 +21,9 @@ use dataplane_telemetry::metrics::Metrics;
 fn observe(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let route = metrics.route("Http/shop/cart", "web");
+    let backend = metrics.backend(&"shop/cart:80".into());
     let observe = || {
+        black_box(&backend).answered(black_box(200), Duration::from_micros(black_box(700)));
         let _inflight = black_box(&route).listener().request_started();
         route.observe(
             black_box(200),
@@ -49,11 +51,9 @@ fn encode(criterion: &mut Criterion) {
     for route in 0..5000 {
         let handle = metrics.route(&format!("Http/shop/route-{route}"), "web");
         handle.observe(200, Reason::Ok, Duration::from_millis(1), 1, 1);
-        drop(
-            metrics
-                .backend(&format!("shop/backend-{route}:80").into())
-                .connection_opened(),
-        );
+        let backend = metrics.backend(&format!("shop/backend-{route}:80").into());
+        drop(backend.connection_opened());
+        backend.answered(200, Duration::from_millis(1));
     }
     let mut text = String::new();
     let began = Instant::now();

@@ -44,8 +44,9 @@ pub struct Settings {
     pub style: Style,
     /// When a file is put aside.
     pub rotation: Rotation,
-    /// Share of requests that are logged, 0 to 1; those that ended with 500 and above, or broke
-    /// off without the client's doing, always are.
+    /// Share of lines that are written, 0 to 1. Never left out are those of requests that ended with
+    /// 500 and above, by a fault of the backend or the gateway whatever the status, or with a code of
+    /// gRPC that is the backend's fault, and those of connections and sessions that ended by a fault.
     pub sample_rate: f64,
     /// How many bytes may wait for the sink before lines are dropped.
     pub queue_bytes: usize,
@@ -201,6 +202,11 @@ struct Local {
     random: u64,
 }
 
+/// Whether something went wrong that was not the client's doing: such a line is never left out.
+fn is_fault(status: u16, reason: Reason, grpc_status: Option<GrpcStatus>) -> bool {
+    status >= 500 || reason.is_fault() || is_fault_of_backend(reason, grpc_status)
+}
+
 /// The code of a call that went through is the backend's word; what the client did wrong has codes of
 /// ours that would say as much.
 pub(crate) fn is_fault_of_backend(reason: Reason, grpc_status: Option<GrpcStatus>) -> bool {
@@ -226,8 +232,7 @@ impl Writer {
         grpc_status: Option<GrpcStatus>,
         own: Option<&Override>,
     ) -> bool {
-        let is_fault = reason.is_fault() || is_fault_of_backend(reason, grpc_status);
-        self.samples(status >= 500 || is_fault, own)
+        self.samples(is_fault(status, reason, grpc_status), own)
     }
 
     /// Adds the line of a request of which [`Self::takes`] said so. Never waits.

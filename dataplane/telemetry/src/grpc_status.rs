@@ -21,6 +21,11 @@ impl GrpcStatus {
         Self(code.unwrap_or(UNKNOWN))
     }
 
+    /// The code of that number.
+    pub(crate) const fn of(code: u16) -> Self {
+        Self(code)
+    }
+
     /// The number.
     pub const fn code(self) -> u16 {
         self.0

@@ -86,7 +86,7 @@ pub struct Metrics {
     pub modules: ModuleMetrics,
     /// Attempts of all routes.
     pub upstream: UpstreamMetrics,
-    retry_totals: Arc<backend::RetryTotals>,
+    all_backends: Arc<backend::AllBackends>,
     /// Persistent sessions; shared with those who keep them.
     pub sessions: Arc<SessionMetrics>,
     limits: OnceLock<Vec<(&'static str, u64)>>,
@@ -139,7 +139,7 @@ impl Metrics {
             modules: ModuleMetrics::default(),
             upstream: UpstreamMetrics::new(shards),
             limits: OnceLock::new(),
-            retry_totals: Arc::default(),
+            all_backends: Arc::new(backend::AllBackends::new(shards)),
             sessions: Arc::default(),
             rate_limit_evictions: AtomicU64::new(0),
             token_budget_evictions: AtomicU64::new(0),
@@ -239,7 +239,7 @@ impl Metrics {
         if let Some(known) = named.backends.get(name) {
             return Arc::clone(known);
         }
-        let made = Arc::new(BackendMetrics::new(name, &self.retry_totals));
+        let made = Arc::new(BackendMetrics::new(name, &self.all_backends));
         named.backends.insert(Arc::clone(name), Arc::clone(&made));
         made
     }
@@ -354,7 +354,7 @@ impl Metrics {
         mirror::encode(&mut out, &routes);
         backend::encode(&mut out, &backends);
         live.encode(&mut out);
-        let totals = &self.retry_totals;
+        let totals = &self.all_backends;
         out.family(&family::BUDGET_OBSERVED)
             .sample(&[], totals.observed.value());
         out.family(&family::BUDGET_ALLOWED)

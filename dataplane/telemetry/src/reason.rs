@@ -161,6 +161,11 @@ impl Reason {
     /// How many outcomes there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// The outcome of that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == name)
+    }
+
     /// Something is out of order, and it was not the client's doing.
     pub fn is_fault(self) -> bool {
         self.flag() != "none" && self.side() != Side::Downstream

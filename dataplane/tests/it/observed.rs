@@ -12,7 +12,7 @@ use dataplane_testkit::backend::{Kind, Script};
 use dataplane_testkit::client::grpc;
 use dataplane_testkit::client::http1::{self, Http1Client};
 use dataplane_testkit::client::http2::Http2Client;
-use dataplane_testkit::collector::Collector;
+use dataplane_testkit::collector::{Collector, Span};
 use dataplane_testkit::snapshot::{cluster, free_port, listener, stream_route};
 use dataplane_testkit::{
     Backend, ControlPlane, DEADLINE, SnapshotBuilder, StreamBackend, until, within,
@@ -295,12 +295,24 @@ async fn calls_over_grpc_are_told_by_their_code() {
         let reply = grpc::unary(&client, "x.example", call, &metadata, b"hi").await;
         assert_eq!(reply.unwrap().status, Some(code), "{call} {want}");
     }
-    let spans = traces::spans(&collector, 8).await;
+    // Of gRPC-Web not even those that are told in a head.
+    for call in ["/demo.Echo/Say", "/demo.None/Say"] {
+        let request = Request::post(format!("http://x.example{call}"))
+            .header("content-type", "application/grpc-web+proto")
+            .header("x-want", "grpc_status=13");
+        let answer = client.send(request.body(Bytes::new()).unwrap()).await;
+        assert!(
+            answer.unwrap().headers.contains_key("grpc-status"),
+            "{call}"
+        );
+    }
+    let spans = traces::spans(&collector, 8 + 3).await;
     let servers = spans.iter().filter(|span| span.kind == 2);
-    let codes = servers.map(|span| span.attributes["rpc.grpc.status_code"].as_u64());
-    let mut codes: Vec<_> = codes.map(Option::unwrap).collect();
+    let code = |span: &Span| span.attributes.get("rpc.grpc.status_code")?.as_u64();
+    let mut codes: Vec<_> = servers.map(code).collect();
     codes.sort_unstable();
-    assert_eq!(codes, [0, 5, 12, 13, 14]);
+    let told = [0, 5, 12, 13, 14].map(Some);
+    assert_eq!(codes, [&[None, None], &told[..]].concat());
     let count = |labels: &[&str]| gateway.metric("grpc_requests_total{", labels);
     let of_route = "route=\"Grpc/shop/g\"";
     assert_eq!(count(&[]), 5);
@@ -315,8 +327,12 @@ async fn calls_over_grpc_are_told_by_their_code() {
     let told = lines.map(|line| (line["status"].as_u64(), line["grpc_status"].as_u64()));
     let mut told: Vec<_> = told.collect();
     told.sort_unstable();
-    // A method that there is not is the client's fault.
-    assert_eq!(told, [13, 14].map(|code| (Some(200), Some(code))));
+    // A method that there is not is the client's fault. The last is the call of gRPC-Web without a
+    // backend, which is a fault by its reason.
+    assert_eq!(
+        told,
+        [None, Some(13), Some(14)].map(|code| (Some(200), code))
+    );
 }
 
 #[tokio::test]

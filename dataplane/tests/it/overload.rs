@@ -109,6 +109,44 @@ async fn requests_over_a_limit_are_503_and_those_beside_it_are_served() {
 }
 
 #[tokio::test]
+async fn what_runs_on_a_route_is_told_no_longer_than_there_is_the_route() {
+    let backend = Backend::http1("b").await;
+    let (port, admin) = (free_port(), at(free_port()));
+    let with = |version: &str, routes: &[&str]| {
+        let mut built = SnapshotBuilder::new(version)
+            .http_listener("infra/gw/http", port)
+            .cluster("shop/b:80", &[backend.address()]);
+        for name in routes {
+            built = built.route(&format!("shop/{name}"), name, "/", "shop/b:80");
+        }
+        built.build()
+    };
+    let first = with("v1", &["a.test", "b.test"]);
+    let gateway = Gateway::with(&first, |bootstrap| {
+        bootstrap.http.inflight.route = Some(9);
+        bootstrap.admin.address = admin;
+    })
+    .await;
+    for host in ["a.test", "b.test"] {
+        assert_eq!(http1::get(at(port), host, "/").await.unwrap().status, 200);
+    }
+    let told = async || {
+        let now = http1::get(admin, "x", "/v1/overload").await.unwrap().json();
+        let by_route = now["httpRouteInflightCurrent"].as_object().unwrap();
+        by_route.keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["shop/a.test", "shop/b.test"]);
+    gateway.change(&first, &with("v2", &["b.test"])).await;
+    // Whoever was served leaves right behind its answer.
+    until(DEADLINE, async || told().await == ["shop/b.test"]).await;
+    let metrics = http1::get(admin, "x", "/metrics").await.unwrap().text();
+    let series = metrics
+        .lines()
+        .filter(|line| line.contains("http_route_inflight_current{"));
+    assert_eq!(series.count(), 1);
+}
+
+#[tokio::test]
 async fn a_backend_gets_no_more_requests_than_its_limit_and_others_are_served() {
     let backend = Backend::http1("b").await;
     let (port, admin) = (free_port(), at(free_port()));

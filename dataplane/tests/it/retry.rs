@@ -142,6 +142,15 @@ async fn listed_statuses_are_tried_again_up_to_the_number_of_attempts() {
                 gateway.metric("backend_retries_total", &[]),
                 requests as u64 - 1
             );
+            // Each attempt that was answered.
+            let answers = |class: &str| {
+                let labels = ["backend=\"shop/b:80\"", class];
+                gateway.metric("backend_requests_total{", &labels)
+            };
+            let failed = answers("status_class=\"4xx\"") + answers("status_class=\"5xx\"");
+            let went_well = u64::from(status == 200);
+            assert_eq!(answers("2xx"), went_well, "{name}");
+            assert_eq!(failed, requests as u64 - went_well, "{name}");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::deadline::{Wait, Watch};
 use crate::downstream::{ClientError, RequestBody, Responder, stamp};
 use crate::exchange::{Again, Channel, Failure, Head, Outgoing, Owner, Peer, Receiver, Sender};
 use crate::h1::Frame;
-use crate::message::{Request, Response};
+use crate::message::{GrpcForm, Request, Response};
 use crate::phase;
 use crate::plugins::BodyLine;
 use crate::reply::Reply;
@@ -252,13 +252,11 @@ async fn converse(
         };
         match response {
             Err(response) => {
-                phase::health::answered(ctx, &response, way.began);
-                phase::trace::answered(ctx, response.status);
+                answered(way, ctx, &response);
                 response
             }
             Ok(mut response) => {
-                phase::health::answered(ctx, &response, way.began);
-                phase::trace::answered(ctx, response.status);
+                answered(way, ctx, &response);
                 let unwanted = unwanted(worker, ctx, request, &response, watch, &between);
                 if unwanted.is_some() {
                     watch.start_attempt(None);
@@ -309,6 +307,16 @@ async fn converse(
         is_reusable: false,
         unwanted: None,
     })
+}
+
+/// Notes that the endpoint has answered.
+fn answered(way: &Way<'_>, ctx: &mut Context<'_>, response: &Response) {
+    if let Some(cluster) = ctx.cluster {
+        let waited = way.watch.owed_for();
+        cluster.metrics.answered(response.status.as_u16(), waited);
+    }
+    phase::health::answered(ctx, response, way.began);
+    phase::trace::answered(ctx, response.status);
 }
 
 /// The pause before an attempt that is made instead of passing this response on.
@@ -386,10 +394,10 @@ pub(super) fn begin_response(
     ctx.first_byte_us = ctx.micros(now);
     ctx.status = Some(response.status);
     phase::plugin::response_sent(ctx, response);
-    if ctx.is_grpc {
-        ctx.note_grpc(&response.headers);
-    }
-    responder.head(response)
+    let grpc_status = GrpcForm::status(ctx.grpc, &response.headers);
+    responder.head(response)?;
+    ctx.grpc_status = grpc_status;
+    Ok(())
 }
 
 /// Carries an upgraded connection to its end.
@@ -552,24 +560,28 @@ async fn download_through(
 }
 
 /// Hands a frame of the response over; true for the last. [`taken`] says when there is room for another.
+///
+/// The code of a call over gRPC is noted behind that: a client that is gone was told none.
 fn passed_on(
     ctx: &mut Context<'_>,
     frame: Frame,
     responder: &mut Responder<'_>,
     watch: &Watch,
 ) -> Result<bool, ClientError> {
+    let mut grpc_status = None;
     if let Frame::Trailers(trailers) = &frame {
         phase::health::trailed(ctx, trailers);
         phase::plugin::trailers_sent(ctx, trailers);
-        if ctx.is_grpc {
-            ctx.note_grpc(trailers);
-        }
+        grpc_status = GrpcForm::status(ctx.grpc, trailers);
     }
     let ends = matches!(frame, Frame::End);
     if ends {
         watch.upstream_done();
     }
     responder.put(frame)?;
+    if grpc_status.is_some() {
+        ctx.grpc_status = grpc_status;
+    }
     Ok(ends)
 }
 
@@ -660,3 +672,6 @@ pub(super) fn unless_gone<T>(
         gone.map(|()| Err(ClientError::Gone.into()))
     })
 }
+
+#[cfg(test)]
+mod tests;

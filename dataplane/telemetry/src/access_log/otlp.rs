@@ -17,10 +17,13 @@ use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
+use super::is_fault;
 use super::sink::FinishOnDrop;
+use crate::grpc_status::GrpcStatus;
 use crate::metrics::AccessLogMetrics;
 use crate::otlp::Collector;
 use crate::queue::{Chunk, Queue, Work};
+use crate::reason::Reason;
 
 /// The body of the writer thread.
 pub(super) fn run(
@@ -137,10 +140,7 @@ fn record(logger: &SdkLogger, line: &[u8]) -> SdkLogRecord {
     {
         record.set_trace_context(trace, span, Some(TraceFlags::SAMPLED));
     }
-    let is_error = fields
-        .get("status")
-        .and_then(Value::as_u64)
-        .is_some_and(|status| status >= 500);
+    let is_error = tells_fault(&fields);
     record.set_severity_number(if is_error {
         Severity::Error
     } else {
@@ -163,6 +163,15 @@ fn record(logger: &SdkLogger, line: &[u8]) -> SdkLogRecord {
     record
 }
 
+/// Whether the line tells of a fault that was not the client's; those are never left out either.
+fn tells_fault(fields: &Map<String, Value>) -> bool {
+    let number = |name: &str| u16::try_from(fields.get(name)?.as_u64()?).ok();
+    let reason = fields.get("reason").and_then(Value::as_str);
+    let reason = reason.and_then(Reason::named).unwrap_or_default();
+    let grpc_status = number("grpc_status").map(GrpcStatus::of);
+    is_fault(number("status").unwrap_or_default(), reason, grpc_status)
+}
+
 /// What a reader sees first.
 fn summary(fields: &Map<String, Value>) -> String {
     let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -173,5 +182,64 @@ fn summary(fields: &Map<String, Value>) -> String {
             format!("{method} {host}{path} {}", status.unwrap_or_default())
         }
         event => format!("{event} {} {}", text("protocol"), text("reason")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_errors_whatever_the_status() {
+        let logger = SdkLoggerProvider::builder().build().logger("test");
+        for (line, expected) in [
+            (r#"{"status":200,"reason":"ok"}"#, Severity::Info),
+            (r#"{"status":503,"reason":"ok"}"#, Severity::Error),
+            (
+                r#"{"status":200,"reason":"upstream_reset"}"#,
+                Severity::Error,
+            ),
+            (
+                r#"{"status":200,"reason":"client_aborted"}"#,
+                Severity::Info,
+            ),
+            (
+                r#"{"status":404,"reason":"route_not_found"}"#,
+                Severity::Info,
+            ),
+            (
+                r#"{"status":200,"reason":"ok","grpc_status":14}"#,
+                Severity::Error,
+            ),
+            (
+                r#"{"status":200,"reason":"ok","grpc_status":5}"#,
+                Severity::Info,
+            ),
+            (
+                r#"{"status":200,"reason":"route_not_found","grpc_status":12}"#,
+                Severity::Info,
+            ),
+            (
+                r#"{"event":"stream_session","reason":"connect_failed"}"#,
+                Severity::Error,
+            ),
+            (
+                r#"{"event":"stream_session","reason":"idle_timeout"}"#,
+                Severity::Info,
+            ),
+            (
+                r#"{"status":99999999999,"reason":"no such"}"#,
+                Severity::Info,
+            ),
+        ] {
+            let record = record(&logger, line.as_bytes());
+            assert_eq!(record.severity_number(), Some(expected), "{line}");
+            let text = if expected == Severity::Error {
+                "ERROR"
+            } else {
+                "INFO"
+            };
+            assert_eq!(record.severity_text(), Some(text), "{line}");
+        }
     }
 }

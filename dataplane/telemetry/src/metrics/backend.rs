@@ -1,24 +1,40 @@
-//! Connections to backends, counted per cluster.
+//! Backends, counted per cluster: what they answered, and the connections to them.
 //!
-//! Connections are opened far less often than requests are served, since they are pooled, so these
-//! are plain atomics. The handle is kept beside the cluster in the compiled configuration.
+//! Answers come with every request, so each thread counts them by itself. Connections are opened far
+//! less often, since they are pooled, so all else are plain atomics. The handle is kept beside the
+//! cluster in the compiled configuration.
 
 use std::array;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::exposition::Exposition;
+use super::exposition::{Exposition, seconds};
 use super::family::{self, Family};
-use super::instrument::{Counter, Gauge};
+use super::instrument::{Counter, Gauge, ShardCount, Shards};
+use super::request::{CLASSES, class_index};
 use crate::reason::Reason;
 
-/// Retries of all backends, also of those that are gone.
-#[derive(Debug, Default)]
-pub(super) struct RetryTotals {
+/// What all backends share, also those that are gone: their retries, and how many threads count.
+#[derive(Debug)]
+pub(super) struct AllBackends {
+    shards: ShardCount,
     pub(super) observed: Counter,
     pub(super) allowed: Counter,
     pub(super) rejected: Counter,
     /// Attempts that a breaker did not let begin.
     pub(super) circuit_refused: Counter,
+}
+
+impl AllBackends {
+    pub(super) fn new(shards: ShardCount) -> Self {
+        Self {
+            shards,
+            observed: Counter::default(),
+            allowed: Counter::default(),
+            rejected: Counter::default(),
+            circuit_refused: Counter::default(),
+        }
+    }
 }
 
 /// Why an attempt was not made that a retry policy asked for.
@@ -38,7 +54,7 @@ pub enum Denied {
 #[derive(Debug)]
 pub struct BackendMetrics {
     name: Arc<str>,
-    totals: Arc<RetryTotals>,
+    all: Arc<AllBackends>,
     /// Made when it is asked for something the first time.
     counts: OnceLock<Box<Counts>>,
 }
@@ -46,6 +62,8 @@ pub struct BackendMetrics {
 /// What is counted of a backend.
 #[derive(Debug, Default)]
 struct Counts {
+    /// Made at the first answer.
+    answers: OnceLock<Shards<AnswerShard>>,
     active: Gauge,
     connections: Counter,
     retries: Counter,
@@ -64,11 +82,19 @@ struct Counts {
     errors: OnceLock<Box<[Counter; Reason::COUNT]>>,
 }
 
+/// What one thread records of the answers of a backend.
+#[derive(Debug, Default)]
+struct AnswerShard {
+    /// By class of status.
+    classes: [Counter; CLASSES.len()],
+    waited_ns: Counter,
+}
+
 impl BackendMetrics {
-    pub(super) fn new(name: &Arc<str>, totals: &Arc<RetryTotals>) -> Self {
+    pub(super) fn new(name: &Arc<str>, all: &Arc<AllBackends>) -> Self {
         Self {
             name: Arc::clone(name),
-            totals: Arc::clone(totals),
+            all: Arc::clone(all),
             counts: OnceLock::new(),
         }
     }
@@ -80,6 +106,17 @@ impl BackendMetrics {
     /// The backend's label value, `namespace/service:port`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Counts the head of a response, for which the backend alone was waited for so long. Each attempt
+    /// that is answered counts, also one whose response is thrown away in favour of another.
+    pub fn answered(&self, status: u16, waited: Duration) {
+        let answers = &self.counts().answers;
+        let answers = answers.get_or_init(|| Shards::new(self.all.shards));
+        let local = answers.local();
+        local.classes[class_index(status)].increment();
+        let ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        local.waited_ns.add(ns);
     }
 
     /// Counts a connection as opened, and as open until the guard is dropped.
@@ -103,7 +140,7 @@ impl BackendMetrics {
     /// Counts an attempt that follows another by a retry policy.
     pub fn retried(&self) {
         self.counts().retries.increment();
-        self.totals.allowed.increment();
+        self.all.allowed.increment();
     }
 
     /// Counts an attempt that was not made although a policy asked for it.
@@ -115,7 +152,7 @@ impl BackendMetrics {
             Denied::Body => return self.counts().denied_for_body.increment(),
             Denied::RetryAfter => return self.counts().denied_for_pause.increment(),
         }
-        self.totals.rejected.increment();
+        self.all.rejected.increment();
     }
 
     /// Counts a connection that was closed because of a response that nobody wanted.
@@ -126,7 +163,7 @@ impl BackendMetrics {
     /// Counts a request under a retry policy.
     pub fn retryable(&self) {
         self.counts().retryable.increment();
-        self.totals.observed.increment();
+        self.all.observed.increment();
     }
 
     /// Counts an endpoint that is left out because it kept failing.
@@ -142,7 +179,7 @@ impl BackendMetrics {
     /// Counts an attempt that a breaker did not let begin.
     pub fn circuit_refused(&self) {
         self.counts().circuit_refusals.increment();
-        self.totals.circuit_refused.increment();
+        self.all.circuit_refused.increment();
     }
 
     /// Counts a health check of one of its endpoints.
@@ -167,8 +204,22 @@ impl BackendMetrics {
 impl Counts {
     fn are_used(&self) -> bool {
         self.connections.value() > 0
+            || self.answers.get().is_some()
             || self.errors.get().is_some()
             || self.checks_passed.value() + self.checks_failed.value() > 0
+    }
+
+    /// Answers by class of status, and nanoseconds of waiting for them; nothing before the first.
+    fn answers(&self) -> Option<([u64; CLASSES.len()], u64)> {
+        let shards = self.answers.get()?;
+        let (mut classes, mut waited_ns) = ([0; CLASSES.len()], 0_u64);
+        for shard in shards.iter() {
+            for (sum, count) in classes.iter_mut().zip(&shard.classes) {
+                *sum += count.value();
+            }
+            waited_ns = waited_ns.wrapping_add(shard.waited_ns.value());
+        }
+        Some((classes, waited_ns))
     }
 }
 
@@ -192,6 +243,7 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
     let all: Vec<(&str, &Counts)> = all
         .filter_map(|it| Some((it.name(), &**it.counts.get()?)))
         .collect();
+    encode_answers(out, &all);
     let mut samples = out.family(&family::BACKEND_ACTIVE);
     for (name, counts) in all.iter().filter(|(_, counts)| counts.are_used()) {
         samples.sample(&[name], counts.active.value());
@@ -240,6 +292,26 @@ pub(super) fn encode(out: &mut Exposition<'_>, all: &[Arc<BackendMetrics>]) {
                 samples.sample(&[name, reason.as_str()], count.value());
             }
         }
+    }
+}
+
+/// Writes what backends answered.
+fn encode_answers(out: &mut Exposition<'_>, all: &[(&str, &Counts)]) {
+    let answers = all.iter();
+    let answers: Vec<_> = answers
+        .filter_map(|(name, counts)| Some((*name, counts.answers()?)))
+        .collect();
+    let mut samples = out.family(&family::BACKEND_REQUESTS);
+    for (name, (classes, _)) in &answers {
+        for (class, count) in CLASSES.into_iter().zip(classes) {
+            if *count > 0 {
+                samples.sample(&[name, class], *count);
+            }
+        }
+    }
+    let mut samples = out.family(&family::BACKEND_WAITED);
+    for (name, (_, waited_ns)) in &answers {
+        samples.sample(&[name], seconds(*waited_ns));
     }
 }
 

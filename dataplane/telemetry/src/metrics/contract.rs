@@ -10,13 +10,25 @@ use std::sync::Arc;
 use super::exposition::Exposition;
 use super::family::{self, Family};
 use super::live::Live;
-use super::request::{CLASSES, ROUTE_BOUNDS_NS, RequestTotals, TrafficTotals};
+use super::request::{CLASSES, RequestTotals, TrafficTotals};
 use super::stream::StreamMetrics;
 use super::traffic::ListenerMetrics;
 use super::{Metrics, overload::OverloadScope};
 use crate::reason::Reason;
 
 const MS: f64 = 1e6;
+
+/// The bounds of the buckets that are told of a listener, of those that are kept.
+const LISTENER_BOUNDS_NS: [u64; 8] = [
+    1_000_000,
+    5_000_000,
+    25_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    10_000_000_000,
+];
 
 /// What was counted by handles that are no longer there.
 #[derive(Clone, Debug)]
@@ -132,7 +144,7 @@ fn traffic(out: &mut Exposition<'_>, metrics: &Metrics, all: &Counted<'_>) {
     whole(
         out,
         &family::TRAFFIC_RETRIES,
-        metrics.retry_totals.allowed.value(),
+        metrics.all_backends.allowed.value(),
     );
     whole(out, &family::TRAFFIC_SAVED, saved);
     real(out, &family::TRAFFIC_RETRY_RATE, share(retried, requests));
@@ -166,7 +178,7 @@ fn latency(out: &mut Exposition<'_>, listeners: &[Arc<ListenerMetrics>]) {
         for ((kind, class, flag), content) in listener.latencies() {
             let protocol = if kind == "Grpc" { "grpc" } else { "http" };
             let labels = [listener.name(), protocol, kind, CLASSES[class], flag];
-            samples.coarse(&labels, &content, (&ROUTE_BOUNDS_NS, MS), &[]);
+            samples.coarse(&labels, &content, (&LISTENER_BOUNDS_NS, MS), &[]);
         }
     }
 }
@@ -208,7 +220,7 @@ fn limits(out: &mut Exposition<'_>, metrics: &Metrics, live: &Live) {
     ] {
         whole(out, family, metrics.overload.rejected_count(scope));
     }
-    let refused = metrics.retry_totals.circuit_refused.value();
+    let refused = metrics.all_backends.circuit_refused.value();
     out.family(&family::CIRCUIT_REFUSED_ALL)
         .sample(&["backend"], refused);
     type Figure = fn(&super::LiveRateLimit) -> Option<u64>;

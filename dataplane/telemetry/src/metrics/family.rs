@@ -4,12 +4,13 @@
 //! page is generated from them by [`reference`]. Nothing else in the data plane names a metric.
 //!
 //! Series budget: label values come from configuration or from fixed lists, never from a request.
-//! A pair of listener and route costs nothing until its first request; then 11 series of its
-//! histogram, two of bytes, and one per status class and per status code seen: 15 with one code, 20
-//! with three classes and four codes, and never more than 16 codes for each worker thread; with calls
-//! over gRPC one more per code of gRPC seen, at most 18. A backend costs nothing until it is asked for
-//! something; then 3, one per endpoint, and one per kind of what went wrong. A listener costs about
-//! 40, and 11 per pair of status class and response flag.
+//! A pair of listener and route costs nothing until its first request; then 9 series of its histogram,
+//! two of bytes, and one per status class and per status code seen: 13 with one code, 20 with four
+//! classes and five codes. There are 6 classes, and of codes no more than 16 for each worker thread and
+//! 6 for those beyond; with calls over gRPC one more per code of gRPC seen, at most 18. A backend costs
+//! nothing until it is asked for something; then 5, one per endpoint, one per further status class, and
+//! one per kind of what went wrong. A listener costs about 40, and 11 per pair of status class and
+//! response flag.
 
 /// The kind of a family, as the exposition format names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,7 +117,7 @@ declare! {
         RESPONSES: Counter "http_responses_total" ["listener", "route", "status_code"]
             "Requests ended, by status sent; `other` when none was, or one outside 100 to 599, and a class such as `4xx` for the codes behind the first sixteen that a worker thread met.";
         GRPC: Counter "grpc_requests_total" ["listener", "route", "grpc_status"]
-            "Calls over gRPC ended, by the code that the client was sent, `other` for one that gRPC does not have; calls that broke off without a code are not among them.";
+            "Calls over gRPC ended, by the code that the client was sent, `other` for one that gRPC does not have; calls that broke off without a code are not among them, nor are those of gRPC-Web, whose code stands in the body.";
         RECEIVED: Counter "http_received_bytes_total" ["listener", "route"]
             "Bytes of requests received from clients.";
         SENT: Counter "http_sent_bytes_total" ["listener", "route"]
@@ -165,6 +166,10 @@ declare! {
         MIRRORED: Counter "http_mirrored_requests_total" ["listener", "route", "result"]
             "Copies of requests to mirrors that ended, by what became of them; all but `sent` are losses.";
 
+        BACKEND_REQUESTS: Counter "backend_requests_total" ["backend", "status_class"]
+            "Requests that an endpoint of a backend answered, by class of the status; each attempt is one, and one that broke before there was a head of a response is none. Copies to mirrors and what the gateway or a plugin asks count, too.";
+        BACKEND_WAITED: Counter "backend_response_wait_seconds_total" ["backend"]
+            "Time in which endpoints of a backend owed them the heads of their responses, from the last part of the request that was sent by then; divided by their number the average. The time to connect is not in it.";
         BACKEND_ACTIVE: Gauge "backend_connections_active" ["backend"]
             "Connections to endpoints of a backend that are open.";
         BACKEND_CONNECTIONS: Counter "backend_connections_total" ["backend"]

@@ -129,15 +129,13 @@ impl StatusTotals {
 
 /// The bounds of the buckets that are told of a route, of those that are kept: the series of a route
 /// have a budget, see `family.rs`.
-pub(super) const ROUTE_BOUNDS_NS: [u64; 8] = [
-    1_000_000,
-    5_000_000,
-    25_000_000,
-    100_000_000,
+const ROUTE_BOUNDS_NS: [u64; 6] = [
+    2_500_000,
+    10_000_000,
+    50_000_000,
     250_000_000,
     1_000_000_000,
-    2_500_000_000,
-    10_000_000_000,
+    5_000_000_000,
 ];
 
 /// The last traced request of each bucket; a route without traces has none.

@@ -89,6 +89,9 @@ async fn a_provider_is_asked_again_when_it_says() {
     );
     assert_eq!(provider.asked().len(), 2);
     assert_eq!(gateway.metric("ai_retries_total", &[]), 1);
+    for class in ["2xx", "4xx"] {
+        assert_eq!(gateway.metric("backend_requests_total{", &[class]), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

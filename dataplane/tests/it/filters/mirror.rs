@@ -350,6 +350,10 @@ async fn calls_of_grpc_are_copied_and_upgrades_are_not() {
     assert_eq!((reply.status, reply.messages.len()), (Some(0), 1));
     counted(&gateway, "sent", 1).await;
     assert_eq!(copy.requests(), 1);
+    for cluster in ["backend=\"shop/b:80\"", "backend=\"shop/m:80\""] {
+        let answers = gateway.metric("backend_requests_total{", &[cluster, "2xx"]);
+        assert_eq!(answers, 1, "{cluster}");
+    }
 
     let sockets = Backend::start("ws", Kind::WebSocket).await;
     let copy = Backend::http1("m").await;

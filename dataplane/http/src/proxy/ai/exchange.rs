@@ -308,6 +308,8 @@ impl<'c> Asking<'_, '_, 'c> {
             websocket: false,
             takes_trailers: false,
         };
+        let watch = self.line.waiting.watch;
+        let began = watch.now();
         let sent = channel.send(&outgoing, &self.line.worker.settings);
         let (sender, mut receiver) =
             sent.map_err(|failure| self.broken(asked, tally, failure.into(), was_reused))?;
@@ -321,6 +323,9 @@ impl<'c> Asking<'_, '_, 'c> {
         };
         let mut response =
             response.map_err(|fault| self.broken(asked, tally, fault, was_reused))?;
+        let waited = watch.now().saturating_duration_since(began);
+        let metrics = self.way.metrics;
+        metrics.answered(response.status.as_u16(), waited);
         phase::trace::answered(ctx, response.status);
         self.report(asked, &response);
         if let Some(failure) = answering.unreadable(&response.headers) {
