@@ -11,7 +11,6 @@
 //! sockets and knows neither Kubernetes nor a proxy.
 
 pub mod at_rest;
-pub mod codec;
 pub mod content_hash;
 pub mod decode;
 pub mod encode;
@@ -36,6 +35,7 @@ pub mod pattern;
 pub mod violation;
 pub mod wire;
 pub mod authorization;
+pub mod codec;
 
 pub use backend::BackendTarget;
 pub use backend_policy::BackendPolicy;

@@ -23,7 +23,6 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("ir", 0, &[]),
     ("dataplane-telemetry", 1, &[]),
     ("dataplane-resilience", 1, &[]),
-    ("dataplane-memory", 1, &[]),
     (
         "dataplane-route",
         2,
@@ -104,7 +103,6 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "ir",
             "dataplane-telemetry",
             "dataplane-resilience",
-            "dataplane-memory",
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
