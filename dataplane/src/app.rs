@@ -30,6 +30,7 @@ use dataplane_xds::status::PluginDetail;
 use crate::admin::{self, AdminState, Readiness};
 use crate::apply::Applier;
 use crate::bootstrap::Bootstrap;
+use crate::ebb;
 use crate::health::Checks;
 use crate::last_good::{self, Keeper};
 use crate::listener::worker::{Shared, Workers};
@@ -133,6 +134,7 @@ pub async fn run(
     restore(&bootstrap, &mut applier).await;
     let resolving = resolver::run(shared.store.clone(), applier.changed(), admin_stop.clone());
     beside.spawn(resolving);
+    let ebbing = ebb::run(applier.changed());
     let (stop_xds, stopped) = watch::channel(false);
     let xds = tokio::spawn(dataplane_xds::run(
         bootstrap.xds.clone(),
@@ -142,7 +144,7 @@ pub async fn run(
         stopped,
     ));
 
-    until_stopped(stop, &asked_to_drain).await;
+    until_stopped(stop, &asked_to_drain, ebbing).await;
     let whole = shutdown::drain(bootstrap.drain, &readiness, &listeners, &connections).await;
     let _ = stop_xds.send(true);
     let _ = xds.await;
@@ -157,11 +159,17 @@ pub async fn run(
     Ok(whole)
 }
 
-/// Returns when the process shall end.
-async fn until_stopped(stop: impl Future<Output = ()>, asked_to_drain: &CancellationToken) {
+/// Returns when the process shall end. Memory is given back here and not in a task: this thread has
+/// some too, and nobody else asks it.
+async fn until_stopped(
+    stop: impl Future<Output = ()>,
+    asked_to_drain: &CancellationToken,
+    ebbing: impl Future<Output = ()>,
+) {
     tokio::select! {
         () = stop => {}
         () = asked_to_drain.cancelled() => {}
+        () = ebbing => {}
     }
 }
 

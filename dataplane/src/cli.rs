@@ -21,7 +21,7 @@ use dataplane_telemetry::log;
 use crate::admin::explain::Asked;
 use crate::admin::trace::Watched;
 use crate::bootstrap::Bootstrap;
-use crate::{Metrics, app, shutdown};
+use crate::{Metrics, app, ebb, shutdown};
 
 mod show;
 mod table;
@@ -238,6 +238,7 @@ fn serve(cli: &Cli) -> ExitCode {
     let running = app::run(bootstrap, metrics, Some(log.clone()), shutdown::signalled());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_park(ebb::tend)
         .enable_all()
         .build();
     let ended = runtime

@@ -18,6 +18,7 @@ pub mod overload;
 pub mod health;
 pub mod session_secret;
 pub mod resolver;
+pub mod ebb;
 
 /// What [`app::run`] counts into; whoever runs it makes one.
 pub use dataplane_telemetry::metrics::Metrics;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: dataplane_memory::Allocator = dataplane_memory::Allocator;
 
 fn main() -> ExitCode {
     dataplane::cli::run()

@@ -10,7 +10,7 @@ use ir::{Resource as _, Snapshot, TypeVersions, Version, decode, delta, encode, 
 use prost::Message as _;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn message(routes: usize) -> wire::ConfigSnapshot {
     let listener = wire::Listener {

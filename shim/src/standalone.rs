@@ -165,6 +165,7 @@ fn data_plane(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("data-plane-control")
+        .on_thread_park(dataplane::ebb::tend)
         .enable_all()
         .build()?;
     let control_plane = format!("http://{control_plane}");

@@ -21,6 +21,7 @@ use dataplane_telemetry::metrics::Metrics;
 use dataplane_telemetry::trace::Tracing;
 
 use super::accept::{self, Socket};
+use crate::ebb;
 
 /// Sockets that may wait to be taken over by one worker; more would mean that it hangs.
 const QUEUE: usize = 1024;
@@ -166,6 +167,7 @@ fn run(number: usize, shared: Shared, mut orders: mpsc::Receiver<Order>) {
                 _ = tend.tick() => {
                     worker.tend();
                     streams.tend();
+                    ebb::tend();
                 }
             }
         }

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("ir", 0, &[]),
     ("dataplane-telemetry", 1, &[]),
     ("dataplane-resilience", 1, &[]),
+    ("dataplane-memory", 1, &[]),
     (
         "dataplane-route",
         2,
@@ -103,6 +104,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "ir",
             "dataplane-telemetry",
             "dataplane-resilience",
+            "dataplane-memory",
             "dataplane-route",
             "dataplane-tls",
             "dataplane-upstream",
