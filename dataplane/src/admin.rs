@@ -50,7 +50,7 @@ mod metrics;
 mod xds;
 pub mod trace;
 pub mod head;
-mod query;
+pub mod query;
 mod answer;
 
 pub(crate) use query::encode;

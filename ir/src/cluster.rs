@@ -111,6 +111,22 @@ pub enum ClusterProtocol {
     Other(String),
 }
 
+impl ClusterProtocol {
+    /// Its name on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Http => "HTTP",
+            Self::H2c => "H2C",
+            Self::Https => "HTTPS",
+            Self::Grpc => "GRPC",
+            Self::Grpcs => "GRPCS",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Other(name) => name,
+        }
+    }
+}
+
 /// One address of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

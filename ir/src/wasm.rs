@@ -147,6 +147,16 @@ pub enum WasmHook {
 }
 
 impl WasmHook {
+    /// Its name in answers of the admin APIs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestHeaders => "request_headers",
+            Self::RequestBody => "request_body",
+            Self::ResponseHeaders => "response_headers",
+            Self::ResponseBody => "response_body",
+        }
+    }
+
     /// All of them, in the order in which an exchange meets them.
     pub const ALL: [Self; 4] = [
         Self::RequestHeaders,

@@ -54,6 +54,19 @@ impl Arrival {
         self.tls.as_ref()?.client.as_deref()
     }
 
+    /// A connection in plain text, for tests.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self {
+            client: "10.0.0.9:4000".parse().unwrap(),
+            bind: "10.0.0.1:80".parse().unwrap(),
+            port: NonZeroU16::new(80).unwrap(),
+            tls: None,
+            drain: CancellationToken::new(),
+            texts: Texts::default(),
+        }
+    }
+
     /// A number that no other connection of this process has. It is given when somebody asks, so that
     /// connections without plugins touch nothing that all threads share.
     pub(crate) fn number(&self) -> u64 {

@@ -236,7 +236,6 @@ impl<'c> Context<'c> {
 mod tests {
     use bytes::BytesMut;
 
-    use crate::arrival::Texts;
     use crate::h1::{self, HeadLimits};
     use crate::message::USUAL_HEAD_BYTES;
 
@@ -244,14 +243,7 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_does_not_hold_a_large_head() {
-        let arrival = Arrival {
-            client: "10.0.0.9:4000".parse().unwrap(),
-            bind: "10.0.0.1:80".parse().unwrap(),
-            port: 80.try_into().unwrap(),
-            tls: None,
-            drain: CancellationToken::new(),
-            texts: Texts::default(),
-        };
+        let arrival = Arrival::plain();
         let config = RuntimeConfig::default();
         let mut ctx = Context::new(&config, &arrival);
         let large = "v".repeat(USUAL_HEAD_BYTES + 1);

@@ -58,7 +58,7 @@ fn view(config: &RuntimeConfig, plugin: &WasmPlugin) -> Value {
     json!({
         "key": &*plugin.key,
         "source": source(&plugin.source),
-        "hooks": hooks.map(hook).collect::<Value>(),
+        "hooks": hooks.map(WasmHook::as_str).collect::<Value>(),
         "phase": phase,
         "priority": plugin.priority,
         "on_failure": on_failure,
@@ -73,15 +73,6 @@ fn view(config: &RuntimeConfig, plugin: &WasmPlugin) -> Value {
             "last_error": state.last_error,
         },
     })
-}
-
-fn hook(hook: WasmHook) -> &'static str {
-    match hook {
-        WasmHook::RequestHeaders => "request_headers",
-        WasmHook::RequestBody => "request_body",
-        WasmHook::ResponseHeaders => "response_headers",
-        WasmHook::ResponseBody => "response_body",
-    }
 }
 
 fn source(source: &WasmSource) -> String {

@@ -158,7 +158,7 @@ impl Filter {
 }
 
 /// A kind may be written as Kubernetes does or as in keys: `HTTPRoute`, `http`.
-pub(super) fn kind(name: &str) -> String {
+pub fn kind(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     name.strip_suffix("route").unwrap_or(&name).to_owned()
 }
@@ -187,7 +187,7 @@ fn hex(byte: u8) -> Option<u8> {
 }
 
 /// Percent-encodes for a query or one part of a path.
-pub(crate) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -7,7 +7,7 @@ use super::policy::{security_policy, session_persistence};
 use super::wasm::wasm_plugin;
 use super::{duration, namespace_and_name, texts};
 use crate::cluster::{
-    BackendTls, Balancing, ClusterProtocol, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
+    BackendTls, Balancing, EndpointAddress, HashKey, ProxyProtocol, SubjectAltName,
 };
 use crate::{Cluster, Endpoint, Secret, SecretText, wire};
 
@@ -18,7 +18,7 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
     wire::BackendCluster {
         name,
         namespace,
-        protocol: protocol(&cluster.protocol).to_owned(),
+        protocol: cluster.protocol.as_str().to_owned(),
         endpoints: cluster.endpoints.iter().map(endpoint).collect(),
         connect_timeout: duration(Some(cluster.connect_timeout)),
         request_timeout: duration(cluster.request_timeout),
@@ -44,19 +44,6 @@ pub fn cluster(cluster: &Cluster) -> wire::BackendCluster {
             Some(ProxyProtocol::V1) => 1,
             Some(ProxyProtocol::V2) => 2,
         },
-    }
-}
-
-fn protocol(protocol: &ClusterProtocol) -> &str {
-    match protocol {
-        ClusterProtocol::Http => "HTTP",
-        ClusterProtocol::H2c => "H2C",
-        ClusterProtocol::Https => "HTTPS",
-        ClusterProtocol::Grpc => "GRPC",
-        ClusterProtocol::Grpcs => "GRPCS",
-        ClusterProtocol::Tcp => "TCP",
-        ClusterProtocol::Udp => "UDP",
-        ClusterProtocol::Other(name) => name,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use dataplane::admin::query::kind as short;
 use hyper::StatusCode;
 use ir::http_route::BackendRef;
 use ir::stream_route::StreamKind;
@@ -13,7 +14,7 @@ use ir::{Cluster, GrpcRoute, Hostname, HttpRoute, Listener, Snapshot, StreamRout
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::query::{Key, Plus, Row, Wanted, decode, short};
+use super::query::{Key, Plus, Row, Wanted, decode};
 use super::words;
 use super::{Admin, Answer};
 use crate::history::Published;
@@ -349,7 +350,7 @@ impl Row for BackendRow<'_> {
         match field {
             "name" => self.name().into(),
             "namespace" => self.namespace().into(),
-            "protocol" => words::cluster_protocol(&self.0.protocol).into(),
+            "protocol" => self.0.protocol.as_str().into(),
             "weight" => self.weight().into(),
             _ => Key::None,
         }
@@ -367,7 +368,7 @@ impl Row for BackendRow<'_> {
         json!({
             "namespace": self.namespace(),
             "name": self.name(),
-            "protocol": words::cluster_protocol(&self.0.protocol),
+            "protocol": self.0.protocol.as_str(),
             "endpoints": endpoints.collect::<Value>(),
             "weight": self.weight(),
         })

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use dataplane::admin::query::{encode, kind as short};
 use serde_json::Value;
 
 /// Rows of a page when nobody says how many.
@@ -225,12 +226,6 @@ fn number(parameter: &str, value: &str) -> Result<usize, String> {
     number.map_err(|_| format!("{parameter} must be a whole number, not {value:?}"))
 }
 
-/// A kind may be written as Kubernetes does or as in keys: `HTTPRoute`, `http`.
-pub(super) fn short(kind: &str) -> String {
-    let kind = kind.to_ascii_lowercase();
-    kind.strip_suffix("route").unwrap_or(&kind).to_owned()
-}
-
 /// What `+` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plus {
@@ -253,19 +248,6 @@ pub(super) fn decode(text: &str, plus: Plus) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
-}
-
-/// Percent-encodes for a query.
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

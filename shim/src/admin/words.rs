@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use ir::cluster::{ClusterProtocol, EndpointAddress};
+use ir::cluster::EndpointAddress;
 use ir::listener::{ListenerProtocol, TlsVersion};
 use sha2::{Digest as _, Sha256};
 
@@ -25,19 +25,6 @@ pub(super) fn listener_protocol(protocol: ListenerProtocol) -> &'static str {
         ListenerProtocol::Udp => "UDP",
         ListenerProtocol::TlsPassthrough => "TLS_PASSTHROUGH",
         ListenerProtocol::Tls => "TLS",
-    }
-}
-
-pub(super) fn cluster_protocol(protocol: &ClusterProtocol) -> &str {
-    match protocol {
-        ClusterProtocol::Http => "HTTP",
-        ClusterProtocol::H2c => "H2C",
-        ClusterProtocol::Https => "HTTPS",
-        ClusterProtocol::Grpc => "GRPC",
-        ClusterProtocol::Grpcs => "GRPCS",
-        ClusterProtocol::Tcp => "TCP",
-        ClusterProtocol::Udp => "UDP",
-        ClusterProtocol::Other(name) => name,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Value {
     } = cluster;
     json!({
         "key": &**key,
-        "protocol": words::cluster_protocol(protocol),
+        "protocol": protocol.as_str(),
         "endpoints": list(endpoints, endpoint),
         "connect_timeout_ms": ms(*connect_timeout),
         "request_timeout_ms": some_ms(*request_timeout),

@@ -28,7 +28,7 @@ pub(super) fn plugin(plugin: &WasmPlugin) -> Value {
         "key": &**key,
         "source": self::source(source),
         "sha256": sha256.map(|it| words::hexadecimal(&it)),
-        "hooks": hooks.map(hook).collect::<Value>(),
+        "hooks": hooks.map(WasmHook::as_str).collect::<Value>(),
         "has_config": !config.is_empty(),
         "root_id": &**root_id,
         "vm_id": &**vm_id,
@@ -61,15 +61,6 @@ fn source(source: &WasmSource) -> Value {
                 json!({ "secret": &**secret, "key": key })
             }),
         }}),
-    }
-}
-
-fn hook(hook: WasmHook) -> &'static str {
-    match hook {
-        WasmHook::RequestHeaders => "request_headers",
-        WasmHook::RequestBody => "request_body",
-        WasmHook::ResponseHeaders => "response_headers",
-        WasmHook::ResponseBody => "response_body",
     }
 }
 

@@ -3,11 +3,10 @@
 use h2::Reason as Code;
 use http::HeaderValue;
 use tokio::time::Instant as Now;
-use tokio_util::sync::CancellationToken;
 
 use dataplane_config::RuntimeConfig;
 
-use crate::arrival::{Arrival, Texts};
+use crate::arrival::Arrival;
 use crate::h1::BodyLength;
 use crate::settings::Settings;
 
@@ -44,14 +43,7 @@ async fn ended(leaves: Leaves) -> (Option<u16>, bool) {
         }
     };
 
-    let arrival = Arrival {
-        client: "10.0.0.9:4000".parse().unwrap(),
-        bind: "10.0.0.1:80".parse().unwrap(),
-        port: 80.try_into().unwrap(),
-        tls: None,
-        drain: CancellationToken::new(),
-        texts: Texts::default(),
-    };
+    let arrival = Arrival::plain();
     let config = RuntimeConfig::default();
     let mut ctx = Context::new(&config, &arrival);
     ctx.grpc = Some(GrpcForm::Native);
