@@ -15,6 +15,25 @@ LIMIT = 10.0
 KEPT = 16
 
 
+class Closes(asyncio.StreamReaderProtocol):
+    """Closes a connection as soon as the gateway does.
+
+    Were it closed later, the pod may be gone: then the node remembers for 30 s that the port belongs
+    to a connection to that pod, and a new connection from the same port is sent there.
+    """
+
+    def eof_received(self):
+        super().eof_received()
+        return False
+
+
+async def connect(address, port):
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    transport, protocol = await loop.create_connection(lambda: Closes(reader, loop=loop), address, port)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 class Load:
     def __init__(self, address, port, rate):
         self.address, self.port, self.rate = address, port, rate
@@ -43,7 +62,7 @@ class Load:
                     writer.close()
                     reader = None
                 if reader is None:
-                    reader, writer = await asyncio.open_connection(self.address, self.port)
+                    reader, writer = await connect(self.address, self.port)
                 close = "" if kept else "Connection: close\r\n"
                 writer.write(f"GET / HTTP/1.1\r\nHost: samples.test\r\n{close}\r\n".encode())
                 head = await reader.readuntil(b"\r\n\r\n")

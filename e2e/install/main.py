@@ -9,6 +9,7 @@ import argparse
 import base64
 import concurrent.futures
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -194,6 +195,8 @@ def protocols(state):
         trusted = ssl.create_default_context(cafile=certificate)
     kubectl("apply", "-k", str(ROOT / "manifests/samples/protocols"))
     host = address("protocols")
+    # By all data planes.
+    kubectl("-n", "samples", "wait", "--for=condition=Programmed", "gateway/protocols", "--timeout=90s")
     until(90, "HTTP", lambda: get(host)[0] == 200)
     until(60, "HTTPS", lambda: get(host, 443, tls=trusted)[0] == 200)
     until(60, "TLS passed through", lambda: get(host, 8443, "passed.samples.test", trusted)[0] == 200)
@@ -513,15 +516,18 @@ def many_routes(state):
         kubectl("-n", NAMESPACE, "delete", "pod", sorted(before)[0], "--wait=false")
         fresh = lambda: [pod for pod in pods("dataplane") if pod["metadata"]["name"] not in before and "podIP" in pod["status"]]
         pod = until(60, "a new pod", fresh)[0][0]
-        until(60, "that it is ready", lambda: get(pod["status"]["podIP"], 19080, path="/readyz")[0] == 200, pause=0.01)
-        ready = time.time()
+        until(60, "that it is ready", lambda: get(pod["status"]["podIP"], 19080, path="/readyz")[0] == 200)
         metrics = of_data_plane(pod, "/metrics").splitlines()
         value = lambda name: next(float(line.split()[1]) for line in metrics if line.startswith(name + " "))
-        took.append(ready - value("process_start_time_seconds"))
+        # By the log: a kubelet tells of a pod up to a second after its start.
+        log = kubectl("-n", NAMESPACE, "logs", "--timestamps", pod["metadata"]["name"])
+        applied = next(line.split()[0] for line in log.splitlines() if "configuration applied" in line)
+        applied = datetime.datetime.fromisoformat(applied[:26].rstrip("Z") + "+00:00").timestamp()
+        took.append(applied - value("process_start_time_seconds"))
+        assert took[-1] <= 2, f"ready after {took[-1]:.2f} s, its log:\n{log}"
         resident = value("process_resident_memory_bytes")
         rolled_out(DATA_PLANE)
     kubectl("-n", "samples", "delete", "httproutes", "-l", "many=routes", "--wait=false")
-    assert max(took) <= 2, f"ready after {max(took):.2f} s"
     times = ", ".join(f"{it * 1000:.0f}" for it in took)
     return f"ready {times} ms after the start of the process, {resident / 2**20:.0f} MiB resident"
 

@@ -36,6 +36,10 @@ pub const QUEUE_MAX: usize = 2;
 /// After so many refusals in a row the next stream asks for a whole snapshot.
 const NACKS_BEFORE_FULL: u32 = 2;
 
+/// So many replicas that do not serve may be met before pauses begin to grow. Of two one is met each
+/// time by chance, and who has just started serves nobody before it has met the other.
+const STANDBYS_SOON: u32 = 8;
+
 /// So many replicas that do not serve may be met before pauses grow: dials of half a minute, twice as
 /// long as replicas take to agree on another leader.
 const STANDBYS_MAX: u32 = 60;
@@ -47,7 +51,8 @@ pub struct Session<U> {
     state: State,
     backoff: Backoff,
     /// Pauses while nothing has failed but whom to speak to is not found: up to half the first of the
-    /// other. Every other dial meets a replica on standby where there are two, so they begin small.
+    /// other. Every other dial meets a replica on standby where there are two, so they begin small and
+    /// stay so for [`STANDBYS_SOON`] of them.
     seeking: Backoff,
     /// Replicas that said they do not serve, since one last did.
     standbys_met: u32,
@@ -210,7 +215,7 @@ impl<U> Session<U> {
         if self.standbys_met == STANDBYS_MAX {
             return Err(reason);
         }
-        if self.standbys_met == 0 {
+        if self.standbys_met < STANDBYS_SOON {
             self.seeking.reset();
         }
         self.standbys_met += 1;

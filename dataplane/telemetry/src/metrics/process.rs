@@ -4,7 +4,8 @@
 //! as on another system, leaves its samples out.
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use tokio::runtime::RuntimeMetrics;
 
@@ -16,6 +17,9 @@ use super::instrument::Counter;
 #[derive(Debug, Default)]
 pub struct ProcessMetrics {
     panics: Counter,
+    /// Seconds of the epoch at which it was started; asked for once, so that it stays the same while
+    /// the clock is set.
+    start: OnceLock<Option<f64>>,
     threads: Mutex<Vec<(String, RuntimeMetrics)>>,
 }
 
@@ -61,7 +65,6 @@ impl ProcessMetrics {
         let stat = fs::read_to_string("/proc/self/stat").ok();
         let stat = stat.as_deref().and_then(Stat::parse);
         let limits = fs::read_to_string("/proc/self/limits").ok();
-        let system = fs::read_to_string("/proc/stat").ok();
         let mut write = |family: &'static Family, value: Option<Value>| {
             let mut samples = out.family(family);
             if let Some(value) = value {
@@ -86,8 +89,7 @@ impl ProcessMetrics {
             &family::PROCESS_THREADS,
             stat.as_ref().map(|stat| Value::from(stat.threads)),
         );
-        let start = stat.as_ref().zip(system.as_deref().and_then(boot_seconds));
-        let start = start.map(|(stat, boot)| boot as f64 + stat.start_ticks as f64 / TICKS);
+        let start = self.start.get_or_init(|| start_seconds(stat.as_ref()?));
         write(&family::PROCESS_START, start.map(Value::from));
     }
 }
@@ -120,13 +122,16 @@ fn descriptor_limit(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn boot_seconds(system: &str) -> Option<u64> {
-    system
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()
+/// By the time since boot, which `/proc` tells in hundredths; of the time of the boot it tells whole
+/// seconds.
+fn start_seconds(stat: &Stat) -> Option<f64> {
+    let uptime = uptime_seconds(&fs::read_to_string("/proc/uptime").ok()?)?;
+    let now = SystemTime::UNIX_EPOCH.elapsed().ok()?;
+    Some(now.as_secs_f64() - uptime + stat.start_ticks as f64 / TICKS)
+}
+
+fn uptime_seconds(uptime: &str) -> Option<f64> {
+    uptime.split_whitespace().next()?.parse().ok()
 }
 
 /// The fields of `/proc/self/stat` that we use.
@@ -184,9 +189,16 @@ mod tests {
         assert_eq!(resident_bytes("VmRSS:\t x kB\n"), None);
         let limits = "Max processes  1 2 processes\nMax open files   1024   4096   files\n";
         assert_eq!(descriptor_limit(limits), Some(1024));
-        assert_eq!(
-            boot_seconds("cpu 1\nbtime 1700000000\n"),
-            Some(1_700_000_000)
-        );
+        assert_eq!(uptime_seconds("350735.47 234388.90\n"), Some(350_735.47));
+        assert_eq!(uptime_seconds("\n"), None);
+    }
+
+    #[test]
+    fn this_process_started_a_moment_ago() {
+        let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        let start = start_seconds(&stat).unwrap();
+        // Each end of the difference is rounded to a hundredth.
+        assert!(start < now + 0.02 && start > now - 3600.0, "{start} {now}");
     }
 }

@@ -234,8 +234,12 @@ fn pauses_stay_short_while_replicas_on_standby_are_met() {
         feed(&mut session, now, [Event::Tick]);
     }
     let (short, grown) = pauses.split_at(60);
-    assert_eq!(short[..5], [62, 125, 250, 500, 500]);
-    assert!(short[5..].iter().all(|pause| *pause == 500), "{short:?}");
+    let (soon, short) = short.split_at(8);
+    assert!(soon.iter().all(|pause| *pause == 62), "{soon:?}");
+    assert_eq!(short[..4], [125, 250, 500, 500]);
+    assert!(short[4..].iter().all(|pause| *pause == 500), "{short:?}");
+    // Replicas take up to 15 seconds to agree on another leader.
+    assert!(soon.iter().chain(short).sum::<u128>() > 15_000);
     assert_eq!(grown, [1000, 2000, 4000]);
 }
 
