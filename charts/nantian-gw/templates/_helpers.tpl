@@ -227,9 +227,13 @@ for both, so what is said of one decides the other.
 {{- $alone -}}
 {{- end -}}
 
-{{/* Peers of a NetworkPolicy, from a list of labels of namespaces. */}}
-{{- define "nantian-gw.namespaceSelectors" -}}
-{{- range . }}
+{{/* Peers of a NetworkPolicy: the namespaces from which admin APIs and metrics may be reached. */}}
+{{- define "nantian-gw.adminPeers" -}}
+{{- $namespaces := .Values.networkPolicies.adminFrom -}}
+{{- range .Values.serviceMonitor.fromNamespaces -}}
+{{- $namespaces = append $namespaces (dict "kubernetes.io/metadata.name" .) -}}
+{{- end -}}
+{{- range $namespaces | uniq }}
 - namespaceSelector:
     matchLabels:
       {{- toYaml . | nindent 6 }}
@@ -250,6 +254,13 @@ for both, so what is said of one decides the other.
 {{- end }}
 {{- if and .Values.gatewayAPI.installCRDs .Values.gatewayAPI.installExperimentalCRDs }}
 {{- fail "gatewayAPI.installCRDs and gatewayAPI.installExperimentalCRDs exclude each other: choose one channel" }}
+{{- end }}
+{{- if and .Values.gatewayAPI.installCRDs (ne .Values.gatewayAPI.channel "standard") }}
+{{- fail "gatewayAPI.channel is experimental: set gatewayAPI.installExperimentalCRDs instead of gatewayAPI.installCRDs" }}
+{{- end }}
+{{- $asks := or .Values.serviceMonitor.enabled .Values.podMonitor.enabled (and .Values.controlplane.enabled (not (include "nantian-gw.isShim" .))) }}
+{{- if and .Values.dataplane.enabled .Values.dataplane.adminAuth.bearerTokenFile (not .Values.dataplane.adminAuth.existingSecret) $asks }}
+{{- fail "dataplane.adminAuth.bearerTokenFile is known to data planes alone: name a Secret with the same token in dataplane.adminAuth.existingSecret, for monitors and the control plane" }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- fail "serviceMonitor.enabled and podMonitor.enabled would count every data plane twice: choose one" }}

@@ -116,6 +116,16 @@ fn values_that_mean_nothing_are_refused() {
             "serviceMonitor.enabled=true,podMonitor.enabled=true",
             "twice",
         ),
+        ("gatewayAPI.channel=beta", "gatewayAPI/channel"),
+        (
+            "dataplane.adminAuth.bearerTokenFile=token",
+            "bearerTokenFile",
+        ),
+        // Whoever serves the control plane asks data planes with the same token.
+        (
+            "dataplane.adminAuth.bearerTokenFile=/run/token",
+            "dataplane.adminAuth.existingSecret",
+        ),
     ] {
         let error = tools.render(&["--set", set]).expect_err(set).to_string();
         assert!(error.contains(said), "{set}: {error}");
@@ -144,6 +154,15 @@ fn values_that_mean_something_are_taken() {
             "dnsPolicy: ClusterFirstWithHostNet",
         ),
         ("podMonitor.enabled=true", "kind: PodMonitor"),
+        (
+            "serviceMonitor.fromNamespaces={prometheus}",
+            "kubernetes.io/metadata.name: prometheus",
+        ),
+        ("gatewayAPI.channel=experimental", "kind: Deployment"),
+        (
+            "dataplane.adminAuth.bearerTokenFile=/run/token,dataplane.adminAuth.existingSecret=token",
+            "bearerTokenFile: /run/token",
+        ),
         ("hpa.enabled=true", "kind: HorizontalPodAutoscaler"),
         ("certs.certManager.enabled=true", "kind: Issuer"),
         (

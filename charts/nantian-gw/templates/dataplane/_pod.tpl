@@ -7,7 +7,7 @@
   "cluster" "kubernetes"
   "controlPlaneAddr" (printf "%s://%s:18080" $scheme (include "nantian-gw.controlplane.host" .))
   "adminAddr" (printf "0.0.0.0:%d" (int $values.ports.admin))
-  "adminAuth" (dict "bearerTokenFile" "/etc/nantian-gw/admin-auth/token")
+  "adminAuth" (dict "bearerTokenFile" (default "/etc/nantian-gw/admin-auth/token" $values.adminAuth.bearerTokenFile))
   "sessionPersistence" (dict "secretKeyFile" "/etc/nantian-gw/session-persistence/session-persistence")
   "accessLog" (dict "enabled" true "path" $log)
   "runtimeTuning" (dict "drainMinAcceptMs" (int $values.drainMinAcceptMs) "gracefulDrainPeriodMs" (int $values.gracefulDrainPeriodMs))
@@ -124,9 +124,11 @@ spec:
         defaultMode: 288 # 0440
         sources:
           - configMap: {name: {{ include "nantian-gw.fullname" . }}-dataplane-config}
+          {{- if not $values.adminAuth.bearerTokenFile }}
           - secret:
               name: {{ include "nantian-gw.adminSecret" (list . "dataplane") }}
               items: [{key: {{ $values.adminAuth.secretKey }}, path: admin-auth/token}]
+          {{- end }}
           - secret:
               name: {{ include "nantian-gw.sessionSecret" . }}
               items: [{key: {{ $values.sessionPersistence.secretKey }}, path: session-persistence/session-persistence}]

@@ -106,3 +106,15 @@ fn an_empty_list_of_ports_opens_none() {
         }
     }
 }
+
+#[test]
+fn a_token_in_a_file_of_the_pod_needs_no_secret() {
+    let Some(tools) = Tools::shared() else { return };
+    let secret = "nantian-gw-dataplane-admin-auth";
+    let has = |set: &str| {
+        let set = format!("crds.install=false,controlplane.implementation=shim{set}");
+        tools.render(&["--set", &set]).unwrap().contains(secret)
+    };
+    assert!(has(""));
+    assert!(!has(",dataplane.adminAuth.bearerTokenFile=/run/token"));
+}
