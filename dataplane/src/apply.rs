@@ -17,6 +17,7 @@ use dataplane_xds::status::Detail;
 use dataplane_xds::{Apply, Rejection, Status, Update};
 
 use crate::admin::Readiness;
+use crate::ebb;
 use crate::health::Checks;
 use crate::last_good::{Found, Keeper};
 use crate::listener::Listeners;
@@ -119,6 +120,7 @@ impl Applier {
     /// The line itself.
     async fn install(&mut self, update: Update) -> Result<Version, Rejection> {
         let stages = Stages::start(&self.metrics);
+        ebb::let_go();
         let previous = self.store.load_full();
         let snapshot = decode(update, self.held_snapshot(&previous))?;
         let stages = stages.ended(ApplyStage::Decode);

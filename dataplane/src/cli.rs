@@ -238,7 +238,8 @@ fn serve(cli: &Cli) -> ExitCode {
     let running = app::run(bootstrap, metrics, Some(log.clone()), shutdown::signalled());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .on_thread_park(ebb::tend)
+        .on_thread_park(ebb::tend_thoroughly)
+        .thread_keep_alive(ebb::IDLE_THREAD)
         .enable_all()
         .build();
     let ended = runtime

@@ -3,14 +3,15 @@
 //! What an update leaves behind is free in the allocator and would stay there: threads that do
 //! nothing give nothing back. [`run`] is told of each configuration that serves and asks all threads;
 //! workers do it when they tend their pools, those of the runtime when they park (`cli` says so to
-//! the runtime), and the one that runs this at once.
+//! the runtime), and the one that runs this at once. Workers do no more than what is quick; the others,
+//! which make configurations, also give back what is free between blocks that stay.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use dataplane_memory::tend;
+pub use dataplane_memory::{let_go, tend, tend_thoroughly};
 
 /// Configurations rest when none has come for so long; by then workers have let go of the former one.
 const REST: Duration = Duration::from_millis(1500);
@@ -18,6 +19,10 @@ const REST: Duration = Duration::from_millis(1500);
 const RESTLESS: Duration = Duration::from_secs(10);
 /// Who let go late, such as a request that ran on, is caught by a second time.
 const AGAIN: Duration = Duration::from_secs(3);
+/// Threads of the runtime that wait for blocking work end after so long: nobody asks them, what they
+/// have goes with them, and that is before memory is given back for the last time.
+pub const IDLE_THREAD: Duration = Duration::from_secs(1);
+const _: () = assert!(IDLE_THREAD.as_millis() < REST.as_millis() + AGAIN.as_millis());
 /// More tasks than threads of the runtime, so that each of these wakes up and parks.
 const WAKES: usize = 4;
 
@@ -42,7 +47,7 @@ pub async fn run(mut changed: watch::Receiver<()>) {
 
 fn give_back() {
     dataplane_memory::ask();
-    tend();
+    tend_thoroughly();
     for _ in 0..WAKES {
         drop(tokio::spawn(async {}));
     }

@@ -165,7 +165,8 @@ fn data_plane(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("data-plane-control")
-        .on_thread_park(dataplane::ebb::tend)
+        .on_thread_park(dataplane::ebb::tend_thoroughly)
+        .thread_keep_alive(dataplane::ebb::IDLE_THREAD)
         .enable_all()
         .build()?;
     let control_plane = format!("http://{control_plane}");
