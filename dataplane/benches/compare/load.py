@@ -37,13 +37,27 @@ class Load:
         command = f"wrk -t1 -c{self.connections} -d{seconds:g}s {scheme}://{host}:{port}/{size}"
         return command.split()
 
+    def count(self, cell, proxy, requests):
+        """Sends so many requests, by h2load; returns the same as `run`."""
+        protocol, size = cell.split("-")
+        clients = self.connections if protocol == "h1" else max(1, self.connections // self.streams)
+        streams = 1 if protocol == "h1" else self.streams
+        command = f"h2load -t1 -n{requests} -c{clients} -m{streams} --tls13-ciphers={CIPHER}".split()
+        if protocol == "h1":
+            command += ["--h1", f"http://127.0.0.1:{proxy.plain}/{size}"]
+        else:
+            command += [f"--connect-to=127.0.0.1:{proxy.tls}", f"https://localhost:{proxy.tls}/{size}"]
+        return self.done(cell, proxy, command, 300)
+
     def run(self, cell, proxy, seconds):
         """Sends requests for so long; returns how many were answered well and how many were not."""
-        command = self.command(cell, proxy, seconds)
         # The generators end by themselves; twice the time and some is for a machine under load.
+        return self.done(cell, proxy, self.command(cell, proxy, seconds), 2 * seconds + 30)
+
+    def done(self, cell, proxy, command, patience):
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=2 * seconds + 30, check=False
+                command, capture_output=True, text=True, timeout=patience, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise Failure(f"{proxy.name} {cell}: {command[0]} did not end in time") from error

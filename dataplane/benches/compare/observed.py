@@ -1,25 +1,44 @@
-"""What an operator has beside a gateway: a scraper that asks for metrics, a collector that takes traces.
+"""What seeing requests costs: the access log with a scraper, and traces, beside ours without.
 
-Used by `run --observability`. Both are threads of the script, so their CPU time is nobody's that is
-measured; what the data plane does for them is its own.
+Used by `run --observability` and `run --instructions`. Few percent are looked for, which is less than
+most machines drift within a minute. So the first takes many short slices of load in turn and judges by
+the differences between neighbours, and the second counts instructions, which no neighbour changes.
+Collector and scraper are threads of the script, so their CPU time is nobody's that is measured.
 """
 
+import glob
+import math
+import re
+import statistics
+import subprocess
 import threading
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# Far more often than scrapers are set to, so that each sample holds some.
-SCRAPE_SECONDS = 2
+from process import Failure
+
+# The share of the CPU time of ours that each may cost more.
+GOALS = {"ours+observed": 0.05, "ours+traces": 0.02}
+# Of one variant before the next has its turn; wrk knows whole seconds alone.
+SLICE_SECONDS = 1
+# Three variants for so many rounds take about five minutes.
+ROUNDS = 90
+# A few samples in a hundred may lie: the interval is one of 95 %.
+SIGMAS = 1.96
+# Longer than spans and lines wait for being sent on.
+LATE_SECONDS = 2
+# Two loads, whose difference holds nothing of what connections cost.
+FEW, MANY = 1000, 5000
 
 
 class Collector(BaseHTTPRequestHandler):
     """Takes whatever comes, as an OTLP collector that has no use for it."""
 
     protocol_version = "HTTP/1.1"
-    taken = 0
 
     def do_POST(self):
-        Collector.taken += len(self.rfile.read(int(self.headers.get("content-length", 0))))
+        self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", "0")
@@ -36,17 +55,121 @@ def collector():
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def scraped(proxies):
-    """Scrapes those that want it until the event that is returned is set."""
-    over = threading.Event()
-    wanted = [it.admin for it in proxies if it.is_scraped]
+def scrape(proxy):
+    with urllib.request.urlopen(f"http://127.0.0.1:{proxy.admin}/metrics", timeout=5) as answer:
+        answer.read()
 
-    def scrape():
-        while not over.wait(SCRAPE_SECONDS):
-            for admin in wanted:
-                with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=5) as answer:
-                    answer.read()
 
-    if wanted:
-        threading.Thread(target=scrape, daemon=True).start()
-    return over
+def measure(args, proxies, load):
+    """Slices of load, one proxy after the other, round by round."""
+    samples = []
+    for cell in args.cells:
+        for proxy in proxies:
+            load.run(cell, proxy, 1)
+        time.sleep(LATE_SECONDS)
+        rows = {proxy.name: [] for proxy in proxies}
+        for number in range(args.rounds):
+            for proxy in in_turn(proxies, number):
+                begun = proxy.running.cpu_exact()
+                # Far more often than scrapers are set to, so that each slice holds one.
+                asking = threading.Timer(SLICE_SECONDS / 2, scrape, [proxy])
+                if proxy.is_scraped:
+                    asking.start()
+                good, bad = load.run(cell, proxy, SLICE_SECONDS)
+                if proxy.is_scraped:
+                    asking.join()
+                proxy.running.must_run()
+                row = {"round": number, "cell": cell, "proxy": proxy.name, "requests": good,
+                       "failed": bad, "begun": begun}  # fmt: skip
+                rows[proxy.name].append(row)
+            if number % 10 == 9:
+                print(f"round {number + 1}/{args.rounds} {cell}", flush=True)
+        time.sleep(LATE_SECONDS)
+        for proxy in proxies:
+            # What a slice leaves behind, as spans to be sent, is done while others have their turn.
+            own = rows[proxy.name]
+            ends = [*(row["begun"] for row in own[1:]), proxy.running.cpu_exact()]
+            for row, end in zip(own, ends):
+                row["us"] = (end - row.pop("begun")) / max(row["requests"], 1) * 1e6
+            samples += own
+    return samples
+
+
+def in_turn(proxies, number):
+    """Each round begins with another one, and each second one goes backwards."""
+    at = number // 2 % len(proxies)
+    turned = proxies[at:] + proxies[:at]
+    return turned[::-1] if number % 2 else turned
+
+
+def show(record):
+    """Prints what each costs; true when a goal is missed for sure."""
+    is_missed = False
+    for cell, of_cell in by(record["samples"], "cell").items():
+        of = {name: [row["us"] for row in rows] for name, rows in by(of_cell, "proxy").items()}
+        for name, us in of.items():
+            print(f"{cell} {name:14} {statistics.median(us):8.2f} µs/request")
+        for name, goal in GOALS.items():
+            if not {"ours", name} <= set(of):
+                continue
+            middle, low, high = interval([a / b - 1 for a, b in zip(of[name], of["ours"])])
+            verdict = "holds" if high <= goal else "IS MISSED" if low > goal else "is not decided"
+            is_missed |= low > goal
+            print(f"{cell} {name} costs {middle:+.1%} CPU time of ours ({low:+.1%} to {high:+.1%},"
+                  f" {len(of[name])} pairs); the goal of {goal:+.0%} {verdict}")  # fmt: skip
+    return is_missed
+
+
+def interval(values):
+    """The median, and between which two of the values that of endless rounds is, by their ranks."""
+    ordered = sorted(values)
+    skipped = max(0, math.floor((len(ordered) - SIGMAS * math.sqrt(len(ordered))) / 2))
+    return statistics.median(ordered), ordered[skipped], ordered[-1 - skipped]
+
+
+def count(args, proxies, load):
+    """Instructions per request outside the kernel, by callgrind."""
+    samples = []
+    for cell in args.cells:
+        for proxy in proxies:
+            load.count(cell, proxy, FEW)
+            counted = []
+            for requests in (FEW, MANY):
+                dumped(proxy)
+                good, bad = load.count(cell, proxy, requests)
+                counted.append(dumped(proxy))
+            row = {"cell": cell, "proxy": proxy.name, "requests": good, "failed": bad,
+                   "instructions": (counted[1] - counted[0]) / (MANY - FEW)}  # fmt: skip
+            samples.append(row)
+    return samples
+
+
+def dumped(proxy):
+    """How many instructions ran since the last time that this was asked."""
+    done = subprocess.run(
+        ["callgrind_control", "--dump", str(proxy.running.popen.pid)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    dumps = sorted(glob.glob(f"{proxy.profile}.*"), key=lambda it: int(it.rpartition(".")[2]))
+    if done.returncode != 0 or not dumps:
+        raise Failure(f"{proxy.name}: callgrind_control:\n{done.stdout}{done.stderr}")
+    with open(dumps[-1], encoding="utf-8") as file:
+        total = re.search(r"^(?:totals|summary): (\d+)", file.read(), re.MULTILINE)
+    return int(total.group(1))
+
+
+def show_counts(record):
+    for cell, of_cell in by(record["samples"], "cell").items():
+        counts = {row["proxy"]: row["instructions"] for row in of_cell}
+        for name, counted in counts.items():
+            more = counted - counts.get("ours", counted)
+            share = more / counts.get("ours", counted)
+            print(f"{cell} {name:14} {counted:8.0f} instructions/request {more:+7.0f} {share:+6.1%}")
+
+
+def by(samples, key):
+    """The samples by what they say of one thing, in their order."""
+    groups = {}
+    for sample in samples:
+        groups.setdefault(sample[key], []).append(sample)
+    return groups

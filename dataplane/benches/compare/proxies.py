@@ -27,6 +27,8 @@ class Setup:
         self.processes, self.folder, self.tools = processes, folder, tools
         self.binaries, self.backend, self.earlier = binaries, backend, earlier
         self.cert, self.key = certificate(folder)
+        # Whether instructions of ours are counted.
+        self.counts = False
 
     def file(self, name, content):
         path = os.path.join(self.folder, name)
@@ -45,6 +47,8 @@ class Proxy:
         self.all = [running, *helpers]
         # Of ours: where metrics are, and whether they are asked for during the run.
         self.admin, self.is_scraped = None, False
+        # Where what is counted of it is written.
+        self.profile = None
 
 
 def certificate(folder):
@@ -241,10 +245,12 @@ def start_ours(setup, name="ours", access_log=0.0, more=None, others=()):
     helper = setup.processes.start(
         f"{name}-shim", [shim, "serve", "--source", "files", folder, *addresses]
     )
-    running = setup.processes.start(name, [dataplane, "--config", config])
+    profile = os.path.join(setup.folder, f"{name}.profile")
+    under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"] if setup.counts else []
+    running = setup.processes.start(name, [*under, dataplane, "--config", config])
     number = version([dataplane, "--version"], r"(\d+\.\d+\S*)")
     proxy = Proxy(name, number, (plain, tls), running, [helper])
-    proxy.admin = admin
+    proxy.admin, proxy.profile = admin, profile
     return proxy
 
 

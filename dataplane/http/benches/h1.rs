@@ -81,7 +81,7 @@ fn writing(criterion: &mut Criterion) {
         bencher.iter(|| {
             out.clear();
             let (headers, body) = (&request.headers, BodyLength::None);
-            encode_request_head(&mut out, &request.method, &path, &host, headers, body);
+            encode_request_head(&mut out, &request.method, &path, &host, headers, b"", body);
             out.len()
         });
     });

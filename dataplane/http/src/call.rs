@@ -233,6 +233,7 @@ async fn once(
         authority: &message.authority,
         target: &message.target,
         headers: &message.headers,
+        unrecorded: None,
         body: match body {
             Body::Whole(bytes) => BodyLength::Length(bytes.len() as u64),
             Body::Copied(_, length) => *length,

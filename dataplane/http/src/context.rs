@@ -13,6 +13,7 @@ use dataplane_config::{Backend, ClusterConfig, Limiter, ListenerConfig, Rule, Ru
 use dataplane_resilience::circuit_breaker::{Breaker, Pass};
 use dataplane_route::filter::cors::Asked;
 use dataplane_telemetry::trace::Active;
+use dataplane_telemetry::trace_context::Unrecorded;
 use dataplane_telemetry::{GrpcStatus, Reason};
 use dataplane_upstream::{Endpoint, Outcome};
 use http::StatusCode;
@@ -91,6 +92,9 @@ pub(crate) struct Context<'c> {
     pub(crate) first_byte_us: u32,
     /// Whether its trace is recorded has been decided.
     pub(crate) is_trace_decided: bool,
+    /// Its trace, where it begins here and is not recorded, while the fields do not tell of it: the
+    /// head is written with it, which costs less than a field.
+    pub(crate) unrecorded: Option<Unrecorded>,
     /// What is kept for its spans, when it is.
     pub(crate) trace: Option<Box<Active>>,
     /// The call to an AI service that it was; most are none.
@@ -177,6 +181,7 @@ impl<'c> Context<'c> {
             routing_us: 0,
             first_byte_us: 0,
             is_trace_decided: false,
+            unrecorded: None,
             trace: None,
             ai: None,
             status: None,

@@ -16,6 +16,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::timeout;
 
 use dataplane_telemetry::Reason;
+use dataplane_telemetry::trace_context::Unrecorded;
 use dataplane_upstream::Protocol;
 
 use crate::downstream::{READ_BYTES, body_room, poll_write_http2, unshared};
@@ -81,6 +82,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) authority: &'a Authority,
     pub(crate) target: &'a PathAndQuery,
     pub(crate) headers: &'a HeaderMap,
+    /// A trace to be told of beside the fields.
+    pub(crate) unrecorded: Option<Unrecorded>,
     pub(crate) body: BodyLength,
     /// Ask the endpoint to switch to WebSocket.
     pub(crate) websocket: bool,

@@ -231,6 +231,7 @@ async fn run(
         mirrored(worker, ctx, rule, request, body);
     }
     if let Some(ai) = ctx.cluster.and_then(|cluster| cluster.ai.as_deref()) {
+        phase::trace::tell(ctx, request);
         let call = ai::serve(worker, ctx, request, (body, responder), &waiting, ai);
         return Box::pin(call).await;
     }

@@ -22,6 +22,29 @@ pub struct Parent {
     pub span_id: u64,
 }
 
+/// A trace that begins here and that nobody records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unrecorded {
+    /// Never 0.
+    pub trace_id: u128,
+    /// Never 0.
+    pub span_id: u64,
+}
+
+impl Unrecorded {
+    /// The value of `traceparent` that tells of it.
+    pub fn value(self) -> [u8; 55] {
+        write_w3c(self.trace_id, self.span_id, false)
+    }
+
+    /// The whole line of a head over HTTP/1.1.
+    pub fn line(self) -> [u8; 70] {
+        let mut line = *b"traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n";
+        line[13..68].copy_from_slice(&self.value());
+        line
+    }
+}
+
 /// The forms in which a trace is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forms {
@@ -34,6 +57,13 @@ pub struct Forms {
 }
 
 impl Forms {
+    /// `traceparent` alone, which is the default.
+    pub const W3C: Self = Self {
+        w3c: true,
+        b3: false,
+        b3_multi: false,
+    };
+
     /// Both together.
     pub const fn and(self, other: Self) -> Self {
         Self {
@@ -156,24 +186,30 @@ pub static HEX_DIGITS: [[u8; 2]; 256] = {
 };
 
 /// The text of a trace's id.
+#[expect(clippy::cast_possible_truncation, reason = "cuts the id in two")]
 pub fn trace_text(trace_id: u128) -> [u8; 32] {
     let mut text = [0; 32];
-    write_hex(&mut text, trace_id);
+    let [high, low] = [trace_id >> 64, trace_id].map(|half| half as u64);
+    text[..16].copy_from_slice(&span_text(high));
+    text[16..].copy_from_slice(&span_text(low));
     text
 }
 
 /// The text of a span's id.
+#[expect(clippy::cast_possible_truncation, reason = "cuts the id in two")]
 pub fn span_text(span_id: u64) -> [u8; 16] {
     let mut text = [0; 16];
-    write_hex(&mut text, span_id.into());
+    let [high, low] = [span_id >> 32, span_id].map(|half| half as u32);
+    text[..8].copy_from_slice(&hex_digits(high));
+    text[8..].copy_from_slice(&hex_digits(low));
     text
 }
 
 /// The value of `traceparent`.
 pub fn write_w3c(trace_id: u128, span_id: u64, is_sampled: bool) -> [u8; 55] {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&mut text[3..35], trace_id);
-    write_hex(&mut text[36..52], span_id.into());
+    text[3..35].copy_from_slice(&trace_text(trace_id));
+    text[36..52].copy_from_slice(&span_text(span_id));
     text[54] += u8::from(is_sampled);
     text
 }
@@ -181,20 +217,23 @@ pub fn write_w3c(trace_id: u128, span_id: u64, is_sampled: bool) -> [u8; 55] {
 /// The value of `b3`.
 pub fn write_b3(trace_id: u128, span_id: u64, is_sampled: bool) -> [u8; 51] {
     let mut text = *b"00000000000000000000000000000000-0000000000000000-0";
-    write_hex(&mut text[..32], trace_id);
-    write_hex(&mut text[33..49], span_id.into());
+    text[..32].copy_from_slice(&trace_text(trace_id));
+    text[33..49].copy_from_slice(&span_text(span_id));
     text[50] += u8::from(is_sampled);
     text
 }
 
-/// As many digits as there is room for, two of them at a time.
-fn write_hex(out: &mut [u8], value: u128) {
-    let octets = value.to_be_bytes();
-    let (pairs, _) = out.as_chunks_mut::<2>();
-    let first = octets.len() - pairs.len();
-    for (pair, octet) in pairs.iter_mut().zip(&octets[first..]) {
-        *pair = HEX_DIGITS[usize::from(*octet)];
-    }
+/// Eight digits, computed side by side in one word.
+fn hex_digits(value: u32) -> [u8; 8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut digits = u64::from(value);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // With 6 more, those from 10 on have the bit of 16.
+    let letters = (digits + 6 * EACH) >> 4 & EACH;
+    let step = u64::from(b'a' - b'0' - 10);
+    (digits + u64::from(b'0') * EACH + letters * step).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -353,6 +392,30 @@ mod tests {
         }
         let denied = read_b3_multi(None, None, Some(b"0"), None).unwrap();
         assert_eq!((denied.parent, denied.is_sampled), (None, Some(false)));
+    }
+
+    #[test]
+    fn ids_are_written_with_all_their_digits() {
+        for (id, expected) in [
+            (0, "0000000000000000"),
+            (0x0123_4567_89ab_cdef, "0123456789abcdef"),
+            (u64::MAX, "ffffffffffffffff"),
+        ] {
+            assert_eq!(span_text(id), expected.as_bytes());
+            let both = u128::from(id) << 64 | u128::from(id);
+            assert_eq!(trace_text(both), expected.repeat(2).as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_line_of_a_trace_that_nobody_records_holds_its_ids() {
+        let told = Unrecorded {
+            trace_id: TRACE,
+            span_id: SPAN,
+        };
+        let value = String::from_utf8(write_w3c(TRACE, SPAN, false).to_vec()).unwrap();
+        let line = format!("traceparent: {value}\r\n");
+        assert_eq!(told.line(), line.as_bytes());
     }
 
     #[test]

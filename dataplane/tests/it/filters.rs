@@ -12,7 +12,7 @@ use ir::Filter;
 use crate::support::{Gateway, at, http_route};
 
 mod auth;
-mod capture;
+pub(crate) mod capture;
 mod cors;
 mod mirror;
 mod order;

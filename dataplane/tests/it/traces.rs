@@ -10,10 +10,12 @@ use dataplane_testkit::backend::{Kind, Script};
 use dataplane_testkit::client::Response;
 use dataplane_testkit::client::http1::Http1Client;
 use dataplane_testkit::collector::{Collector, Span};
-use dataplane_testkit::snapshot::free_port;
+use dataplane_testkit::snapshot::{free_port, target};
 use dataplane_testkit::{Backend, SnapshotBuilder, eventually};
-use ir::Snapshot;
+use ir::filter::{HeaderEdit, Mirror};
+use ir::{Filter, Snapshot};
 
+use crate::filters::capture::{Capture, OK};
 use crate::support::{Gateway, at, http_route, retry};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -230,6 +232,63 @@ async fn what_is_not_recorded_still_passes_on_its_trace() {
     assert!(begun.len() == 55 && begun.ends_with("-00"), "{begun}");
     assert!(gateway.stopped().await);
     assert_eq!(collector.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_that_nobody_records_is_told_to_whoever_reads_the_fields() {
+    let collector = Collector::start().await;
+    let (http1, http2) = (Backend::http1("1").await, Backend::http2("2").await);
+    let copy = Capture::answering(OK).await;
+    let port = free_port();
+    let mut edited = http_route("shop/edited", "", "/edited", &[("shop/1:80", 1)]);
+    edited.rules[0].filters = vec![Filter::RequestHeaders(HeaderEdit {
+        remove: vec!["traceparent".to_owned()],
+        ..HeaderEdit::default()
+    })];
+    let mut mirrored = http_route("shop/mirrored", "", "/mirrored", &[("shop/1:80", 1)]);
+    mirrored.rules[0].filters = vec![Filter::Mirror(Mirror {
+        backend: target("shop/m:80"),
+        fraction: (1, 1),
+    })];
+    let snapshot = SnapshotBuilder::new("v1")
+        .http_listener("infra/gw/http", port)
+        .http_route(http_route("shop/1", "", "/1", &[("shop/1:80", 1)]))
+        .http_route(http_route("shop/2", "", "/2", &[("shop/2:80", 1)]))
+        .http_route(edited)
+        .http_route(mirrored)
+        .cluster("shop/1:80", &[http1.address()])
+        .h2c_cluster("shop/2:80", &[http2.address()])
+        .cluster("shop/m:80", &[copy.address])
+        .build();
+    let gateway = Gateway::with(&snapshot, |bootstrap| {
+        bootstrap.traces = Some(trace::Settings {
+            sample_ratio: 0.0,
+            ..settings(&collector, Protocol::Grpc)
+        });
+    })
+    .await;
+    let mut seen = Vec::new();
+    // One that breaks its format is none, and is written over.
+    for (path, fields) in [
+        ("/1", ""),
+        ("/2", ""),
+        ("/mirrored", ""),
+        ("/1", "traceparent: x\r\n"),
+    ] {
+        let begun = told(&ask(port, path, fields).await, "traceparent");
+        assert!(
+            begun.len() == 55 && begun.ends_with("-00"),
+            "{path}: {begun}"
+        );
+        assert!(!seen.contains(&begun), "{begun}");
+        seen.push(begun);
+    }
+    let answer = ask(port, "/edited", "").await;
+    assert_eq!(told(&answer, "traceparent"), "");
+    let copied = copy.requests(1).await.remove(0);
+    let line = format!("\r\ntraceparent: {}\r\n", seen[2]);
+    assert!(copied.contains(&line), "{copied}");
+    assert!(gateway.stopped().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

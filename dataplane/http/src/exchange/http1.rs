@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, header};
 
+use dataplane_telemetry::trace_context::Unrecorded;
+
 use super::{NotTaken, Outgoing, Receiver};
 use crate::h1::{self, BodyDecoder, BodyEncoder, BodyLength, Frame};
 use crate::held::Held;
@@ -46,12 +48,14 @@ impl Http1 {
             BodyLength::Chunked if says_zero(request.headers) => BodyLength::Length(0),
             length => length,
         };
+        let line = request.unrecorded.map(Unrecorded::line);
         h1::encode_request_head(
             &mut out.gathered,
             request.method,
             request.target,
             &request.authority.to_header_value(),
             &headers,
+            line.as_ref().map_or(&[], |line| line),
             length,
         );
         let sender = super::Sender::Http1(Sender {

@@ -61,6 +61,12 @@ impl Http2 {
         *head.uri_mut() = uri;
         *head.version_mut() = http::Version::HTTP_2;
         *head.headers_mut() = request.headers.clone();
+        if let Some(unrecorded) = request.unrecorded
+            && let Ok(value) = HeaderValue::from_bytes(&unrecorded.value())
+        {
+            let name = HeaderName::from_static("traceparent");
+            head.headers_mut().insert(name, value);
+        }
         // RFC 9113 8.2.2: te may say trailers and nothing else; gRPC asks for it.
         head.headers_mut()
             .insert(header::TE, HeaderValue::from_static("trailers"));

@@ -76,7 +76,12 @@ impl Authority {
         self.port
     }
 
-    /// `host[:port]` in lower case.
+    /// `host[:port]` in lower case, as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The same as text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.text).unwrap_or("")
     }

@@ -39,6 +39,8 @@ pub enum Connection {
 
 /// Appends a request head, always as HTTP/1.1.
 ///
+/// `lines` are whole lines of fields that `headers` does not have.
+///
 /// Host comes first, from `host`; Host, Content-Length and Transfer-Encoding of `headers` are left out.
 /// Other hop-by-hop fields are written as given, so the caller strips them first and adds what it wants
 /// to say to the origin (`connection: upgrade`, `te: trailers`). `UntilClose` is no framing for requests
@@ -49,10 +51,12 @@ pub fn encode_request_head(
     path_and_query: &PathAndQuery,
     host: &HeaderValue,
     headers: &HeaderMap,
+    lines: &[u8],
     framing: BodyLength,
 ) {
     let (method, target) = (method.as_str(), encoded_target(path_and_query));
-    let room = method.len() + target.len() + host.len() + fields_len(headers) + HEAD_REST_BYTES;
+    let line = method.len() + target.len() + host.len();
+    let room = line + fields_len(headers) + lines.len() + HEAD_REST_BYTES;
     let mut head = Head::begin(out, room, small(framing));
     head.put(method.as_bytes());
     head.put(b" ");
@@ -65,6 +69,7 @@ pub fn encode_request_head(
             head.put_field(name, value);
         }
     }
+    head.put(lines);
     head.put_framing(match framing {
         BodyLength::UntilClose => BodyLength::Chunked,
         other => other,

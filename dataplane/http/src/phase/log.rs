@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderName, StatusCode};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, StatusCode};
 
 use dataplane_telemetry::Reason;
 use dataplane_telemetry::access_log::{ClientCertificate, Destination, GenAi, Record};
@@ -11,6 +12,7 @@ use crate::arrival::Arrival;
 use crate::context::{AiCall, Context};
 use crate::forwarded::Scheme;
 use crate::message::Request;
+use crate::request_id;
 use crate::worker::Worker;
 
 /// What the two directions carried.
@@ -65,13 +67,19 @@ pub(crate) fn record(
     if !has_line && trace.is_none() {
         return;
     }
-    let field = |name: HeaderName| request.headers.get(name).map_or(&b""[..], |v| v.as_bytes());
+    let Noted {
+        request_id,
+        user_agent,
+        referer,
+    } = noted(&request.headers);
     let was_dialled = !ctx.connect_time.is_zero();
     let span = |us: u32| (us > 0).then(|| Duration::from_micros(us.into()));
     let gen_ai = ctx.ai.as_deref().map(gen_ai);
-    let forwarded = (request.authority.as_str(), request.target.as_str());
+    let forwarded = (request.authority.as_bytes(), request.target.as_str());
     let asked = ctx.asked.as_deref();
-    let asked = asked.map_or(forwarded, |it| (it.authority.as_str(), it.target.as_str()));
+    let asked = asked.map_or(forwarded, |it| {
+        (it.authority.as_bytes(), it.target.as_str())
+    });
     let record = Record {
         timestamp: SystemTime::now() - latency,
         latency,
@@ -80,9 +88,9 @@ pub(crate) fn record(
         client_port: arrival.client.port(),
         scheme: ctx.scheme(arrival).as_str(),
         method: request.method.as_str(),
-        host: asked.0.as_bytes(),
+        host: asked.0,
         path: asked.1.as_bytes(),
-        upstream_host: forwarded.0.as_bytes(),
+        upstream_host: forwarded.0,
         upstream_path: forwarded.1.as_bytes(),
         protocol: protocol(request.version),
         status,
@@ -103,9 +111,9 @@ pub(crate) fn record(
             .as_ref()
             .filter(|it| it.is_exported)
             .map(|it| (it.trace_id, it.span_id)),
-        request_id: field(HeaderName::from_static("x-request-id")),
-        user_agent: field(http::header::USER_AGENT),
-        referer: field(http::header::REFERER),
+        request_id: request_id.unwrap_or_default(),
+        user_agent: user_agent.unwrap_or_default(),
+        referer: referer.unwrap_or_default(),
         reason: ctx.reason,
         snapshot_version: ctx.config.version().as_str(),
         tls_version: arrival.tls.as_ref().map(|tls| tls.version),
@@ -120,6 +128,32 @@ pub(crate) fn record(
         let config = ctx.config.snapshot.traceparent.as_deref();
         worker.tracer.finish(*trace, &record, config);
     }
+}
+
+/// The fields that are written down, as the first of each name says.
+#[derive(Default)]
+struct Noted<'a> {
+    request_id: Option<&'a [u8]>,
+    user_agent: Option<&'a [u8]>,
+    referer: Option<&'a [u8]>,
+}
+
+/// One look at all fields, of which there are few, costs less than a search for each.
+fn noted(headers: &HeaderMap) -> Noted<'_> {
+    let mut noted = Noted::default();
+    for (name, value) in headers {
+        let place = if *name == USER_AGENT {
+            &mut noted.user_agent
+        } else if *name == request_id::NAME {
+            &mut noted.request_id
+        } else if *name == REFERER {
+            &mut noted.referer
+        } else {
+            continue;
+        };
+        place.get_or_insert(value.as_bytes());
+    }
+    noted
 }
 
 fn gen_ai(call: &AiCall) -> GenAi<'_> {

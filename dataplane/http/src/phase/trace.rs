@@ -2,8 +2,9 @@
 //!
 //! Without traces, and while nobody watches, every function here is one branch. Of a request that is
 //! not recorded the fields stay as they came; where there are none, backends are told that nobody
-//! records, so that they decide alike. What was noted becomes spans in the log phase, and steps of
-//! the live trace.
+//! records, so that they decide alike. That is most requests, so it is a field only where somebody may
+//! read the fields, and else a line of the head that is written. What was noted becomes spans in the
+//! log phase, and steps of the live trace.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use dataplane_config::{ClusterConfig, ClusterTls};
 use dataplane_route::table::RouteKind;
 use dataplane_telemetry::Reason;
 use dataplane_telemetry::trace::{Active, AskedModel, Attempt, Seen, Tracer, Watcher};
-use dataplane_telemetry::trace_context::{self as context, Forms, Remote};
+use dataplane_telemetry::trace_context::{self as context, Forms, Remote, Unrecorded};
 
 use crate::context::Context;
 use crate::message::Request;
@@ -37,10 +38,11 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
     if !tracer.is_wanted() || std::mem::replace(&mut ctx.is_trace_decided, true) {
         return;
     }
-    let watchers = match tracer.is_watched() {
-        true => watchers(tracer, ctx, request),
-        false => Vec::new(),
-    };
+    if !tracer.is_watched() {
+        ctx.trace = recorded(tracer, ctx, request, worker).map(Box::new);
+        return;
+    }
+    let watchers = watchers(tracer, ctx, request);
     let recorded = match tracer.is_exporting() {
         true => recorded(tracer, ctx, request, worker),
         false => None,
@@ -52,6 +54,14 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
     let mut kept = Box::new(Active { watchers, ..kept });
     kept.note(ctx.started.elapsed(), "routed", || routed(ctx));
     ctx.trace = Some(kept);
+}
+
+/// Makes a field of what backends are told of a trace that nobody records; comes before whoever reads
+/// the fields, changes them or copies them.
+pub(crate) fn tell(ctx: &mut Context<'_>, request: &mut Request) {
+    if let Some(Unrecorded { trace_id, span_id }) = ctx.unrecorded.take() {
+        write(&mut request.headers, Forms::W3C, trace_id, span_id, false);
+    }
 }
 
 /// Those who want to see it.
@@ -96,7 +106,7 @@ fn unrecorded() -> Active {
 /// What is kept of a request that is recorded; nothing of another one, of which backends are told so.
 fn recorded(
     tracer: &Tracer,
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
     request: &mut Request,
     worker: &Worker,
 ) -> Option<Active> {
@@ -117,7 +127,13 @@ fn recorded(
             if has_state {
                 headers.remove(TRACESTATE);
             }
-            write(headers, forms, trace_id, worker.draw().max(1), false);
+            let span_id = worker.draw().max(1);
+            // A field that came is written over, and plugins have the fields at hand from here on.
+            if forms == Forms::W3C && !came.w3c && ctx.plugins.is_none() {
+                ctx.unrecorded = Some(Unrecorded { trace_id, span_id });
+            } else {
+                write(headers, forms, trace_id, span_id, false);
+            }
         }
         return None;
     }
@@ -240,7 +256,12 @@ fn read(headers: &HeaderMap) -> Read {
     let mut has_state = false;
     // One pass, since almost no request has any of them.
     for name in headers.keys() {
-        match name.as_str() {
+        let name = name.as_str();
+        // Most names are told apart by how they begin.
+        if !matches!(name.as_bytes(), [b't' | b'b', ..] | [b'x', b'-', b'b', ..]) {
+            continue;
+        }
+        match name {
             "traceparent" => forms.w3c = true,
             "tracestate" => has_state = true,
             "b3" => forms.b3 = true,

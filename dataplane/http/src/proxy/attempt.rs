@@ -214,6 +214,7 @@ async fn converse(
         authority: &request.authority,
         target: &request.target,
         headers: &request.headers,
+        unrecorded: ctx.unrecorded,
         body: request.body,
         websocket: request.wants_websocket,
         takes_trailers: request.takes_trailers,

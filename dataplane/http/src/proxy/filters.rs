@@ -31,6 +31,7 @@ pub(super) async fn run(
     waiting: &Waiting<'_>,
     level: Level,
 ) -> Result<Step, ClientError> {
+    phase::trace::tell(ctx, request);
     let mut from = 0;
     loop {
         match filter::on_request(ctx, request, arrival, worker, level, from) {

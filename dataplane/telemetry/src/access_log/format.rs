@@ -60,7 +60,7 @@ pub struct Record<'a> {
     /// The path with query that backends are told.
     pub upstream_path: &'a [u8],
     /// `HTTP/1.1` and the like.
-    pub protocol: &'a str,
+    pub protocol: &'static str,
     /// The status sent, 0 when none was.
     pub status: u16,
     /// With which code a call over gRPC ended, when the client was told one.
@@ -235,7 +235,7 @@ impl JsonFormat {
 }
 
 fn write_request(out: &mut Vec<u8>, record: &Record<'_>) {
-    text(out, b",\"protocol\":\"", record.protocol.as_bytes());
+    plain(out, b",\"protocol\":\"", record.protocol);
     out.extend_from_slice(b",\"client_ip\":\"");
     address(out, record.client_ip);
     number(out, b"\",\"client_port\":", u64::from(record.client_port));
@@ -400,28 +400,49 @@ fn number(out: &mut Vec<u8>, opening: &[u8], value: u64) {
 }
 
 fn digits(out: &mut Vec<u8>, value: u64) {
-    match u16::try_from(value) {
-        Ok(value) if value < 10_000 => {
-            // Four are written in any case: zeros in front move to the end, and go.
-            let zeros = u8::from(value < 1000) + u8::from(value < 100) + u8::from(value < 10);
-            let four = u32::from_le_bytes(four_digits(value)) >> (8 * zeros);
-            out.extend_from_slice(&four.to_le_bytes());
-            out.truncate(out.len() - usize::from(zeros));
+    match u32::try_from(value) {
+        // As whole milliseconds and most counts.
+        Ok(value @ 0..10) => out.push(PAIRS[value as usize][1]),
+        Ok(value @ 10..EIGHT_DIGITS) => {
+            // Eight are written in any case: zeros in front are shifted out, and as many go.
+            let eight = eight_digits(value);
+            let zeros = eight.trailing_zeros() / 8;
+            let text = (eight | ZEROS) >> (8 * zeros);
+            out.extend_from_slice(&text.to_le_bytes());
+            out.truncate(out.len() - zeros as usize);
         }
         _ => many_digits(out, value),
     }
 }
 
+/// The first number that has more digits.
+const EIGHT_DIGITS: u32 = 100_000_000;
+
+#[cold]
 fn many_digits(out: &mut Vec<u8>, value: u64) {
-    digits(out, value / 10_000);
-    let last = u16::try_from(value % 10_000).unwrap_or_default();
-    out.extend_from_slice(&four_digits(last));
+    digits(out, value / u64::from(EIGHT_DIGITS));
+    let last = u32::try_from(value % u64::from(EIGHT_DIGITS));
+    let last = eight_digits(last.unwrap_or_default()) | ZEROS;
+    out.extend_from_slice(&last.to_le_bytes());
+}
+
+/// `00000000`.
+const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+
+/// The digits of a number below [`EIGHT_DIGITS`] from 0 to 9, the first one in the lowest byte: parts
+/// are divided by 100 and by 10 side by side in one word, by multiplication.
+fn eight_digits(value: u32) -> u64 {
+    let fours = u64::from(value / 10_000) | u64::from(value % 10_000) << 32;
+    let hundreds = (fours * 10_486) >> 20 & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
+    tens | (twos - 10 * tens) << 8
 }
 
 /// A number below 10,000 with zeros in front.
-fn four_digits(value: u16) -> [u8; 4] {
-    let [a, b] = PAIRS[usize::from(value / 100 % 100)];
-    let [c, d] = PAIRS[usize::from(value % 100)];
+fn four_digits(value: u32) -> [u8; 4] {
+    let [a, b] = PAIRS[(value / 100 % 100) as usize];
+    let [c, d] = PAIRS[(value % 100) as usize];
     [a, b, c, d]
 }
 
@@ -440,6 +461,22 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// From `0.` to `255.`, filled up behind the point.
+static OCTETS: [[u8; 4]; 256] = {
+    let mut octets = [*b"0.  "; 256];
+    let mut octet = 1;
+    while octet < octets.len() {
+        let [hundreds, [tens, ones]] = [PAIRS[octet / 100], PAIRS[octet % 100]];
+        octets[octet] = match octet {
+            0..10 => [ones, b'.', b' ', b' '],
+            10..100 => [tens, ones, b'.', b' '],
+            _ => [hundreds[1], tens, ones, b'.'],
+        };
+        octet += 1;
+    }
+    octets
+};
+
 /// Milliseconds with three places.
 fn milliseconds(out: &mut Vec<u8>, opening: &[u8], value: Duration) {
     let us = value.as_secs().saturating_mul(1_000_000);
@@ -450,24 +487,21 @@ fn milliseconds(out: &mut Vec<u8>, opening: &[u8], value: Duration) {
 
 /// The last three digits of a number behind a point.
 fn point_and_three(value: u64) -> [u8; 4] {
-    let [_, a, b, c] = four_digits(u16::try_from(value % 1000).unwrap_or_default());
+    let [_, a, b, c] = four_digits(u32::try_from(value % 1000).unwrap_or_default());
     [b'.', a, b, c]
 }
 
 fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            // The longest is 255.255.255.255.
-            let mut text = [b'.'; 16];
+            // The longest is 255.255.255.255, and a point.
+            let mut text = [0; 16];
             let mut end = 0;
             for octet in v4.octets() {
-                let [_, digits @ ..] = four_digits(octet.into());
-                let zeros = usize::from(octet < 100) + usize::from(octet < 10);
-                for &digit in &digits[zeros..] {
-                    text[end] = digit;
-                    end += 1;
-                }
-                end += 1;
+                let octet = usize::from(octet);
+                // All of its place is written, and what is too much is written over.
+                text[end..end + 4].copy_from_slice(&OCTETS[octet]);
+                end += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
             }
             out.extend_from_slice(&text);
             out.truncate(out.len() - (17 - end));

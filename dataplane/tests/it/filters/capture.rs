@@ -8,17 +8,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-pub(super) struct Capture {
-    pub(super) address: SocketAddr,
+pub(crate) struct Capture {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
 impl Capture {
     /// Answers every request with these bytes.
-    pub(super) async fn answering(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) async fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<String>>>::default();
@@ -36,12 +36,12 @@ impl Capture {
     }
 
     /// The requests so far, head and body.
-    pub(super) fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 
     /// Waits for that many requests and gives them.
-    pub(super) async fn requests(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn requests(&self, count: usize) -> Vec<String> {
         let reached = async {
             while self.seen().len() < count {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;

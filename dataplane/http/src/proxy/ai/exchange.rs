@@ -304,6 +304,7 @@ impl<'c> Asking<'_, '_, 'c> {
             authority: &authority,
             target: &path,
             headers: &headers,
+            unrecorded: None,
             body: BodyLength::Length(length),
             websocket: false,
             takes_trailers: false,

@@ -90,7 +90,7 @@ proptest! {
     ) {
         let mut out = BytesMut::new();
         let (path, host) = (path.parse::<PathAndQuery>().unwrap(), host.parse().unwrap());
-        encode_request_head(&mut out, &Method::POST, &path, &host, &headers, length);
+        encode_request_head(&mut out, &Method::POST, &path, &host, &headers, b"", length);
         let head = request_head(&mut out, &mut 0, &HeadLimits::REQUEST).unwrap().unwrap();
         prop_assert!(out.is_empty());
         prop_assert_eq!(head.target.path_and_query(), Some(path));

@@ -18,7 +18,7 @@ fn request(path: &str, headers: &HeaderMap, framing: BodyLength) -> String {
     let mut out = BytesMut::new();
     let host = HeaderValue::from_static("up.example:81");
     let path = path.parse().unwrap();
-    encode_request_head(&mut out, &Method::PUT, &path, &host, headers, framing);
+    encode_request_head(&mut out, &Method::PUT, &path, &host, headers, b"", framing);
     String::from_utf8(out.to_vec()).unwrap()
 }
 
