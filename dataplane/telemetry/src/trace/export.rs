@@ -1,8 +1,10 @@
 //! The queue of spans and the thread that sends them.
 //!
-//! Workers push and never wait. The thread gathers a batch, at most for a moment, and gives it to
-//! the exporter of the SDK, which may take no longer than its time limit. A collector that is gone or
-//! hangs loses the batch at hand; what piles up behind it is bounded, and all losses are counted.
+//! Workers push and never wait. The thread sleeps for a moment from the first span on, or until there
+//! are enough for a batch: to wake it for each request costs more than what is noted of one. A batch
+//! goes to the exporter of the SDK, which may take no longer than its time limit. A collector that is
+//! gone or hangs loses the batch at hand; what piles up behind it is bounded, and all losses are
+//! counted.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::Notify;
 use tokio::sync::mpsc as channel;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::metrics::TraceMetrics;
@@ -36,13 +38,39 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Shared {
-    /// Spans that wait.
+    /// Spans that wait, and those that are being sent.
     waiting: AtomicUsize,
+    /// So many that wait are sent at once.
+    enough: usize,
+    /// There are enough.
+    filled: Notify,
     counts: Arc<TraceMetrics>,
     stop: Notify,
 }
 
 impl Queue {
+    /// A queue of at most so many spans, and its other end.
+    fn new(
+        spans_max: usize,
+        counts: Arc<TraceMetrics>,
+    ) -> (Self, channel::Receiver<Vec<SpanData>>) {
+        let (sender, spans) = channel::channel(spans_max.max(1));
+        let shared = Arc::new(Shared {
+            waiting: AtomicUsize::new(0),
+            // Half a queue is enough, so that the other half takes what comes until it is sent.
+            enough: BATCH_SPANS.min(spans_max / 2),
+            filled: Notify::new(),
+            counts,
+            stop: Notify::new(),
+        });
+        let queue = Self {
+            sender,
+            spans_max,
+            shared,
+        };
+        (queue, spans)
+    }
+
     /// Hands on the spans of one request, or drops them.
     pub(super) fn push(&self, spans: Vec<SpanData>) {
         let count = spans.len();
@@ -53,6 +81,8 @@ impl Queue {
         if before + count > self.spans_max || self.sender.try_send(spans).is_err() {
             waiting.fetch_sub(count, Ordering::Relaxed);
             counts.dropped_spans.add(count as u64);
+        } else if before < self.shared.enough && before + count >= self.shared.enough {
+            self.shared.filled.notify_one();
         }
     }
 
@@ -68,29 +98,19 @@ pub(super) fn start(
     spans_max: usize,
     counts: Arc<TraceMetrics>,
 ) -> io::Result<(Queue, Receiver<()>)> {
-    let (sender, spans) = channel::channel(spans_max.max(1));
-    let shared = Arc::new(Shared {
-        waiting: AtomicUsize::new(0),
-        counts,
-        stop: Notify::new(),
-    });
+    let (queue, spans) = Queue::new(spans_max, counts);
     let (finishes, finished) = mpsc::sync_channel(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let thread = std::thread::Builder::new().name("traces".to_owned());
     thread.spawn({
-        let shared = Arc::clone(&shared);
+        let shared = Arc::clone(&queue.shared);
         move || {
             runtime.block_on(run(collector, spans, &shared));
             drop(finishes);
         }
     })?;
-    let queue = Queue {
-        sender,
-        spans_max,
-        shared,
-    };
     Ok((queue, finished))
 }
 
@@ -112,7 +132,7 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
         is_faulty: false,
     };
     loop {
-        let (batch, is_last) = gather(&mut spans, shared).await;
+        let (batch, is_last) = gather(&mut spans, shared, GATHER_TIME).await;
         if !batch.is_empty() {
             sender.send(batch).await;
         }
@@ -123,11 +143,7 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
     spans.close();
     loop {
         let mut batch = Vec::new();
-        while batch.len() < BATCH_SPANS
-            && let Ok(more) = spans.try_recv()
-        {
-            batch.extend(more);
-        }
+        take(&mut spans, &mut batch);
         if batch.is_empty() {
             return;
         }
@@ -135,28 +151,40 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
     }
 }
 
-/// Waits for spans; true when the end is asked for.
+/// Waits for the first spans, and then for so long or until there are enough for a batch; true when the
+/// end is asked for.
 async fn gather(
     spans: &mut channel::Receiver<Vec<SpanData>>,
     shared: &Shared,
+    time: Duration,
 ) -> (Vec<SpanData>, bool) {
-    let mut batch = Vec::new();
-    let mut until = None;
-    while batch.len() < BATCH_SPANS {
-        let due = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+    let mut batch = tokio::select! {
+        () = shared.stop.notified() => return (Vec::new(), true),
+        first = spans.recv() => match first {
+            Some(first) => first,
+            None => return (Vec::new(), true),
+        },
+    };
+    let mut is_last = false;
+    // While a batch was sent there may have come enough for another.
+    if shared.waiting.load(Ordering::Relaxed) < shared.enough {
         tokio::select! {
-            () = shared.stop.notified() => return (batch, true),
-            received = timeout_at(due, spans.recv()) => match received {
-                Ok(Some(more)) => {
-                    batch.extend(more);
-                    until.get_or_insert_with(|| Instant::now() + GATHER_TIME);
-                }
-                Ok(None) => return (batch, true),
-                Err(_) => break,
-            },
+            () = shared.stop.notified() => is_last = true,
+            () = shared.filled.notified() => {}
+            () = sleep(time) => {}
         }
     }
-    (batch, false)
+    take(spans, &mut batch);
+    (batch, is_last)
+}
+
+/// Fills a batch with what waits.
+fn take(spans: &mut channel::Receiver<Vec<SpanData>>, batch: &mut Vec<SpanData>) {
+    while batch.len() < BATCH_SPANS
+        && let Ok(more) = spans.try_recv()
+    {
+        batch.extend(more);
+    }
 }
 
 struct Sender<'a> {
@@ -209,5 +237,68 @@ impl Sender<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use opentelemetry::InstrumentationScope;
+
+    use super::*;
+    use crate::trace::{span, tests};
+
+    fn push(queue: &Queue, count: usize) {
+        let scope = InstrumentationScope::default();
+        for _ in 0..count {
+            let spans = span::spans(&tests::record(), tests::active(), None, &scope);
+            assert_eq!(spans.len(), 1);
+            queue.push(spans);
+        }
+    }
+
+    fn gathered(
+        queue: &Queue,
+        spans: &mut channel::Receiver<Vec<SpanData>>,
+        time: Duration,
+    ) -> (usize, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let (batch, is_last) = runtime.block_on(gather(spans, &queue.shared, time));
+        (batch.len(), is_last)
+    }
+
+    #[test]
+    fn a_batch_is_gathered_until_it_is_enough_or_for_a_time() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let (queue, mut spans) = Queue::new(8 * BATCH_SPANS, Arc::default());
+        let queue = Arc::new(queue);
+        let began = Instant::now();
+        let pushing = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || push(&queue, BATCH_SPANS)
+        });
+        assert_eq!(gathered(&queue, &mut spans, HOUR), (BATCH_SPANS, false));
+        pushing.join().unwrap();
+        // What came while that was sent is enough for the next one.
+        push(&queue, BATCH_SPANS + 3);
+        queue
+            .shared
+            .waiting
+            .fetch_sub(BATCH_SPANS, Ordering::Relaxed);
+        assert_eq!(gathered(&queue, &mut spans, HOUR), (BATCH_SPANS, false));
+        queue
+            .shared
+            .waiting
+            .fetch_sub(BATCH_SPANS, Ordering::Relaxed);
+        assert!(began.elapsed() < HOUR);
+        let moment = Duration::from_millis(20);
+        assert_eq!(gathered(&queue, &mut spans, moment), (3, false));
+        push(&queue, 1);
+        queue.stop();
+        assert!(gathered(&queue, &mut spans, HOUR).1);
     }
 }

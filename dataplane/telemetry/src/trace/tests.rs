@@ -26,7 +26,7 @@ fn settings(endpoint: String, protocol: Protocol) -> Settings {
     }
 }
 
-fn record() -> Record<'static> {
+pub(super) fn record() -> Record<'static> {
     Record {
         method: "GET",
         host: b"a.example",
