@@ -229,7 +229,7 @@ for both, so what is said of one decides the other.
 
 {{/* Peers of a NetworkPolicy: the namespaces from which admin APIs and metrics may be reached. */}}
 {{- define "nantian-gw.adminPeers" -}}
-{{- $namespaces := .Values.networkPolicies.adminFrom -}}
+{{- $namespaces := default list .Values.networkPolicies.adminFrom -}}
 {{- range .Values.serviceMonitor.fromNamespaces -}}
 {{- $namespaces = append $namespaces (dict "kubernetes.io/metadata.name" .) -}}
 {{- end -}}
@@ -255,7 +255,7 @@ for both, so what is said of one decides the other.
 {{- if and .Values.gatewayAPI.installCRDs .Values.gatewayAPI.installExperimentalCRDs }}
 {{- fail "gatewayAPI.installCRDs and gatewayAPI.installExperimentalCRDs exclude each other: choose one channel" }}
 {{- end }}
-{{- if and .Values.gatewayAPI.installCRDs (ne .Values.gatewayAPI.channel "standard") }}
+{{- if and .Values.gatewayAPI.installCRDs (eq (toString .Values.gatewayAPI.channel) "experimental") }}
 {{- fail "gatewayAPI.channel is experimental: set gatewayAPI.installExperimentalCRDs instead of gatewayAPI.installCRDs" }}
 {{- end }}
 {{- $asks := or .Values.serviceMonitor.enabled .Values.podMonitor.enabled (and .Values.controlplane.enabled (not (include "nantian-gw.isShim" .))) }}

@@ -16,8 +16,12 @@ const SIZES_MAX: usize = 128;
 const BLOCK_MIN: usize = 16;
 /// Blocks that are taken before it is seen which of them are held: a list of half a MiB for that time.
 const TAKEN_MAX: usize = 64 * 1024;
-/// Pages of nobody that are taken for one size of block.
-const FOUND_MAX: usize = 512;
+/// What one take may do: so many blocks are a tenth of a second of work and at most 8 MiB of lists. What
+/// is beyond stays as it is.
+const BUDGET: Budget = Budget {
+    blocks: 1024 * 1024,
+    pages: 512,
+};
 
 /// Blocks that the calling thread took and nobody uses.
 #[derive(Debug, Default)]
@@ -38,6 +42,14 @@ struct Run {
 struct Free {
     size: usize,
     blocks: usize,
+}
+
+/// What is left of what one take may do.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    blocks: usize,
+    /// Pages of nobody, among which are full ones that workers gave up.
+    pages: usize,
 }
 
 /// `mi_heap_area_t`: one page of mimalloc.
@@ -82,8 +94,9 @@ impl Held {
         let Some(page_size) = page_size() else {
             return false;
         };
+        let mut budget = BUDGET;
         for free in free_blocks() {
-            Taking::new(free.size, page_size).all(free.blocks, &mut self.runs);
+            Taking::new(free.size, page_size).all(free.blocks, &mut budget, &mut self.runs);
         }
         !self.runs.is_empty()
     }
@@ -124,12 +137,18 @@ impl Taking {
     /// Takes so many blocks, which are free in pages of the calling thread, then what is free in pages
     /// of nobody: with none of its own a thread is given such a page, and only when there is none, a
     /// new one.
-    fn all(mut self, mut blocks: usize, held: &mut Vec<Run>) {
-        for _ in 0..=FOUND_MAX {
-            self.some(blocks, held);
+    fn all(mut self, mut blocks: usize, budget: &mut Budget, held: &mut Vec<Run>) {
+        loop {
+            let allowed = blocks.min(budget.blocks);
+            budget.blocks -= allowed;
+            self.some(allowed, held);
+            if allowed < blocks || budget.pages == 0 {
+                break;
+            }
             let Some(next) = take_block(self.size) else {
                 break;
             };
+            budget.pages -= 1;
             self.taken.push(next);
             let Some(beside) = free_beside(next, &self.taken) else {
                 self.taken.pop();

@@ -159,6 +159,7 @@ fn values_that_mean_something_are_taken() {
             "kubernetes.io/metadata.name: prometheus",
         ),
         ("gatewayAPI.channel=experimental", "kind: Deployment"),
+        ("networkPolicies.adminFrom=null", "kind: NetworkPolicy"),
         (
             "dataplane.adminAuth.bearerTokenFile=/run/token,dataplane.adminAuth.existingSecret=token",
             "bearerTokenFile: /run/token",

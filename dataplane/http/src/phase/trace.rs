@@ -38,15 +38,19 @@ pub(crate) fn begin(ctx: &mut Context<'_>, request: &mut Request, worker: &Worke
     if !tracer.is_wanted() || std::mem::replace(&mut ctx.is_trace_decided, true) {
         return;
     }
-    if !tracer.is_watched() {
-        ctx.trace = recorded(tracer, ctx, request, worker).map(Box::new);
-        return;
-    }
-    let watchers = watchers(tracer, ctx, request);
+    let is_watched = tracer.is_watched();
+    let watchers = match is_watched {
+        true => watchers(tracer, ctx, request),
+        false => Vec::new(),
+    };
     let recorded = match tracer.is_exporting() {
         true => recorded(tracer, ctx, request, worker),
         false => None,
     };
+    if !is_watched {
+        ctx.trace = recorded.map(Box::new);
+        return;
+    }
     if recorded.is_none() && watchers.is_empty() {
         return;
     }

@@ -122,12 +122,35 @@ fn descriptor_limit(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// By the time since boot, which `/proc` tells in hundredths; of the time of the boot it tells whole
-/// seconds.
+/// By the time of the boot, of which `/proc` tells whole seconds, and the time since then, of which it
+/// tells hundredths.
 fn start_seconds(stat: &Stat) -> Option<f64> {
-    let uptime = uptime_seconds(&fs::read_to_string("/proc/uptime").ok()?)?;
+    let system = fs::read_to_string("/proc/stat").ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let now = SystemTime::UNIX_EPOCH.elapsed().ok()?;
-    Some(now.as_secs_f64() - uptime + stat.start_ticks as f64 / TICKS)
+    let boot = boot_seconds(&system)? as f64;
+    let boot = finer(boot, now.as_secs_f64() - uptime_seconds(&uptime)?);
+    Some(boot + stat.start_ticks as f64 / TICKS)
+}
+
+/// The second, if it is the same time told finer. Where a container is shown an uptime of its own
+/// (lxcfs) it is not.
+fn finer(coarse: f64, fine: f64) -> f64 {
+    const APART_MAX: f64 = 1.5;
+    if (fine - coarse).abs() <= APART_MAX {
+        fine
+    } else {
+        coarse
+    }
+}
+
+fn boot_seconds(system: &str) -> Option<u64> {
+    system
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn uptime_seconds(uptime: &str) -> Option<f64> {
@@ -189,8 +212,18 @@ mod tests {
         assert_eq!(resident_bytes("VmRSS:\t x kB\n"), None);
         let limits = "Max processes  1 2 processes\nMax open files   1024   4096   files\n";
         assert_eq!(descriptor_limit(limits), Some(1024));
+        assert_eq!(
+            boot_seconds("cpu 1\nbtime 1700000000\n"),
+            Some(1_700_000_000)
+        );
         assert_eq!(uptime_seconds("350735.47 234388.90\n"), Some(350_735.47));
         assert_eq!(uptime_seconds("\n"), None);
+    }
+
+    #[test]
+    fn an_uptime_of_the_container_alone_is_not_believed() {
+        assert_eq!(finer(1000.0, 1000.87), 1000.87);
+        assert_eq!(finer(1000.0, 5000.0), 1000.0);
     }
 
     #[test]
