@@ -12,6 +12,9 @@ use std::ffi::{c_int, c_long, c_void};
 
 /// Sizes of block that mimalloc has, generously.
 const SIZES_MAX: usize = 128;
+/// With less than this free in its pages a thread leaves them: while blocks are held its next ones come
+/// from new pages, one for each size, and those take about half of it.
+const WORTH_BYTES: usize = 1 << 20;
 /// Blocks smaller than this are not worth being taken one by one.
 const BLOCK_MIN: usize = 16;
 /// Blocks that are taken before it is seen which of them are held: a list of half a MiB for that time.
@@ -94,11 +97,21 @@ impl Held {
         let Some(page_size) = page_size() else {
             return false;
         };
+        let all_free = free_blocks();
+        let bytes: usize = all_free.iter().map(|free| free.size * free.blocks).sum();
+        if bytes < WORTH_BYTES {
+            return false;
+        }
         let mut budget = BUDGET;
-        for free in free_blocks() {
+        for free in all_free {
             Taking::new(free.size, page_size).all(free.blocks, &mut budget, &mut self.runs);
         }
         !self.runs.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
     }
 
     /// Frees what is held; the memory beneath it is touched by that, and there to be used.

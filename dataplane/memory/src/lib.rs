@@ -157,6 +157,8 @@ mod tests {
         let _alone = MEASURED.lock();
         for (size, each) in SCATTERED {
             let work = thread::spawn(move || {
+                // So much free of its own that it is worth it.
+                let own = scattered(size, each);
                 ask();
                 tend_thoroughly();
                 let before = resident();
@@ -173,7 +175,7 @@ mod tests {
                 let_go();
                 assert!(are_whole(&scattered(size, each), size), "{size}");
                 assert!(
-                    are_whole(&stays, size) && are_whole(&beside, size),
+                    [own, stays, beside].iter().all(|it| are_whole(it, size)),
                     "{size}"
                 );
             });
@@ -210,12 +212,29 @@ mod tests {
     }
 
     #[test]
+    fn little_that_is_free_is_left_alone() {
+        let _alone = MEASURED.lock();
+        let work = thread::spawn(|| {
+            let mut stays: Vec<_> = (0..1000).map(|nth| block(nth, 320)).collect();
+            let mut nth = 0;
+            stays.retain(|_| {
+                nth += 1;
+                nth % 128 == 0
+            });
+            ask();
+            tend_thoroughly();
+            HELD.with_borrow(|held| assert!(held.is_empty()));
+        });
+        work.join().expect("the thread ends well");
+    }
+
+    #[test]
     fn pages_of_threads_that_ended_are_given_back_too() {
         let _alone = MEASURED.lock();
         for (size, each) in SCATTERED {
             let work = thread::spawn(move || {
-                // One block of the size, so that this thread has to do with it.
-                let own = block(0, size);
+                // So much free of its own that it is worth it.
+                let own = scattered(size, each);
                 ask();
                 tend_thoroughly();
                 let before = resident();
