@@ -144,6 +144,26 @@ mod tests {
         numbered.filter(|(nth, _)| nth % each == 0).collect()
     }
 
+    /// So many blocks of 320 bytes, of which one in 128 stays.
+    fn sparse(count: usize) -> Vec<Vec<u8>> {
+        let mut all: Vec<_> = (0..count).map(|nth| block(nth, 320)).collect();
+        let mut nth = 0;
+        all.retain(|_| {
+            nth += 1;
+            nth % 128 == 0
+        });
+        all
+    }
+
+    /// Makes so much free in this thread that it is worth to be held, and holds it; with what the
+    /// process has then.
+    fn with_much_free(size: usize, each: usize) -> (Vec<(usize, Vec<u8>)>, Option<u64>) {
+        let own = scattered(size, each);
+        ask();
+        tend_thoroughly();
+        (own, resident())
+    }
+
     fn block(nth: usize, size: usize) -> Vec<u8> {
         vec![u8::try_from(nth % 251).unwrap_or(0); size]
     }
@@ -157,11 +177,7 @@ mod tests {
         let _alone = MEASURED.lock();
         for (size, each) in SCATTERED {
             let work = thread::spawn(move || {
-                // So much free of its own that it is worth it.
-                let own = scattered(size, each);
-                ask();
-                tend_thoroughly();
-                let before = resident();
+                let (own, before) = with_much_free(size, each);
                 let stays = scattered(size, each);
                 let full = resident();
                 ask();
@@ -188,12 +204,7 @@ mod tests {
         let _alone = MEASURED.lock();
         let page = |it: &Vec<u8>| it.as_ptr().addr() >> 16;
         let work = thread::spawn(move || {
-            let mut stays: Vec<_> = (0..10_000).map(|nth| block(nth, 320)).collect();
-            let mut nth = 0;
-            stays.retain(|_| {
-                nth += 1;
-                nth % 128 == 0
-            });
+            let stays = sparse(10_000);
             let old: BTreeSet<_> = stays.iter().map(page).collect();
             let in_old = || {
                 let made: Vec<_> = (0..5000).map(|nth| block(nth, 320)).collect();
@@ -215,12 +226,7 @@ mod tests {
     fn little_that_is_free_is_left_alone() {
         let _alone = MEASURED.lock();
         let work = thread::spawn(|| {
-            let mut stays: Vec<_> = (0..1000).map(|nth| block(nth, 320)).collect();
-            let mut nth = 0;
-            stays.retain(|_| {
-                nth += 1;
-                nth % 128 == 0
-            });
+            let _stays = sparse(1000);
             ask();
             tend_thoroughly();
             HELD.with_borrow(|held| assert!(held.is_empty()));
@@ -233,11 +239,7 @@ mod tests {
         let _alone = MEASURED.lock();
         for (size, each) in SCATTERED {
             let work = thread::spawn(move || {
-                // So much free of its own that it is worth it.
-                let own = scattered(size, each);
-                ask();
-                tend_thoroughly();
-                let before = resident();
+                let (own, before) = with_much_free(size, each);
                 let other = thread::spawn(move || scattered(size, each));
                 let stays = other.join().expect("the thread ends well");
                 ask();
