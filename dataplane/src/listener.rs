@@ -37,8 +37,10 @@ use worker::{Work, Workers};
 
 /// Connections that may wait in the kernel for one worker.
 const BACKLOG: i32 = 4096;
-/// How long workers may take to close a socket; longer than an accept loop ever pauses.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long workers may take to close a socket; longer than an accept loop ever pauses, and than a
+/// busy machine keeps a thread from running. Behind it the address may still be taken when it is
+/// wanted again.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sockets that stand open.
 #[derive(Debug)]

@@ -54,27 +54,27 @@ async fn a_provider_that_asks_for_a_longer_pause_than_the_limit_is_not_asked_aga
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_waits_for_its_budget_as_long_as_the_limit_says() {
-    // One a second: the second of two that come at once has to wait that long.
-    let policy = TokenPolicy {
-        tokens_per_minute: None,
-        tokens_per_hour: None,
-        requests_per_minute: NonZeroU64::new(60),
-        scope: TokenScope::Global,
-        burst: 1.0 / 60.0,
-        on_limit: OnLimit::Queue,
-        degrade_to: None,
-        is_dry_run: false,
-    };
-    for (limit_ms, status) in [(1000, 200), (200, 429)] {
+    // The second of two that come at once has to wait: a second, or a minute, which is too long.
+    for (per_minute, status) in [(60, 200), (1, 429)] {
+        let policy = TokenPolicy {
+            tokens_per_minute: None,
+            tokens_per_hour: None,
+            requests_per_minute: NonZeroU64::new(per_minute),
+            scope: TokenScope::Global,
+            burst: 1.0 / per_minute as f64,
+            on_limit: OnLimit::Queue,
+            degrade_to: None,
+            is_dry_run: false,
+        };
         let provider = Provider::start([Answer::json(200, ANSWER)]).await;
         let mut case = Case::new(service(AiProvider::OpenAi, &provider));
-        case.cluster.token_policy = Some(Arc::new(policy.clone()));
-        let limit = Duration::from_millis(limit_ms);
+        case.cluster.token_policy = Some(Arc::new(policy));
+        let limit = Duration::from_secs(5);
         let _gateway = case.serve_with(|http| http.ai_queue_time = limit).await;
         let both = futures_util::future::join(case.chat(ASK), case.chat(ASK)).await;
         let mut statuses = [both.0.status.as_u16(), both.1.status.as_u16()];
         statuses.sort_unstable();
-        assert_eq!(statuses, [200, status], "{limit_ms}");
+        assert_eq!(statuses, [200, status], "{per_minute} a minute");
     }
 }
 

@@ -46,7 +46,7 @@ async fn a_listener_can_be_closed_and_opened_again_at_once() {
     let backend = Backend::http1("b").await;
     let (port, other) = (free_port(), free_port());
     let gateway = Gateway::serving(&to(port, &[backend.address()])).await;
-    for turn in 0..40 {
+    for turn in 0..20 {
         let port = if turn % 2 == 0 { other } else { port };
         let next = to(port, &[backend.address()]);
         let next = SnapshotBuilder::from(&next, &format!("turn{turn}")).build();
