@@ -358,18 +358,18 @@ async fn the_backoff_passes_before_each_attempt() {
 
 #[tokio::test]
 async fn attempts_that_cannot_begin_in_time_are_not_made() {
-    // The backend's own answer is passed on when only the pause would outlast the request.
+    // The backend's own answer is passed on when the pause would outlast the request.
     let backend = Backend::http1("b").await;
-    let case = Case::new(&[backend.address()], retry(&[503], 9, 400)).timeouts(Some(500), None);
+    let case = Case::new(&[backend.address()], retry(&[503], 9, 60_000)).timeouts(Some(5000), None);
     let _gateway = case.serve().await;
     let started = Instant::now();
     assert_eq!(case.http1(get("/?status=503")).await.status, 503);
-    assert!(started.elapsed() < Duration::from_millis(1500));
-    assert!(backend.requests() <= 2, "{}", backend.requests());
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(backend.requests(), 1);
 
     // All attempts together have no more time than one.
     let hole = Backend::http1("b").await;
-    let case = Case::new(&[hole.address()], retry(&[503], 9, 0)).timeouts(Some(500), Some(200));
+    let case = Case::new(&[hole.address()], retry(&[503], 9, 0)).timeouts(Some(2000), Some(800));
     let _gateway = case.serve().await;
     let started = Instant::now();
     let response = case.http1(get("/?delay_ms=10000")).await;
@@ -379,7 +379,7 @@ async fn attempts_that_cannot_begin_in_time_are_not_made() {
         "{}",
         response.text()
     );
-    assert!(started.elapsed() >= Duration::from_millis(500));
+    assert!(started.elapsed() >= Duration::from_millis(2000));
     assert!((2..=3).contains(&hole.requests()), "{}", hole.requests());
 
     // No further attempt begins behind the route's limit for that.

@@ -35,15 +35,16 @@ async fn a_response_that_pauses_for_too_long_is_cut() {
 async fn a_websocket_in_which_nothing_moves_is_cut() {
     let backend = Backend::start("w", Kind::WebSocket).await;
     let port = free_port();
+    let idle = Duration::from_secs(2);
     let gateway = Gateway::with(&to(port, &[backend.address()]), |bootstrap| {
-        bootstrap.http.tunnel_idle = BRIEF;
+        bootstrap.http.tunnel_idle = idle;
     })
     .await;
     let (mut socket, _) = websocket::connect(at(port), "x", "/ws").await.unwrap();
     let message = websocket::Message::text("here");
-    // Three times as long as the limit, but never silent for that long.
-    for _ in 0..9 {
-        tokio::time::sleep(BRIEF / 3).await;
+    // Longer than the limit, but never silent for that long.
+    for _ in 0..6 {
+        tokio::time::sleep(idle / 4).await;
         socket.send(message.clone()).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), message);
     }
