@@ -13,8 +13,8 @@ use std::ffi::{c_int, c_long, c_void};
 /// Sizes of block that mimalloc has, generously.
 const SIZES_MAX: usize = 128;
 /// With less than this free in its pages a thread leaves them: while blocks are held its next ones come
-/// from new pages, one for each size, and those take about half of it.
-const WORTH_BYTES: usize = 1 << 20;
+/// from new pages, one for each size, and those take about as much.
+const WORTH_BYTES: usize = 512 << 10;
 /// Blocks smaller than this are not worth being taken one by one.
 const BLOCK_MIN: usize = 16;
 /// Blocks that are taken before it is seen which of them are held: a list of half a MiB for that time.
