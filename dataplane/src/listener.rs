@@ -16,7 +16,7 @@ use ir::listener::ListenerProtocol;
 use ir::{Listener, Violation, Violations};
 use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -37,9 +37,9 @@ use worker::{Work, Workers};
 
 /// Connections that may wait in the kernel for one worker.
 const BACKLOG: i32 = 4096;
-/// How long workers may take to close a socket; longer than an accept loop ever pauses, and than a
-/// busy machine keeps a thread from running. Behind it the address may still be taken when it is
-/// wanted again.
+/// How long workers may take to close what is not wanted any more; longer than an accept loop ever
+/// pauses, and than a busy machine keeps a thread from running. Behind it an address may still be
+/// taken when it is wanted again.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sockets that stand open.
@@ -71,9 +71,10 @@ impl Open {
         self.drain.cancel();
     }
 
-    /// Waits until the address is free and all that waited in the kernel was taken over.
-    async fn closed(mut self, address: SocketAddr) {
-        if timeout(CLOSE_PATIENCE, self.alive.recv()).await.is_err() {
+    /// Waits until the address is free and all that waited in the kernel was taken over, or until
+    /// `end`.
+    async fn closed(mut self, address: SocketAddr, end: Instant) {
+        if timeout_at(end, self.alive.recv()).await.is_err() {
             warn!(%address, "a worker is slow to close its socket");
         }
     }
@@ -196,8 +197,9 @@ impl Listeners {
 
 async fn close(gone: BTreeMap<SocketAddr, Open>) {
     gone.values().for_each(Open::end);
+    let end = Instant::now() + CLOSE_PATIENCE;
     for (address, open) in gone {
-        open.closed(address).await;
+        open.closed(address, end).await;
         info!(%address, "listener closed");
     }
 }

@@ -1,6 +1,6 @@
 //! Rude clients and rude backends: strict parsing, deadlines, retries, cut responses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dataplane_testkit::backend::{Kind, Script, Step, closed_address};
@@ -104,6 +104,7 @@ async fn a_dripped_head_and_a_silent_client_are_cut() {
         bootstrap.http.keepalive_idle = Duration::from_millis(200);
     })
     .await;
+    let began = Instant::now();
     let mut slow = Http1Client::connect(at(port)).await.unwrap();
     slow.send_bytes(b"GET / HTTP/1.1\r\nho").await.unwrap();
     let response = within("the head deadline", slow.read_response(&Method::GET))
@@ -119,6 +120,8 @@ async fn a_dripped_head_and_a_silent_client_are_cut() {
     let mut idle = Http1Client::connect(at(port)).await.unwrap();
     assert_eq!(idle.get("x", "/").await.unwrap().status, 200);
     assert!(within("the idle deadline", idle.is_closed()).await.unwrap());
+    // By default each takes longer than all do here.
+    assert!(began.elapsed() < Duration::from_secs(9));
 }
 
 #[tokio::test]

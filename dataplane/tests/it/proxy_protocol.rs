@@ -1,7 +1,7 @@
 //! Connections that begin with a PROXY protocol header: who must, who may, and what comes of it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane::bootstrap::Bootstrap;
 use dataplane_testkit::certificate::Authority;
@@ -120,8 +120,13 @@ async fn a_header_that_does_not_come_ends_the_connection_in_time() {
     let snapshot = snapshot(port, &backend, required(&[]));
     let _gateway = Gateway::with(&snapshot, hurry).await;
     for begin in [&b""[..], b"PROXY TCP4 ", b"\r\n\r\n"] {
+        let began = Instant::now();
         let mut client = connect(at(port), begin).await;
         let answer = client.read_to_end().await;
+        assert!(
+            began.elapsed() < Duration::from_secs(9),
+            "it is 10 by default"
+        );
         assert!(answer.is_err() || answer.is_ok_and(|bytes| bytes.is_empty()));
     }
 }

@@ -230,7 +230,7 @@ async fn a_flood_of_bytes_does_not_hold_back_the_routes_timeout() {
     });
     let lasted = tokio::task::spawn_blocking(move || client.join().unwrap());
     let lasted = lasted.await.unwrap();
-    assert!(lasted < DEADLINE / 2, "{lasted:?}");
+    assert!(lasted < DEADLINE / 4, "{lasted:?}");
     tokio::task::spawn_blocking(move || origin.join().unwrap())
         .await
         .unwrap();

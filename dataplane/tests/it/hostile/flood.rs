@@ -2,7 +2,7 @@
 //! limit is counted, and nobody else notices.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane_http::frame_guard::FrameLimits;
 use dataplane_testkit::client::http1;
@@ -208,6 +208,7 @@ async fn a_header_block_that_does_not_end_ends_the_connection() {
     let fields = block(&request("GET", "/"));
     let whole = frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields);
     let begun = frame(HEADERS, END_STREAM, 1, &fields);
+    let started = Instant::now();
     for (name, bytes) in [
         ("no CONTINUATION", begun.clone()),
         ("no end", [begun, frame(CONTINUATION, 0, 1, &[])].concat()),
@@ -223,6 +224,8 @@ async fn a_header_block_that_does_not_end_ends_the_connection() {
         );
     }
     until(DEADLINE, async || limited(&gateway, "head")).await;
+    // By default one head may take as long.
+    assert!(started.elapsed() < Duration::from_secs(9));
 }
 
 #[tokio::test]
@@ -381,7 +384,7 @@ async fn resets_at_once_end_the_connection() {
     let backend = Backend::http1("b").await;
     let port = free_port();
     let gateway = Gateway::serving(&to(port, &[backend.address()])).await;
-    let fields = block(&request("GET", "/?delay_ms=10000"));
+    let fields = block(&request("GET", "/?delay_ms=60000"));
     let mut client = Frames::connect(at(port), &[]).await;
     let mut flood = Vec::new();
     for stream in (1..4000).step_by(2) {
@@ -420,7 +423,7 @@ async fn lives(client: &mut Frames) -> bool {
 #[tokio::test]
 async fn resets_are_counted_against_the_limits_that_are_set() {
     const STREAMS: usize = 12;
-    let fields = block(&request("GET", "/?delay_ms=10000"));
+    let fields = block(&request("GET", "/?delay_ms=60000"));
     let open = |at: usize| frame(HEADERS, END_HEADERS | END_STREAM, id(at), &fields);
     let cancel = |at: usize| frame(RST_STREAM, 0, id(at), &[0, 0, 0, 8]);
     let overflow = |at: usize| frame(WINDOW_UPDATE, 0, id(at), &0x7fff_ffff_u32.to_be_bytes());
@@ -481,7 +484,7 @@ async fn resets_that_we_are_made_to_send_end_the_connection() {
     let backend = Backend::http1("b").await;
     let port = free_port();
     let gateway = Gateway::serving(&to(port, &[backend.address()])).await;
-    let fields = block(&request("GET", "/?delay_ms=10000"));
+    let fields = block(&request("GET", "/?delay_ms=60000"));
     let overflow = 0x7fff_ffff_u32.to_be_bytes();
     for (name, provocation) in [
         // A window over its maximum, or moved by nothing, is an error of the stream (RFC 9113 6.9).
@@ -544,10 +547,15 @@ async fn a_preface_without_an_end_is_cut() {
         bootstrap.http.first_byte_timeout = Duration::from_millis(200);
     })
     .await;
+    let began = Instant::now();
     let mut tcp = TcpStream::connect(at(port)).await.unwrap();
     tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n")
         .await
         .unwrap();
     let mut client = Frames { tcp };
     assert!(client.next().await.is_none());
+    assert!(
+        began.elapsed() < Duration::from_secs(9),
+        "it is 10 by default"
+    );
 }
