@@ -1,9 +1,10 @@
 //! Traces: which requests are recorded, what of them, and who sends it to the collector.
 //!
 //! [`Tracing`] is made once in `app.rs`; each worker keeps a [`Tracer`]. A request that is sampled
-//! carries an [`Active`] and becomes spans at its end, from the same [`Record`] that its line of the
-//! access log is written from. Spans go through a bounded queue to one thread (`trace/export.rs`);
-//! what does not fit, or is not taken in time, is dropped and counted, and no request waits.
+//! carries an [`Active`]. At its end what spans tell is copied (`trace/ended.rs`) from the same
+//! [`Record`] that its line of the access log is written from, and goes through a bounded queue to one
+//! thread, which makes spans of it (`trace/span.rs`) and sends them (`trace/export.rs`); what does not
+//! fit, or is not taken in time, is dropped and counted, and no request waits.
 
 use std::fmt;
 use std::io;
@@ -12,14 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::InstrumentationScope;
-
+mod ended;
 mod export;
 mod span;
 mod watch;
 
 pub use watch::{Seen, Step, Wanted, Watcher, Watching};
 
+use ended::Ended;
 use export::Queue;
 use watch::Watch;
 
@@ -58,7 +59,6 @@ struct Shared {
     queue: Queue,
     sampling: Sampling,
     forms: Forms,
-    scope: InstrumentationScope,
     /// Ends when the thread does.
     finished: Mutex<Receiver<()>>,
 }
@@ -84,9 +84,6 @@ impl Tracing {
             counts,
         } = settings;
         let (queue, finished) = export::start(collector, queue_spans, counts)?;
-        let scope = InstrumentationScope::builder("nantian-gateway")
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
         Ok(Self {
             shared: Some(Arc::new(Shared {
                 queue,
@@ -95,7 +92,6 @@ impl Tracing {
                     parent_based,
                 },
                 forms,
-                scope,
                 finished: Mutex::new(finished),
             })),
             watch: Arc::default(),
@@ -169,15 +165,14 @@ impl Tracer {
             .map_or_else(Forms::default, |it| it.forms)
     }
 
-    /// Shows a request that has ended to those who watch, makes its spans where it is recorded, and
-    /// hands them on. Never waits.
+    /// Shows a request that has ended to those who watch, and hands on what becomes spans where it is
+    /// recorded. Never waits.
     ///
     /// `config` is the `traceparent` of the configuration that served it.
-    pub fn finish(&self, active: Active, record: &Record<'_>, config: Option<&str>) {
+    pub fn finish(&self, active: Box<Active>, record: &Record<'_>, config: Option<&str>) {
         active.show(record);
         if let Some(shared) = self.shared.as_ref().filter(|_| active.is_exported) {
-            let spans = span::spans(record, active, config, &shared.scope);
-            shared.queue.push(spans);
+            shared.queue.push(Ended::new(record, active, config));
         }
     }
 }

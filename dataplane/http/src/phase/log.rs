@@ -126,7 +126,7 @@ pub(crate) fn record(
     }
     if let Some(trace) = trace {
         let config = ctx.config.snapshot.traceparent.as_deref();
-        worker.tracer.finish(*trace, &record, config);
+        worker.tracer.finish(trace, &record, config);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The queue of spans and the thread that sends them.
+//! The queue of requests that have ended and the thread that makes spans of them and sends those.
 //!
 //! Workers push and never wait. The thread sleeps for a moment from the first span on, or until there
 //! are enough for a batch: to wake it for each request costs more than what is noted of one. A batch
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::Notify;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc as channel;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::ended::Ended;
 use crate::metrics::TraceMetrics;
 use crate::otlp::Collector;
 
@@ -28,10 +30,10 @@ const BATCH_SPANS: usize = 512;
 /// How long a batch is gathered.
 const GATHER_TIME: Duration = Duration::from_secs(1);
 
-/// Where workers leave spans.
+/// Where workers leave what becomes spans.
 #[derive(Debug)]
 pub(super) struct Queue {
-    sender: channel::Sender<Vec<SpanData>>,
+    sender: channel::Sender<Box<Ended>>,
     spans_max: usize,
     shared: Arc<Shared>,
 }
@@ -50,11 +52,8 @@ struct Shared {
 
 impl Queue {
     /// A queue of at most so many spans, and its other end.
-    fn new(
-        spans_max: usize,
-        counts: Arc<TraceMetrics>,
-    ) -> (Self, channel::Receiver<Vec<SpanData>>) {
-        let (sender, spans) = channel::channel(spans_max.max(1));
+    fn new(spans_max: usize, counts: Arc<TraceMetrics>) -> (Self, channel::Receiver<Box<Ended>>) {
+        let (sender, ended) = channel::channel(spans_max.max(1));
         let shared = Arc::new(Shared {
             waiting: AtomicUsize::new(0),
             // Half a queue is enough, so that the other half takes what comes until it is sent.
@@ -68,17 +67,17 @@ impl Queue {
             spans_max,
             shared,
         };
-        (queue, spans)
+        (queue, ended)
     }
 
-    /// Hands on the spans of one request, or drops them.
-    pub(super) fn push(&self, spans: Vec<SpanData>) {
-        let count = spans.len();
+    /// Hands on a request, or drops it.
+    pub(super) fn push(&self, ended: Ended) {
+        let count = ended.span_count();
         let Shared {
             waiting, counts, ..
         } = &*self.shared;
         let before = waiting.fetch_add(count, Ordering::Relaxed);
-        if before + count > self.spans_max || self.sender.try_send(spans).is_err() {
+        if before + count > self.spans_max || self.sender.try_send(Box::new(ended)).is_err() {
             waiting.fetch_sub(count, Ordering::Relaxed);
             counts.dropped_spans.add(count as u64);
         } else if before < self.shared.enough && before + count >= self.shared.enough {
@@ -98,7 +97,7 @@ pub(super) fn start(
     spans_max: usize,
     counts: Arc<TraceMetrics>,
 ) -> io::Result<(Queue, Receiver<()>)> {
-    let (queue, spans) = Queue::new(spans_max, counts);
+    let (queue, ended) = Queue::new(spans_max, counts);
     let (finishes, finished) = mpsc::sync_channel(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -107,14 +106,17 @@ pub(super) fn start(
     thread.spawn({
         let shared = Arc::clone(&queue.shared);
         move || {
-            runtime.block_on(run(collector, spans, &shared));
+            runtime.block_on(run(collector, ended, &shared));
             drop(finishes);
         }
     })?;
     Ok((queue, finished))
 }
 
-async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, shared: &Shared) {
+async fn run(collector: Collector, mut ended: channel::Receiver<Box<Ended>>, shared: &Shared) {
+    let scope = InstrumentationScope::builder("nantian-gateway")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .build();
     let mut exporter = match collector.spans() {
         Ok(exporter) => Some(exporter),
         Err(error) => {
@@ -132,7 +134,7 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
         is_faulty: false,
     };
     loop {
-        let (batch, is_last) = gather(&mut spans, shared, GATHER_TIME).await;
+        let (batch, is_last) = gather(&mut ended, &scope, shared, GATHER_TIME).await;
         if !batch.is_empty() {
             sender.send(batch).await;
         }
@@ -140,10 +142,10 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
             break;
         }
     }
-    spans.close();
+    ended.close();
     loop {
         let mut batch = Vec::new();
-        take(&mut spans, &mut batch);
+        take(&mut ended, &scope, &mut batch);
         if batch.is_empty() {
             return;
         }
@@ -151,17 +153,18 @@ async fn run(collector: Collector, mut spans: channel::Receiver<Vec<SpanData>>, 
     }
 }
 
-/// Waits for the first spans, and then for so long or until there are enough for a batch; true when the
+/// Waits for the first request, and then for so long or until there are enough for a batch; true when the
 /// end is asked for.
 async fn gather(
-    spans: &mut channel::Receiver<Vec<SpanData>>,
+    ended: &mut channel::Receiver<Box<Ended>>,
+    scope: &InstrumentationScope,
     shared: &Shared,
     time: Duration,
 ) -> (Vec<SpanData>, bool) {
     let mut batch = tokio::select! {
         () = shared.stop.notified() => return (Vec::new(), true),
-        first = spans.recv() => match first {
-            Some(first) => first,
+        first = ended.recv() => match first {
+            Some(first) => first.spans(scope),
             None => return (Vec::new(), true),
         },
     };
@@ -174,16 +177,20 @@ async fn gather(
             () = sleep(time) => {}
         }
     }
-    take(spans, &mut batch);
+    take(ended, scope, &mut batch);
     (batch, is_last)
 }
 
 /// Fills a batch with what waits.
-fn take(spans: &mut channel::Receiver<Vec<SpanData>>, batch: &mut Vec<SpanData>) {
+fn take(
+    ended: &mut channel::Receiver<Box<Ended>>,
+    scope: &InstrumentationScope,
+    batch: &mut Vec<SpanData>,
+) {
     while batch.len() < BATCH_SPANS
-        && let Ok(more) = spans.try_recv()
+        && let Ok(more) = ended.try_recv()
     {
-        batch.extend(more);
+        batch.extend(more.spans(scope));
     }
 }
 
@@ -244,44 +251,44 @@ impl Sender<'_> {
 mod tests {
     use std::time::Instant;
 
-    use opentelemetry::InstrumentationScope;
-
     use super::*;
-    use crate::trace::{span, tests};
+    use crate::trace::tests;
 
     fn push(queue: &Queue, count: usize) {
-        let scope = InstrumentationScope::default();
         for _ in 0..count {
-            let spans = span::spans(&tests::record(), tests::active(), None, &scope);
-            assert_eq!(spans.len(), 1);
-            queue.push(spans);
+            let ended = Ended::new(&tests::record(), Box::new(tests::active()), None);
+            assert_eq!(ended.span_count(), 1);
+            queue.push(ended);
         }
     }
 
     fn gathered(
         queue: &Queue,
-        spans: &mut channel::Receiver<Vec<SpanData>>,
+        ended: &mut channel::Receiver<Box<Ended>>,
         time: Duration,
     ) -> (usize, bool) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .unwrap();
-        let (batch, is_last) = runtime.block_on(gather(spans, &queue.shared, time));
+        let (batch, is_last) = runtime.block_on(async {
+            let scope = InstrumentationScope::default();
+            gather(ended, &scope, &queue.shared, time).await
+        });
         (batch.len(), is_last)
     }
 
     #[test]
     fn a_batch_is_gathered_until_it_is_enough_or_for_a_time() {
         const HOUR: Duration = Duration::from_secs(3600);
-        let (queue, mut spans) = Queue::new(8 * BATCH_SPANS, Arc::default());
+        let (queue, mut ended) = Queue::new(8 * BATCH_SPANS, Arc::default());
         let queue = Arc::new(queue);
         let began = Instant::now();
         let pushing = std::thread::spawn({
             let queue = Arc::clone(&queue);
             move || push(&queue, BATCH_SPANS)
         });
-        assert_eq!(gathered(&queue, &mut spans, HOUR), (BATCH_SPANS, false));
+        assert_eq!(gathered(&queue, &mut ended, HOUR), (BATCH_SPANS, false));
         pushing.join().unwrap();
         // What came while that was sent is enough for the next one.
         push(&queue, BATCH_SPANS + 3);
@@ -289,16 +296,16 @@ mod tests {
             .shared
             .waiting
             .fetch_sub(BATCH_SPANS, Ordering::Relaxed);
-        assert_eq!(gathered(&queue, &mut spans, HOUR), (BATCH_SPANS, false));
+        assert_eq!(gathered(&queue, &mut ended, HOUR), (BATCH_SPANS, false));
         queue
             .shared
             .waiting
             .fetch_sub(BATCH_SPANS, Ordering::Relaxed);
         assert!(began.elapsed() < HOUR);
         let moment = Duration::from_millis(20);
-        assert_eq!(gathered(&queue, &mut spans, moment), (3, false));
+        assert_eq!(gathered(&queue, &mut ended, moment), (3, false));
         push(&queue, 1);
         queue.stop();
-        assert!(gathered(&queue, &mut spans, HOUR).1);
+        assert!(gathered(&queue, &mut ended, HOUR).1);
     }
 }

@@ -28,19 +28,19 @@ const METHODS: [&str; 10] = [
 const SECRET_PARAMETERS: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
 
 /// Longer texts are cut.
-const TEXT_BYTES_MAX: usize = 4096;
+pub(super) const TEXT_BYTES_MAX: usize = 4096;
 
 pub(super) fn spans(
     record: &Record<'_>,
-    mut active: Active,
-    config: Option<&str>,
+    active: &Active,
+    config: &str,
     scope: &InstrumentationScope,
 ) -> Vec<SpanData> {
-    let attempts = std::mem::take(&mut active.attempts);
+    let attempts = &active.attempts;
     let maker = Maker {
         record,
         state: active.state.parse().unwrap_or_default(),
-        active: &active,
+        active,
         scope,
     };
     let mut spans = Vec::with_capacity(1 + attempts.len());
@@ -64,7 +64,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     /// The span of the request itself.
-    fn request(&self, config: Option<&str>, call: Option<&GenAi<'_>>) -> SpanData {
+    fn request(&self, config: &str, call: Option<&GenAi<'_>>) -> SpanData {
         let Self { record, active, .. } = *self;
         let method = method(record.method);
         let mut attributes = Attributes(Vec::with_capacity(28));
@@ -113,7 +113,7 @@ impl Maker<'_> {
         }
         let status = attributes.server_status(record.status, record.grpc_status, record.reason);
         let mut links = SpanLinks::default();
-        links.links.extend(config.and_then(link));
+        links.links.extend(link(config));
         let name = match &active.http_route {
             Some(route) => Cow::Owned(format!("{method} {}", cut(route))),
             None => Cow::Borrowed(method),

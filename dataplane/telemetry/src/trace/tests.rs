@@ -129,7 +129,7 @@ fn a_collector_that_hangs_costs_spans_and_no_time() {
     let tracer = tracing.tracer();
     let began = Instant::now();
     for _ in 0..5000 {
-        tracer.finish(active(), &record(), None);
+        tracer.finish(Box::new(active()), &record(), None);
     }
     assert!(
         began.elapsed() < Duration::from_secs(5),
@@ -155,7 +155,7 @@ fn an_address_nobody_listens_at_loses_spans_and_is_counted() {
     let settings = settings(format!("http://{gone}"), Protocol::Grpc);
     let counts = Arc::clone(&settings.counts);
     let tracing = Tracing::start(settings).unwrap();
-    tracing.tracer().finish(active(), &record(), None);
+    tracing.tracer().finish(Box::new(active()), &record(), None);
     assert!(tracing.stop(Duration::from_secs(20)));
     assert_eq!(counts.dropped_spans.value(), 1);
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::*;
 use crate::access_log::Destination;
 use crate::trace::AskedModel;
+use crate::trace::ended::Ended;
 use crate::trace_context::Forms;
 
 fn record() -> Record<'static> {
@@ -81,7 +82,10 @@ fn active(attempts: Vec<Attempt>) -> Active {
 }
 
 fn made(record: &Record<'_>, active: Active, config: Option<&str>) -> Vec<SpanData> {
-    spans(record, active, config, &InstrumentationScope::default())
+    let ended = Ended::new(record, Box::new(active), config);
+    let spans = ended.spans(&InstrumentationScope::default());
+    assert_eq!(spans.len(), ended.span_count());
+    spans
 }
 
 fn attributes(span: &SpanData) -> BTreeMap<String, String> {

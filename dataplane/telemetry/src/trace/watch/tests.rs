@@ -112,7 +112,7 @@ async fn a_request_is_shown_step_by_step_and_without_values() {
             model: None,
         });
     }
-    tracer.finish(active, &record(), None);
+    tracer.finish(Box::new(active), &record(), None);
     let shown = watching.next().await.unwrap();
     assert_eq!(shown["path"], "/cart/1?token=***&***");
     assert!(!shown.to_string().contains("s3cr3t"), "{shown}");
@@ -145,7 +145,7 @@ fn a_watcher_that_takes_nothing_misses_and_holds_nobody_up() {
             watchers: tracer.who_wants(&seen(&|_| Vec::new())),
             ..active()
         };
-        tracer.finish(shown, &record(), None);
+        tracer.finish(Box::new(shown), &record(), None);
     }
     assert_eq!(watching.missed(), 10);
 }
