@@ -124,7 +124,7 @@ impl Tracing {
     }
 }
 
-/// Decides about traces and takes the spans of those that have ended.
+/// Decides about traces and takes the requests of those that have ended.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer {
     shared: Option<Arc<Shared>>,

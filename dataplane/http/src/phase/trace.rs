@@ -3,8 +3,8 @@
 //! Without traces, and while nobody watches, every function here is one branch. Of a request that is
 //! not recorded the fields stay as they came; where there are none, backends are told that nobody
 //! records, so that they decide alike. That is most requests, so it is a field only where somebody may
-//! read the fields, and else a line of the head that is written. What was noted becomes spans in the
-//! log phase, and steps of the live trace.
+//! read the fields, and else a line of the head that is written. What was noted is handed on in the
+//! log phase, to become spans and steps of the live trace.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SpanData;
 use super::{Active, span};
 use crate::access_log::{Destination, GenAi, Record};
 
-/// Bytes of each text that are kept: a path and a query may be one.
+/// Bytes of each text that are kept: a path and a query may be one, whose end is lost where it is longer.
 const TEXT_BYTES_MAX: usize = 2 * span::TEXT_BYTES_MAX;
 
 /// A request that is recorded and has ended. What of its record spans do not tell is left out.
@@ -28,6 +28,15 @@ impl Ended {
         // They may be many, and are no part of spans.
         active.watchers = Vec::new();
         active.steps = Vec::new();
+        if let Some(route) = &mut active.http_route
+            && route.len() > span::TEXT_BYTES_MAX
+        {
+            *route = span::cut(route).to_owned();
+        }
+        let (upstream_host, upstream_path) = match active.attempts.is_empty() {
+            true => (&b""[..], &b""[..]),
+            false => (record.upstream_host, record.upstream_path),
+        };
         let call = record.gen_ai.copied().unwrap_or_default();
         let destination = &record.destination;
         Self {
@@ -61,8 +70,8 @@ impl Ended {
             texts: Texts::new([
                 record.host,
                 record.path,
-                record.upstream_host,
-                record.upstream_path,
+                upstream_host,
+                upstream_path,
                 record.request_id,
                 record.user_agent,
                 record.listener.as_bytes(),
@@ -175,6 +184,7 @@ fn text(bytes: &[u8]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::tests;
 
     #[test]
     fn texts_come_back_as_they_were_but_cut() {
@@ -189,5 +199,28 @@ mod tests {
         assert_eq!(text(even), &long[..TEXT_BYTES_MAX]);
         assert_eq!(odd.len(), TEXT_BYTES_MAX);
         assert_eq!(text(odd).len(), TEXT_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn what_waits_has_a_bound() {
+        let long = "x".repeat(1 << 20);
+        let record = Record {
+            host: long.as_bytes(),
+            path: long.as_bytes(),
+            upstream_host: long.as_bytes(),
+            upstream_path: long.as_bytes(),
+            user_agent: long.as_bytes(),
+            ..tests::record()
+        };
+        let mut active = tests::active();
+        active.http_route = Some(long.clone());
+        let ended = Ended::new(&record, Box::new(active), None);
+        let route = ended.active.http_route.as_ref().unwrap();
+        assert_eq!(route.capacity(), span::TEXT_BYTES_MAX);
+        // Host, path and user agent; what backends are told only when one was asked.
+        assert_eq!(
+            ended.texts.bytes.len(),
+            3 * TEXT_BYTES_MAX + record.method.len()
+        );
     }
 }

@@ -358,7 +358,7 @@ impl Attributes {
 }
 
 /// As much of a text as a span may hold.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
